@@ -1,0 +1,238 @@
+r"""What every attack shares: the call, the finer seam under it, and the geometry of the ball and the box.
+
+An attack is a perturbation :math:`(f, X, y) \mapsto X'` with :math:`\|X' - X\|_p \le \epsilon` and :math:`X' \in [0, 1]`.
+Calling it runs it to its end. Under the call lie :meth:`Attack.start` and :meth:`Attack.step` on a :class:`State` of
+batched tensors that can be indexed by sample, for those who must drive an attack themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from ..modes import Classifier, evaluating
+from ..randomness import Generator, normal_like, uniform_like
+
+__all__ = ["Attack", "Norm", "State", "check_eps", "per_sample", "project", "random_start", "steepest"]
+
+Norm: TypeAlias = Literal["linf", "l2"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where an attack stands, for each sample of a batch. ``state[index]`` keeps the samples that ``index`` selects.
+
+    Attributes:
+        model: the classifier under attack.
+        x: the images, (B, C, H, W) in [0, 1].
+        y: labels (B,), int64, or class probabilities (B, K).
+        eps: the radius of each sample's ball, (B,).
+        x_adv: the current iterate, of the shape of ``x``.
+        iteration: the steps that each sample has taken, int64 (B,).
+        momentum: the accumulated gradient of momentum attacks, of the shape of ``x``.
+    """
+
+    model: Classifier
+    x: Tensor
+    y: Tensor
+    eps: Tensor
+    x_adv: Tensor
+    iteration: Tensor
+    momentum: Tensor | None = None
+
+    def __getitem__(self, index: Tensor) -> State:
+        return State(
+            model=self.model,
+            x=self.x[index],
+            y=self.y[index],
+            eps=self.eps[index],
+            x_adv=self.x_adv[index],
+            iteration=self.iteration[index],
+            momentum=None if self.momentum is None else self.momentum[index],
+        )
+
+    def gradient(self) -> tuple[Tensor, Tensor]:
+        """The gradient of each sample's cross-entropy at the current iterate, and the logits it was taken at.
+
+        Only the gradient to the input is computed: no parameter's ``grad`` is touched, and none costs anything.
+
+        Returns:
+            The gradient, of the shape of ``x``, and the logits (B, K), detached.
+        """
+
+        with torch.inference_mode(False), torch.enable_grad():
+            x_adv = self.x_adv.detach().requires_grad_()
+            logits = self.model(x_adv)
+            # The sum keeps samples apart: no sample's gradient depends on the size of the batch.
+            loss = F.cross_entropy(logits.float(), self.y, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, x_adv)
+
+        return gradient, logits.detach()
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """A perturbation within a ball of radius ``eps`` and within the box [0, 1].
+
+    Attacks are immutable and keep no state between calls. The label ``y`` may be a class index per sample (B,) or class
+    probabilities (B, K): the gradient of the cross-entropy to fixed probabilities p is that of KL(p ‖ f(X')), which is
+    how TRADES attacks.
+
+    Args:
+        eps: the radius in units of the pixels' range [0, 1], as in ``8/255``.
+    """
+
+    eps: float
+
+    norm: Norm = "linf"
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        check_eps(self.eps, self.norm)
+        if self.norm not in ("linf", "l2"):
+            raise InputError(f"norm {self.norm!r} is unknown: use 'linf' or 'l2'")
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise InputError(f"steps = {self.steps}: an attack takes at least one step")
+
+    def __call__(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        *,
+        eps: float | Tensor | None = None,
+        init: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Attacks a batch, in evaluation mode; modes, gradients and the model's buffers stay as they were found.
+
+        Args:
+            model: the classifier, images (B, C, H, W) in [0, 1] to logits (B, K).
+            x: images (B, C, H, W) in [0, 1].
+            y: labels (B,), or class probabilities (B, K).
+            eps: another radius for this call, one for all samples or one each (B,). Default: the attack's own.
+            init: where to start, of the shape of ``x``; projected first. Default: as the attack says.
+            generator: where a random start comes from. Default: PyTorch's global generator.
+
+        Returns:
+            The perturbed images, detached, of the shape of ``x``.
+        """
+
+        with evaluating(model):
+            state = self.start(model, x, y, self.eps if eps is None else eps, init=init, generator=generator)
+            for _ in range(self.steps):
+                state = self.step(state)
+
+        return state.x_adv
+
+    def start(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        eps: float | Tensor,
+        *,
+        init: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> State:
+        """The state before the first step. Whoever drives the steps puts the model in evaluation mode."""
+
+        x = x.detach()
+        eps = torch.as_tensor(eps, dtype=x.dtype, device=x.device).expand(x.shape[0])
+
+        if init is not None:
+            x_adv = project(init.detach(), x, eps, self.norm)
+        elif self.starts_at_random:
+            x_adv = random_start(x, eps, self.norm, generator)
+        else:
+            x_adv = x.clone()
+
+        return State(model, x, y, eps, x_adv, torch.zeros(x.shape[0], dtype=torch.int64, device=x.device))
+
+    @abstractmethod
+    def step(self, state: State) -> State:
+        """One gradient, one step, one projection."""
+
+    @property
+    def starts_at_random(self) -> bool:
+        """Whether :meth:`start` draws its first iterate."""
+
+        return False
+
+    def moved(self, state: State, direction: Tensor, alpha: Tensor, momentum: Tensor | None = None) -> State:
+        """The state after a step of length ``alpha`` (B,) along ``direction``, projected back."""
+
+        x_adv = state.x_adv + per_sample(alpha, state.x) * direction
+        return replace(
+            state,
+            x_adv=project(x_adv, state.x, state.eps, self.norm),
+            iteration=state.iteration + 1,
+            momentum=momentum,
+        )
+
+
+def check_eps(eps: float, norm: str = "linf") -> None:
+    """Refuses a radius that cannot be meant.
+
+    Raises:
+        InputError: it is negative, not finite, or, in L∞, beyond the range of the pixels.
+    """
+
+    if not math.isfinite(eps) or eps < 0:
+        raise InputError(f"eps = {eps}: the radius must be a finite number, zero or more")
+    if norm == "linf" and eps > 1:
+        raise InputError(f"eps = {eps:g} in L∞ is beyond the pixels' range [0, 1]: write {eps:g}/255 if that is meant")
+
+
+def per_sample(values: Tensor, x: Tensor) -> Tensor:
+    """Values of shape (B,), shaped to multiply a batch ``x`` (B, …)."""
+
+    return values.view(-1, *[1] * (x.ndim - 1))
+
+
+def project(x_adv: Tensor, x: Tensor, eps: Tensor, norm: Norm) -> Tensor:
+    """The nearest point of the ball of radius ``eps`` (B,) around ``x``, clamped to the box [0, 1].
+
+    Clamping moves every coordinate towards ``x``, which lies in the box, so the result stays in the ball.
+    """
+
+    delta = x_adv - x
+    radius = per_sample(eps, x)
+
+    if norm == "linf":
+        delta = torch.minimum(torch.maximum(delta, -radius), radius)
+    else:
+        length = per_sample(delta.flatten(1).norm(dim=1), x)
+        delta = delta * (radius / length.clamp_min(1e-12)).clamp_max(1.0)
+
+    return (x + delta).clamp(0.0, 1.0)
+
+
+def random_start(x: Tensor, eps: Tensor, norm: Norm, generator: Generator | None) -> Tensor:
+    """A point drawn uniformly from the ball of radius ``eps`` (B,) around ``x``, clamped to the box."""
+
+    if norm == "linf":
+        delta = 2.0 * uniform_like(x, generator) - 1.0
+    else:
+        delta = normal_like(x, generator)
+        share = uniform_like(x[:, :1].flatten(1)[:, :1], generator)
+        length = delta.flatten(1).norm(dim=1, keepdim=True)
+        # The volume within radius r grows as r^d.
+        delta = delta * per_sample((share ** (1.0 / x[0].numel()) / length.clamp_min(1e-12)).squeeze(1), x)
+
+    return (x + per_sample(eps, x) * delta).clamp(0.0, 1.0)
+
+
+def steepest(gradient: Tensor, norm: Norm) -> Tensor:
+    """The direction of steepest ascent of unit length in ``norm``; zero where the gradient is zero."""
+
+    if norm == "linf":
+        return gradient.sign()
+    return gradient / per_sample(gradient.flatten(1).norm(dim=1).clamp_min(1e-12), gradient)

@@ -1,0 +1,43 @@
+r"""Fast gradient sign method.
+
+.. math:: X' = \Pi_{[0, 1]} \big( X + \epsilon \, \mathrm{sign} \nabla_X L(f(X), y) \big)
+
+The paper's equation 6 has a minus sign; the ascent that it describes needs a plus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .base import Attack, State, steepest
+
+__all__ = ["FGSM"]
+
+
+@dataclass(frozen=True)
+class FGSM(Attack):
+    """Fast gradient sign method: one gradient, one step of length ``eps``, in L∞.
+
+    Args:
+        eps: the radius in [0, 1].
+        random_start: start at a random point of the ball and step 1.25 ε, projected back (FGSM-RS). In training,
+            plain FGSM overfits catastrophically; this delays it.
+
+    References:
+        Goodfellow et al. 2014, "Explaining and harnessing adversarial examples", https://arxiv.org/abs/1412.6572
+        Wong et al. 2020, "Fast is better than free", https://arxiv.org/abs/2001.03994 (random start)
+    """
+
+    norm: Literal["linf"] = field(default="linf", init=False)
+    steps: int = field(default=1, init=False)
+    random_start: bool = False
+
+    @property
+    def starts_at_random(self) -> bool:
+        return self.random_start
+
+    def step(self, state: State) -> State:
+        gradient, _ = state.gradient()
+        alpha = 1.25 * state.eps if self.random_start else state.eps
+        return self.moved(state, steepest(gradient, self.norm), alpha)

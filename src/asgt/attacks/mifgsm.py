@@ -1,0 +1,54 @@
+r"""Momentum iterative FGSM.
+
+.. math:: g_{t+1} = \mu g_t + \frac{\nabla_X L(f(X^t), y)}{\|\nabla_X L(f(X^t), y)\|_1}, \qquad
+          X^{t+1} = \Pi \big( X^t + \alpha \, \mathrm{sign}(g_{t+1}) \big)
+
+The paper's equation 8 takes the gradient at t + 1, which does not exist yet, and its equation 9 descends; both are slips
+(compare Dong et al., equations 6 and 7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from ..errors import InputError
+from .base import Attack, State, per_sample
+
+__all__ = ["MIFGSM"]
+
+
+@dataclass(frozen=True)
+class MIFGSM(Attack):
+    """Momentum iterative fast gradient sign method, in L∞, started at X.
+
+    Args:
+        eps: the radius in [0, 1].
+        steps: gradient steps.
+        alpha: the step's length. Default: ε / steps, as its authors have it.
+        decay: the momentum's decay factor μ.
+
+    References:
+        Dong et al. 2018, "Boosting adversarial attacks with momentum", https://arxiv.org/abs/1710.06081
+    """
+
+    norm: Literal["linf"] = field(default="linf", init=False)
+    steps: int = 10
+    alpha: float | None = None
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha is not None and not 0 < self.alpha < float("inf"):
+            raise InputError(f"alpha = {self.alpha}: the step's length must be a positive number")
+
+    def step(self, state: State) -> State:
+        gradient, _ = state.gradient()
+        # A gradient of zero stays zero: it must not become a NaN that moves the sample out of the ball.
+        gradient = gradient / per_sample(gradient.flatten(1).abs().sum(dim=1).clamp_min(1e-12), gradient)
+        momentum = gradient if state.momentum is None else self.decay * state.momentum + gradient
+
+        alpha = state.eps / self.steps if self.alpha is None else torch.full_like(state.eps, self.alpha)
+        return self.moved(state, momentum.sign(), alpha, momentum)

@@ -1,0 +1,171 @@
+"""Files that appear whole or not at all.
+
+A file is written beside its place, flushed to the disk and renamed, so that no reader ever sees half of it and a kill
+or a full disk leaves the old one as it was. A damaged file is named in the error, never half-used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import DamagedFileError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "digest",
+    "digest_tensors",
+    "read_json",
+    "read_tensors",
+    "read_yaml",
+    "write_bytes",
+    "write_json",
+    "write_tensors",
+    "write_yaml",
+]
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes ``content`` to ``path`` whole or not at all.
+
+    Raises:
+        InputError: the disk is full, read-only or forbidden.
+    """
+
+    part = path.with_name(f".{path.name}.part")
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            # The rename itself must reach the disk too.
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror or error}; what stood there before is untouched") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes ``value`` as indented JSON, whole or not at all."""
+
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        InputError: there is no such file.
+        DamagedFileError: it is not JSON.
+    """
+
+    try:
+        return json.loads(_read(path))
+    except ValueError as error:
+        raise DamagedFileError(f"{path} is damaged: {_first_line(error)}") from error
+
+
+def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a mapping as YAML in its own order, whole or not at all."""
+
+    import yaml
+
+    write_bytes(path, yaml.safe_dump(dict(value), sort_keys=False).encode())
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping with plain values only: nothing in it can run.
+
+    Raises:
+        InputError: there is no such file.
+        DamagedFileError: it is not YAML, or not a mapping.
+    """
+
+    import yaml
+
+    try:
+        value = yaml.safe_load(_read(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DamagedFileError(f"{path} is damaged: {_first_line(error)}") from error
+
+    if not isinstance(value, dict):
+        raise DamagedFileError(f"{path} is damaged: expected settings as 'name: value' lines")
+    return value
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes named tensors and string metadata as one safetensors file, whole or not at all."""
+
+    import safetensors.torch
+
+    # safetensors refuses views and shared memory, as tied weights are; a copy of each has neither.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_bytes(path, safetensors.torch.save(plain, dict(metadata or {})))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a safetensors file: its tensors, on the CPU, and its metadata.
+
+    Raises:
+        InputError: there is no such file.
+        DamagedFileError: it was cut short or is of another kind.
+    """
+
+    import safetensors
+
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError) as error:
+        raise DamagedFileError(f"{path} is damaged or not a safetensors file: {_first_line(error)}") from error
+
+
+def digest(*contents: bytes) -> str:
+    """The SHA-256 of some bytes, in 64 hexadecimal digits."""
+
+    sha = hashlib.sha256()
+    for content in contents:
+        sha.update(content)
+    return sha.hexdigest()
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of named tensors: their names, types, shapes and bytes, in the order of the names."""
+
+    import torch
+
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DamagedFileError(f"{path} is damaged: it is not text") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

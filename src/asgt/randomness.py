@@ -1,0 +1,101 @@
+r"""Randomness that is a function of its key.
+
+Nothing below the trainer touches the global generator. What is random is drawn from a generator that is passed in, and
+a generator's seed is a hash of what it is for (:func:`seeded`), so that a resumed run needs no stored random state.
+
+:class:`SampleKeyed` goes one step further, for evaluation: the noise of a sample is a function of (seed, sample, draw)
+alone, whatever batch the sample sits in. It is the SplitMix64 counter generator (Steele et al. 2014, "Fast splittable
+pseudorandom number generators"), evaluated for all coordinates at once on the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+__all__ = ["Generator", "Generators", "SampleKeyed", "normal_like", "seed_of", "seeded", "uniform_like"]
+
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def seed_of(*key: int | str) -> int:
+    """A 63-bit seed from a key such as ``(seed, "attack", epoch, step)``; different keys give unrelated seeds."""
+
+    text = "\0".join(f"{type(part).__name__}:{part}" for part in key)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def seeded(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator whose whole stream is a function of ``key``."""
+
+    return torch.Generator(device).manual_seed(seed_of(*key))
+
+
+class SampleKeyed:
+    """Noise keyed by (seed, sample, draw): it does not depend on how batches were filled.
+
+    Args:
+        seed: the evaluation's seed.
+        samples: the index of each sample of the batch in its data set, int64 (B,).
+        draw: the number of the first draw; each draw takes the next number.
+    """
+
+    def __init__(self, seed: int, samples: Tensor, draw: int = 0) -> None:
+        self.seed = seed
+        self.samples = samples
+        self.draw = draw
+
+    def uniform_like(self, x: Tensor) -> Tensor:
+        """Uniform values in (0, 1) of the shape of ``x`` (B, …)."""
+
+        stream = seed_of(self.seed, self.draw)
+        self.draw += 1
+        sample = _mix(self.samples.to(x.device) * _GOLDEN + stream)
+        coordinate = torch.arange(1, x[0].numel() + 1, device=x.device) * _GOLDEN
+        bits = _shift(_mix(sample[:, None] + coordinate), 40)
+        return ((bits.to(x.dtype) + 0.5) * 2.0**-24).view_as(x)
+
+
+Generator: TypeAlias = torch.Generator | SampleKeyed
+"""Where noise comes from: PyTorch's generator on the device of the images, or noise keyed by sample."""
+
+
+@dataclass(frozen=True)
+class Generators:
+    """Streams of their own for the parts of an objective, so that a change of one leaves the other's noise alone."""
+
+    attack: Generator | None = None
+    mask: Generator | None = None
+
+
+def uniform_like(x: Tensor, generator: Generator | None) -> Tensor:
+    """Uniform values in [0, 1) of the shape, type and device of ``x``; ``None`` takes PyTorch's global generator."""
+
+    if isinstance(generator, SampleKeyed):
+        return generator.uniform_like(x)
+    return torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+
+
+def normal_like(x: Tensor, generator: Generator | None) -> Tensor:
+    """Standard normal values of the shape, type and device of ``x``."""
+
+    if isinstance(generator, SampleKeyed):
+        return torch.special.ndtri(generator.uniform_like(x))
+    return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * _MIX_1
+    z = (z ^ _shift(z, 27)) * _MIX_2
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    # int64 shifts keep the sign; SplitMix64 is defined on unsigned numbers.
+    return (z >> bits) & ((1 << (64 - bits)) - 1)

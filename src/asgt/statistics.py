@@ -1,0 +1,35 @@
+"""Intervals for the figures that asgt prints."""
+
+from __future__ import annotations
+
+from math import sqrt
+from statistics import NormalDist
+
+__all__ = ["wilson"]
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for the share of successes of one model on ``trials`` samples.
+
+    Returns:
+        The lower and the upper bound, in [0, 1].
+
+    Raises:
+        ValueError: no trials, or more successes than trials.
+
+    References:
+        E. B. Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(f"{successes} successes of {trials} trials have no interval")
+
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = successes / trials
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+
+    # At 0 and 1 the bound is exact in theory and off by an ulp in floating point.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == trials else min(1.0, centre + half)
+    return low, high

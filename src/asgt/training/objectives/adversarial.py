@@ -1,0 +1,54 @@
+r"""Adversarial training.
+
+.. math:: L = L_{CE}(f(X'), y) + w \, L_{CE}(f(X), y), \qquad X' = \mathrm{attack}(X)
+
+with w = 0 as Madry et al. train, and w > 0 as Goodfellow et al. do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...attacks import Attack
+from ...modes import Classifier
+from ...randomness import Generators
+from .base import Objective, check_weights
+
+__all__ = ["AT"]
+
+
+@dataclass(frozen=True)
+class AT(Objective):
+    """Adversarial training.
+
+    Args:
+        attack: what the model is trained against.
+        clean_weight: the weight of the clean images' cross-entropy. Default: 0, and then no clean pass is made.
+
+    References:
+        Madry et al. 2017, "Towards deep learning models resistant to adversarial attacks",
+        https://arxiv.org/abs/1706.06083
+        Goodfellow et al. 2014, "Explaining and harnessing adversarial examples", https://arxiv.org/abs/1412.6572
+    """
+
+    attack: Attack
+    clean_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_weights(clean_weight=self.clean_weight)
+
+    def views(
+        self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+    ) -> dict[str, Tensor]:
+        x_adv = self.attack(model, x, y, eps=eps, generator=generators.attack)
+        return {"adversarial": x_adv} | ({"clean": x} if self.clean_weight else {})
+
+    def terms(self, logits: Mapping[str, Tensor], y: Tensor) -> dict[str, Tensor]:
+        terms = {"adversarial": F.cross_entropy(logits["adversarial"], y)}
+        if self.clean_weight:
+            terms["clean"] = self.clean_weight * F.cross_entropy(logits["clean"], y)
+        return terms

@@ -1,0 +1,121 @@
+r"""What every objective shares: views of the batch, terms of the loss, and the call that joins them.
+
+A method is *attack* × *mask* × *terms*. :meth:`Objective.views` perturbs the batch, with the model in evaluation mode;
+the model, in the mode that it was in, maps each view to logits; :meth:`Objective.terms` makes the loss of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...attacks import Attack
+from ...errors import InputError
+from ...modes import Classifier
+from ...randomness import Generator, Generators
+
+__all__ = ["KL", "Objective", "Output", "check_weights", "consistency", "kl_divergence"]
+
+KL: TypeAlias = Literal["forward", "reverse"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an objective returns.
+
+    Attributes:
+        loss: the sum of the terms, a scalar to call ``backward()`` on.
+        terms: each term by its name, weighted as it enters the loss.
+        logits: the logits (B, K) of each view by its name: ``clean``, ``adversarial``, ``masked``.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    logits: dict[str, Tensor]
+
+
+class Objective(ABC):
+    """A training method: ``objective(model, x, y).loss.backward()`` in anybody's loop."""
+
+    def __call__(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        *,
+        eps: float | None = None,
+        generator: Generator | Generators | None = None,
+    ) -> Output:
+        """The loss of a batch.
+
+        Args:
+            model: the classifier, images (B, C, H, W) in [0, 1] to logits (B, K). Attacks and saliency see it in
+                evaluation mode; the loss sees it in the mode that it is in.
+            x: images (B, C, H, W) in [0, 1].
+            y: labels (B,), int64.
+            eps: a radius that overrides the attack's own, for a ramp. Default: the attack's.
+            generator: where random starts and fills come from: one generator for both, or :class:`Generators` with a
+                stream for each. Default: PyTorch's global generator.
+
+        Returns:
+            The loss, its terms and the logits of each view.
+        """
+
+        if not isinstance(generator, Generators):
+            generator = Generators(attack=generator, mask=generator)
+
+        views = self.views(model, x, y, eps, generator)
+        logits = {name: model(view) for name, view in views.items()}
+        terms = self.terms(logits, y)
+
+        return Output(sum(terms.values(), start=x.new_zeros(())), terms, logits)
+
+    @abstractmethod
+    def views(
+        self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+    ) -> dict[str, Tensor]:
+        """The views of the batch that the loss needs, each of the shape of ``x``, detached."""
+
+    @abstractmethod
+    def terms(self, logits: Mapping[str, Tensor], y: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss, scalars, from the logits (B, K) of the views."""
+
+    @property
+    def adversary(self) -> Attack | None:
+        """The attack inside, where there is one: what the method trains against."""
+
+        return getattr(self, "attack", None)
+
+
+def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
+    r"""The batch mean of :math:`D_{KL}(p \| q)` between the distributions of two sets of logits (B, K).
+
+    Gradients flow through both sides.
+    """
+
+    return F.kl_div(F.log_softmax(q, dim=1), F.log_softmax(p, dim=1), reduction="batchmean", log_target=True)
+
+
+def consistency(masked: Tensor, clean: Tensor, kl: KL, detach_clean: bool) -> Tensor:
+    """The divergence between masked and clean logits (B, K): D(masked ‖ clean), or the other way round."""
+
+    if detach_clean:
+        clean = clean.detach()
+    return kl_divergence(masked, clean) if kl == "forward" else kl_divergence(clean, masked)
+
+
+def check_weights(**weights: float) -> None:
+    """Refuses a weight that is negative or not finite.
+
+    Raises:
+        InputError: naming the weight.
+    """
+
+    for name, value in weights.items():
+        if not 0 <= value < float("inf"):
+            raise InputError(f"{name} = {value}: a term's weight is a finite number, zero or more")

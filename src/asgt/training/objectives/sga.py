@@ -1,0 +1,46 @@
+r"""Saliency-guided adversarial training: mask, then attack.
+
+.. math:: L = L_{CE}(f(X), y) + \lambda D_{KL}(f(\tilde X') \| f(X)), \qquad
+          \tilde X = \mathrm{mask}(X), \quad \tilde X' = \mathrm{attack}(\tilde X)
+
+(paper, section 2.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...attacks import Attack
+from ...modes import Classifier
+from ...randomness import Generators
+from .sgt import SGT
+
+__all__ = ["SGA"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGA(SGT):
+    """Saliency-guided adversarial training: SGT's loss on a masked view that is attacked afterwards.
+
+    Args:
+        attack: perturbs the masked images.
+        mask: hides the least salient features of the clean images.
+        weight: λ, the weight of the divergence.
+        kl: ``"forward"`` is D(f(X~') ‖ f(X)); ``"reverse"`` the other way round.
+        detach_clean: let no gradient flow through f(X) in the divergence.
+
+    References:
+        Li et al. 2022, "Saliency guided adversarial training for learning generalizable features",
+        https://arxiv.org/abs/2209.04326
+    """
+
+    attack: Attack
+
+    def views(
+        self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+    ) -> dict[str, Tensor]:
+        x_masked = self.mask(model, x, y, generator=generators.mask)
+        x_masked_adv = self.attack(model, x_masked, y, eps=eps, generator=generators.attack)
+        return {"clean": x, "masked": x_masked_adv}

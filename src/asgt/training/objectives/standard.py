@@ -1,0 +1,33 @@
+r"""Standard training.
+
+.. math:: L = L_{CE}(f(X), y)
+
+(paper, equation 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...modes import Classifier
+from ...randomness import Generators
+from .base import Objective
+
+__all__ = ["ST"]
+
+
+@dataclass(frozen=True)
+class ST(Objective):
+    """Standard training: the cross-entropy of the images as they are."""
+
+    def views(
+        self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+    ) -> dict[str, Tensor]:
+        return {"clean": x}
+
+    def terms(self, logits: Mapping[str, Tensor], y: Tensor) -> dict[str, Tensor]:
+        return {"clean": F.cross_entropy(logits["clean"], y)}

@@ -1,0 +1,60 @@
+r"""TRADES: a trade between accuracy and robustness.
+
+.. math:: L = L_{CE}(f(X), y) + \beta \, D_{KL}(f(X) \| f(X')), \qquad
+          X' = \arg\max_{\|X' - X\| \le \epsilon} D_{KL}(f(X) \| f(X'))
+
+The inner search holds f(X) fixed. For fixed probabilities p the gradient of KL(p ‖ f(X')) is that of the cross-entropy
+to p, so any attack serves, given p as its label. It starts at X + 0.001·N(0, 1): at X itself that gradient is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...attacks import PGD
+from ...modes import Classifier, evaluating
+from ...randomness import Generators, normal_like
+from .base import Objective, check_weights, kl_divergence
+
+__all__ = ["TRADES"]
+
+
+@dataclass(frozen=True)
+class TRADES(Objective):
+    """TRADES.
+
+    Args:
+        attack: the inner search; its random start and its restarts do not apply.
+        beta: the weight of the divergence. Default: 6, as its authors have it for CIFAR-10.
+
+    References:
+        Zhang et al. 2019, "Theoretically principled trade-off between robustness and accuracy",
+        https://arxiv.org/abs/1901.08573
+    """
+
+    attack: PGD
+    beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        check_weights(beta=self.beta)
+
+    def views(
+        self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+    ) -> dict[str, Tensor]:
+        with evaluating(model), torch.no_grad():
+            clean = model(x).float().softmax(dim=1)
+
+        start = x + 0.001 * normal_like(x, generators.attack)
+        x_adv = self.attack(model, x, clean, eps=eps, init=start, generator=generators.attack)
+        return {"clean": x, "adversarial": x_adv}
+
+    def terms(self, logits: Mapping[str, Tensor], y: Tensor) -> dict[str, Tensor]:
+        return {
+            "clean": F.cross_entropy(logits["clean"], y),
+            "consistency": self.beta * kl_divergence(logits["clean"], logits["adversarial"]),
+        }
