@@ -1,0 +1,21 @@
+"""Data: images in memory as uint8, seeded splits, and batches made on the device."""
+
+from .batches import Augmentation, augment, batches, steps_per_epoch, to_unit, training_batch, training_order
+from .images import Images, Splits, check_batch, stratified
+from .sources import HUB, load_data
+
+__all__ = [
+    "HUB",
+    "Augmentation",
+    "Images",
+    "Splits",
+    "augment",
+    "batches",
+    "check_batch",
+    "load_data",
+    "steps_per_epoch",
+    "stratified",
+    "to_unit",
+    "training_batch",
+    "training_order",
+]

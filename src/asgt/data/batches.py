@@ -1,0 +1,83 @@
+"""Batches, made on the device: order, augmentation and conversion are batched, and functions of their key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..randomness import seeded
+from .images import Images
+
+__all__ = ["Augmentation", "augment", "batches", "steps_per_epoch", "to_unit", "training_batch", "training_order"]
+
+Augmentation: TypeAlias = Literal["none", "crop-flip"]
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """uint8 pixels to floats in [0, 1]."""
+
+    return pixels.float() / 255
+
+
+def batches(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images in their order: float (B, C, H, W) in [0, 1] and labels (B,); the last batch may be smaller."""
+
+    for first in range(0, len(images), batch_size):
+        rows = slice(first, first + batch_size)
+        yield to_unit(images.pixels[rows]), images.labels[rows]
+
+
+def steps_per_epoch(images: Images, batch_size: int) -> int:
+    """Training steps in an epoch: whole batches, or one small one where there is no whole one."""
+
+    return max(1, len(images) // batch_size)
+
+
+def training_order(images: Images, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch, a function of (seed, epoch): int64 (N,), on the device of the images."""
+
+    return torch.randperm(len(images), generator=seeded(seed, "order", epoch)).to(images.labels.device)
+
+
+def training_batch(
+    images: Images, order: Tensor, step: int, batch_size: int, augmentation: Augmentation, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Batch ``step`` of an epoch: float (B, C, H, W) in [0, 1] and labels (B,), gathered and augmented on the device.
+
+    Rows that do not fill a last batch sit an epoch out: another order leaves out others.
+    """
+
+    rows = order[step * batch_size : (step + 1) * batch_size]
+    pixels = images.pixels[rows]
+    if augmentation == "crop-flip":
+        pixels = augment(pixels, generator)
+    return to_unit(pixels), images.labels[rows]
+
+
+def augment(pixels: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
+    """Pads with zeros, crops at random and flips at random, each image by itself, in one gather.
+
+    Args:
+        pixels: (B, C, H, W).
+        generator: on the device of the pixels.
+        padding: pixels of zeros on each side.
+    """
+
+    count, _, height, width = pixels.shape
+    device = pixels.device
+    padded = torch.nn.functional.pad(pixels, (padding,) * 4)
+
+    top = torch.randint(0, 2 * padding + 1, (count, 1), generator=generator, device=device)
+    left = torch.randint(0, 2 * padding + 1, (count, 1), generator=generator, device=device)
+    flip = torch.rand((count, 1), generator=generator, device=device) < 0.5
+
+    rows = top + torch.arange(height, device=device)
+    across = torch.arange(width, device=device)
+    columns = left + torch.where(flip, across.flip(0), across)
+
+    sample = torch.arange(count, device=device)[:, None, None]
+    # Indices around a slice put the sliced axis last.
+    return padded[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

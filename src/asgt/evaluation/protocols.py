@@ -1,0 +1,112 @@
+"""Protocols: versioned, immutable definitions of an evaluation. A result names the one that it was made by.
+
+``paper`` v1
+    Each attack at each ε from scratch, final iterate, clean errors attacked too, accuracy as it falls out. The paper
+    gives neither α nor the number of steps: PGD and MI-FGSM come in the common library default (α = 2/255, 10 steps;
+    PGD with and without a random start) and with α = 2.5 ε / 10. A constant step under-attacks wherever
+    α · steps < ε. Never a robustness claim.
+
+``pgd`` v1
+    PGD-40, α = 2.5 ε / 40, 5 restarts from random starts, the worst case per sample; clean errors count as errors.
+    Quick, decent, not yet a claim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..attacks import FGSM, MIFGSM, PGD, Attack, Norm
+from ..errors import InputError, unknown
+
+__all__ = ["PROTOCOLS", "Protocol", "Search", "protocol_named"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """One attack of a protocol.
+
+    Args:
+        name: what tables call it.
+        attack: the attack; its ``eps`` is replaced by that of the grid.
+        steps_of: how its step length follows ε: ``"own"`` (as the attack has it), or ``"relative"`` (2.5 ε / steps).
+    """
+
+    name: str
+    attack: Attack
+    steps_of: Literal["own", "relative"] = "own"
+
+    def at(self, eps: float) -> Attack:
+        """The attack at a radius."""
+
+        attack = replace(self.attack, eps=eps)
+        if self.steps_of == "relative" and eps > 0 and isinstance(attack, MIFGSM):
+            attack = replace(attack, alpha=2.5 * eps / attack.steps)
+        return attack
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A named way to evaluate.
+
+    Args:
+        name: as on the command line.
+        version: raised when a number made by it could change.
+        searches: its attacks.
+        worst_case: whether the outcome of a sample is the worst over a search's restarts with clean errors counted as
+            errors; else it is the final iterate's, whatever the clean image's was.
+        claim: what a number by this protocol may be called.
+    """
+
+    name: str
+    version: int
+    searches: tuple[Search, ...]
+    worst_case: bool
+    claim: str
+
+
+_LIBRARY_STEP = 2 / 255
+
+PROTOCOLS: dict[str, Protocol] = {
+    "paper": Protocol(
+        "paper",
+        1,
+        (
+            Search("fgsm", FGSM(0.0)),
+            Search("pgd-constant-rs", PGD(0.0, steps=10, alpha=_LIBRARY_STEP)),
+            Search("pgd-constant", PGD(0.0, steps=10, alpha=_LIBRARY_STEP, random_start=False)),
+            Search("pgd-relative", PGD(0.0, steps=10, random_start=False)),
+            Search("mifgsm-constant", MIFGSM(0.0, steps=10, alpha=_LIBRARY_STEP)),
+            Search("mifgsm-relative", MIFGSM(0.0, steps=10), "relative"),
+        ),
+        worst_case=False,
+        claim="not a robustness claim",
+    ),
+    "pgd": Protocol(
+        "pgd",
+        1,
+        (Search("pgd-40x5", PGD(0.0, steps=40, restarts=5)),),
+        worst_case=True,
+        claim="not yet a robustness claim",
+    ),
+}
+"""The protocols by name."""
+
+
+def protocol_named(name: str, norm: Norm = "linf") -> Protocol:
+    """The protocol of a name, in a norm.
+
+    Raises:
+        InputError: there is none of that name, or not in that norm.
+    """
+
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS)
+    protocol = PROTOCOLS[name]
+    if norm == "linf":
+        return protocol
+    if any(not isinstance(search.attack, PGD) for search in protocol.searches):
+        raise InputError(f"protocol {name} is defined in L∞ only: use --protocol pgd for {norm}")
+    return replace(
+        protocol, searches=tuple(replace(s, attack=replace(s.attack, norm=norm)) for s in protocol.searches)
+    )

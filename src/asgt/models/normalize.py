@@ -1,0 +1,36 @@
+"""Normalisation as a layer, so that no attack ever sees normalised pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+__all__ = ["Normalize"]
+
+
+class Normalize(nn.Module):
+    """Subtracts the mean and divides by the deviation, per channel: (B, C, H, W) in [0, 1] to (B, C, H, W).
+
+    Both are buffers: they travel with the weights.
+
+    Args:
+        mean: a mean per channel, in the units of the pixels' range [0, 1].
+        std: a standard deviation per channel, above zero.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not all(s > 0 for s in std):
+            raise InputError(f"mean {list(mean)} and std {list(std)}: one of each per channel, every std above zero")
+        self.register_buffer("mean", torch.tensor(list(mean)).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std

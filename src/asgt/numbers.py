@@ -1,0 +1,33 @@
+"""Numbers as people write them: ``8/255``, ``0.3``, ``1e-2``."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from .errors import InputError
+
+__all__ = ["Number", "number"]
+
+Number: TypeAlias = float | str
+"""A real number, or a text such as ``8/255`` that stands for one."""
+
+
+def number(value: Number, name: str) -> float:
+    """The number that a text stands for.
+
+    Args:
+        value: a number, or a text: a number or a fraction of two.
+        name: what to call it in an error.
+
+    Raises:
+        InputError: the text is neither.
+    """
+
+    if not isinstance(value, str):
+        return float(value)
+
+    above, slash, below = value.partition("/")
+    try:
+        return float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{name} = {value!r} is not a number: write 0.3 or 8/255") from error

@@ -1,0 +1,198 @@
+"""A run folder: all that is needed to repeat, resume, audit and share a training.
+
+::
+
+    config.yaml             what was asked, resolved
+    metrics.jsonl           a line an epoch
+    model.safetensors       the weights of the chosen epoch
+    checkpoint.safetensors  all that a resumed run needs
+    training.json           how it ended: written when, and only when, the run is finished
+    split.safetensors       the rows of the splits, where asgt drew them
+    evaluation/<protocol>/  results and evidence of ``asgt evaluate``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data import Splits, load_data
+from ..errors import DamagedFileError, InputError
+from ..files import read_json, write_bytes
+from ..models import build_model, is_foreign, load_weights
+from ..progress import SILENT, Progress
+from .config import TrainConfig
+
+__all__ = ["RunFolder", "TrainResult", "build_from", "load_from"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended.
+
+    Attributes:
+        folder: the run folder.
+        epochs: epochs trained.
+        chosen_epoch: the epoch whose weights are the model, from 0.
+        chosen_by: ``"clean accuracy"``, ``"robust accuracy"`` or ``"last epoch"``.
+        validation: accuracies of that epoch on the validation part: ``clean``, and for adversarial methods ``fgsm`` (one
+            step) and ``pgd`` (PGD-10), at the training ε.
+        validation_images: how many images they were measured on.
+        collapsed: whether the chosen epoch predicts one class for (nearly) all images.
+        catastrophic_overfitting: whether it withstands one step but not several.
+        warnings: what the user must not miss, in words.
+        classes: the names of the classes.
+        shape: (C, H, W) of the images.
+        train_data: SHA-256 of the training images and labels.
+        test_data: SHA-256 of the test images and labels.
+        seconds: wall time of the last call.
+    """
+
+    folder: str
+    epochs: int
+    chosen_epoch: int
+    chosen_by: str
+    validation: dict[str, float]
+    validation_images: int
+    collapsed: bool
+    catastrophic_overfitting: bool
+    warnings: list[str]
+    classes: list[str]
+    shape: list[int]
+    train_data: str
+    test_data: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: what ``training.json`` holds."""
+
+        return asdict(self)
+
+
+class RunFolder:
+    """The files of a run, by name."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.model = self.path / "model.safetensors"
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.result = self.path / "training.json"
+        self.split = self.path / "split.safetensors"
+
+    def evaluation(self, protocol: str) -> Path:
+        """The folder of an evaluation by a protocol."""
+
+        return self.path / "evaluation" / protocol
+
+    def load_result(self) -> TrainResult:
+        """How the training ended.
+
+        Raises:
+            InputError: it has not.
+            DamagedFileError: the file is not what a finished run writes.
+        """
+
+        if not self.result.exists():
+            raise InputError(f"{self.path} is not finished: asgt train --resume --out {self.path}")
+        try:
+            return TrainResult(**(read_json(self.result) | {"folder": str(self.path)}))
+        except TypeError as error:
+            raise DamagedFileError(f"{self.result} is damaged: it is not the result of a training") from error
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``; a last line that a kill cut short is left out."""
+
+        rows = []
+        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
+        for number, line in enumerate(lines):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                if number < len(lines) - 1:
+                    raise DamagedFileError(f"{self.metrics} is damaged at line {number + 1}") from error
+        return rows
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Appends a line to ``metrics.jsonl``."""
+
+        try:
+            with open(self.metrics, "a") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(f"cannot write {self.metrics}: {error.strerror or error}") from error
+
+    def cut_rows(self, step: int) -> None:
+        """Cuts ``metrics.jsonl`` back to what a checkpoint at ``step`` knows."""
+
+        rows = [row for row in self.rows() if row["step"] <= step]
+        write_bytes(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def build_from(config: TrainConfig, splits: Splits) -> nn.Module:
+    """The untrained model of a configuration, normalised by the training images."""
+
+    options = {name: value for name in ("width", "dropout") if (value := getattr(config, name)) is not None}
+    mean, std = splits.train.mean_std()
+    return build_model(config.model, splits.train.shape, len(splits.train.classes), mean=mean, std=std, **options)
+
+
+def load_from(
+    path: Path | str, *, trusted_model: str | None = None, progress: Progress = SILENT
+) -> tuple[nn.Module, Splits, TrainConfig, TrainResult]:
+    """The trained model of a run folder, in evaluation mode on the CPU, and its data.
+
+    Args:
+        path: the run folder.
+        trusted_model: the user's own ``package.module:factory``, named again: a run folder alone may not run code.
+        progress: is told how many images were decoded.
+
+    Returns:
+        The model, the data, the configuration, and how the training ended.
+
+    Raises:
+        InputError: the run is not finished, its data is not what it was, or its model needs naming.
+        DamagedFileError: a file of it is damaged.
+    """
+
+    folder = RunFolder(path)
+    if not folder.path.is_dir():
+        raise InputError(f"there is no run folder {folder.path}")
+    if not folder.config.exists():
+        raise InputError(f"{folder.path} is no run folder: it has no config.yaml")
+
+    config = TrainConfig.load(folder.config)
+    result = folder.load_result()
+    if is_foreign(config.model) and trusted_model is None:
+        raise InputError(
+            f"{folder.path} holds a model of your own, whose code a run folder may not run: name it again by "
+            f"--model {config.model}"
+        )
+    if trusted_model is not None and trusted_model != config.model:
+        raise InputError(f"{folder.path} holds a {config.model}, not a {trusted_model}: leave --model out")
+
+    splits = load_data(
+        config.data,
+        limit=config.limit,
+        image_size=config.image_size,
+        grey=config.grey,
+        label_column=config.label_column,
+        train=False,
+        progress=progress,
+    )
+    if splits.test.digest() != result.test_data:
+        raise InputError(f"the test images of {config.data} are not those of this run: they changed, or ASGT_DATA did")
+
+    with torch.random.fork_rng():
+        model = build_from(config, splits)
+    load_weights(model, folder.model)
+    return model.eval(), splits, config, result
