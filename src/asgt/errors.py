@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 __all__ = ["AsgtError", "DamagedFileError", "InputError", "InterruptedRun", "unknown"]
 
+_LISTED = 12
+
 
 class AsgtError(Exception):
     """Base of every error that asgt raises on purpose."""
@@ -40,4 +42,5 @@ def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return InputError(f"unknown {what} {name!r}: {hint}known: {', '.join(known)}")
+    listed = ", ".join(known[:_LISTED]) + (", …" if len(known) > _LISTED else "")
+    return InputError(f"unknown {what} {name!r}: {hint}known: {listed}")

@@ -20,7 +20,9 @@ def alexnet(channels: int, size: int, classes: int, width: float = 1.0, dropout:
     the second 3×3, and the max-pools are 2×2.
 
     What differs from the original: no local response normalisation and no split into two groups of channels, as in
-    the one-tower version; an adaptive average pool before the linear layers, so that any size from 64 up fits.
+    the one-tower version; an adaptive average pool before the linear layers, so that any size from 64 up fits; He et
+    al.'s initialisation for rectifiers: with PyTorch's default one the signal shrinks layer by layer, and adversarial
+    training on MNIST at ε = 0.3 never left the constant predictor (measured at width 0.25, 5 epochs of 20,000 images).
 
     Args:
         channels: channels of the images, 1 or 3.
@@ -43,7 +45,7 @@ def alexnet(channels: int, size: int, classes: int, width: float = 1.0, dropout:
         last = [nn.MaxPool2d(2)]
         extent = (size + 1) // 2 // 8
 
-    return nn.Sequential(
+    net = nn.Sequential(
         *stem,
         *second,
         nn.Conv2d(c2, c3, 3, padding=1),
@@ -62,3 +64,10 @@ def alexnet(channels: int, size: int, classes: int, width: float = 1.0, dropout:
         nn.ReLU(),
         nn.Linear(hidden, classes),
     )
+
+    for layer in net:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    return net

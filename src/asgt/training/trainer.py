@@ -326,7 +326,9 @@ def _validate(
         for name, attack in (("fgsm", single), ("pgd", judge)):
             right = correct_under_attack(model, images, attack, seed=config.seed)
             row[f"validation_{name}"] = float(right.float().mean())
-        row["catastrophic_overfitting"] = is_catastrophic(row["validation_fgsm"], row["validation_pgd"])
+        # Before the ramp is over, the model has not yet met the ε that it is judged at.
+        if _ramp_is_over(config, epoch):
+            row["catastrophic_overfitting"] = is_catastrophic(row["validation_fgsm"], row["validation_pgd"])
 
     warnings.epoch(epoch, row)
     return row
@@ -343,14 +345,17 @@ def _is_better(row: dict[str, Any], config: TrainConfig, standing: Standing, las
         chosen = last
     else:
         score = row.get("validation_pgd", row["validation_clean"])
-        ramp_over = row["epoch"] + 1 >= (config.warmup or 0.0) * config.epochs
-        qualifies = not row["collapsed"] and ramp_over
+        qualifies = not row["collapsed"] and _ramp_is_over(config, row["epoch"])
         chosen = (qualifies and score > standing.best_score) or (last and standing.best_epoch < 0)
         if chosen and qualifies:
             standing.best_score = score
     if chosen:
         standing.best_epoch = row["epoch"]
     return chosen
+
+
+def _ramp_is_over(config: TrainConfig, epoch: int) -> bool:
+    return epoch + 1 > (config.warmup or 0.0) * config.epochs
 
 
 def _chosen_by(config: TrainConfig, standing: Standing) -> str:

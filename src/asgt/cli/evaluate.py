@@ -1,0 +1,153 @@
+"""``asgt evaluate``: accuracy under attack over a grid of ε, for a run folder or for anybody's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..numbers import number
+from .parsing import Parser, given
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data import Images
+    from ..progress import Progress
+
+__all__ = ["run"]
+
+_FOREIGN_ONLY = ("weights", "data", "mean", "std", "width", "image_size", "grey", "label_column")
+_EPSILONS = {
+    "digits": "0.05,0.1,0.15,0.2,0.25,0.3",
+    "mnist": "0.05,0.1,0.15,0.2,0.25,0.3,0.35,0.4",
+}
+_SMALL_EPSILONS = "1/255,2/255,4/255,8/255,12/255,16/255"
+_L2_EPSILONS = "0.25,0.5,1,1.5,2"
+
+
+def run(words: list[str]) -> int:
+    """Runs ``asgt evaluate`` with the words that follow the verb."""
+
+    parser = Parser(
+        prog="asgt evaluate",
+        description="Accuracy under attack over a grid of eps, printed with 95 % intervals and kept per sample.",
+        usage="asgt evaluate RUN | --model M --weights FILE --data D [OPTIONS]",
+    )
+    parser.add_argument("run", nargs="?", type=str, help="a run folder of asgt train")
+    parser.add_argument("--model", type=str, help="the model of the weights; with RUN, only to name your own again")
+    parser.add_argument("--weights", type=str, help="weights as safetensors, or .pt that holds plain tensors")
+    parser.add_argument("--data", type=str, help="digits, mnist, cifar10, a hub id, or a folder")
+    parser.add_argument("--mean", type=str, help="means the weights were trained with, as 0.49,0.48,0.45 (default: in the weights)")
+    parser.add_argument("--std", type=str, help="standard deviations, likewise")
+    parser.add_argument("--width", type=float, help="factor on the model's hidden layers")
+    parser.add_argument("--image_size", type=int, help="resize the short side and crop the centre")
+    parser.add_argument("--grey", action="store_true", help="make the images grey")
+    parser.add_argument("--label_column", type=str, help="the column of the labels")
+    parser.add_argument("--protocol", type=str, default="pgd", help="paper or pgd (default: pgd)")
+    parser.add_argument("--epsilons", type=str, help="the grid, as 0.05,0.1 or 2/255,8/255 (default: by data)")
+    parser.add_argument("--norm", type=str, help="linf or l2 (default: the run's own, else linf)")
+    parser.add_argument("--samples", type=int, help="the first N test images (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="keys the random starts (default: 0)")
+    parser.add_argument("--batch_size", type=int, default=256, help="images per forward pass")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--out", type=str, help="where to keep the evidence (default: RUN/evaluation/PROTOCOL)")
+    parser.add_argument("--resume", action="store_true", help="take up an evaluation that was stopped")
+
+    asked = {name: value for name, value in given(parser, words).items() if value is not None and value is not False}
+    _check(asked)
+
+    from ..evaluation.curve import evaluate
+    from ..evaluation.protocols import protocol_named
+    from ..training.trainer import resolve_device
+    from .console import Console
+
+    norm = asked.get("norm")
+    if norm not in (None, "linf", "l2"):
+        raise InputError(f"--norm {norm}: use linf or l2")
+    protocol = asked.get("protocol", "pgd")
+    protocol_named(protocol, norm or "linf")
+    device = resolve_device(asked.get("device", "auto"))
+    if asked.get("epsilons"):
+        _numbers(asked["epsilons"], "epsilons")
+
+    console = Console()
+    if "run" in asked:
+        model, images, data, trained_norm, warnings = _from_run(asked, console)
+        out = Path(asked.get("out") or Path(asked["run"]) / "evaluation" / protocol)
+    else:
+        model, images = _from_weights(asked, console)
+        data, trained_norm, warnings = asked["data"], "linf", []
+        out = Path(asked["out"])
+    norm = norm or trained_norm
+
+    if (count := asked.get("samples")) is not None:
+        if count < 1:
+            raise InputError(f"--samples {count}: at least one image is needed")
+        if count > len(images):
+            raise InputError(f"--samples {count}: the test split has {len(images)} images")
+        images = images[slice(0, count)]
+    grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else _EPSILONS.get(data, _SMALL_EPSILONS))
+
+    found = evaluate(
+        model.to(device),
+        images.to(device),
+        protocol=protocol,
+        epsilons=_numbers(grid, "epsilons"),
+        norm=norm,
+        seed=asked.get("seed", 0),
+        batch_size=asked.get("batch_size", 256),
+        folder=out,
+        resume=asked.get("resume", False),
+        progress=console,
+    )
+    console.evaluated(found, data, out, warnings)
+    return 0
+
+
+def _check(asked: dict[str, Any]) -> None:
+    if "run" in asked:
+        for name in _FOREIGN_ONLY:
+            if name in asked:
+                raise InputError(f"--{name.replace('_', '-')} is told by the run folder {asked['run']}: leave it out")
+    else:
+        for name in ("model", "weights", "data", "out"):
+            if name not in asked:
+                raise InputError(f"--{name} is missing: give a run folder, or --model, --weights, --data and --out")
+    if ("mean" in asked) != ("std" in asked):
+        raise InputError("--mean and --std belong together")
+    if asked.get("batch_size", 1) < 1:
+        raise InputError(f"--batch-size {asked['batch_size']}: at least one image a pass")
+
+
+def _from_run(asked: dict[str, Any], progress: Progress) -> tuple[nn.Module, Images, str, Any, list[str]]:
+    from ..training.run import load_from
+
+    model, splits, config, result = load_from(asked["run"], trusted_model=asked.get("model"), progress=progress)
+    return model, splits.test, config.data, config.norm or "linf", result.warnings
+
+
+def _from_weights(asked: dict[str, Any], progress: Progress) -> tuple[nn.Module, Images]:
+    from ..data import load_data
+    from ..models import build_model, load_weights
+
+    splits = load_data(
+        asked["data"],
+        image_size=asked.get("image_size"),
+        grey=asked.get("grey", False),
+        label_column=asked.get("label_column"),
+        train=False,
+        progress=progress,
+    )
+    images = splits.test
+    statistics: dict[str, list[float]] = {}
+    if "mean" in asked:
+        statistics = {name: _numbers(asked[name], name) for name in ("mean", "std")}
+    options = {"width": asked["width"]} if "width" in asked else {}
+    model = build_model(asked["model"], images.shape, len(images.classes), **statistics, **options)
+    load_weights(model, Path(asked["weights"]))
+    return model.eval(), images
+
+
+def _numbers(text: str, name: str) -> list[float]:
+    return [number(part.strip(), f"--{name}") for part in str(text).strip("[]").split(",") if part.strip()]

@@ -1,0 +1,82 @@
+"""Finds the verb, runs it, and turns what goes wrong into one line and an exit status.
+
+0: done. 2: the input is wrong. 130: interrupted. 1: a fault of ours, with its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from ..errors import AsgtError, InputError, InterruptedRun, unknown
+
+__all__ = ["main"]
+
+_USAGE = """usage: asgt VERB [OPTIONS]
+
+Trains image classifiers that are robust and interpretable, and says honestly how robust they are.
+
+verbs:
+  train      train a classifier by st, at, trades, sgt, sga or asgt
+  evaluate   accuracy under attack, over a grid of eps, with intervals
+
+asgt VERB --help tells what each takes; asgt --version the version.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line; ``None`` takes the process's own. Returns the exit status."""
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+    try:
+        return _run(words)
+    except InterruptedRun as stop:
+        return _say(f"asgt: {stop}", 130)
+    except KeyboardInterrupt:
+        return _say("asgt: interrupted", 130)
+    except AsgtError as error:
+        return _say(f"asgt: error: {' '.join(str(error).split())}", 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        return _say(f"asgt: error: cannot write{where}: {error.strerror}", 2)
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_USAGE)
+        return 0
+    if words[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        sys.stdout.write(f"asgt {version('asgt')}\n")
+        return 0
+    if words[0].startswith("-"):
+        raise InputError(f"a verb comes before {words[0]}: asgt train or asgt evaluate")
+
+    verbs: dict[str, Callable[[], Callable[[list[str]], int]]] = {"train": _train, "evaluate": _evaluate}
+    if words[0] not in verbs:
+        raise unknown("verb", words[0], verbs)
+    return verbs[words[0]]()(words[1:])
+
+
+def _train() -> Callable[[list[str]], int]:
+    from .train import run
+
+    return run
+
+
+def _evaluate() -> Callable[[list[str]], int]:
+    from .evaluate import run
+
+    return run
+
+
+def _say(line: str, status: int) -> int:
+    sys.stderr.write(line + "\n")
+    return status

@@ -1,0 +1,77 @@
+"""``asgt train``: train a classifier and leave a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from ..errors import InputError
+from ..training.config import TrainConfig
+from .parsing import Parser, given
+
+__all__ = ["run"]
+
+
+def run(words: list[str]) -> int:
+    """Runs ``asgt train`` with the words that follow the verb."""
+
+    parser = Parser(
+        prog="asgt train",
+        description="Trains a classifier and leaves a run folder: configuration, metrics, weights, checkpoint.",
+        usage="asgt train [--data D] [--model M] [--method M] [OPTIONS]",
+    )
+    parser.add_argument("--config", action="config", help="a YAML file of the settings below; flags override it")
+    parser.add_argument("--out", type=str, help="the run folder (default: runs/DATA-MODEL-METHOD-SEED)")
+    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    parser.add_class_arguments(TrainConfig, as_group=False)
+
+    asked = given(parser, words)
+    out, resume = asked.pop("out", None), asked.pop("resume", False)
+    config = TrainConfig(**asked)
+    if out is None:
+        name = config.data.rstrip("/").split("/")[-1]
+        out = f"runs/{name}-{config.model.replace(':', '-')}-{config.method}-{config.seed}"
+
+    # A resumed run is what it was begun as; what is said again must agree with it.
+    stored = Path(out) / "config.yaml"
+    if resume and stored.exists():
+        config = dataclasses.replace(TrainConfig.load(stored), **asked)
+    config = config.resolved()
+    if resume and stored.exists():
+        from ..models import is_foreign
+
+        if is_foreign(config.model) and "model" not in asked:
+            raise InputError(f"{out} trains a model of your own, whose code a run folder may not run: add --model {config.model}")
+
+    from ..training.trainer import train
+    from .console import Console
+
+    console = Console()
+    with _stopping() as asked_to_stop:
+        result = train(config, out, resume=resume, should_stop=lambda: bool(asked_to_stop), progress=console)
+
+    console.trained(result)
+    return 0
+
+
+@contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM ask the trainer to stop after its step, with a checkpoint; the second one does not wait."""
+
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
