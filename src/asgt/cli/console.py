@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Console"]
 
+# A file or a pipe has no width of its own.
+_FILE_WIDTH = 200
+
 
 class Console:
     """Draws progress on standard error, and results on standard output."""
 
     def __init__(self) -> None:
-        self.out = RichConsole(highlight=False, soft_wrap=True)
+        self.out = RichConsole(highlight=False)
+        if not self.out.is_terminal:
+            self.out.width = _FILE_WIDTH
         self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -81,27 +87,48 @@ class Console:
 
         protocol = found.protocol
         norm = "L∞" if found.norm == "linf" else "L2"
-        table = Table(
-            title=escape(
-                f"accuracy % [Wilson 95 %] · protocol {protocol.name} v{protocol.version} ({protocol.claim}) · {norm} · "
-                f"{data}, n = {found.samples} test images · one model, seed {found.seed}"
-            ),
-            title_justify="left",
-            title_style="bold",
+        title = (
+            f"accuracy % [Wilson 95 %] · protocol {protocol.name} v{protocol.version} ({protocol.claim}) · {norm} · "
+            f"{data}, n = {found.samples} test images · one model, seed {found.seed}"
         )
-        table.add_column("eps")
-        table.add_column("clean" if protocol.worst_case else "clean (not attacked)", justify="right")
-        for name in found.outcomes:
-            table.add_column(name, justify="right")
-        table.add_row("0", _cell(found.clean_accuracy()), *[""] * len(found.outcomes))
+        clean = "clean" if protocol.worst_case else "clean (not attacked)"
+        rows = [("0", clean, _cell(found.clean_accuracy()))]
         curves = {name: found.curve(name) for name in found.outcomes}
-        for row, eps in enumerate(found.epsilons):
-            table.add_row(_eps(eps), "", *[_cell(curve[row]) for curve in curves.values()])
+        rows += [
+            (_eps(eps), name, _cell(curve[number]))
+            for number, eps in enumerate(found.epsilons)
+            for name, curve in curves.items()
+        ]
+        table = _wide(rows, [clean, *curves])
+        if Measurement.get(self.out, self.out.options.update(max_width=_FILE_WIDTH), table).maximum > self.out.width:
+            table = _long(rows)
+        table.title, table.title_justify, table.title_style = escape(title), "left", "bold"
 
         self.out.print(table)
         for line in warnings:
             self.warn(line)
         self.out.print(escape(f"evidence: {folder}"))
+
+
+def _wide(rows: list[tuple[str, str, str]], columns: list[str]) -> Table:
+    """A row an ε, a column an attack."""
+
+    table = Table("eps")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    cells = {(eps, column): cell for eps, column, cell in rows}
+    for eps in dict.fromkeys(eps for eps, _, _ in rows):
+        table.add_row(eps, *[cells.get((eps, column), "") for column in columns])
+    return table
+
+
+def _long(rows: list[tuple[str, str, str]]) -> Table:
+    """A row for each ε and attack, for a narrow terminal."""
+
+    table = Table("eps", "attack", "accuracy")
+    for eps, column, cell in rows:
+        table.add_row(eps, column, cell)
+    return table
 
 
 def _cell(share: dict[str, float]) -> str:
