@@ -1,1 +1,97 @@
-"""asgt: train image classifiers that are robust and interpretable at once, and prove both honestly."""
+"""asgt: train image classifiers that are robust and interpretable at once, and prove both honestly.
+
+In somebody's own loop::
+
+    objective = asgt.ASGT(attack=asgt.PGD(eps=8/255, steps=7), mask=asgt.SaliencyMask(k=0.1), weight=1.0)
+    out = objective(model, x, y)
+    out.loss.backward()
+
+A whole run: :func:`asgt.train` and :func:`asgt.evaluate`. Names are imported when they are first used, so that
+``import asgt`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .attacks import FGSM, MIFGSM, PGD, Attack
+    from .data import Images, Splits, load_data
+    from .errors import AsgtError, DamagedFileError, InputError, InterruptedRun
+    from .evaluation.curve import Evaluation, evaluate
+    from .evaluation.protocols import PROTOCOLS, Protocol
+    from .models import Normalize, build_model, load_weights
+    from .randomness import Generators, SampleKeyed
+    from .report import robustness_curves
+    from .saliency import SaliencyMask
+    from .training.config import TrainConfig
+    from .training.objectives import ASGT, AT, SGA, SGT, ST, TRADES, Objective, Output
+    from .training.run import TrainResult, load_run
+    from .training.trainer import train
+
+__all__ = [
+    "ASGT",
+    "AT",
+    "FGSM",
+    "MIFGSM",
+    "PGD",
+    "PROTOCOLS",
+    "SGA",
+    "SGT",
+    "ST",
+    "TRADES",
+    "AsgtError",
+    "Attack",
+    "DamagedFileError",
+    "Evaluation",
+    "Generators",
+    "Images",
+    "InputError",
+    "InterruptedRun",
+    "Normalize",
+    "Objective",
+    "Output",
+    "Protocol",
+    "SaliencyMask",
+    "SampleKeyed",
+    "Splits",
+    "TrainConfig",
+    "TrainResult",
+    "build_model",
+    "evaluate",
+    "load_data",
+    "load_run",
+    "load_weights",
+    "robustness_curves",
+    "train",
+]
+
+_HOMES = {
+    "attacks": ("FGSM", "MIFGSM", "PGD", "Attack"),
+    "data": ("Images", "Splits", "load_data"),
+    "errors": ("AsgtError", "DamagedFileError", "InputError", "InterruptedRun"),
+    "evaluation.curve": ("Evaluation", "evaluate"),
+    "evaluation.protocols": ("PROTOCOLS", "Protocol"),
+    "models": ("Normalize", "build_model", "load_weights"),
+    "randomness": ("Generators", "SampleKeyed"),
+    "report": ("robustness_curves",),
+    "saliency": ("SaliencyMask",),
+    "training.config": ("TrainConfig",),
+    "training.objectives": ("ASGT", "AT", "SGA", "SGT", "ST", "TRADES", "Objective", "Output"),
+    "training.run": ("TrainResult", "load_run"),
+    "training.trainer": ("train",),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'asgt' has no attribute {name!r}")
+    value = getattr(import_module(f"asgt.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

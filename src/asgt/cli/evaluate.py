@@ -121,9 +121,9 @@ def _check(asked: dict[str, Any]) -> None:
 
 
 def _from_run(asked: dict[str, Any], progress: Progress) -> tuple[nn.Module, Images, str, Any, list[str]]:
-    from ..training.run import load_from
+    from ..training.run import load_run
 
-    model, splits, config, result = load_from(asked["run"], trusted_model=asked.get("model"), progress=progress)
+    model, splits, config, result = load_run(asked["run"], trusted_model=asked.get("model"), progress=progress)
     return model, splits.test, config.data, config.norm or "linf", result.warnings
 
 

@@ -29,7 +29,7 @@ from ..models import build_model, is_foreign, load_weights
 from ..progress import SILENT, Progress
 from .config import TrainConfig
 
-__all__ = ["RunFolder", "TrainResult", "build_from", "load_from"]
+__all__ = ["RunFolder", "TrainResult", "build_from", "load_run"]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def build_from(config: TrainConfig, splits: Splits) -> nn.Module:
     return build_model(config.model, splits.train.shape, len(splits.train.classes), mean=mean, std=std, **options)
 
 
-def load_from(
+def load_run(
     path: Path | str, *, trusted_model: str | None = None, progress: Progress = SILENT
 ) -> tuple[nn.Module, Splits, TrainConfig, TrainResult]:
     """The trained model of a run folder, in evaluation mode on the CPU, and its data.

@@ -1,0 +1,209 @@
+"""What several test files share: the command line in this process and in its own, image folders, a trained run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# Before the libraries are imported: no test waits for a network, and none leaves its tables in the user's cache.
+os.environ["HF_HUB_OFFLINE"] = "1"
+_CACHE = tempfile.mkdtemp(prefix="asgt-tests-")
+os.environ["HF_DATASETS_CACHE"] = _CACHE
+
+_DATA = Path(os.environ.get("ASGT_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data").resolve()
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command line answered."""
+
+    status: int
+    out: str
+    err: str
+
+    def refusal(self) -> str:
+        """The one line of a refused input: all there is on standard error."""
+
+        assert len(self.err.splitlines()) == 1, self.err
+        return self.failure()
+
+    def failure(self) -> str:
+        """The one line of an input that proved wrong only while work was under way: the last on standard error."""
+
+        lines = self.err.splitlines()
+        assert self.status == 2, (self.status, self.err)
+        assert "Traceback" not in self.out + self.err
+        assert [line.startswith("asgt: error: ") for line in lines] == [False] * (len(lines) - 1) + [True], self.err
+        return lines[-1].removeprefix("asgt: error: ")
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """``asgt`` in this process, standing in an empty folder."""
+
+    from asgt.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ASGT_DATA", raising=False)
+    # A user's own factory is looked for where they stand, which is different in every test.
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def call(*words: object) -> Answer:
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        said = capsys.readouterr()
+        return Answer(status, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Callable[..., Answer]:
+    """``asgt`` as a process of its own, as a user starts it."""
+
+    def call(
+        *words: object, environment: Mapping[str, str] | None = None, preexec: Callable[[], None] | None = None
+    ) -> Answer:
+        ended = subprocess.run(
+            [sys.executable, "-m", "asgt", *map(str, words)],
+            cwd=tmp_path,
+            env=plain_environment() | dict(environment or {}),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            preexec_fn=preexec,
+            check=False,
+        )
+        return Answer(ended.returncode, ended.stdout, ended.stderr)
+
+    return call
+
+
+def plain_environment() -> dict[str, str]:
+    """The environment of a child: one thread, so that its sums have one order, and no data folder of the user's."""
+
+    return {name: value for name, value in os.environ.items() if name != "ASGT_DATA"} | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def child_environment() -> dict[str, str]:
+    return plain_environment()
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from asgt.training.config import TrainConfig
+    from asgt.training.trainer import train
+
+    out = tmp_path_factory.mktemp("finished") / "run"
+    train(TrainConfig(method="st", epochs=1, limit=450, batch_size=20), out)
+    return out
+
+
+@pytest.fixture
+def finished_run(_finished: Path, tmp_path: Path) -> Path:
+    """A finished run folder on the digits, small_cnn by ST, for the test to damage as it likes."""
+
+    return shutil.copytree(_finished, tmp_path / "finished")
+
+
+@pytest.fixture(scope="session")
+def _stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from asgt.errors import InterruptedRun
+    from asgt.training.config import TrainConfig
+    from asgt.training.trainer import train
+
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    # 20 steps an epoch, and the first epoch is good enough to be kept.
+    answers = iter([False] * 25 + [True])
+    with pytest.raises(InterruptedRun):
+        train(
+            TrainConfig(method="st", epochs=2, limit=450, batch_size=20, schedule="constant"),
+            out,
+            should_stop=lambda: next(answers),
+        )
+    return out
+
+
+@pytest.fixture
+def stopped_run(_stopped: Path, tmp_path: Path) -> Path:
+    """A run folder of two epochs, stopped in the second one with its checkpoint written."""
+
+    return shutil.copytree(_stopped, tmp_path / "stopped")
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of random PNG images, a folder a class: ``image_folder("name", {"cat": 3, "dog": 3})``."""
+
+    from PIL import Image
+
+    def make(name: str, counts: Mapping[str, int], size: tuple[int, int] = (8, 8), mode: str = "L") -> Path:
+        draws = np.random.default_rng(len(name))
+        for label, count in counts.items():
+            place = tmp_path / name / label
+            place.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], len(mode))
+                pixels = draws.integers(0, 256, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.png")
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of one parquet file a split: ``parquet("name", photo=[bytes, …], label=[0, …])``.
+
+    Bytes are the files of images; the other columns are of the kind of their first value.
+    """
+
+    import datasets
+
+    def make(name: str, *, split: str = "train", **columns: Sequence[object]) -> Path:
+        kinds = {bytes: datasets.Image(), str: datasets.Value("string"), int: datasets.Value("int64")}
+        kinds |= {float: datasets.Value("float32"), bool: datasets.Value("bool")}
+        features = datasets.Features({column: kinds[type(values[0])] for column, values in columns.items()})
+        rows = {
+            column: [{"bytes": value, "path": None} for value in values] if isinstance(values[0], bytes) else values
+            for column, values in columns.items()
+        }
+        (tmp_path / name).mkdir(exist_ok=True)
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / name / f"{split}.parquet")
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def mnist() -> Path:
+    """The folder of the real MNIST."""
+
+    return _real("mnist")
+
+
+@pytest.fixture
+def cifar10() -> Path:
+    """The folder of the real CIFAR-10."""
+
+    return _real("cifar10")
+
+
+def _real(name: str) -> Path:
+    if not (_DATA / name).is_dir():
+        pytest.skip(f"the real {name} is not here: set ASGT_DATA to a folder that holds it")
+    return _DATA / name
