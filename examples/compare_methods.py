@@ -20,7 +20,7 @@ PANELS = (("paper", "fgsm"), ("paper", "pgd-constant"), ("paper", "pgd-relative"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="where the runs and the picture go")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=15)
     arguments = parser.parse_args()
 
     progress = Console()
@@ -70,12 +70,21 @@ def table(found: dict[str, dict[str, asgt.Evaluation]]) -> Table:
         "worst case; not yet one)"
     )
     grid = Table(title=caption, title_justify="left", title_style="")
-    for column in ("method", "clean", "FGSM\npaper", "PGD-10, α = 2/255\npaper", "PGD-10, α = 2.5ε/10\npaper", "PGD-40 ×5\npgd"):
+    for column in (
+        "method",
+        "clean",
+        "FGSM\npaper",
+        "PGD-10, α = 2/255\npaper",
+        "PGD-10, α = 2.5ε/10\npaper",
+        "PGD-40 ×5\npgd",
+    ):
         grid.add_column(column, justify="left" if column == "method" else "right")
     for method, by_protocol in found.items():
         cells = [by_protocol["pgd"].clean_accuracy()]
         cells += [by_protocol[protocol].curve(attack)[EPSILONS.index(0.1)] for protocol, attack in PANELS]
-        grid.add_row(method, *[f"{100 * c['accuracy']:.1f} [{100 * c['low']:.1f}, {100 * c['high']:.1f}]" for c in cells])
+        grid.add_row(
+            method, *[f"{100 * c['accuracy']:.1f} [{100 * c['low']:.1f}, {100 * c['high']:.1f}]" for c in cells]
+        )
     return grid
 
 

@@ -626,9 +626,13 @@ def test_a_fooling_iterate_beats_one_of_higher_loss() -> None:
     assert torch.equal(x_adv.flatten() < 0.3, fools)
 
 
-def test_a_nan_never_wins_a_restart() -> None:
+@pytest.mark.parametrize("rival", [0.0, 2.0], ids=["not fooled", "fooled"])
+@pytest.mark.parametrize("broken", [[math.nan, math.nan], [1.0, math.nan], [math.nan, 1.0]])
+def test_a_nan_never_wins_a_restart(broken: list[float], rival: float) -> None:
+    """Neither as a loss nor as an argmax, and not even over an iterate that fools nobody."""
+
     def table(pixel: float) -> list[float]:
-        return [math.nan, math.nan] if pixel > 0.5 else [pixel, 1.0]
+        return broken if pixel > 0.5 else [1.0, rival]
 
     x, y = torch.full((64, 1, 1, 1), 0.5), torch.zeros(64, dtype=torch.int64)
     x_adv = PGD(eps=0.5, steps=1, restarts=2)(Flat(table), x, y, generator=torch.Generator().manual_seed(0))

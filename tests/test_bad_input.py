@@ -476,7 +476,7 @@ def test_a_folder_of_something_else_is_not_resumed(cli: Callable, image_folder: 
     [
         ("--epochs 7", "epochs", "2", "7"),
         ("--seed 3", "seed", "0", "3"),
-        ("--lr 0.5", "lr", "0.05", "0.5"),
+        ("--lr 0.5", "lr", "0.1", "0.5"),
         ("--data mnist", "data", "digits", "mnist"),
         ("--model resnet18", "model", "small_cnn", "resnet18"),
         ("--width 0.5", "width", "None", "0.5"),
@@ -648,7 +648,7 @@ def test_an_evaluation_that_cannot_be_meant_is_refused(
 
 
 def test_an_evaluation_is_taken_up_only_with_the_same_settings(cli: Callable, finished_run: Path) -> None:
-    asked = {"--samples": 20, "--epsilons": "0.05,0.1"}
+    asked = {"--samples": 5, "--epsilons": "0.1,0.2"}
 
     def evaluate(words: dict[str, object], *more: str) -> Answer:
         return cli("evaluate", finished_run, *(word for pair in words.items() for word in pair), *more)
@@ -657,7 +657,7 @@ def test_an_evaluation_is_taken_up_only_with_the_same_settings(cli: Callable, fi
     before = contents(finished_run / "evaluation")
 
     assert "--resume" in evaluate(asked).refusal()
-    for other in ({"--epsilons": "0.05"}, {"--samples": 21}, {"--seed": 1}, {"--norm": "l2"}):
+    for other in ({"--epsilons": "0.2"}, {"--samples": 6}, {"--seed": 1}, {"--norm": "l2"}):
         assert "settings" in evaluate(asked | other, "--resume").refusal()
     assert contents(finished_run / "evaluation") == before
 
@@ -667,7 +667,7 @@ def test_an_evaluation_is_taken_up_only_with_the_same_settings(cli: Callable, fi
 
 
 def test_evidence_cut_in_half_is_named(cli: Callable, finished_run: Path) -> None:
-    asked = ("evaluate", finished_run, "--samples", 20, "--epsilons", "0.1")
+    asked = ("evaluate", finished_run, "--samples", 5, "--epsilons", 0.1)
     assert cli(*asked).status == 0
     evidence = next((finished_run / "evaluation" / "pgd").rglob("*.safetensors"))
     cut_in_half(evidence)
@@ -890,7 +890,7 @@ def test_no_room_on_disk_is_said_and_leaves_the_checkpoint_whole(
 
 
 def test_no_room_for_evidence_is_said(process: Callable, finished_run: Path) -> None:
-    answer = process("evaluate", finished_run, "--samples", 20, "--epsilons", 0.1, preexec=no_file_beyond(10))
+    answer = process("evaluate", finished_run, "--samples", 5, "--epsilons", 0.1, preexec=no_file_beyond(10))
 
     assert "cannot write" in answer.failure()
     assert not list((finished_run / "evaluation").rglob("*.*"))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .attacks import FGSM, MIFGSM, PGD, Attack
     from .data import Images, Splits, load_data
-    from .errors import AsgtError, DamagedFileError, InputError, InterruptedRun
+    from .errors import AsgtError, DamagedFileError, InputError, InterruptedRunError
     from .evaluation.curve import Evaluation, evaluate
     from .evaluation.protocols import PROTOCOLS, Protocol
     from .models import Normalize, build_model, load_weights
@@ -48,7 +48,7 @@ __all__ = [
     "Generators",
     "Images",
     "InputError",
-    "InterruptedRun",
+    "InterruptedRunError",
     "Normalize",
     "Objective",
     "Output",
@@ -70,7 +70,7 @@ __all__ = [
 _HOMES = {
     "attacks": ("FGSM", "MIFGSM", "PGD", "Attack"),
     "data": ("Images", "Splits", "load_data"),
-    "errors": ("AsgtError", "DamagedFileError", "InputError", "InterruptedRun"),
+    "errors": ("AsgtError", "DamagedFileError", "InputError", "InterruptedRunError"),
     "evaluation.curve": ("Evaluation", "evaluate"),
     "evaluation.protocols": ("PROTOCOLS", "Protocol"),
     "models": ("Normalize", "build_model", "load_weights"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["AsgtError", "DamagedFileError", "InputError", "InterruptedRun", "unknown"]
+__all__ = ["AsgtError", "DamagedFileError", "InputError", "InterruptedRunError", "unknown"]
 
 _LISTED = 12
 
@@ -26,7 +26,7 @@ class DamagedFileError(InputError):
     """A file exists but cannot be read whole: cut short, overwritten or of another kind."""
 
 
-class InterruptedRun(AsgtError):
+class InterruptedRunError(AsgtError):
     """A run was asked to stop, and wrote its checkpoint first."""
 
 

@@ -55,7 +55,9 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.close(directory)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror or error}; what stood there before is untouched") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; what stood there before is untouched"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -131,7 +133,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except (safetensors.SafetensorError, OSError) as error:
         raise DamagedFileError(f"{path} is damaged or not a safetensors file: {_first_line(error)}") from error
 

@@ -18,8 +18,8 @@ Classifier: TypeAlias = Callable[[Tensor], Tensor]
 def evaluating(model: Classifier) -> Iterator[None]:
     """Puts ``model`` in evaluation mode, and each of its modules back as it was, on every way out.
 
-    ``model.train()`` would not do for the way back: users freeze single layers (BatchNorm above all), and a frozen layer
-    must come back frozen.
+    ``model.train()`` would not do for the way back: users freeze single layers (BatchNorm above all), and a frozen
+    layer must come back frozen.
     """
 
     training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []

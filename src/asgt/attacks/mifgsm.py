@@ -3,8 +3,8 @@ r"""Momentum iterative FGSM.
 .. math:: g_{t+1} = \mu g_t + \frac{\nabla_X L(f(X^t), y)}{\|\nabla_X L(f(X^t), y)\|_1}, \qquad
           X^{t+1} = \Pi \big( X^t + \alpha \, \mathrm{sign}(g_{t+1}) \big)
 
-The paper's equation 8 takes the gradient at t + 1, which does not exist yet, and its equation 9 descends; both are slips
-(compare Dong et al., equations 6 and 7).
+The paper's equation 8 takes the gradient at t + 1, which does not exist yet, and its equation 9 descends; both are
+slips (compare Dong et al., equations 6 and 7).
 """
 
 from __future__ import annotations

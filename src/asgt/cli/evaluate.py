@@ -38,7 +38,9 @@ def run(words: list[str]) -> int:
     parser.add_argument("--model", type=str, help="the model of the weights; with RUN, only to name your own again")
     parser.add_argument("--weights", type=str, help="weights as safetensors, or .pt that holds plain tensors")
     parser.add_argument("--data", type=str, help="digits, mnist, cifar10, a hub id, or a folder")
-    parser.add_argument("--mean", type=str, help="means the weights were trained with, as 0.49,0.48,0.45 (default: in the weights)")
+    parser.add_argument(
+        "--mean", type=str, help="means the weights were trained with, as 0.49,0.48,0.45 (default: in the weights)"
+    )
     parser.add_argument("--std", type=str, help="standard deviations, likewise")
     parser.add_argument("--width", type=float, help="factor on the model's hidden layers")
     parser.add_argument("--image_size", type=int, help="resize the short side and crop the centre")
@@ -140,11 +142,9 @@ def _from_weights(asked: dict[str, Any], progress: Progress) -> tuple[nn.Module,
         progress=progress,
     )
     images = splits.test
-    statistics: dict[str, list[float]] = {}
-    if "mean" in asked:
-        statistics = {name: _numbers(asked[name], name) for name in ("mean", "std")}
+    mean, std = (_numbers(asked[name], name) if name in asked else None for name in ("mean", "std"))
     options = {"width": asked["width"]} if "width" in asked else {}
-    model = build_model(asked["model"], images.shape, len(images.classes), **statistics, **options)
+    model = build_model(asked["model"], images.shape, len(images.classes), mean=mean, std=std, **options)
     load_weights(model, Path(asked["weights"]))
     return model.eval(), images
 

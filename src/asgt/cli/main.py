@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from ..errors import AsgtError, InputError, InterruptedRun, unknown
+from ..errors import AsgtError, InputError, InterruptedRunError, unknown
 
 __all__ = ["main"]
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         return _run(words)
-    except InterruptedRun as stop:
+    except InterruptedRunError as stop:
         return _say(f"asgt: {stop}", 130)
     except KeyboardInterrupt:
         return _say("asgt: interrupted", 130)

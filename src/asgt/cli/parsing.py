@@ -41,7 +41,9 @@ class Parser(ArgumentParser):  # type: ignore[misc]
             raise self._unknown(strange.group(1)) from ex
         if key := re.search(r"[Kk]ey '?\"?([\w.]+)'?\"? is not (?:expected|defined|accepted)", text):
             raise self._unknown(f"--{key.group(1)}") from ex
-        if choice := re.search(r"-*([\w-]+)\W.*?Literal\[([^\]]*)\]", text.removeprefix("Parser key ").replace('"', "")):
+        if choice := re.search(
+            r"-*([\w-]+)\W.*?Literal\[([^\]]*)\]", text.removeprefix("Parser key ").replace('"', "")
+        ):
             raise InputError(f"{_hyphened('--' + choice.group(1))}: use one of {choice.group(2)}") from ex
         # The library names the key, then what it expected; the rest is its own type talk.
         if wrong := re.search(r"(?:Parser key|Problem with given|argument|key) \"?'?-*([\w-]+)\"?'?:? ?(.*)", text):
@@ -69,7 +71,7 @@ def _spelled_out(parser: ArgumentParser, words: list[str]) -> list[str]:
     switches = {
         option
         for action in parser._actions
-        if getattr(action, "nargs", None) != 0 and isinstance(action.default, bool) or action.dest == "detach_clean"
+        if (action.nargs != 0 and isinstance(action.default, bool)) or action.dest == "detach_clean"
         for option in action.option_strings
     }
     spelled = []

@@ -45,7 +45,9 @@ def run(words: list[str]) -> int:
         from ..models import is_foreign
 
         if is_foreign(config.model) and "model" not in asked:
-            raise InputError(f"{out} trains a model of your own, whose code a run folder may not run: add --model {config.model}")
+            raise InputError(
+                f"{out} trains a model of your own, whose code a run folder may not run: add --model {config.model}"
+            )
 
     from ..training.trainer import train
     from .console import Console

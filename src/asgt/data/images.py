@@ -37,10 +37,16 @@ class Images:
         if len(self.labels) == 0:
             raise InputError("there are no images")
         if len(self.classes) < 2:
-            raise InputError(f"only one class, {self.classes[0]!r}: a classifier needs at least two" if self.classes else "no classes")
+            raise InputError(
+                f"only one class, {self.classes[0]!r}: a classifier needs at least two"
+                if self.classes
+                else "no classes"
+            )
         if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
             wrong = int(self.labels[(self.labels < 0) | (self.labels >= len(self.classes))][0])
-            raise InputError(f"label {wrong} is out of range: there are {len(self.classes)} classes, 0 to {len(self.classes) - 1}")
+            raise InputError(
+                f"label {wrong} is out of range: there are {len(self.classes)} classes, 0 to {len(self.classes) - 1}"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -146,8 +152,10 @@ def check_batch(x: Tensor, y: Tensor, classes: int | None = None, names: Sequenc
         raise InputError(f"{names[0]}[{row}] has a NaN pixel")
     if float(x.min()) < 0 or float(x.max()) > 1:
         raise InputError(
-            f"{names[0]} has pixels in [{float(x.min()):.3g}, {float(x.max()):.3g}]: expected [0, 1]; divide by 255, and "
-            "leave normalisation to the model"
+            f"{names[0]} has pixels in [{float(x.min()):.3g}, {float(x.max()):.3g}]: expected [0, 1]; divide by 255, "
+            "and leave normalisation to the model"
         )
     if int(y.min()) < 0 or (classes is not None and int(y.max()) >= classes):
-        raise InputError(f"{names[1]} has labels in [{int(y.min())}, {int(y.max())}]: expected 0 to K − 1, K = {classes}")
+        raise InputError(
+            f"{names[1]} has labels in [{int(y.min())}, {int(y.max())}]: expected 0 to K − 1, K = {classes}"
+        )

@@ -1,7 +1,7 @@
 """Where images come from: the embedded digits, a hub, or a folder.
 
-Everything but the digits goes through the ``datasets`` library; the columns are found by their type, not their name, and
-the images are decoded here, so that a file that cannot be read is named.
+Everything but the digits goes through the ``datasets`` library; the columns are found by their type, not their name,
+and the images are decoded here, so that a file that cannot be read is named.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..progress import SILENT, Progress
 from .images import Images, Splits, stratified
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image as Picture
 
 __all__ = ["HUB", "load_data"]
 
@@ -158,7 +158,9 @@ def _source(name: str) -> Path | str:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise InputError(f"there is no folder {name}")
     if "/" not in name:
-        raise InputError(f"{unknown('data set', name, ['digits', *HUB])}, a hub id, or a folder (none of that name here)")
+        raise InputError(
+            f"{unknown('data set', name, ['digits', *HUB])}, a hub id, or a folder (none of that name here)"
+        )
     return name
 
 
@@ -191,7 +193,9 @@ def _columns(name: str, tables: dict[str, Any], label_column: str | None) -> tup
             real = [column for column, dtype in plain.items() if dtype.startswith(("float", "double", "decimal"))]
             if real:
                 raise InputError(f"{name}: the labels in {real[0]!r} are real numbers; a classifier needs classes")
-            raise InputError(f"{name} has no column of labels: put the images in a folder a class, or name --label-column")
+            raise InputError(
+                f"{name} has no column of labels: put the images in a folder a class, or name --label-column"
+            )
     if len(labels) > 1:
         raise InputError(f"{name} has several columns of labels ({', '.join(labels)}): name one by --label-column")
 
@@ -244,9 +248,7 @@ def _read(
     progress.stop()
     stacked = decoder.stack(name, pixels)
 
-    sets = {
-        split: Images(stacked[split], labels[source[split]][rows_of[split]], classes) for split in wanted
-    }
+    sets = {split: Images(stacked[split], labels[source[split]][rows_of[split]], classes) for split in wanted}
     return Splits(name, sets.get("train", sets["test"]), sets["test"], indices)
 
 
@@ -316,22 +318,21 @@ class _Decoder:
         return stacked
 
     def _array(self, record: dict[str, Any], where: str) -> np.ndarray[Any, Any]:
-        from PIL import Image as images
-        from PIL import UnidentifiedImageError
+        from PIL import Image, UnidentifiedImageError
 
         where = record.get("path") or where
         try:
             content = record["bytes"] if record.get("bytes") is not None else Path(record["path"]).read_bytes()
-            with images.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content)) as image:
                 image.load()
                 return self._uint8(image, where)
         except InputError:
             raise
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, images.DecompressionBombError) as error:
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error).splitlines()[0]
             raise InputError(f"{where} cannot be read: {reason}; mend or remove the file") from error
 
-    def _uint8(self, image: Image, where: str) -> np.ndarray[Any, Any]:
+    def _uint8(self, image: Picture, where: str) -> np.ndarray[Any, Any]:
         if image.mode == "F":
             what = "a NaN pixel" if np.isnan(np.asarray(image)).any() else "real numbers for pixels"
             raise InputError(f"{where} has {what}: save it with 8 bits a channel")
@@ -345,7 +346,7 @@ class _Decoder:
         return np.asarray(image, dtype=np.uint8)
 
 
-def _resized(image: Image, size: int) -> Image:
+def _resized(image: Picture, size: int) -> Picture:
     """The short side resized to ``size``, the centre cropped."""
 
     from PIL.Image import Resampling

@@ -1,7 +1,7 @@
 """Accuracy over ε: one protocol on one model, every outcome kept per sample.
 
-An evaluation's folder holds ``result.json`` and, beside it, the evidence: a file of outcomes for each attack, written as
-soon as that attack is through and never rewritten.
+An evaluation's folder holds ``result.json`` and, beside it, the evidence: a file of outcomes for each attack, written
+as soon as that attack is through and never rewritten.
 """
 
 from __future__ import annotations
@@ -199,19 +199,21 @@ def _worst_case(
     batch_size: int,
     progress: Progress,
 ) -> Tensor:
-    """Each ε from scratch on every image that is still right, restart by restart, bool (E, N)."""
+    """Each ε, from the smallest up, on the images that nothing has broken yet, restart by restart: bool (E, N).
+
+    What breaks an image at ε lies in every larger ball too: the image stays broken there, and is not attacked again.
+    """
 
     columns = []
     for number, (x, y) in enumerate(batches(images, batch_size)):
         rows = torch.arange(len(y), device=y.device) + number * batch_size
-        clean = predict(model, x) == y
+        robust = predict(model, x) == y
         column = []
         for eps in grid:
             attack = search.at(eps)
             restarts, once = 1, attack
             if isinstance(attack, PGD):
                 restarts, once = attack.restarts, replace(attack, restarts=1)
-            robust = clean.clone()
             for restart in range(restarts):
                 left = robust.nonzero().squeeze(1)
                 if len(left) == 0:
@@ -220,7 +222,7 @@ def _worst_case(
                 noise = SampleKeyed(seed, rows[left], draw=2 * restart)
                 x_adv = once(model, x[left], y[left], generator=noise)
                 robust[left] = predict(model, x_adv, f"{search.name} at eps {eps:g}") == y[left]
-            column.append(robust)
+            column.append(robust.clone())
         columns.append(torch.stack(column))
         progress.advance(len(y))
     return torch.cat(columns, dim=1)

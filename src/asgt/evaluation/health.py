@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["collapse_threshold", "is_collapsed", "is_catastrophic"]
+__all__ = ["collapse_threshold", "is_catastrophic", "is_collapsed"]
 
 
 def collapse_threshold(labels: Tensor) -> float:

@@ -7,8 +7,8 @@
     α · steps < ε. Never a robustness claim.
 
 ``pgd`` v1
-    PGD-40, α = 2.5 ε / 40, 5 restarts from random starts, the worst case per sample; clean errors count as errors.
-    Quick, decent, not yet a claim.
+    PGD-40, α = 2.5 ε / 40, 5 restarts from random starts, the worst case per sample: clean errors count as errors, and
+    what is broken at ε counts as broken above it, where the same witness is valid. Quick, decent, not yet a claim.
 """
 
 from __future__ import annotations
@@ -107,6 +107,4 @@ def protocol_named(name: str, norm: Norm = "linf") -> Protocol:
         return protocol
     if any(not isinstance(search.attack, PGD) for search in protocol.searches):
         raise InputError(f"protocol {name} is defined in L∞ only: use --protocol pgd for {norm}")
-    return replace(
-        protocol, searches=tuple(replace(s, attack=replace(s.attack, norm=norm)) for s in protocol.searches)
-    )
+    return replace(protocol, searches=tuple(replace(s, attack=replace(s.attack, norm=norm)) for s in protocol.searches))

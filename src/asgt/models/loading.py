@@ -75,7 +75,9 @@ def build_model(
         net = _foreign(name, shape, classes, options)
     elif name in MODELS:
         if height != width:
-            raise InputError(f"{name} takes square images, these are {height}×{width}: use --image-size {min(height, width)}")
+            raise InputError(
+                f"{name} takes square images, these are {height}×{width}: use --image-size {min(height, width)}"
+            )
         if height < _SMALLEST[name]:
             raise InputError(f"{name} needs images of at least {_SMALLEST[name]} px, these have {height}")
         _check_options(name, MODELS[name], options)
@@ -130,7 +132,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged zip, a damaged pickle, a refused global: PyTorch has a type for each
-        raise DamagedFileError(f"{path} is damaged, or holds more than plain weights: {str(error).splitlines()[0][:200]}") from error
+        raise DamagedFileError(
+            f"{path} is damaged, or holds more than plain weights: {str(error).splitlines()[0][:200]}"
+        ) from error
 
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -152,9 +156,10 @@ def _timm(name: str, shape: tuple[int, int, int], classes: int, options: dict[st
     if options:
         raise InputError(f"timm:{name} takes no {', '.join(options)}: choose another timm model instead")
     try:
-        return timm.create_model(name, pretrained=False, num_classes=classes, in_chans=shape[0])
+        net: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=shape[0])
     except RuntimeError as error:
-        raise unknown("timm model", name, timm.list_models(f"*{name[:4]}*")[:8]) from error
+        raise unknown("timm model", name, timm.list_models(f"*{name[:4]}*")) from error
+    return net
 
 
 def _foreign(name: str, shape: tuple[int, int, int], classes: int, options: dict[str, float]) -> nn.Module:

@@ -72,7 +72,7 @@ class SaliencyMask:
         return self.apply(x, self.scores(model, x, y), generator=generator)
 
     def scores(self, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-        """The score of each feature, (B, n): the lowest are masked. n is H·W, or all elements for ``unit="element"``."""
+        """The score of each feature, (B, n), the lowest of which are masked; n is H·W, or all elements by ``unit``."""
 
         return self.scores_of(saliency(model, x, y, self.target))
 

@@ -104,6 +104,8 @@ def load_checkpoint(
             whole["state"].setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict(whole)
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"{path} is a checkpoint of another model: {str(error).splitlines()[-1].strip()[:200]}") from error
+        raise InputError(
+            f"{path} is a checkpoint of another model: {str(error).splitlines()[-1].strip()[:200]}"
+        ) from error
 
     return standing, parts["sums"]

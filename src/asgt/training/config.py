@@ -168,7 +168,9 @@ class TrainConfig:
         for name in sorted({*_ATTACK, *_MASK, "clean_weight"} - listens):
             if getattr(self, name) is not None:
                 with_attack = f" with attack {attack}" if attack and name in METHODS[self.method] else ""
-                raise InputError(f"--{name} {getattr(self, name)}: method {self.method}{with_attack} ignores it, leave it out")
+                raise InputError(
+                    f"--{name} {getattr(self, name)}: method {self.method}{with_attack} ignores it, leave it out"
+                )
 
         eps = None if self.eps is None else number(self.eps, "eps")
         if eps is None:
@@ -213,7 +215,11 @@ class TrainConfig:
 
         for name in ("epochs", "batch_size", "seed", "steps", "limit", "image_size"):
             value = getattr(self, name)
-            require(name, value is None or (isinstance(value, int) and not isinstance(value, bool)), "a whole number is needed")
+            require(
+                name,
+                value is None or (isinstance(value, int) and not isinstance(value, bool)),
+                "a whole number is needed",
+            )
         require("epochs", self.epochs >= 1, "training takes at least one pass over the images")
         require("batch_size", self.batch_size >= 1, "a step takes at least one image")
         require("seed", self.seed >= 0, "a seed is a whole number, zero or more")

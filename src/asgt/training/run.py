@@ -41,8 +41,8 @@ class TrainResult:
         epochs: epochs trained.
         chosen_epoch: the epoch whose weights are the model, from 0.
         chosen_by: ``"clean accuracy"``, ``"robust accuracy"`` or ``"last epoch"``.
-        validation: accuracies of that epoch on the validation part: ``clean``, and for adversarial methods ``fgsm`` (one
-            step) and ``pgd`` (PGD-10), at the training ε.
+        validation: accuracies of that epoch on the validation part: ``clean``, and for adversarial methods ``fgsm``
+            (one step) and ``pgd`` (PGD-10), at the training ε.
         validation_images: how many images they were measured on.
         collapsed: whether the chosen epoch predicts one class for (nearly) all images.
         catastrophic_overfitting: whether it withstands one step but not several.

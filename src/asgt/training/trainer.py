@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..attacks import FGSM, PGD, Attack
 from ..data import Images, load_data, steps_per_epoch, stratified, training_batch, training_order
-from ..errors import InputError, InterruptedRun
+from ..errors import InputError, InterruptedRunError
 from ..evaluation.accuracy import correct, correct_under_attack
 from ..evaluation.health import is_catastrophic, is_collapsed
 from ..files import write_json, write_tensors
@@ -57,7 +57,7 @@ def train(
 
     Raises:
         InputError: the configuration, the data or the folder does not fit, or the loss is no longer a number.
-        InterruptedRun: ``should_stop`` said so.
+        InterruptedRunError: ``should_stop`` said so.
     """
 
     began = time.monotonic()
@@ -167,7 +167,9 @@ def train(
                 saved = time.monotonic()
             if stop and standing.step < total:
                 progress.stop()
-                raise InterruptedRun(f"stopped after step {standing.step} of {total}: asgt train --resume --out {folder.path}")
+                raise InterruptedRunError(
+                    f"stopped after step {standing.step} of {total}: asgt train --resume --out {folder.path}"
+                )
         progress.stop()
 
     accelerator.end_training()
@@ -177,7 +179,9 @@ def train(
         epochs=config.epochs,
         chosen_epoch=standing.best_epoch,
         chosen_by=_chosen_by(config, standing),
-        validation={name.removeprefix("validation_"): chosen[name] for name in chosen if name.startswith("validation_")},
+        validation={
+            name.removeprefix("validation_"): chosen[name] for name in chosen if name.startswith("validation_")
+        },
         validation_images=len(validation),
         collapsed=chosen["collapsed"],
         catastrophic_overfitting=chosen["catastrophic_overfitting"],
@@ -206,7 +210,9 @@ def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> RunFolder:
         for name, value in config.to_dict().items():
             # Where and how often it runs may change; what it computes may not.
             if name not in ("checkpoint_every", "tensorboard") and value != (kept := getattr(stored, name)):
-                raise InputError(f"{folder.path} was begun with {name} = {kept}, not {value}: leave --{name} out to resume")
+                raise InputError(
+                    f"{folder.path} was begun with {name} = {kept}, not {value}: leave --{name} out to resume"
+                )
     else:
         config.save(folder.config)
     return folder
@@ -286,8 +292,8 @@ def _resumed(
         raise InputError(f"{folder.path} was begun with other training images: they changed, or ASGT_DATA did")
     if standing.threads != fresh.threads:
         progress.warn(
-            f"begun with {standing.threads} threads, resumed with {fresh.threads}: sums are taken in another order, and the "
-            "end will not be bit-identical"
+            f"begun with {standing.threads} threads, resumed with {fresh.threads}: sums are taken in another order, and "
+            "the end will not be bit-identical"
         )
     progress.say(f"resumed after step {standing.step}")
     return standing, sums
@@ -366,12 +372,12 @@ def _chosen_by(config: TrainConfig, standing: Standing) -> str:
 
 def _line(row: dict[str, Any], config: TrainConfig) -> str:
     parts = [f"epoch {row['epoch'] + 1}/{config.epochs}", f"loss {row['loss']:.3f}"]
-    parts += [
-        f"{name} {row[name]:.3f}" for name in ("clean", "adversarial", "consistency") if name in row
-    ]
+    parts += [f"{name} {row[name]:.3f}" for name in ("clean", "adversarial", "consistency") if name in row]
     parts.append(f"validation: clean {row['validation_clean']:.1%}")
     if "validation_pgd" in row:
-        parts.append(f"FGSM {row['validation_fgsm']:.1%}, PGD-10 {row['validation_pgd']:.1%} at eps {float(config.eps or 0):.4g}")
+        parts.append(
+            f"FGSM {row['validation_fgsm']:.1%}, PGD-10 {row['validation_pgd']:.1%} at eps {float(config.eps or 0):.4g}"
+        )
     return " · ".join(parts)
 
 
@@ -399,7 +405,9 @@ class _Warnings:
             self.progress.warn(f"epoch {epoch + 1}: {self._catastrophe()}")
 
     def summary(self, chosen: int) -> list[str]:
-        collapsed = self.standing.collapsed if len(self.standing.collapsed) > 1 or chosen in self.standing.collapsed else []
+        collapsed = (
+            self.standing.collapsed if len(self.standing.collapsed) > 1 or chosen in self.standing.collapsed else []
+        )
         lines = []
         for epochs, text in ((collapsed, self._collapse()), (self.standing.catastrophic, self._catastrophe())):
             if epochs:
@@ -412,4 +420,6 @@ class _Warnings:
         return f"collapse: the model predicts one class for nearly all images; try {mend}"
 
     def _catastrophe(self) -> str:
-        return "catastrophic overfitting: accuracy is high under one step (FGSM) and low under PGD; train with --attack pgd"
+        return (
+            "catastrophic overfitting: accuracy is high under one step (FGSM), low under PGD; train with --attack pgd"
+        )

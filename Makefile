@@ -1,0 +1,45 @@
+# make demo and make test do all their own set-up from a bare Python 3.11.
+#
+#   PYTHON=python3.12        another interpreter
+#   TORCH_INDEX=URL          another index for torch, as https://download.pytorch.org/whl/cpu for the small CPU build
+#   VENV=DIR                 another place for the virtual environment
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+
+.PHONY: demo test lint types clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.ready
+	$(BIN)/python examples/compare_methods.py --out demo
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.ready-test
+	$(BIN)/mypy
+
+# torch first and by itself: only it may come from another index, and what is there already is not fetched again.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("asgt needs Python 3.11 or later; name one by PYTHON=…" * (sys.version_info < (3, 11)))'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) install -q -c constraints.txt -e .
+	@touch $@
+
+# torchattacks is the oracle of the attacks' tests; what it asks for beside torch, it does not need for that.
+$(VENV)/.ready-test: $(VENV)/.ready
+	$(PIP) install -q -c constraints.txt -e '.[test,tensorboard]'
+	$(PIP) install -q -c constraints.txt --no-deps torchattacks
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo build .pytest_cache .mypy_cache .ruff_cache

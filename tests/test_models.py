@@ -1,0 +1,312 @@
+"""Models: their sizes from the papers' own figures, their shapes, normalisation inside, weights from files."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from asgt.errors import InputError
+from asgt.models import Normalize, alexnet, build_model, load_weights
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def convolution(before: int, after: int, side: int, *, bias: bool = True) -> int:
+    """Parameters of a convolution, by hand."""
+
+    return before * after * side**2 + bias * after
+
+
+def linear(before: int, after: int) -> int:
+    """Parameters of a linear layer, by hand."""
+
+    return (before + 1) * after
+
+
+# Sizes ---------------------------------------------------------------------------------------------------------------
+
+
+def test_resnet18_has_the_published_number_of_parameters() -> None:
+    # The figure of the CIFAR-10 ResNet-18 with the 3×3 stem, as quoted for the public training code of it.
+    assert parameters(build_model("resnet18", (3, 32, 32), 10)) == 11_173_962
+
+
+def test_resnet18_has_two_blocks_a_stage_of_two_convolutions_each() -> None:
+    model = build_model("resnet18", (3, 32, 32), 10, width=0.25)
+
+    widths = (16, 32, 64, 128)
+    expected = convolution(3, 16, 3, bias=False) + 2 * 16
+    before = 16
+    for after in widths:
+        expected += (
+            convolution(before, after, 3, bias=False) + 3 * convolution(after, after, 3, bias=False) + 4 * 2 * after
+        )
+        if after != before:
+            expected += convolution(before, after, 1, bias=False) + 2 * after
+        before = after
+    expected += linear(128, 10)
+    assert parameters(model) == expected
+
+
+def test_alexnet_is_the_published_one_tower_net() -> None:
+    with torch.device("meta"):
+        net = alexnet(3, 224, 1000)
+
+    by_layer = [
+        convolution(3, 64, 11),
+        convolution(64, 192, 5),
+        convolution(192, 384, 3),
+        convolution(384, 256, 3),
+        convolution(256, 256, 3),
+        linear(256 * 6 * 6, 4096),
+        linear(4096, 4096),
+        linear(4096, 1000),
+    ]
+    layers = [layer for layer in net if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert [parameters(layer) for layer in layers] == by_layer
+    # The published number of the one-tower AlexNet.
+    assert parameters(net) == sum(by_layer) == 61_100_840
+
+
+def test_alexnet_keeps_five_convolutions_and_three_linear_layers_on_small_images() -> None:
+    model = build_model("alexnet", (1, 28, 28), 10, width=0.125)
+
+    # 28 px: 14 after the first convolution, then 7, 3 and 1 after the pools.
+    expected = [convolution(1, 8, 3), convolution(8, 24, 3), convolution(24, 48, 3), convolution(48, 32, 3)]
+    expected += [convolution(32, 32, 3), linear(32, 512), linear(512, 512), linear(512, 10)]
+    assert [parameters(m) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)] == expected
+
+
+def test_small_cnn_has_two_convolutions_and_two_linear_layers() -> None:
+    model = build_model("small_cnn", (3, 28, 28), 7)
+
+    assert parameters(model) == convolution(3, 32, 3) + convolution(32, 64, 3) + linear(64 * 7 * 7, 128) + linear(
+        128, 7
+    )
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "alexnet", "resnet18"])
+def test_half_the_width_halves_every_hidden_layer(name: str) -> None:
+    def outputs(width: float) -> list[int]:
+        model = build_model(name, (3, 32, 32), 10, width=width)
+        return [len(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+
+    whole, half = outputs(0.5), outputs(0.25)
+
+    assert half[:-1] == [n // 2 for n in whole[:-1]]
+    assert half[-1] == whole[-1] == 10
+
+
+def test_dropout_is_told_to_alexnet() -> None:
+    def rates(**options: float) -> list[float]:
+        model = build_model("alexnet", (3, 32, 32), 10, width=0.05, **options)
+        return [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)]
+
+    assert rates() == [0.5, 0.5]
+    assert rates(dropout=0.1) == [0.1, 0.1]
+
+
+def test_alexnet_starts_with_he_initialisation() -> None:
+    torch.manual_seed(0)
+    model = build_model("alexnet", (3, 64, 64), 10, width=0.25)
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            expected = math.sqrt(2 / layer.weight[0].numel())
+            count = layer.weight.numel()
+            # The standard error of a deviation from n normal values is σ / √(2n); five of them.
+            assert abs(layer.weight.std().item() / expected - 1) < 5 / math.sqrt(2 * count)
+            assert not layer.bias.any()
+
+
+# Shapes --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [28, 32, 64, 224])
+@pytest.mark.parametrize("name", ["small_cnn", "alexnet", "resnet18"])
+def test_a_model_gives_a_logit_a_class(name: str, size: int, channels: int) -> None:
+    model = build_model(name, (channels, size, size), 7, width=0.03).eval()
+
+    logits = model(torch.rand(2, channels, size, size))
+
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("small_cnn", 4), ("alexnet", 16), ("resnet18", 8)])
+def test_the_smallest_images_fit_and_smaller_ones_are_refused(name: str, smallest: int) -> None:
+    model = build_model(name, (1, smallest, smallest), 3, width=0.1).eval()
+    assert model(torch.rand(2, 1, smallest, smallest)).shape == (2, 3)
+
+    with pytest.raises(InputError, match=f"at least {smallest} px"):
+        build_model(name, (1, smallest - 1, smallest - 1), 3, width=0.1)
+
+
+def test_images_that_are_not_square_are_refused() -> None:
+    with pytest.raises(InputError, match="--image-size 24"):
+        build_model("small_cnn", (1, 24, 32), 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("small_cnn", {"width": 0.0}),
+        ("small_cnn", {"width": -1.0}),
+        ("small_cnn", {"width": math.nan}),
+        ("small_cnn", {"width": 1000.0}),
+        ("alexnet", {"dropout": 1.0}),
+        ("alexnet", {"dropout": -0.1}),
+        ("alexnet", {"dropout": math.nan}),
+        ("small_cnn", {"dropout": 0.5}),
+        ("resnet18", {"depth": 3}),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused(name: str, options: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        build_model(name, (1, 28, 28), 3, **options)
+
+
+# Normalisation -------------------------------------------------------------------------------------------------------
+
+
+def test_normalisation_lies_inside_and_equals_the_one_by_hand() -> None:
+    mean, std = [0.1, 0.2, 0.3], [0.5, 0.25, 2.0]
+    torch.manual_seed(0)
+    model = build_model("small_cnn", (3, 8, 8), 4, mean=mean, std=std).eval()
+    x = torch.rand(5, 3, 8, 8)
+
+    by_hand = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
+
+    torch.testing.assert_close(model(x), model.net(by_hand))
+    assert not torch.allclose(model(x), model.net(x))
+
+
+def test_normalisation_travels_with_the_weights_and_is_not_trained() -> None:
+    model = build_model("small_cnn", (1, 8, 8), 4, mean=[0.25], std=[0.5])
+
+    assert model.state_dict()["normalize.mean"].flatten().tolist() == [0.25]
+    assert model.state_dict()["normalize.std"].flatten().tolist() == [0.5]
+    assert not any("normalize" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [([0.5], [0.0]), ([0.5], [-1.0]), ([0.5], [math.nan]), ([0.5, 0.5], [1.0]), ([0.5] * 2, [1.0] * 2)]
+)
+def test_a_normalisation_that_does_not_fit_is_refused(mean: list[float], std: list[float]) -> None:
+    with pytest.raises(InputError):
+        build_model("small_cnn", (3, 8, 8), 4, mean=mean, std=std)
+
+
+def test_the_gradient_passes_to_the_pixels_scaled_by_the_deviation() -> None:
+    layer = Normalize([0.5], [0.25])
+    x = torch.rand(2, 1, 3, 3, requires_grad=True)
+
+    layer(x).sum().backward()
+
+    assert torch.equal(x.grad, torch.full_like(x, 4.0))
+
+
+# Weights from files --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained() -> nn.Module:
+    """A model with weights of its own, and its normalisation."""
+
+    torch.manual_seed(1)
+    return build_model("small_cnn", (1, 8, 8), 3, mean=[0.25], std=[0.5], width=0.1).eval()
+
+
+def fresh() -> nn.Module:
+    """Another one of the same kind."""
+
+    torch.manual_seed(2)
+    return build_model("small_cnn", (1, 8, 8), 3, mean=[0.25], std=[0.5], width=0.1).eval()
+
+
+def parallel(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As a model wrapped for several devices saves them."""
+
+    return {f"module.{name}": tensor for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda model: model.state_dict(), id="whole"),
+        pytest.param(lambda model: model.net.state_dict(), id="net only"),
+        pytest.param(lambda model: parallel(model.state_dict()), id="module. prefix"),
+        pytest.param(lambda model: parallel(model.net.state_dict()), id="net only, module. prefix"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
+def test_weights_are_taken_up_whatever_their_wrapping(
+    trained: nn.Module, tmp_path: Path, wrap: Callable[[nn.Module], dict[str, Tensor]], suffix: str
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(wrap(trained), path)
+    model, x = fresh(), torch.rand(4, 1, 8, 8)
+    assert not torch.equal(model(x), trained(x))
+
+    load_weights(model, path)
+
+    assert torch.equal(model(x), trained(x))
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_weights_are_found_inside_a_training_checkpoint(trained: nn.Module, tmp_path: Path, key: str) -> None:
+    torch.save({"epoch": 3, key: trained.state_dict(), "lr": 0.1}, tmp_path / "weights.pt")
+    model, x = fresh(), torch.rand(4, 1, 8, 8)
+
+    load_weights(model, tmp_path / "weights.pt")
+
+    assert torch.equal(model(x), trained(x))
+
+
+def test_weights_that_do_not_fit_leave_no_half_loaded_model_unsaid(trained: nn.Module, tmp_path: Path) -> None:
+    weights = trained.state_dict()
+    save_file({name: tensor for name, tensor in weights.items() if name != "net.9.bias"}, tmp_path / "part.safetensors")
+    save_file(weights | {"extra": torch.zeros(1)}, tmp_path / "more.safetensors")
+    save_file(weights | {"net.9.bias": torch.zeros(4)}, tmp_path / "wider.safetensors")
+
+    for name, reason in (("part", "9.bias"), ("more", "extra"), ("wider", "9.bias")):
+        with pytest.raises(InputError, match=rf"{name}\.safetensors holds the weights of another model.*{reason}"):
+            load_weights(fresh(), tmp_path / f"{name}.safetensors")
+
+
+def test_the_weights_of_a_run_are_evaluated_like_the_run(cli: Callable, finished_run: Path, tmp_path: Path) -> None:
+    asked = ("--samples", 40, "--epsilons", 0.05)
+    whole = cli("evaluate", finished_run, *asked)
+    assert whole.status == 0, whole.err
+    weights = shutil.copy(finished_run / "model.safetensors", tmp_path / "theirs.safetensors")
+
+    # Without --mean and --std: the normalisation is in the weights.
+    alone = cli("evaluate", "--model", "small_cnn", "--weights", weights, "--data", "digits", "--out", "alone", *asked)
+
+    assert alone.status == 0, alone.err
+    evidence = [
+        next((folder).rglob("pgd*.safetensors")) for folder in (finished_run / "evaluation", tmp_path / "alone")
+    ]
+    one, other = (load_file(path) for path in evidence)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_mean_that_contradicts_the_weights_is_not_silently_dropped(cli: Callable, finished_run: Path) -> None:
+    words = ("--model", "small_cnn", "--data", "digits", "--samples", 5, "--epsilons", 0.1, "--out", "evidence")
+
+    line = cli(
+        "evaluate", "--weights", finished_run / "model.safetensors", *words, "--mean", "0.9", "--std", "0.01"
+    ).refusal()
+
+    assert "--mean" in line
