@@ -1,7 +1,9 @@
 r"""What every attack shares: the call, the finer seam under it, and the geometry of the ball and the box.
 
 An attack is a perturbation :math:`(f, X, y) \mapsto X'` with :math:`\|X' - X\|_p \le \epsilon` and
-:math:`X' \in [0, 1]`. Calling it runs it to its end. Under the call lie :meth:`Attack.start` and :meth:`Attack.step` on a :class:`State` of
+:math:`X' \in [0, 1]`.
+
+Calling it runs it to its end. Under the call lie :meth:`Attack.start` and :meth:`Attack.step` on a :class:`State` of
 batched tensors that can be indexed by sample, for those who must drive an attack themselves.
 """
 

@@ -292,8 +292,8 @@ def _resumed(
         raise InputError(f"{folder.path} was begun with other training images: they changed, or ASGT_DATA did")
     if standing.threads != fresh.threads:
         progress.warn(
-            f"begun with {standing.threads} threads, resumed with {fresh.threads}: sums are taken in another order, and "
-            "the end will not be bit-identical"
+            f"begun with {standing.threads} threads, resumed with {fresh.threads}: sums are taken in another "
+            "order, and the end will not be bit-identical"
         )
     progress.say(f"resumed after step {standing.step}")
     return standing, sums
