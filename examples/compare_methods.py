@@ -21,6 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="where the runs and the picture go")
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--samples", type=int, help="attack only the first so many test images")
     arguments = parser.parse_args()
 
     progress = Console()
@@ -35,7 +36,7 @@ def main() -> None:
         found[method.upper()] = {
             protocol: asgt.evaluate(
                 model,
-                data.test,
+                data.test[: arguments.samples],
                 protocol=protocol,
                 epsilons=EPSILONS,
                 folder=run / "evaluation" / protocol,

@@ -152,7 +152,9 @@ def test_resumed_evaluation_keeps_its_evidence_and_refuses_another_models(
 
     for change in ({"epsilons": [0.03]}, {"seed": 1}):
         with pytest.raises(InputError, match="another model, other images or other settings"):
-            evaluate(net, images, **({"protocol": "paper", "epsilons": [0.02], "folder": folder, "resume": True} | change))
+            evaluate(
+                net, images, **({"protocol": "paper", "epsilons": [0.02], "folder": folder, "resume": True} | change)
+            )
 
 
 def test_a_nan_withholds_the_number(images: asgt.Images) -> None:

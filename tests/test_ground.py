@@ -154,7 +154,7 @@ def test_keyed_noise_equals_splitmix64_on_plain_integers(seed: int) -> None:
         values = keyed.uniform_like(torch.empty(5, 2, 3, dtype=torch.float64)).flatten(1)
         for row, sample in zip(values.tolist(), samples, strict=True):
             stream = mix((sample * GOLDEN + seed_of(seed, draw)) & UNSIGNED)
-            assert row == [((word >> 40) + 0.5) / 2**24 for word in splitmix(stream, 6)]
+            assert row == [((word >> 41) + 0.5) / 2**23 for word in splitmix(stream, 6)]
 
 
 def test_a_seed_is_a_function_of_its_key_in_every_process() -> None:
@@ -268,16 +268,14 @@ def test_generators_are_two_streams_and_empty_by_default() -> None:
     assert Generators(mask=one).mask is one
 
 
-@pytest.mark.xfail(strict=True, reason="the largest of the 2^24 values rounds up to 1.0 in float32")
 def test_keyed_uniforms_lie_strictly_within_zero_and_one_in_float32() -> None:
-    # Coordinate 17 of sample 76350 under seed 0 has 24 bits that are all one.
+    # Coordinate 17 of sample 76350 under seed 0 has 24 leading bits that are all one.
     values = SampleKeyed(0, torch.tensor([76350])).uniform_like(torch.empty(1, 18))
 
     assert values[0, 17] > 0.999999
     assert values.max() < 1
 
 
-@pytest.mark.xfail(strict=True, reason="24 bits do not fit: they overflow in float16 and round up to 1.0 in bfloat16")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_keyed_uniforms_lie_within_zero_and_one_in_half_precision(dtype: torch.dtype) -> None:
     values = SampleKeyed(0, torch.arange(4)).uniform_like(torch.empty(4, 2000, dtype=dtype))
@@ -399,7 +397,6 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
         write_bytes(tmp_path / "name", b"content")
 
 
-@pytest.mark.xfail(strict=True, raises=NotADirectoryError, reason="tidying up after the failure fails itself")
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "name").write_bytes(b"")
 
@@ -463,7 +460,6 @@ def test_damaged_yaml_is_named(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="PyYAML's ValueError and RecursionError come through bare")
 @pytest.mark.parametrize("content", ["day: 2024-13-45", "a: 0x_", "a: " + "1" * 5000, "a: " + "[" * 3000])
 def test_yaml_values_that_cannot_be_are_damage_too(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.yaml"
@@ -473,7 +469,6 @@ def test_yaml_values_that_cannot_be_are_damage_too(tmp_path: Path, content: str)
         read_yaml(path)
 
 
-@pytest.mark.xfail(strict=True, raises=RecursionError, reason="a RecursionError is no ValueError")
 def test_json_nested_without_end_is_damage_too(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("[" * 100_000)
@@ -494,9 +489,7 @@ def test_nothing_in_a_yaml_file_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "read",
     [
-        pytest.param(
-            read_json, marks=pytest.mark.xfail(strict=True, reason="InputError is a ValueError: wrapped again")
-        ),
+        read_json,
         read_yaml,
         read_tensors,
     ],
@@ -643,7 +636,6 @@ def test_the_digest_of_tensors_sees_content_and_not_layout_order_or_gradient(tmp
     assert digest_tensors(read_tensors(tmp_path / "x.safetensors")[0]) == expected
 
 
-@pytest.mark.xfail(strict=True, reason="a name may spell out what separates it from the next tensor")
 def test_no_name_can_imitate_another_set_of_tensors() -> None:
     one = {"a": torch.tensor([ord("X")], dtype=torch.uint8), "b": torch.tensor([1], dtype=torch.uint8)}
     other = {"a torch.uint8 (1,)Xb": torch.tensor([1], dtype=torch.uint8)}

@@ -101,7 +101,16 @@ def test_own_loop_runs_and_learns() -> None:
 
 
 def test_the_demo_ends_with_a_table_and_a_picture(tmp_path: Path) -> None:
-    words = [sys.executable, str(ROOT / "examples" / "compare_methods.py"), "--out", "demo", "--epochs", "2"]
+    words = [
+        sys.executable,
+        str(ROOT / "examples" / "compare_methods.py"),
+        "--out",
+        "demo",
+        "--epochs",
+        "2",
+        "--samples",
+        "40",
+    ]
     done = shell(words, tmp_path)
     assert done.returncode == 0, done.stderr
     for method in ("ST", "AT", "SGT", "SGA", "ASGT"):

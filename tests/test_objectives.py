@@ -309,9 +309,7 @@ def test_trades_equals_its_algorithm_written_out(beta: float) -> None:
     mean = sum(losses[1:], start=losses[0]) / SAMPLES
     theirs = mean.detach(), list(torch.autograd.grad(mean, list(net.parameters())))
 
-    ours = with_gradients(
-        net, x, y, TRADES(attack=ATTACK, beta=beta), generator=torch.Generator().manual_seed(4)
-    )
+    ours = with_gradients(net, x, y, TRADES(attack=ATTACK, beta=beta), generator=torch.Generator().manual_seed(4))
     assert_equal(ours, theirs)
 
 
@@ -356,7 +354,6 @@ def test_the_inner_attack_of_trades_climbs_the_gradient_of_the_divergence() -> N
         assert expected.abs().max() > 1e-3
 
 
-@pytest.mark.xfail(strict=True, reason="the docstring says that restarts do not apply; they run, from random starts")
 def test_trades_ignores_the_restarts_of_its_attack() -> None:
     net, (x, y) = small_net(), batch()
     one, three = (TRADES(attack=PGD(eps=0.05, steps=1, alpha=0.01, restarts=n)) for n in (1, 3))
@@ -741,7 +738,6 @@ def test_a_weight_that_cannot_be_meant_is_refused(make: Callable[[float], Object
         make(weight)
 
 
-@pytest.mark.xfail(strict=True, reason="any other word is taken for 'reverse'")
 @pytest.mark.parametrize(
     "make",
     [

@@ -6,6 +6,7 @@ or a full disk leaves the old one as it was. A damaged file is named in the erro
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -38,7 +39,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         InputError: the disk is full, read-only or forbidden.
     """
 
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,16 +55,15 @@ def write_bytes(path: Path, content: bytes) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; what stood there before is untouched"
-        ) from error
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes ``value`` as indented JSON, whole or not at all."""
 
-    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -74,9 +74,10 @@ def read_json(path: Path) -> Any:
         DamagedFileError: it is not JSON.
     """
 
+    text = _read(path)
     try:
-        return json.loads(_read(path))
-    except ValueError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path} is damaged: {_first_line(error)}") from error
 
 
@@ -98,9 +99,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     import yaml
 
+    text = _read(path)
     try:
-        value = yaml.safe_load(_read(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        value = yaml.safe_load(text)
+    # A date or a number that is none raises a bare ValueError, deep nesting a RecursionError.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path} is damaged: {_first_line(error)}") from error
 
     if not isinstance(value, dict):
@@ -156,7 +159,7 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     sha = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(f"{len(name)}:{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
 

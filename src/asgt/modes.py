@@ -1,4 +1,4 @@
-"""Evaluation mode for the time of a block, module by module."""
+"""How a model is asked: in evaluation mode, for a gradient under any of PyTorch's modes, in enough precision."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["Classifier", "evaluating"]
+__all__ = ["Classifier", "at_least_float32", "differentiable", "evaluating"]
 
 Classifier: TypeAlias = Callable[[Tensor], Tensor]
 """Anything that maps images (B, C, H, W) in [0, 1] to logits (B, K); most often an ``nn.Module``."""
@@ -19,7 +20,8 @@ def evaluating(model: Classifier) -> Iterator[None]:
     """Puts ``model`` in evaluation mode, and each of its modules back as it was, on every way out.
 
     ``model.train()`` would not do for the way back: users freeze single layers (BatchNorm above all), and a frozen
-    layer must come back frozen.
+    layer must come back frozen. The modules of a plain function cannot be seen: hand over the ``nn.Module`` itself, or
+    put what the function calls in evaluation mode first.
     """
 
     training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
@@ -31,3 +33,15 @@ def evaluating(model: Classifier) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def differentiable(tensor: Tensor) -> Tensor:
+    """The tensor cut off its graph, and copied where it was made in inference mode, which autograd refuses."""
+
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Logits in float32 where they came in less; a loss in half precision rounds its gradient away."""
+
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

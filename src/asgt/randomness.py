@@ -11,6 +11,7 @@ pseudorandom number generators"), evaluated for all coordinates at once on the d
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -52,14 +53,16 @@ class SampleKeyed:
         self.draw = draw
 
     def uniform_like(self, x: Tensor) -> Tensor:
-        """Uniform values in (0, 1) of the shape of ``x`` (B, …)."""
+        """Uniform values in (0, 1) of the shape and type of ``x`` (B, …)."""
 
         stream = seed_of(self.seed, self.draw)
         self.draw += 1
         sample = _mix(self.samples.to(x.device) * _GOLDEN + stream)
-        coordinate = torch.arange(1, x[0].numel() + 1, device=x.device) * _GOLDEN
-        bits = _shift(_mix(sample[:, None] + coordinate), 40)
-        return ((bits.to(x.dtype) + 0.5) * 2.0**-24).view_as(x)
+        coordinate = torch.arange(1, math.prod(x.shape[1:]) + 1, device=x.device) * _GOLDEN
+        # 23 bits and a half are exact in float32; half precision may still round up to 1, which no quantile survives.
+        bits = _shift(_mix(sample[:, None] + coordinate), 41)
+        values = ((bits.float() + 0.5) * 2.0**-23).view_as(x).to(x.dtype)
+        return values.clamp_max(1.0 - torch.finfo(x.dtype).eps)
 
 
 Generator: TypeAlias = torch.Generator | SampleKeyed
@@ -86,8 +89,7 @@ def normal_like(x: Tensor, generator: Generator | None) -> Tensor:
     """Standard normal values of the shape, type and device of ``x``."""
 
     if isinstance(generator, SampleKeyed):
-        normal: Tensor = torch.special.ndtri(generator.uniform_like(x))
-        return normal
+        return torch.special.ndtri(generator.uniform_like(x.float())).to(x.dtype)
     return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
 
 

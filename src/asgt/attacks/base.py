@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..modes import Classifier, evaluating
+from ..modes import Classifier, at_least_float32, differentiable, evaluating
 from ..randomness import Generator, normal_like, uniform_like
 
 __all__ = ["Attack", "Norm", "State", "check_eps", "per_sample", "project", "random_start", "steepest"]
@@ -70,10 +70,10 @@ class State:
         """
 
         with torch.inference_mode(False), torch.enable_grad():
-            x_adv = self.x_adv.detach().requires_grad_()
+            x_adv = differentiable(self.x_adv).requires_grad_()
             logits = self.model(x_adv)
             # The sum keeps samples apart: no sample's gradient depends on the size of the batch.
-            loss = F.cross_entropy(logits.float(), self.y, reduction="sum")
+            loss = F.cross_entropy(at_least_float32(logits), differentiable(self.y), reduction="sum")
             (gradient,) = torch.autograd.grad(loss, x_adv)
 
         return gradient, logits.detach()
@@ -119,7 +119,8 @@ class Attack(ABC):
             model: the classifier, images (B, C, H, W) in [0, 1] to logits (B, K).
             x: images (B, C, H, W) in [0, 1].
             y: labels (B,), or class probabilities (B, K).
-            eps: another radius for this call, one for all samples or one each (B,). Default: the attack's own.
+            eps: another radius for this call, one for all samples or one each (B,). Default: the attack's own. A number
+                is checked; the values of a tensor, which may live on a device, are not.
             init: where to start, of the shape of ``x``; projected first. Default: as the attack says.
             generator: where a random start comes from. Default: PyTorch's global generator.
 
@@ -146,6 +147,8 @@ class Attack(ABC):
     ) -> State:
         """The state before the first step. Whoever drives the steps puts the model in evaluation mode."""
 
+        if not isinstance(eps, Tensor):
+            check_eps(eps, self.norm)
         x = x.detach()
         eps = torch.as_tensor(eps, dtype=x.dtype, device=x.device).expand(x.shape[0])
 
@@ -227,7 +230,7 @@ def random_start(x: Tensor, eps: Tensor, norm: Norm, generator: Generator | None
         share = uniform_like(x[:, :1].flatten(1)[:, :1], generator)
         length = delta.flatten(1).norm(dim=1, keepdim=True)
         # The volume within radius r grows as r^d.
-        delta = delta * per_sample((share ** (1.0 / x[0].numel()) / length.clamp_min(1e-12)).squeeze(1), x)
+        delta = delta * per_sample((share ** (1.0 / math.prod(x.shape[1:])) / length.clamp_min(1e-12)).squeeze(1), x)
 
     return (x + per_sample(eps, x) * delta).clamp(0.0, 1.0)
 
@@ -237,4 +240,7 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
 
     if norm == "linf":
         return gradient.sign()
-    return gradient / per_sample(gradient.flatten(1).norm(dim=1).clamp_min(1e-12), gradient)
+    # A confident model's gradient can be so small that its square underflows: scaled to its largest value, it does not.
+    tiny = torch.finfo(gradient.dtype).tiny
+    gradient = gradient / per_sample(gradient.flatten(1).abs().amax(dim=1).clamp_min(tiny), gradient)
+    return gradient / per_sample(gradient.flatten(1).norm(dim=1).clamp_min(tiny), gradient)

@@ -46,8 +46,9 @@ class MIFGSM(Attack):
 
     def step(self, state: State) -> State:
         gradient, _ = state.gradient()
+        tiny = torch.finfo(gradient.dtype).tiny
         # A gradient of zero stays zero: it must not become a NaN that moves the sample out of the ball.
-        gradient = gradient / per_sample(gradient.flatten(1).abs().sum(dim=1).clamp_min(1e-12), gradient)
+        gradient = gradient / per_sample(gradient.flatten(1).abs().sum(dim=1).clamp_min(tiny), gradient)
         momentum = gradient if state.momentum is None else self.decay * state.momentum + gradient
 
         alpha = state.eps / self.steps if self.alpha is None else torch.full_like(state.eps, self.alpha)

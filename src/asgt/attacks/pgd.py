@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..modes import Classifier, evaluating
+from ..modes import Classifier, at_least_float32, evaluating
 from ..randomness import Generator
 from .base import Attack, State, per_sample, steepest
 
@@ -94,7 +94,7 @@ def _hardness(model: Classifier, x_adv: Tensor, y: Tensor) -> Tensor:
     """Orders iterates (B,): any that fools the model above any that does not, then by loss."""
 
     with evaluating(model):
-        logits = model(x_adv).float()
+        logits = at_least_float32(model(x_adv))
 
     label = y if y.ndim == 1 else y.argmax(dim=1)
     loss = F.cross_entropy(logits, y, reduction="none")

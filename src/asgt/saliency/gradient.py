@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..modes import Classifier, evaluating
+from ..errors import InputError
+from ..modes import Classifier, differentiable, evaluating
 
 __all__ = ["Target", "saliency"]
 
@@ -33,12 +34,18 @@ def saliency(model: Classifier, x: Tensor, y: Tensor, target: Target = "logit") 
 
     Returns:
         The gradient, detached, of the shape of ``x``. No parameter's ``grad`` is touched.
+
+    Raises:
+        InputError: the target is neither.
     """
+
+    if target not in ("logit", "log_prob"):
+        raise InputError(f"target = {target!r} is unknown: use 'logit' or 'log_prob'")
 
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         logits = model(x)
         scores = F.log_softmax(logits, dim=1) if target == "log_prob" else logits
-        (gradient,) = torch.autograd.grad(scores.gather(1, y[:, None]).sum(), x)
+        (gradient,) = torch.autograd.grad(scores.gather(1, differentiable(y)[:, None]).sum(), x)
 
     return gradient

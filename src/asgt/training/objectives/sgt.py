@@ -16,7 +16,7 @@ from torch import Tensor
 from ...modes import Classifier
 from ...randomness import Generators
 from ...saliency import SaliencyMask
-from .base import KL, Objective, check_weights, consistency
+from .base import KL, Objective, check_kl, check_weights, consistency
 
 __all__ = ["SGT"]
 
@@ -43,6 +43,7 @@ class SGT(Objective):
 
     def __post_init__(self) -> None:
         check_weights(weight=self.weight)
+        check_kl(self.kl)
 
     def views(
         self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators

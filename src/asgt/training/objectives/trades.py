@@ -10,14 +10,14 @@ to p, so any attack serves, given p as its label. It starts at X + 0.001·N(0, 1
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...attacks import PGD
-from ...modes import Classifier, evaluating
+from ...modes import Classifier, at_least_float32, evaluating
 from ...randomness import Generators, normal_like
 from .base import Objective, check_weights, kl_divergence
 
@@ -47,10 +47,11 @@ class TRADES(Objective):
         self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
     ) -> dict[str, Tensor]:
         with evaluating(model), torch.no_grad():
-            clean = model(x).float().softmax(dim=1)
+            clean = at_least_float32(model(x)).softmax(dim=1)
 
         start = x + 0.001 * normal_like(x, generators.attack)
-        x_adv = self.attack(model, x, clean, eps=eps, init=start, generator=generators.attack)
+        search = replace(self.attack, restarts=1)
+        x_adv = search(model, x, clean, eps=eps, init=start, generator=generators.attack)
         return {"clean": x, "adversarial": x_adv}
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor) -> dict[str, Tensor]:
