@@ -59,9 +59,9 @@ def run(words: list[str]) -> int:
     asked = {name: value for name, value in given(parser, words).items() if value is not None and value is not False}
     _check(asked)
 
+    from ..devices import resolve_device
     from ..evaluation.curve import evaluate
     from ..evaluation.protocols import protocol_named
-    from ..training.trainer import resolve_device
     from .console import Console
 
     norm = asked.get("norm")

@@ -17,9 +17,9 @@ Augmentation: TypeAlias = Literal["none", "crop-flip"]
 
 
 def to_unit(pixels: Tensor) -> Tensor:
-    """uint8 pixels to floats in [0, 1]."""
+    """uint8 pixels to floats in [0, 1]; floats stay as they are."""
 
-    return pixels.float() / 255
+    return pixels if pixels.is_floating_point() else pixels.float() / 255
 
 
 def batches(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -20,7 +20,7 @@ class Images:
     """A labelled set of images.
 
     Attributes:
-        pixels: uint8 (N, C, H, W).
+        pixels: uint8 (N, C, H, W), or floats in [0, 1] where images of one's own have more than 8 bits.
         labels: int64 (N,), in [0, K).
         classes: the K names.
     """
@@ -30,8 +30,13 @@ class Images:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
-            raise InputError(f"pixels of {self.pixels.dtype} {tuple(self.pixels.shape)}: expected uint8 (N, C, H, W)")
+        if self.pixels.is_floating_point():
+            check_batch(self.pixels, self.labels, len(self.classes), ("pixels", "labels"))
+        elif self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+            raise InputError(
+                f"pixels are {self.pixels.dtype} {tuple(self.pixels.shape)}: expected uint8 (N, C, H, W), or floats in "
+                "[0, 1]"
+            )
         if self.labels.shape != self.pixels.shape[:1]:
             raise InputError(f"{len(self.labels)} labels for {len(self.pixels)} images")
         if len(self.labels) == 0:
@@ -68,6 +73,10 @@ class Images:
 
     def mean_std(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel, in units of the range [0, 1]."""
+
+        if self.pixels.is_floating_point():
+            channels = self.pixels.double().transpose(0, 1).flatten(1)
+            return channels.mean(dim=1).tolist(), channels.std(dim=1, correction=0).clamp_min(1e-3).tolist()
 
         # From counts of the 256 values: exact, and no float copy of the data set.
         values = torch.arange(256, dtype=torch.float64) / 255
@@ -152,7 +161,7 @@ def check_batch(x: Tensor, y: Tensor, classes: int | None = None, names: Sequenc
         raise InputError(f"{names[0]}[{row}] has a NaN pixel")
     if float(x.min()) < 0 or float(x.max()) > 1:
         raise InputError(
-            f"{names[0]} has pixels in [{float(x.min()):.3g}, {float(x.max()):.3g}]: expected [0, 1]; divide by 255, "
+            f"{names[0]} lies in [{float(x.min()):.3g}, {float(x.max()):.3g}]: expected [0, 1]; divide by 255, "
             "and leave normalisation to the model"
         )
     if int(y.min()) < 0 or (classes is not None and int(y.max()) >= classes):

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..attacks import FGSM, PGD, Attack
 from ..data import Images, load_data, steps_per_epoch, stratified, training_batch, training_order
+from ..devices import resolve_device
 from ..errors import InputError, InterruptedRunError
 from ..evaluation.accuracy import correct, correct_under_attack
 from ..evaluation.health import is_catastrophic, is_collapsed
@@ -242,28 +243,6 @@ def _accelerator(config: TrainConfig, folder: RunFolder) -> Accelerator:
     if config.tensorboard:
         accelerator.init_trackers("tensorboard")
     return accelerator
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
-
-    Raises:
-        InputError: there is no such device here.
-    """
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"device {name}: this machine has none")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:N or mps")
-    return device
 
 
 def _validation_share(config: TrainConfig, images: Images) -> float:

@@ -1,0 +1,31 @@
+"""Devices by name."""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import InputError
+
+__all__ = ["resolve_device"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device {name}: this machine has none")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:N or mps")
+    return device
