@@ -353,6 +353,17 @@ def test_mean_and_deviation_are_those_of_numpy(channels: int) -> None:
     np.testing.assert_allclose(std, values.std(axis=(0, 2, 3)), rtol=1e-9)
 
 
+def test_floats_of_ones_own_are_taken_as_they_are() -> None:
+    values = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = Images(values, torch.arange(20) % 3, ("a", "b", "c"))
+
+    mean, std = images.mean_std()
+
+    np.testing.assert_allclose(mean, values.double().numpy().mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(std, values.double().numpy().std(axis=(0, 2, 3)), rtol=1e-9)
+    assert torch.equal(torch.cat([x for x, _ in batches(images, 7)]), values)
+
+
 def test_a_channel_that_never_changes_has_a_deviation_to_divide_by() -> None:
     images = Images(torch.full((4, 1, 2, 2), 51, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]), ("a", "b"))
 
@@ -554,7 +565,9 @@ def test_a_batch_that_cannot_be_meant_is_refused(x: torch.Tensor, y: torch.Tenso
 @pytest.mark.parametrize(
     ("pixels", "labels", "classes", "said"),
     [
-        (torch.zeros(2, 1, 4, 4), [0, 1], "ab", "uint8"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.int64), [0, 1], "ab", "uint8"),
+        (torch.full((2, 1, 4, 4), 255.0), [0, 1], "ab", "divide by 255"),
+        (torch.full((2, 1, 4, 4), torch.nan), [0, 1], "ab", "NaN"),
         (torch.zeros(2, 4, 4, dtype=torch.uint8), [0, 1], "ab", "uint8"),
         (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), [0, 1, 1], "ab", "3 labels for 2 images"),
         (torch.zeros(0, 1, 4, 4, dtype=torch.uint8), [], "ab", "no images"),

@@ -173,16 +173,18 @@ def test_a_torn_last_line_of_the_metrics_is_cut_back(cli: Callable, stopped_run:
     assert_same(stopped_run, whole)
 
 
-def test_a_kill_while_a_file_was_being_written_leaves_the_old_one_in_force(
+def test_what_a_kill_left_half_written_is_never_read_and_is_swept_away(
     cli: Callable, stopped_run: Path, whole: Path
 ) -> None:
     for name in ("model.safetensors", "checkpoint.safetensors", "metrics.jsonl"):
         content = (stopped_run / name).read_bytes()
-        (stopped_run / f".{name}.part").write_bytes(content[: len(content) // 2])
+        # Half a file beside its place, as another process wrote it.
+        (stopped_run / f".{name}.4711.part").write_bytes(content[: len(content) // 2])
 
     assert cli("train", "--resume", "--out", stopped_run).status == 0
 
     assert_same(stopped_run, whole)
+    assert {file.name for file in stopped_run.iterdir()} == {file.name for file in whole.iterdir()}
 
 
 @pytest.mark.parametrize("state", ["no folder", "empty folder", "configuration only", "configuration being written"])
@@ -195,7 +197,7 @@ def test_resume_where_nothing_was_saved_starts_from_the_beginning(
     if state == "configuration only":
         shutil.copy(whole / "config.yaml", run)
     if state == "configuration being written":
-        (run / ".config.yaml.part").write_text("data: dig")
+        (run / ".config.yaml.4711.part").write_text("data: dig")
 
     answer = cli("train", "--resume", "--out", run, *STOPPED)
 

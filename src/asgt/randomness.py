@@ -89,7 +89,8 @@ def normal_like(x: Tensor, generator: Generator | None) -> Tensor:
     """Standard normal values of the shape, type and device of ``x``."""
 
     if isinstance(generator, SampleKeyed):
-        return torch.special.ndtri(generator.uniform_like(x.float())).to(x.dtype)
+        normal: Tensor = torch.special.ndtri(generator.uniform_like(x.float())).to(x.dtype)
+        return normal
     return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from statistics import NormalDist
 
-__all__ = ["wilson"]
+__all__ = ["share_of", "wilson"]
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -33,3 +33,10 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == trials else min(1.0, centre + half)
     return low, high
+
+
+def share_of(successes: int, trials: int, confidence: float = 0.95) -> dict[str, float]:
+    """A share with its interval, as results hold it: ``accuracy``, ``low`` and ``high``, in [0, 1]."""
+
+    low, high = wilson(successes, trials, confidence)
+    return {"accuracy": successes / trials, "low": low, "high": high}

@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ..statistics import share_of
+
 if TYPE_CHECKING:
     from ..evaluation.curve import Evaluation
     from ..training.run import TrainResult
@@ -79,11 +81,17 @@ class Console:
     def trained(self, result: TrainResult) -> None:
         """How a training ended."""
 
-        figures = ", ".join(f"{name} {value:.1%}" for name, value in result.validation.items())
+        at = "" if result.eps is None else f" at eps {result.eps:.4g} ({'L∞' if result.norm == 'linf' else 'L2'})"
+        names = {"clean": "clean", "fgsm": f"one step (FGSM){at}", "pgd": f"PGD-10{at}"}
+        figures = ", ".join(
+            f"{names[name]} {_cell(share_of(round(value * result.validation_images), result.validation_images))} %"
+            for name, value in result.validation.items()
+        )
         self.out.print(
             escape(
                 f"model of epoch {result.chosen_epoch + 1} of {result.epochs}, chosen by {result.chosen_by}; "
-                f"on {result.validation_images} validation images: {figures}"
+                f"accuracy [Wilson 95 %] on the "
+                f"n = {result.validation_images} validation images that chose it: {figures}"
             )
         )
         for line in result.warnings:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..names import short_name
 from ..numbers import number
 from .parsing import Parser, given
 
@@ -88,8 +89,8 @@ def run(words: list[str]) -> int:
             raise InputError(f"--samples {count}: at least one image is needed")
         if count > len(images):
             raise InputError(f"--samples {count}: the test split has {len(images)} images")
-        images = images[slice(0, count)]
-    grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else _EPSILONS.get(data, _SMALL_EPSILONS))
+        images = _first(images, count, console)
+    grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else _EPSILONS.get(short_name(data), _SMALL_EPSILONS))
 
     found = evaluate(
         model.to(device),
@@ -105,6 +106,19 @@ def run(words: list[str]) -> int:
     )
     console.evaluated(found, data, out, warnings)
     return 0
+
+
+def _first(images: Images, count: int, progress: Progress) -> Images:
+    """The first images; where they lack a class, as those of a folder sorted by class do, a stratified draw."""
+
+    from ..data import stratified
+
+    first = images[:count]
+    if len(first.labels.unique()) == len(images.labels.unique()) or count < len(images.labels.unique()):
+        return first
+    rows = stratified(images.labels, count / len(images), "samples")[1]
+    progress.say(f"the first {count} images lack a class: {len(rows)} drawn by class instead, always the same")
+    return images[rows]
 
 
 def _check(asked: dict[str, Any]) -> None:

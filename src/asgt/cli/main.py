@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
     try:
+        # A polite kill is an interruption too; asgt train, which has a checkpoint to write, answers it by itself.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         return _run(words)
     except InterruptedRunError as stop:
         return _say(f"asgt: {stop}", 130)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..errors import InputError
+from ..names import is_foreign
 from ..training.config import TrainConfig
 from .parsing import Parser, given
 
@@ -41,13 +42,11 @@ def run(words: list[str]) -> int:
     if resume and stored.exists():
         config = dataclasses.replace(TrainConfig.load(stored), **asked)
     config = config.resolved()
-    if resume and stored.exists():
-        from ..models import is_foreign
-
-        if is_foreign(config.model) and "model" not in asked:
-            raise InputError(
-                f"{out} trains a model of your own, whose code a run folder may not run: add --model {config.model}"
-            )
+    # Nothing found in a file runs, be it a run folder's or a stranger's: a model of one's own is named on the line.
+    if is_foreign(config.model) and not any(config.model in word for word in words):
+        raise InputError(
+            f"{config.model} is code of your own, which no file may run: name it by --model {config.model}"
+        )
 
     from ..training.trainer import train
     from .console import Console

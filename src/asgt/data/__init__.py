@@ -2,10 +2,9 @@
 
 from .batches import Augmentation, augment, batches, steps_per_epoch, to_unit, training_batch, training_order
 from .images import Images, Splits, check_batch, stratified
-from .sources import HUB, load_data
+from .sources import load_data
 
 __all__ = [
-    "HUB",
     "Augmentation",
     "Images",
     "Splits",

@@ -19,16 +19,15 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, unknown
+from ..names import HUB, short_name
 from ..progress import SILENT, Progress
+from ..randomness import seeded
 from .images import Images, Splits, stratified
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["HUB", "load_data"]
-
-HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10"}
-"""Short names and the hub ids that they stand for."""
+__all__ = ["load_data"]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 _TEST_SPLITS = ("test", "validation", "valid", "val")
@@ -42,6 +41,7 @@ def load_data(
     grey: bool = False,
     label_column: str | None = None,
     train: bool = True,
+    channels: int | None = None,
     progress: Progress = SILENT,
 ) -> Splits:
     """Loads a data set into memory.
@@ -58,6 +58,7 @@ def load_data(
         grey: turn everything to one channel. Default: one where all images are grey, else three (RGB).
         label_column: the column of the labels, where several could be meant.
         train: whether the training images are needed; where the test split is separate, they are not decoded if not.
+        channels: 1 or 3, as a trained model has it. Default: by the images.
         progress: is told how many images were decoded.
 
     Raises:
@@ -80,7 +81,7 @@ def load_data(
 
     tables = _tables(name)
     columns = _columns(name, tables, label_column)
-    return _read(name, tables, columns, limit, image_size, grey, train, progress)
+    return _read(name, tables, columns, limit, _Decoder(name, image_size, grey, channels, progress), train)
 
 
 def _digits() -> Images:
@@ -99,9 +100,13 @@ def _limited(splits: Splits, limit: int | None) -> Splits:
 
 
 def _share(labels: Tensor, limit: int) -> Tensor:
-    """A stratified choice of about ``limit`` rows."""
+    """A stratified choice of at most ``limit`` rows."""
 
-    return stratified(labels, limit / len(labels), "limit")[1]
+    rows = stratified(labels, limit / len(labels), "limit")[1]
+    if len(rows) > limit:
+        # A row of each class, and each class's share rounded, can come to more.
+        rows = rows[torch.randperm(len(rows), generator=seeded("limit", "excess"))[:limit]].sort().values
+    return rows
 
 
 def _tables(name: str) -> dict[str, Any]:
@@ -139,13 +144,13 @@ def _source(name: str) -> Path | str:
     """The folder or hub id that a name stands for."""
 
     short = name.split("/")[-1]
-    by_id = {hub: alias for alias, hub in HUB.items()}.get(name)
+    by_id = short_name(name)
 
     if root := os.environ.get("ASGT_DATA"):
         if not Path(root).is_dir():
             raise InputError(f"ASGT_DATA={root}: there is no such folder")
         for candidate in (name, by_id, short):
-            if candidate and not Path(candidate).is_absolute() and (Path(root) / candidate).is_dir():
+            if not Path(candidate).is_absolute() and (Path(root) / candidate).is_dir():
                 return Path(root) / candidate
 
     if Path(name).is_dir():
@@ -210,10 +215,8 @@ def _read(
     tables: dict[str, Any],
     columns: tuple[str, str],
     limit: int | None,
-    image_size: int | None,
-    grey: bool,
+    decoder: _Decoder,
     train: bool,
-    progress: Progress,
 ) -> Splits:
     import datasets
 
@@ -222,8 +225,10 @@ def _read(
     test_name = next((split for split in _TEST_SPLITS if split in tables and split != train_name), None)
 
     classes, labels = _labels(name, tables, label_column, [split for split in (train_name, test_name) if split])
-    if len(classes) < 2:
-        raise InputError(f"{name} has only one class, {classes[0]!r}: a classifier needs at least two")
+    present = labels[train_name].unique()
+    if len(present) < 2:
+        only = classes[int(present[0])] if len(present) else "none"
+        raise InputError(f"{name} ({train_name}) has only one class, {only!r}: a classifier needs at least two")
     rows = {split: torch.arange(len(labels[split])) for split in labels}
     indices: dict[str, Tensor] = {}
     source = {"train": train_name, "test": test_name or train_name}
@@ -231,6 +236,8 @@ def _read(
     if test_name is None:
         rows_of = dict(zip(("train", "test"), stratified(labels[train_name], 0.2, "test split"), strict=True))
         indices = dict(rows_of)
+        if len(rows_of["test"]) == 0:
+            raise InputError(f"{name} has one image a class: without a test split, a class needs at least two")
     else:
         rows_of = {"train": rows[train_name], "test": rows[test_name]}
     if limit is not None and limit < len(rows_of["train"]):
@@ -238,15 +245,13 @@ def _read(
 
     # Only the rows in use are decoded: a thousand images of a million cost a thousand.
     wanted = ["train", "test"] if train else ["test"]
-    progress.start(f"reading {name}", sum(len(rows_of[split]) for split in wanted))
-    decoder = _Decoder(image_size, grey, progress)
+    decoder.start(sum(len(rows_of[split]) for split in wanted))
     pixels = {}
     for split in wanted:
         table = tables[source[split]].cast_column(image_column, datasets.Image(decode=False))
         chosen = table.select(rows_of[split].numpy()).select_columns([image_column])
         pixels[split] = decoder.decode(chosen, image_column, rows_of[split].tolist(), f"{name} ({source[split]})")
-    progress.stop()
-    stacked = decoder.stack(name, pixels)
+    stacked = decoder.stack(pixels)
 
     sets = {split: Images(stacked[split], labels[source[split]][rows_of[split]], classes) for split in wanted}
     return Splits(name, sets.get("train", sets["test"]), sets["test"], indices)
@@ -283,31 +288,39 @@ def _labels(
 class _Decoder:
     """Decodes files to uint8 and settles on one shape and one mode for all of them."""
 
-    def __init__(self, image_size: int | None, grey: bool, progress: Progress) -> None:
+    def __init__(self, name: str, image_size: int | None, grey: bool, channels: int | None, progress: Progress) -> None:
+        self.name = name
         self.image_size = image_size
         self.grey = grey
+        self.channels = channels
         self.progress = progress
+        self.count = 0
+
+    def start(self, count: int) -> None:
+        self.count = count
+        self.progress.start(f"reading {self.name}", count)
 
     def decode(self, table: Any, column: str, rows: list[int], where: str) -> list[np.ndarray[Any, Any]]:
         arrays = []
         for row, record in zip(rows, table, strict=True):
             arrays.append(self._array(record[column], f"{where}, image {row}"))
+            if len(arrays) == 1:
+                _check_memory(self.name, self.count * arrays[0].size)
             if len(arrays) % 500 == 0:
                 self.progress.advance(500)
         return arrays
 
-    def stack(self, name: str, pixels: dict[str, list[np.ndarray[Any, Any]]]) -> dict[str, Tensor]:
+    def stack(self, pixels: dict[str, list[np.ndarray[Any, Any]]]) -> dict[str, Tensor]:
         """One tensor a split: grey if every image is grey, else RGB; all of one size."""
 
+        self.progress.stop()
         every = [array for arrays in pixels.values() for array in arrays]
         sizes = Counter(array.shape[:2] for array in every)
         if len(sizes) > 1:
             found = ", ".join(f"{height}×{width}" for (height, width), _ in sizes.most_common(3))
-            raise InputError(f"{name} has images of {len(sizes)} sizes ({found}, …): give --image-size N")
+            raise InputError(f"{self.name} has images of {len(sizes)} sizes ({found}, …): give --image-size N")
 
-        colour = any(array.ndim == 3 for array in every)
-        _check_memory(name, every, 3 if colour else 1)
-
+        colour = self.channels == 3 or any(array.ndim == 3 for array in every)
         stacked = {}
         for split, arrays in pixels.items():
             if colour:
@@ -360,15 +373,15 @@ def _resized(image: Picture, size: int) -> Picture:
     return image.crop((left, top, left + size, top + size))
 
 
-def _check_memory(name: str, arrays: list[np.ndarray[Any, Any]], channels: int) -> None:
+def _check_memory(name: str, needed: int) -> None:
     import psutil
 
-    height, width = arrays[0].shape[:2]
-    needed = len(arrays) * channels * height * width
+    # Stacking holds every image twice for a moment.
     free = psutil.virtual_memory().available
-    if needed > 0.8 * free:
+    if 2 * needed > 0.9 * free:
         raise InputError(
-            f"{name} takes {needed / 2**30:.1f} GiB in memory, {free / 2**30:.1f} are free: use --image-size or --limit"
+            f"{name} takes {2 * needed / 2**30:.1f} GiB in memory, {free / 2**30:.1f} are free: "
+            "use --image-size or --limit"
         )
 
 

@@ -23,7 +23,7 @@ from ..files import digest, digest_tensors, read_tensors, write_json, write_tens
 from ..modes import Classifier, evaluating
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed
-from ..statistics import wilson
+from ..statistics import share_of
 from .accuracy import correct, predict
 from .protocols import Protocol, Search, protocol_named
 
@@ -240,6 +240,8 @@ def _grid(epsilons: Sequence[float], norm: Norm) -> tuple[float, ...]:
 
 
 def _claim(folder: Path, resume: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: --out takes a folder")
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise InputError(f"{folder} holds an evaluation already: --resume takes it up, --out names another folder")
 
@@ -256,9 +258,7 @@ def _kept(evidence: Path, key: str) -> Tensor:
 
 
 def _share(outcomes: Tensor) -> dict[str, float]:
-    right = int(outcomes.sum())
-    low, high = wilson(right, len(outcomes), CONFIDENCE)
-    return {"accuracy": right / len(outcomes), "low": low, "high": high}
+    return share_of(int(outcomes.sum()), len(outcomes), CONFIDENCE)
 
 
 def _definition(protocol: Protocol) -> dict[str, Any]:

@@ -20,23 +20,18 @@ from torch import Tensor, nn
 from ..errors import DamagedFileError, InputError, unknown
 from ..files import read_tensors
 from ..modes import evaluating
+from ..names import is_foreign
 from .alexnet import alexnet
 from .normalize import Normalize
 from .resnet import resnet18
 from .small_cnn import small_cnn
 
-__all__ = ["MODELS", "build_model", "is_foreign", "load_weights"]
+__all__ = ["MODELS", "build_model", "load_weights"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"alexnet": alexnet, "resnet18": resnet18, "small_cnn": small_cnn}
 """The models that asgt builds itself, by name: ``factory(channels, size, classes, **options)``."""
 
 _SMALLEST = {"alexnet": 16, "resnet18": 8, "small_cnn": 4}
-
-
-def is_foreign(name: str) -> bool:
-    """Whether a model's name is a user's own ``package.module:factory``, whose building runs the user's code."""
-
-    return ":" in name and not name.startswith("timm:")
 
 
 def build_model(
@@ -97,7 +92,8 @@ def build_model(
 def load_weights(model: nn.Module, path: Path) -> None:
     """Loads weights from safetensors, or from a PyTorch file read with ``weights_only=True``: nothing in it can run.
 
-    Weights of the net alone fit too, and so do those saved under a ``module.`` prefix.
+    Weights of the net alone fit too, and so do those saved under a ``module.`` prefix. Where the file holds a
+    normalisation and the model was built without one, the model gets that of the file.
 
     Raises:
         DamagedFileError: the file cannot be read whole.
@@ -107,9 +103,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
     weights = _read_weights(path)
     weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
 
-    inner = getattr(model, "net", None)
+    # Weights of asgt bring their normalisation along; others are those of the net alone.
+    own = {"normalize.mean", "normalize.std"} <= weights.keys()
+    if own and isinstance(model, nn.Sequential) and isinstance(model.normalize, nn.Identity):
+        model.normalize = Normalize(*(weights[f"normalize.{name}"].flatten().tolist() for name in ("mean", "std")))
     target = model
-    if isinstance(inner, nn.Module) and not any(name.startswith("net.") for name in weights):
+    inner = getattr(model, "net", None)
+    if isinstance(inner, nn.Module) and weights.keys() == inner.state_dict().keys():
         target = inner
 
     try:
@@ -174,11 +174,17 @@ def _foreign(name: str, shape: tuple[int, int, int], classes: int, options: dict
         raise InputError(f"model {name}: {error}; write package.module:factory, importable from here") from error
 
     known: dict[str, Any] = {"num_classes": classes, "in_channels": shape[0], "image_size": shape[1], **options}
-    parameters = inspect.signature(factory).parameters
+    parameters = dict(inspect.signature(factory).parameters)
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        # What hides its names behind ** takes at least the field's most common one.
+        parameters["num_classes"] = inspect.Parameter("num_classes", inspect.Parameter.KEYWORD_ONLY)
     if ignored := [option for option in options if option not in parameters]:
         raise InputError(f"model {name} takes no {', '.join(ignored)}")
 
-    net = factory(**{key: value for key, value in known.items() if key in parameters})
+    try:
+        net = factory(**{key: value for key, value in known.items() if key in parameters})
+    except Exception as error:  # a stranger's code may raise anything
+        raise InputError(f"model {name} cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(net, nn.Module):
         raise InputError(f"model {name} returned {type(net).__name__}, not a torch.nn.Module")
     return net
@@ -198,8 +204,8 @@ def _check_logits(name: str, model: nn.Module, shape: tuple[int, int, int], clas
     try:
         with evaluating(model), torch.no_grad():
             logits = model(torch.zeros(2, *shape))
-    except RuntimeError as error:
-        first = str(error).splitlines()[0][:200]
+    except Exception as error:  # a stranger's code may raise anything
+        first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise InputError(f"model {name} cannot take images of shape {tuple(shape)}: {first}") from error
 
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):

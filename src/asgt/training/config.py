@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from ..errors import DamagedFileError, InputError, unknown
 from ..files import read_yaml, write_yaml
+from ..names import short_name
 from ..numbers import Number, number
 
 __all__ = ["ATTACKS", "METHODS", "TrainConfig"]
@@ -174,7 +175,7 @@ class TrainConfig:
 
         eps = None if self.eps is None else number(self.eps, "eps")
         if eps is None:
-            eps = _EPS.get(self.data, 8 / 255)
+            eps = _EPS.get(short_name(self.data), 8 / 255)
         defaults: dict[str, Any] = {
             "attack": attack,
             "eps": eps,
@@ -198,7 +199,7 @@ class TrainConfig:
         if "alpha" in listens and self.alpha is not None:
             filled["alpha"] = number(self.alpha, "alpha")
         if self.augment is None:
-            filled["augment"] = "crop-flip" if self.data == "cifar10" else "none"
+            filled["augment"] = "crop-flip" if short_name(self.data) == "cifar10" else "none"
 
         config = dataclasses.replace(self, **filled)
         config._check()

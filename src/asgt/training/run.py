@@ -25,7 +25,8 @@ from torch import nn
 from ..data import Splits, load_data
 from ..errors import DamagedFileError, InputError
 from ..files import read_json, write_bytes
-from ..models import build_model, is_foreign, load_weights
+from ..models import build_model, load_weights
+from ..names import is_foreign
 from ..progress import SILENT, Progress
 from .config import TrainConfig
 
@@ -44,6 +45,8 @@ class TrainResult:
         validation: accuracies of that epoch on the validation part: ``clean``, and for adversarial methods ``fgsm``
             (one step) and ``pgd`` (PGD-10), at the training ε.
         validation_images: how many images they were measured on.
+        eps: the radius of ``fgsm`` and ``pgd``; ``None`` without an attack.
+        norm: its norm.
         collapsed: whether the chosen epoch predicts one class for (nearly) all images.
         catastrophic_overfitting: whether it withstands one step but not several.
         warnings: what the user must not miss, in words.
@@ -60,6 +63,8 @@ class TrainResult:
     chosen_by: str
     validation: dict[str, float]
     validation_images: int
+    eps: float | None
+    norm: str
     collapsed: bool
     catastrophic_overfitting: bool
     warnings: list[str]
@@ -111,7 +116,8 @@ class RunFolder:
         """The lines of ``metrics.jsonl``; a last line that a kill cut short is left out."""
 
         rows = []
-        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
+        text = self.metrics.read_bytes().decode(errors="replace") if self.metrics.exists() else ""
+        lines = text.splitlines()
         for number, line in enumerate(lines):
             try:
                 rows.append(json.loads(line))
@@ -187,6 +193,7 @@ def load_run(
         grey=config.grey,
         label_column=config.label_column,
         train=False,
+        channels=result.shape[0],
         progress=progress,
     )
     if splits.test.digest() != result.test_data:

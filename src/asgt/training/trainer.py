@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..attacks import FGSM, PGD, Attack
 from ..data import Images, load_data, steps_per_epoch, stratified, training_batch, training_order
 from ..devices import resolve_device
-from ..errors import InputError, InterruptedRunError
+from ..errors import DamagedFileError, InputError, InterruptedRunError
 from ..evaluation.accuracy import correct, correct_under_attack
 from ..evaluation.health import is_catastrophic, is_collapsed
 from ..files import write_json, write_tensors
@@ -32,6 +32,8 @@ from .schedule import learning_rate, ramped
 __all__ = ["train"]
 
 _SHOWN_EVERY = 20
+# How a run is watched may change when it is resumed; what it computes may not.
+_MAY_CHANGE = ("checkpoint_every", "tensorboard")
 _VALIDATION_IMAGES = 2_000
 
 
@@ -82,13 +84,22 @@ def train(
     # The same validation part for every seed, so that seeds differ in what they are to differ in.
     rows, validation_rows = stratified(data.train.labels, _validation_share(config, data.train), "validation")
     images, validation = data.train[rows].to(device), data.train[validation_rows].to(device)
-    if data.indices:
-        write_tensors(folder.split, data.indices)
+    if len(validation_rows) == 0:
+        raise InputError(f"{config.data} has one training image a class: none is left to pick the epoch by")
 
     # The trainer owns the global generator while it runs (dropout and initialisation draw from it), and gives it back.
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(config.seed, "initialisation"))
         model = build_from(config, data).to(device)
+        if min(config.batch_size, len(images)) == 1 and any("BatchNorm" in type(m).__name__ for m in model.modules()):
+            raise InputError(f"{config.model} normalises over its batch: --batch-size must be 2 or more")
+        # Only now that data, device and model are known to fit does the run begin to exist.
+        if not folder.config.exists():
+            config.save(folder.config)
+        if data.indices:
+            write_tensors(folder.split, data.indices)
+        if config.tensorboard:
+            accelerator.init_trackers("tensorboard")
         average = _average(model, config.average)
         optimizer = torch.optim.SGD(
             model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
@@ -174,16 +185,20 @@ def train(
         progress.stop()
 
     accelerator.end_training()
-    chosen = next(row for row in folder.rows() if row["epoch"] == standing.best_epoch)
+    chosen = next((row for row in folder.rows() if row["epoch"] == standing.best_epoch), None)
+    if chosen is None:
+        raise DamagedFileError(f"{folder.metrics} is damaged: it lacks epoch {standing.best_epoch}, which was chosen")
     result = TrainResult(
         folder=str(folder.path),
         epochs=config.epochs,
         chosen_epoch=standing.best_epoch,
-        chosen_by=_chosen_by(config, standing),
+        chosen_by=_chosen_by(config, standing, chosen),
         validation={
             name.removeprefix("validation_"): chosen[name] for name in chosen if name.startswith("validation_")
         },
         validation_images=len(validation),
+        eps=None if config.eps is None else float(config.eps),
+        norm=config.norm or "linf",
         collapsed=chosen["collapsed"],
         catastrophic_overfitting=chosen["catastrophic_overfitting"],
         warnings=warnings.summary(standing.best_epoch),
@@ -198,24 +213,22 @@ def train(
 
 
 def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> RunFolder:
-    """The run folder, made or taken up."""
+    """The run folder, free or to be taken up."""
 
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is a file: --out takes a folder")
-    if folder.path.is_dir() and any(folder.path.iterdir()):
+    # What a kill left half-written is no run.
+    if folder.path.is_dir() and any(not file.name.endswith(".part") for file in folder.path.iterdir()):
         if not resume:
             raise InputError(f"{folder.path} exists: --resume goes on with it, --out names another folder")
         if not folder.config.exists():
             raise InputError(f"{folder.path} is no run folder: it has no config.yaml")
         stored = TrainConfig.load(folder.config)
         for name, value in config.to_dict().items():
-            # Where and how often it runs may change; what it computes may not.
-            if name not in ("checkpoint_every", "tensorboard") and value != (kept := getattr(stored, name)):
+            if name not in _MAY_CHANGE and value != (kept := getattr(stored, name)):
                 raise InputError(
                     f"{folder.path} was begun with {name} = {kept}, not {value}: leave --{name} out to resume"
                 )
-    else:
-        config.save(folder.config)
     return folder
 
 
@@ -240,8 +253,6 @@ def _accelerator(config: TrainConfig, folder: RunFolder) -> Accelerator:
     )
     if accelerator.num_processes > 1:
         raise InputError("asgt train runs in one process so far: start it without a launcher")
-    if config.tensorboard:
-        accelerator.init_trackers("tensorboard")
     return accelerator
 
 
@@ -267,6 +278,8 @@ def _resumed(
     progress: Progress,
 ) -> tuple[Standing, dict[str, Tensor]]:
     standing, sums = load_checkpoint(folder.checkpoint, model, average, optimizer)
+    if any(standing.config.get(name) != value for name, value in fresh.config.items() if name not in _MAY_CHANGE):
+        raise InputError(f"{folder.checkpoint} is of a run with another configuration than {folder.config}")
     if standing.data != fresh.data:
         raise InputError(f"{folder.path} was begun with other training images: they changed, or ASGT_DATA did")
     if standing.threads != fresh.threads:
@@ -343,10 +356,10 @@ def _ramp_is_over(config: TrainConfig, epoch: int) -> bool:
     return epoch + 1 > (config.warmup or 0.0) * config.epochs
 
 
-def _chosen_by(config: TrainConfig, standing: Standing) -> str:
+def _chosen_by(config: TrainConfig, standing: Standing, row: dict[str, Any]) -> str:
     if config.keep == "last" or standing.best_score < 0:
         return "last epoch"
-    return "clean accuracy" if config.eps is None else "robust accuracy"
+    return "robust accuracy" if "validation_pgd" in row else "clean accuracy"
 
 
 def _line(row: dict[str, Any], config: TrainConfig) -> str:
