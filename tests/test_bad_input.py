@@ -202,6 +202,17 @@ def test_a_configuration_file_that_is_wrong_is_named(cli: Callable, tmp_path: Pa
     assert "<class" not in line, line
 
 
+def test_a_configuration_file_that_is_right_is_taken_and_flags_override_it(cli: Callable, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("method: at\nsteps: 1\neps: 8/255\nlr: 1e-3\nlimit: 60\nepochs: 7\n")
+
+    answer = cli("train", "--config", "mine.yaml", "--epochs", 1, "--out", "run")
+
+    assert answer.status == 0, answer.err
+    stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    asked = {"method": "at", "steps": 1, "eps": 8 / 255, "lr": 0.001, "limit": 60, "epochs": 1}
+    assert {name: stored[name] for name in asked} == asked
+
+
 def test_a_wrong_value_is_refused_by_the_process(process: Callable) -> None:
     line = process("train", "--eps", "8").refusal()
 

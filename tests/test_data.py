@@ -321,6 +321,7 @@ def test_images_that_are_all_grey_have_one_channel(parquet: Callable) -> None:
         # (width, height), the side asked for, what the whole becomes, and (left, top, right, bottom) of its centre.
         ((30, 20), 10, (15, 10), (2, 0, 12, 10)),
         ((9, 31), 6, (6, 21), (0, 7, 6, 13)),
+        ((31, 10), 6, (19, 6), (6, 0, 12, 6)),
         ((4, 6), 8, (8, 12), (0, 2, 8, 10)),
         ((12, 8), 8, (12, 8), (2, 0, 10, 8)),
         ((16, 16), 5, (5, 5), (0, 0, 5, 5)),
