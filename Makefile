@@ -29,7 +29,7 @@ types: $(VENV)/.ready-test
 
 # torch first and by itself: only it may come from another index, and what is there already is not fetched again.
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit("asgt needs Python 3.11 or later; name one by PYTHON=…" * (sys.version_info < (3, 11)))'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("asgt needs Python 3.11 or later: PYTHON=... names one")'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(PIP) install -q -c constraints.txt -e .
