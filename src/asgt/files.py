@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,9 +100,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Takes 1e-3 for a number, as YAML 1.2 does; by YAML 1.1 it would be a word."""
+
+    exponent = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
+
     text = _read(path)
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader)  # noqa: S506
     # A date or a number that is none raises a bare ValueError, deep nesting a RecursionError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path} is damaged: {_first_line(error)}") from error

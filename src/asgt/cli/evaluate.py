@@ -144,6 +144,8 @@ def _from_run(asked: dict[str, Any], progress: Progress) -> tuple[nn.Module, Ima
 
 
 def _from_weights(asked: dict[str, Any], progress: Progress) -> tuple[nn.Module, Images]:
+    import torch
+
     from ..data import load_data
     from ..models import build_model, load_weights
 
@@ -160,6 +162,11 @@ def _from_weights(asked: dict[str, Any], progress: Progress) -> tuple[nn.Module,
     options = {"width": asked["width"]} if "width" in asked else {}
     model = build_model(asked["model"], images.shape, len(images.classes), mean=mean, std=std, **options)
     load_weights(model, Path(asked["weights"]))
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and getattr(model.normalize, name).flatten().tolist() != torch.tensor(values).tolist():
+            raise InputError(
+                f"--{name} contradicts the {name} that {asked['weights']} holds: leave --mean and --std out"
+            )
     return model.eval(), images
 
 

@@ -59,10 +59,10 @@ class Parser(ArgumentParser):  # type: ignore[misc]
 
 
 def given(parser: ArgumentParser, words: list[str]) -> dict[str, Any]:
-    """Only what the user gave, on the command line or in a configuration file, by name."""
+    """Only what the user gave, by name."""
 
     parsed: Namespace = parser.parse_args(_spelled_out(parser, words), defaults=False)
-    return {name: value for name, value in parsed.as_dict().items() if name != "config"}
+    return dict(parsed.as_dict())
 
 
 def _spelled_out(parser: ArgumentParser, words: list[str]) -> list[str]:
@@ -94,5 +94,7 @@ def _plain(text: str) -> str:
     if expected:
         kind = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false"}
         return f"{expected.group(2).strip()} is not {kind.get(expected.group(1), expected.group(1))}"
+    if union := re.search(r"Union subtypes.*Given value: (.*)$", text):
+        return f"{union.group(1).strip()} is not {'a number' if 'float' in text else 'a whole number'}"
     got = re.search(r"Got value: (\S+)", text)
     return f"cannot take {got.group(1)}: {text[:200]}" if got else text[:250]

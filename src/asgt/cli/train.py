@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..errors import InputError
+from ..files import read_yaml
 from ..names import is_foreign
 from ..training.config import TrainConfig
 from .parsing import Parser, given
@@ -25,13 +26,17 @@ def run(words: list[str]) -> int:
         description="Trains a classifier and leaves a run folder: configuration, metrics, weights, checkpoint.",
         usage="asgt train [--data D] [--model M] [--method M] [OPTIONS]",
     )
-    parser.add_argument("--config", action="config", help="a YAML file of the settings below; flags override it")
+    parser.add_argument("--config", type=str, help="a YAML file of the settings below; flags override it")
     parser.add_argument("--out", type=str, help="the run folder (default: runs/DATA-MODEL-METHOD-SEED)")
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
     parser.add_class_arguments(TrainConfig, as_group=False)
 
     asked = given(parser, words)
     out, resume = asked.pop("out", None), asked.pop("resume", False)
+    if file := asked.pop("config", None):
+        settings = read_yaml(Path(file))
+        TrainConfig.check_kinds(settings, file)
+        asked = settings | asked
     config = TrainConfig(**asked)
     if out is None:
         name = config.data.rstrip("/").split("/")[-1]
@@ -40,7 +45,9 @@ def run(words: list[str]) -> int:
     # A resumed run is what it was begun as; what is said again must agree with it.
     stored = Path(out) / "config.yaml"
     if resume and stored.exists():
-        config = dataclasses.replace(TrainConfig.load(stored), **asked)
+        kept = TrainConfig.load(stored)
+        kept.refuse_other(asked, out)
+        config = dataclasses.replace(kept, **asked)
     config = config.resolved()
     # Nothing found in a file runs, be it a run folder's or a stranger's: a model of one's own is named on the line.
     if is_foreign(config.model) and not any(config.model in word for word in words):

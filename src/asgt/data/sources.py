@@ -143,6 +143,8 @@ def _tables(name: str) -> dict[str, Any]:
 def _source(name: str) -> Path | str:
     """The folder or hub id that a name stands for."""
 
+    if not name:
+        raise InputError("the name of the data is empty: --data takes a data set or a folder")
     short = name.split("/")[-1]
     by_id = short_name(name)
 
@@ -387,12 +389,16 @@ def _check_memory(name: str, needed: int) -> None:
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """The library's own progress bars off, for the time of a block."""
+    """The library's own progress bars and log off, for the time of a block."""
 
     shown = datasets.are_progress_bars_disabled()
+    verbosity = datasets.utils.logging.get_verbosity()
     datasets.disable_progress_bars()
+    # What it logs as an error it also raises: said once is enough.
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
     try:
         yield
     finally:
+        datasets.utils.logging.set_verbosity(verbosity)
         if not shown:
             datasets.enable_progress_bars()

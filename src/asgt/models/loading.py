@@ -9,6 +9,7 @@ import importlib
 import inspect
 import os
 import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -130,16 +131,21 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(f"there is no file {path}")
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged zip, a damaged pickle, a refused global: PyTorch has a type for each
+        # Its own message advises to trust the file, which may run anything.
         raise DamagedFileError(
-            f"{path} is damaged, or holds more than plain weights: {str(error).splitlines()[0][:200]}"
+            f"{path} is damaged, or holds more than plain weights: save model.state_dict() alone, or safetensors"
         ) from error
 
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise InputError(f"{path} holds no state dict: expected tensors by name")
     return content
 
@@ -172,6 +178,9 @@ def _foreign(name: str, shape: tuple[int, int, int], classes: int, options: dict
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"model {name}: {error}; write package.module:factory, importable from here") from error
+
+    if not callable(factory):
+        raise InputError(f"model {name} is {type(factory).__name__}, not a function that makes a model")
 
     known: dict[str, Any] = {"num_classes": classes, "in_channels": shape[0], "image_size": shape[1], **options}
     parameters = dict(inspect.signature(factory).parameters)

@@ -11,14 +11,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from ..errors import DamagedFileError, InputError, unknown
 from ..files import read_yaml, write_yaml
 from ..names import short_name
 from ..numbers import Number, number
 
-__all__ = ["ATTACKS", "METHODS", "TrainConfig"]
+__all__ = ["ATTACKS", "MAY_CHANGE", "METHODS", "TrainConfig"]
 
 _ATTACK = ("attack", "eps", "norm", "steps", "alpha", "warmup")
 _MASK = ("k", "target", "rank", "unit", "fill", "kl", "detach_clean", "weight")
@@ -53,6 +53,12 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "augment": ("none", "crop-flip"),
     "keep": ("best", "last"),
 }
+
+
+MAY_CHANGE = ("checkpoint_every", "tensorboard")
+"""How a run is watched may change when it is resumed; what it computes may not."""
+
+_KINDS: dict[type, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -169,9 +175,8 @@ class TrainConfig:
         for name in sorted({*_ATTACK, *_MASK, "clean_weight"} - listens):
             if getattr(self, name) is not None:
                 with_attack = f" with attack {attack}" if attack and name in METHODS[self.method] else ""
-                raise InputError(
-                    f"--{name} {getattr(self, name)}: method {self.method}{with_attack} ignores it, leave it out"
-                )
+                flag = f"--{name.replace('_', '-')} {getattr(self, name)}"
+                raise InputError(f"{flag}: method {self.method}{with_attack} ignores it, leave it out")
 
         eps = None if self.eps is None else number(self.eps, "eps")
         if eps is None:
@@ -261,16 +266,43 @@ class TrainConfig:
             DamagedFileError: a name is unknown, or a value is of the wrong kind.
         """
 
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        for name, value in values.items():
-            if name not in fields:
-                raise DamagedFileError(f"{where} is damaged: {unknown('setting', str(name), fields)}")
-            if not isinstance(value, (str, int, float, bool, type(None))):
-                raise DamagedFileError(f"{where} is damaged: {name} is {type(value).__name__}, expected a plain value")
+        cls.check_kinds(values, where)
         try:
             return cls(**values).resolved()
-        except (InputError, TypeError, ValueError) as error:
+        except InputError as error:
             raise DamagedFileError(f"{where} is damaged: {error}") from error
+
+    @classmethod
+    def check_kinds(cls, values: Mapping[str, Any], where: str) -> None:
+        """Refuses settings that there are not, and values of another kind than theirs.
+
+        Raises:
+            DamagedFileError: it names the setting; ``where`` names the file.
+        """
+
+        hints = get_type_hints(cls)
+        for name, value in values.items():
+            if name not in hints:
+                raise DamagedFileError(f"{where} is damaged: {unknown('setting', str(name), hints)}")
+            kinds = {kind if isinstance(kind, type) else str for kind in get_args(hints[name]) or (hints[name],)}
+            if type(value) not in kinds and not (type(value) is int and float in kinds):
+                expected = " or ".join(sorted(_KINDS[kind] for kind in kinds if kind in _KINDS))
+                raise DamagedFileError(f"{where} is damaged: {name} = {value}: expected {expected}")
+
+    def refuse_other(self, asked: Mapping[str, Any], where: str) -> None:
+        """Refuses what contradicts this configuration, the stored one of the run ``where``.
+
+        Raises:
+            InputError: it names the setting.
+        """
+
+        for name, value in asked.items():
+            kept = getattr(self, name)
+            if name in ("eps", "alpha") and value is not None:
+                value = number(value, name)
+            if name not in MAY_CHANGE and value != kept:
+                flag = f"--{name.replace('_', '-')}"
+                raise InputError(f"{where} was begun with {name} = {kept}, not {value}: leave {flag} out to resume")
 
     def save(self, path: Path) -> None:
         """Writes the configuration as YAML."""

@@ -23,7 +23,7 @@ from ..files import write_json, write_tensors
 from ..progress import SILENT, Progress
 from ..randomness import Generators, seed_of, seeded
 from .checkpoint import Standing, load_checkpoint, save_checkpoint
-from .config import TrainConfig
+from .config import MAY_CHANGE, TrainConfig
 from .methods import build_objective
 from .objectives import Output
 from .run import RunFolder, TrainResult, build_from
@@ -32,8 +32,6 @@ from .schedule import learning_rate, ramped
 __all__ = ["train"]
 
 _SHOWN_EVERY = 20
-# How a run is watched may change when it is resumed; what it computes may not.
-_MAY_CHANGE = ("checkpoint_every", "tensorboard")
 _VALIDATION_IMAGES = 2_000
 
 
@@ -83,10 +81,11 @@ def train(
     )
     # The same validation part for every seed, so that seeds differ in what they are to differ in.
     rows, validation_rows = stratified(data.train.labels, _validation_share(config, data.train), "validation")
-    images, validation = data.train[rows].to(device), data.train[validation_rows].to(device)
     if len(validation_rows) == 0:
-        raise InputError(f"{config.data} has one training image a class: none is left to pick the epoch by")
-
+        raise InputError(
+            f"{len(data.train)} training images leave none for the validation part: more images, or a larger --limit"
+        )
+    images, validation = data.train[rows].to(device), data.train[validation_rows].to(device)
     # The trainer owns the global generator while it runs (dropout and initialisation draw from it), and gives it back.
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(config.seed, "initialisation"))
@@ -96,6 +95,9 @@ def train(
         # Only now that data, device and model are known to fit does the run begin to exist.
         if not folder.config.exists():
             config.save(folder.config)
+        # What a kill left half-written goes.
+        for part in folder.path.glob(".*.part"):
+            part.unlink(missing_ok=True)
         if data.indices:
             write_tensors(folder.split, data.indices)
         if config.tensorboard:
@@ -223,12 +225,7 @@ def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> RunFolder:
             raise InputError(f"{folder.path} exists: --resume goes on with it, --out names another folder")
         if not folder.config.exists():
             raise InputError(f"{folder.path} is no run folder: it has no config.yaml")
-        stored = TrainConfig.load(folder.config)
-        for name, value in config.to_dict().items():
-            if name not in _MAY_CHANGE and value != (kept := getattr(stored, name)):
-                raise InputError(
-                    f"{folder.path} was begun with {name} = {kept}, not {value}: leave --{name} out to resume"
-                )
+        TrainConfig.load(folder.config).refuse_other(config.to_dict(), str(folder.path))
     return folder
 
 
@@ -278,7 +275,7 @@ def _resumed(
     progress: Progress,
 ) -> tuple[Standing, dict[str, Tensor]]:
     standing, sums = load_checkpoint(folder.checkpoint, model, average, optimizer)
-    if any(standing.config.get(name) != value for name, value in fresh.config.items() if name not in _MAY_CHANGE):
+    if any(standing.config.get(name) != value for name, value in fresh.config.items() if name not in MAY_CHANGE):
         raise InputError(f"{folder.checkpoint} is of a run with another configuration than {folder.config}")
     if standing.data != fresh.data:
         raise InputError(f"{folder.path} was begun with other training images: they changed, or ASGT_DATA did")
