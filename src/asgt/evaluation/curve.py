@@ -147,8 +147,12 @@ def evaluate(
             continue
 
         run = _worst_case if definition.worst_case else _final_iterates
-        outcomes = run(model, images, search, grid, seed, batch_size, progress).cpu()
-        found.outcomes[search.name] = outcomes
+        parts = []
+        for number, (x, y) in enumerate(batches(images, batch_size)):
+            rows = torch.arange(len(y), device=y.device) + number * batch_size
+            parts.append(run(model, x, y, rows, search, grid, seed).cpu())
+            progress.advance(len(y))
+        outcomes = found.outcomes[search.name] = torch.cat(parts, dim=1)
         if evidence is not None:
             write_tensors(evidence, {"correct": outcomes, "clean": found.clean}, {"key": key})
     progress.stop()
@@ -159,73 +163,51 @@ def evaluate(
 
 
 def _final_iterates(
-    model: Classifier,
-    images: Images,
-    search: Search,
-    grid: tuple[float, ...],
-    seed: int,
-    batch_size: int,
-    progress: Progress,
+    model: Classifier, x: Tensor, y: Tensor, rows: Tensor, search: Search, grid: tuple[float, ...], seed: int
 ) -> Tensor:
-    """Each ε from scratch on every image, bool (E, N). FGSM's one gradient serves all ε."""
+    """Each ε from scratch on every image of a batch, bool (E, B). FGSM's one gradient serves all ε."""
 
-    columns = []
-    for number, (x, y) in enumerate(batches(images, batch_size)):
-        rows = torch.arange(len(y), device=y.device) + number * batch_size
-        column = []
-        if isinstance(search.attack, FGSM):
-            with evaluating(model):
-                state = search.attack.start(model, x, y, 0.0)
-                direction = state.gradient()[0].sign()
-            for eps in grid:
-                radius = torch.full_like(state.eps, eps)
-                x_adv = search.attack.moved(replace(state, eps=radius), direction, radius).x_adv
-                column.append(predict(model, x_adv, f"{search.name} at eps {eps:g}") == y)
-        else:
-            for eps in grid:
-                x_adv = search.at(eps)(model, x, y, generator=SampleKeyed(seed, rows))
-                column.append(predict(model, x_adv, f"{search.name} at eps {eps:g}") == y)
-        columns.append(torch.stack(column))
-        progress.advance(len(y))
-    return torch.cat(columns, dim=1)
+    column = []
+    if isinstance(search.attack, FGSM):
+        with evaluating(model):
+            state = search.attack.start(model, x, y, 0.0)
+            direction = state.gradient()[0].sign()
+        for eps in grid:
+            radius = torch.full_like(state.eps, eps)
+            x_adv = search.attack.moved(replace(state, eps=radius), direction, radius).x_adv
+            column.append(predict(model, x_adv, f"{search.name} at eps {eps:g}") == y)
+    else:
+        for eps in grid:
+            x_adv = search.at(eps)(model, x, y, generator=SampleKeyed(seed, rows))
+            column.append(predict(model, x_adv, f"{search.name} at eps {eps:g}") == y)
+    return torch.stack(column)
 
 
 def _worst_case(
-    model: Classifier,
-    images: Images,
-    search: Search,
-    grid: tuple[float, ...],
-    seed: int,
-    batch_size: int,
-    progress: Progress,
+    model: Classifier, x: Tensor, y: Tensor, rows: Tensor, search: Search, grid: tuple[float, ...], seed: int
 ) -> Tensor:
-    """Each ε, from the smallest up, on the images that nothing has broken yet, restart by restart: bool (E, N).
+    """Each ε, from the smallest up, on the images that nothing has broken yet, restart by restart: bool (E, B).
 
     What breaks an image at ε lies in every larger ball too: the image stays broken there, and is not attacked again.
     """
 
-    columns = []
-    for number, (x, y) in enumerate(batches(images, batch_size)):
-        rows = torch.arange(len(y), device=y.device) + number * batch_size
-        robust = predict(model, x) == y
-        column = []
-        for eps in grid:
-            attack = search.at(eps)
-            restarts, once = 1, attack
-            if isinstance(attack, PGD):
-                restarts, once = attack.restarts, replace(attack, restarts=1)
-            for restart in range(restarts):
-                left = robust.nonzero().squeeze(1)
-                if len(left) == 0:
-                    break
-                # A random start takes one draw in L∞ and two in L2; restarts stay apart.
-                noise = SampleKeyed(seed, rows[left], draw=2 * restart)
-                x_adv = once(model, x[left], y[left], generator=noise)
-                robust[left] = predict(model, x_adv, f"{search.name} at eps {eps:g}") == y[left]
-            column.append(robust.clone())
-        columns.append(torch.stack(column))
-        progress.advance(len(y))
-    return torch.cat(columns, dim=1)
+    robust = predict(model, x) == y
+    column = []
+    for eps in grid:
+        attack = search.at(eps)
+        restarts, once = 1, attack
+        if isinstance(attack, PGD):
+            restarts, once = attack.restarts, replace(attack, restarts=1)
+        for restart in range(restarts):
+            left = robust.nonzero().squeeze(1)
+            if len(left) == 0:
+                break
+            # A random start takes one draw in L∞ and two in L2; restarts stay apart.
+            noise = SampleKeyed(seed, rows[left], draw=2 * restart)
+            x_adv = once(model, x[left], y[left], generator=noise)
+            robust[left] = predict(model, x_adv, f"{search.name} at eps {eps:g}") == y[left]
+        column.append(robust.clone())
+    return torch.stack(column)
 
 
 def _grid(epsilons: Sequence[float], norm: Norm) -> tuple[float, ...]:

@@ -206,7 +206,7 @@ def train(
         warnings=warnings.summary(standing.best_epoch),
         classes=list(data.train.classes),
         shape=list(data.train.shape),
-        train_data=data.train.digest(),
+        train_data=standing.data,
         test_data=data.test.digest(),
         seconds=round(time.monotonic() - began, 2),
     )
