@@ -14,7 +14,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
-	$(BIN)/python examples/compare_methods.py --out demo
+	$(BIN)/asgt reproduce digits --scale quick --out demo
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest

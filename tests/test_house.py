@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+VERBS = ("train", "evaluate", "compare", "reproduce")
 
 
 def shell(words: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -29,11 +30,11 @@ def asgt(line: str) -> list[str]:
     return [sys.executable, "-m", *words]
 
 
-@pytest.mark.parametrize("line", ["asgt --help", "asgt train --help", "asgt evaluate --help", "asgt --version"])
-def test_help_imports_nothing_heavy(line: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", ["--help", "--version", *(f"{verb} --help" for verb in VERBS)])
+def test_help_imports_nothing_heavy(words: str, tmp_path: Path) -> None:
     script = (
         "import sys; from asgt.cli import main\n"
-        f"try: main({shlex.split(line)[1:]!r})\n"
+        f"try: main({words.split()!r})\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'datasets', 'matplotlib', 'sklearn', 'accelerate'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
@@ -60,10 +61,14 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
         if line.startswith("asgt ")
     ]
     assert len(lines) >= 3
+    said = ""
     for line in lines:
         done = shell(asgt(line), tmp_path)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
-    assert "protocol paper v1 (not a robustness claim)" in done.stdout
+        said += done.stdout
+    assert "protocol pgd v1 (not yet a robustness claim)" in said
+    assert "report: comparison/report.html" in said
+    assert (tmp_path / "comparison" / "report.html").is_file()
 
 
 def test_the_readmes_mnist_commands_run_at_a_small_scale(tmp_path: Path, mnist: Path) -> None:
@@ -73,10 +78,10 @@ def test_the_readmes_mnist_commands_run_at_a_small_scale(tmp_path: Path, mnist: 
         for line in block.replace("\\\n", " ").splitlines()
         if line.startswith("$ asgt ")
     ]
-    assert any("--method asgt" in line for line in lines)
+    assert any("reproduce mnist --scale laptop" in line for line in lines)
     for line in lines:
-        small = " --limit 200 --epochs 1" if "train" in line else " --samples 20 --epsilons 0.3"
-        done = shell(asgt(line + small), tmp_path, ASGT_DATA=str(mnist.parent))
+        small = {"train": " --limit 200 --epochs 1", "evaluate": " --samples 20 --epsilons 0.3", "reproduce": " --dry-run"}
+        done = shell(asgt(line + small[line.split()[1]]), tmp_path, ASGT_DATA=str(mnist.parent))
         assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
@@ -100,26 +105,14 @@ def test_own_loop_runs_and_learns() -> None:
     assert clean > 80, done.stdout
 
 
-def test_the_demo_ends_with_a_table_and_a_picture(tmp_path: Path) -> None:
-    words = [
-        sys.executable,
-        str(ROOT / "examples" / "compare_methods.py"),
-        "--out",
-        "demo",
-        "--epochs",
-        "2",
-        "--samples",
-        "40",
-    ]
-    done = shell(words, tmp_path)
-    assert done.returncode == 0, done.stderr
-    for method in ("ST", "AT", "SGT", "SGA", "ASGT"):
-        assert re.search(rf"^ *{method} +[\d.]+ \[", done.stdout, re.MULTILINE), done.stdout
-    from PIL import Image
+def test_the_demo_is_the_quick_grid_of_the_digits() -> None:
+    plan = shell(["make", "-n", "-o", ".venv/.ready", "demo"], ROOT).stdout
+    assert "asgt reproduce digits --scale quick --out demo" in plan
 
-    with Image.open(tmp_path / "demo" / "robustness.png") as picture:
-        assert picture.width > 1000
-        assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 50, "an empty picture has few colours"
+    from asgt import load_preset
+
+    grid = load_preset("digits", "quick")
+    assert (len(grid.methods), grid.seeds, grid.protocols) == (7, 3, ("paper", "pgd"))
 
 
 @pytest.mark.parametrize("method", ["st", "at", "trades", "sgt", "sga", "asgt"])

@@ -6,8 +6,8 @@ In somebody's own loop::
     out = objective(model, x, y)
     out.loss.backward()
 
-A whole run: :func:`asgt.train` and :func:`asgt.evaluate`. Names are imported when they are first used, so that
-``import asgt`` costs nothing.
+A whole run: :func:`asgt.train` and :func:`asgt.evaluate`; a grid of them with its page: :func:`asgt.reproduce`. Names
+are imported when they are first used, so that ``import asgt`` costs nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from .attacks import FGSM, MIFGSM, PGD, Attack
     from .data import Images, Splits, load_data
     from .errors import AsgtError, DamagedFileError, InputError, InterruptedRunError
-    from .evaluation.curve import Evaluation, evaluate
+    from .evaluation.curve import Evaluation, evaluate, load_evaluation
     from .evaluation.protocols import PROTOCOLS, Protocol
+    from .experiments import Preset, load_preset, reproduce
     from .models import Normalize, build_model, load_weights
     from .randomness import Generators, SampleKeyed
-    from .report import robustness_curves
+    from .report import Comparison, compare, robustness_curves, write_report
     from .saliency import SaliencyMask
     from .training.config import TrainConfig
     from .training.objectives import ASGT, AT, SGA, SGT, ST, TRADES, Objective, Output
@@ -43,6 +44,7 @@ __all__ = [
     "TRADES",
     "AsgtError",
     "Attack",
+    "Comparison",
     "DamagedFileError",
     "Evaluation",
     "Generators",
@@ -52,6 +54,7 @@ __all__ = [
     "Normalize",
     "Objective",
     "Output",
+    "Preset",
     "Protocol",
     "SaliencyMask",
     "SampleKeyed",
@@ -59,23 +62,29 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "build_model",
+    "compare",
     "evaluate",
     "load_data",
+    "load_evaluation",
+    "load_preset",
     "load_run",
     "load_weights",
+    "reproduce",
     "robustness_curves",
     "train",
+    "write_report",
 ]
 
 _HOMES = {
     "attacks": ("FGSM", "MIFGSM", "PGD", "Attack"),
     "data": ("Images", "Splits", "load_data"),
     "errors": ("AsgtError", "DamagedFileError", "InputError", "InterruptedRunError"),
-    "evaluation.curve": ("Evaluation", "evaluate"),
+    "evaluation.curve": ("Evaluation", "evaluate", "load_evaluation"),
     "evaluation.protocols": ("PROTOCOLS", "Protocol"),
+    "experiments": ("Preset", "load_preset", "reproduce"),
     "models": ("Normalize", "build_model", "load_weights"),
     "randomness": ("Generators", "SampleKeyed"),
-    "report": ("robustness_curves",),
+    "report": ("Comparison", "compare", "robustness_curves", "write_report"),
     "saliency": ("SaliencyMask",),
     "training.config": ("TrainConfig",),
     "training.objectives": ("ASGT", "AT", "SGA", "SGT", "ST", "TRADES", "Objective", "Output"),

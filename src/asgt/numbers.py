@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from .errors import InputError
 
-__all__ = ["Number", "number"]
+__all__ = ["Number", "eps_text", "number"]
 
 Number: TypeAlias = float | str
 """A real number, or a text such as ``8/255`` that stands for one."""
@@ -31,3 +31,9 @@ def number(value: Number, name: str) -> float:
         return float(above) / float(below) if slash else float(above)
     except (ValueError, ZeroDivisionError) as error:
         raise InputError(f"{name} = {value!r} is not a number: write 0.3 or 8/255") from error
+
+
+def eps_text(eps: float) -> str:
+    """A radius as the field writes it: ``8/255`` where it is a small whole number of grey levels, ``0.3`` elsewhere."""
+
+    return f"{eps * 255:.0f}/255" if 0 < eps < 0.1 and abs(eps * 255 - round(eps * 255)) < 1e-6 else f"{eps:g}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 
-__all__ = ["share_of", "wilson"]
+__all__ = ["share_of", "spread", "wilson"]
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -40,3 +41,15 @@ def share_of(successes: int, trials: int, confidence: float = 0.95) -> dict[str,
 
     low, high = wilson(successes, trials, confidence)
     return {"accuracy": successes / trials, "low": low, "high": high}
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of some runs' values, and their sample standard deviation (n − 1).
+
+    Raises:
+        ValueError: fewer than two values have no spread.
+    """
+
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} values have no spread")
+    return fmean(values), stdev(values)

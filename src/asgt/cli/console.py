@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 
+from ..numbers import eps_text
 from ..statistics import share_of
 
 if TYPE_CHECKING:
     from ..evaluation.curve import Evaluation
+    from ..experiments.grid import Planned
+    from ..report import Comparison
+    from ..report import Table as Grid
     from ..training.run import TrainResult
 
 __all__ = ["Console"]
@@ -41,15 +48,17 @@ class Console:
         self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._log: _Log | None = None
 
     def start(self, title: str, total: int, done: int = 0) -> None:
         self.stop()
         if not self.err.is_terminal:
+            self._log = _Log(title, total, done)
             return
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[values]}"),
@@ -60,6 +69,8 @@ class Console:
         self._bar.start()
 
     def advance(self, parts: int = 1, **values: float) -> None:
+        if self._log is not None and (line := self._log.advance(parts)):
+            self.say(line)
         if self._bar is None or self._task is None:
             return
         self._bar.advance(self._task, parts)
@@ -76,7 +87,7 @@ class Console:
     def stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-        self._bar = self._task = None
+        self._bar = self._task = self._log = None
 
     def trained(self, result: TrainResult) -> None:
         """How a training ended."""
@@ -111,19 +122,115 @@ class Console:
         rows = [("0", clean, _cell(found.clean_accuracy()))]
         curves = {name: found.curve(name) for name in found.outcomes}
         rows += [
-            (_eps(eps), name, _cell(curve[number]))
+            (eps_text(eps), name, _cell(curve[number]))
             for number, eps in enumerate(found.epsilons)
             for name, curve in curves.items()
         ]
         table = _wide(rows, [clean, *curves])
-        if Measurement.get(self.out, self.out.options.update(max_width=_FILE_WIDTH), table).maximum > self.out.width:
+        if not self._fits(table):
             table = _long(rows)
-        table.title, table.title_justify, table.title_style = escape(title), "left", "bold"
-
+        # Above the table, not in it: a table's own title is broken to the table's width.
+        self.out.print(escape(title), style="bold")
         self.out.print(table)
         for line in warnings:
             self.warn(line)
         self.out.print(escape(f"evidence: {folder}"))
+
+    def planned(self, runs: Sequence[Planned], out: Path) -> None:
+        """The runs of a grid, what each costs, and where it stands."""
+
+        table = Table("run", "epochs", "training", "evaluation", "state")
+        self.out.print("passes in millions: a forward pass of an image is one, a backward pass to the weights two more")
+        for column in table.columns[1:4]:
+            column.justify = "right"
+        for run in runs:
+            training, *evaluations = run.job.passes
+            costs = (f"{training / 1e6:.3g}", f"≤ {sum(evaluations) / 1e6:.3g}")
+            table.add_row(escape(run.job.label), str(run.job.config.epochs), *costs, run.state)
+        self.out.print(table)
+
+        left = sum(sum(run.job.passes) for run in runs if run.state != "finished") / 1e6
+        states = ", ".join(
+            f"{sum(run.state == state for run in runs)} {state}" for state in ("finished", "begun", "to do")
+        )
+        self.out.print(escape(f"{len(runs)} runs ({states}), at most {left:.3g} million passes left; they go to {out}"))
+
+    def compared(self, found: Comparison, page: Path) -> None:
+        """The tables of a report, its warnings, and where its page is."""
+
+        from ..report import tables
+
+        norm = "L∞" if found.norm == "linf" else "L2"
+        seeds = sorted({len(method.runs) for method in found.methods})
+        spread = "± standard deviation over seeds" if seeds != [1] else "[Wilson 95 %]"
+        several = f"{' or '.join(map(str, seeds))} {'seed' if seeds == [1] else 'seeds'}"
+        claims = {f"{column.protocol} v{column.version} ({column.claim})": None for column in found.columns}
+        self.out.print(
+            escape(
+                f"accuracy % {spread} · {found.data}, n = {found.samples} test images · {norm} · {several} · "
+                f"protocols {', '.join(claims)}"
+            ),
+            style="bold",
+        )
+        for table in tables(found):
+            self.out.print(f"\neps = {eps_text(table.eps)}{' (trained at)' if table.trained else ''}", style="bold")
+            for part in self._fitting(table):
+                self.out.print(part)
+        for method, run, text in found.warnings():
+            self.warn(f"{method.name}, seed {run.seed}: {text}")
+        for sentence in found.left_out:
+            self.say(sentence)
+        self.out.print(escape(f"report: {page}"))
+
+    def _fits(self, table: Table) -> bool:
+        wide = self.out.options.update(max_width=_FILE_WIDTH)
+        return Measurement.get(self.out, wide, table).maximum <= self.out.width
+
+    def _fitting(self, table: Grid) -> list[Table]:
+        """A row a method; on a narrow terminal a column a method, as many side by side as fit."""
+
+        if self._fits(whole := _by_method(table)):
+            return [whole]
+        size = len(table.rows)
+        while size > 1 and not self._fits(_by_attack(table, 0, size)):
+            size -= 1
+        return [_by_attack(table, first, first + size) for first in range(0, len(table.rows), size)]
+
+
+class _Log:
+    """How far a task is, a line a minute, for whoever reads it in a file."""
+
+    def __init__(self, title: str, total: int, done: int) -> None:
+        self.title, self.total, self.before, self.done = title, total, done, done
+        self.began = self.said = time.monotonic()
+
+    def advance(self, parts: int) -> str:
+        self.done += parts
+        now = time.monotonic()
+        if now - self.said < 60 or not self.before < self.done < self.total:
+            return ""
+        self.said = now
+        left = (now - self.began) * (self.total - self.done) / (self.done - self.before)
+        return f"{self.title}: {self.done / self.total:.0%}, about {max(1, round(left / 60))} min left"
+
+
+def _by_method(table: Grid) -> Table:
+    grid = Table("method", box=box.SIMPLE_HEAD)
+    # Long names stand in two lines: the attack, and how it steps.
+    for title in ("clean", *(f"{column.title.replace(', ', chr(10), 1)}" for column in table.columns)):
+        grid.add_column(escape(title), justify="right", no_wrap=True)
+    for method, cells in table.rows:
+        grid.add_row(escape(method.name), *[escape(cell.text()) for cell in cells])
+    return grid
+
+
+def _by_attack(table: Grid, first: int, last: int) -> Table:
+    grid = Table("attack", box=box.SIMPLE_HEAD)
+    for method, _ in table.rows[first:last]:
+        grid.add_column(escape(method.name), justify="right", no_wrap=True)
+    for number, title in enumerate(("clean", *(column.title for column in table.columns))):
+        grid.add_row(escape(title), *[escape(cells[number].text()) for _, cells in table.rows[first:last]])
+    return grid
 
 
 def _wide(rows: list[tuple[str, str, str]], columns: list[str]) -> Table:
@@ -149,7 +256,3 @@ def _long(rows: list[tuple[str, str, str]]) -> Table:
 
 def _cell(share: dict[str, float]) -> str:
     return f"{100 * share['accuracy']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
-
-
-def _eps(eps: float) -> str:
-    return f"{eps * 255:.0f}/255" if eps < 0.1 and abs(eps * 255 - round(eps * 255)) < 1e-6 else f"{eps:g}"

@@ -60,6 +60,7 @@ def run(words: list[str]) -> int:
     asked = {name: value for name, value in given(parser, words).items() if value is not None and value is not False}
     _check(asked)
 
+    from ..data import sample
     from ..devices import resolve_device
     from ..evaluation.curve import evaluate
     from ..evaluation.protocols import protocol_named
@@ -85,11 +86,12 @@ def run(words: list[str]) -> int:
     norm = norm or trained_norm
 
     if (count := asked.get("samples")) is not None:
-        if count < 1:
-            raise InputError(f"--samples {count}: at least one image is needed")
-        if count > len(images):
-            raise InputError(f"--samples {count}: the test split has {len(images)} images")
-        images = _first(images, count, console)
+        if not 1 <= count <= len(images):
+            raise InputError(f"--samples {count}: the test split has {len(images)} images, and at least one is needed")
+        chosen = sample(images, count)
+        if not chosen.labels.equal(images.labels[:count]):
+            console.say(f"the first {count} images lack a class: {len(chosen)} drawn by class instead, always the same")
+        images = chosen
     grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else _EPSILONS.get(short_name(data), _SMALL_EPSILONS))
 
     found = evaluate(
@@ -106,19 +108,6 @@ def run(words: list[str]) -> int:
     )
     console.evaluated(found, data, out, warnings)
     return 0
-
-
-def _first(images: Images, count: int, progress: Progress) -> Images:
-    """The first images; where they lack a class, as those of a folder sorted by class do, a stratified draw."""
-
-    from ..data import stratified
-
-    first = images[:count]
-    if len(first.labels.unique()) == len(images.labels.unique()) or count < len(images.labels.unique()):
-        return first
-    rows = stratified(images.labels, count / len(images), "samples")[1]
-    progress.say(f"the first {count} images lack a class: {len(rows)} drawn by class instead, always the same")
-    return images[rows]
 
 
 def _check(asked: dict[str, Any]) -> None:

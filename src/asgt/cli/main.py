@@ -10,10 +10,13 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from ..errors import AsgtError, InputError, InterruptedRunError, unknown
 
 __all__ = ["main"]
+
+_VERBS = ("train", "evaluate", "compare", "reproduce")
 
 _USAGE = """usage: asgt VERB [OPTIONS]
 
@@ -22,6 +25,8 @@ Trains image classifiers that are robust and interpretable, and says honestly ho
 verbs:
   train      train a classifier by st, at, trades, sgt, sga or asgt
   evaluate   accuracy under attack, over a grid of eps, with intervals
+  compare    one page of several runs: tables, curves, saliency maps
+  reproduce  a grid of methods and seeds, trained, evaluated and compared
 
 asgt VERB --help tells what each takes; asgt --version the version.
 """
@@ -60,24 +65,13 @@ def _run(words: list[str]) -> int:
         sys.stdout.write(f"asgt {version('asgt')}\n")
         return 0
     if words[0].startswith("-"):
-        raise InputError(f"a verb comes before {words[0]}: asgt train or asgt evaluate")
+        raise InputError(f"a verb comes before {words[0]}: asgt {' or asgt '.join(_VERBS)}")
 
-    verbs: dict[str, Callable[[], Callable[[list[str]], int]]] = {"train": _train, "evaluate": _evaluate}
-    if words[0] not in verbs:
-        raise unknown("verb", words[0], verbs)
-    return verbs[words[0]]()(words[1:])
-
-
-def _train() -> Callable[[list[str]], int]:
-    from .train import run
-
-    return run
-
-
-def _evaluate() -> Callable[[list[str]], int]:
-    from .evaluate import run
-
-    return run
+    if words[0] not in _VERBS:
+        raise unknown("verb", words[0], _VERBS)
+    # Imported only now: asgt --help reads one file.
+    run: Callable[[list[str]], int] = import_module(f".{words[0]}", __package__).run
+    return run(words[1:])
 
 
 def _say(line: str, status: int) -> int:

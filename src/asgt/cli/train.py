@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from ..errors import InputError
 from ..files import read_yaml
 from ..names import is_foreign
 from ..training.config import TrainConfig
 from .parsing import Parser, given
+from .stopping import stopping
 
 __all__ = ["run"]
 
@@ -59,27 +56,8 @@ def run(words: list[str]) -> int:
     from .console import Console
 
     console = Console()
-    with _stopping() as asked_to_stop:
-        result = train(config, out, resume=resume, should_stop=lambda: bool(asked_to_stop), progress=console)
+    with stopping() as should_stop:
+        result = train(config, out, resume=resume, should_stop=should_stop, progress=console)
 
     console.trained(result)
     return 0
-
-
-@contextmanager
-def _stopping() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM ask the trainer to stop after its step, with a checkpoint; the second one does not wait."""
-
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

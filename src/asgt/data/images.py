@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files import digest_tensors
 from ..randomness import seeded
 
-__all__ = ["Images", "Splits", "check_batch", "stratified"]
+__all__ = ["Images", "Splits", "check_batch", "sample", "stratified"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,22 @@ class Splits:
     train: Images
     test: Images
     indices: dict[str, Tensor] = field(default_factory=dict)
+
+
+def sample(images: Images, count: int) -> Images:
+    """The first ``count`` images; where they lack a class, as those of a folder sorted by class do, a stratified draw.
+
+    Raises:
+        InputError: there are not so many.
+    """
+
+    if not 1 <= count <= len(images):
+        raise InputError(f"{count} images asked for: the test split has {len(images)}, and at least one is needed")
+
+    first, classes = images[:count], len(images.labels.unique())
+    if len(first.labels.unique()) == classes or count < classes:
+        return first
+    return images[stratified(images.labels, count / len(images), "samples")[1]]
 
 
 def stratified(labels: Tensor, share: float, *key: int | str) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ as soon as that attack is through and never rewritten.
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +20,15 @@ from torch import Tensor, nn
 from ..attacks import FGSM, PGD, Norm, check_eps
 from ..data import Images, batches
 from ..errors import DamagedFileError, InputError
-from ..files import digest, digest_tensors, read_tensors, write_json, write_tensors
+from ..files import digest, digest_tensors, read_json, read_tensors, write_json, write_tensors
 from ..modes import Classifier, evaluating
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed
 from ..statistics import share_of
 from .accuracy import correct, predict
-from .protocols import Protocol, Search, protocol_named
+from .protocols import PROTOCOLS, Protocol, Search, protocol_named
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "load_evaluation"]
 
 SCHEMA = 1
 CONFIDENCE = 0.95
@@ -133,8 +134,6 @@ def evaluate(
         clean=correct(model, images, batch_size)[0].cpu(),
         outcomes={},
     )
-    # Evidence of other weights, images or settings carries another key, and is refused, not mixed.
-    key = digest(repr((SCHEMA, definition, norm, grid, seed, found.model, found.data)).encode())
     if folder is not None:
         _claim(folder, resume)
 
@@ -142,7 +141,12 @@ def evaluate(
     for search in definition.searches:
         evidence = None if folder is None else folder / f"{search.name}.safetensors"
         if evidence is not None and evidence.exists():
-            found.outcomes[search.name] = _kept(evidence, key)
+            if (kept := _kept(evidence, found)) is None:
+                raise InputError(
+                    f"{evidence} was made of another model, other images or other settings: name another folder by "
+                    "--out"
+                )
+            found.outcomes[search.name] = kept[0]
             progress.advance(len(images))
             continue
 
@@ -154,11 +158,66 @@ def evaluate(
             progress.advance(len(y))
         outcomes = found.outcomes[search.name] = torch.cat(parts, dim=1)
         if evidence is not None:
-            write_tensors(evidence, {"correct": outcomes, "clean": found.clean}, {"key": key})
+            write_tensors(evidence, {"correct": outcomes, "clean": found.clean}, {"key": _key(found)})
     progress.stop()
 
     if folder is not None:
         write_json(folder / "result.json", found.to_dict())
+    return found
+
+
+def load_evaluation(folder: Path) -> Evaluation:
+    """Reads what :func:`evaluate` left in a folder, and checks its figures against the evidence beside them.
+
+    Raises:
+        InputError: the folder holds no finished evaluation, or one by a protocol that this version does not know.
+        DamagedFileError: a file of it is not what :func:`evaluate` wrote.
+    """
+
+    path = folder / "result.json"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no finished evaluation: asgt evaluate makes one, and --resume ends it")
+    result = read_json(path)
+    try:
+        schema, name, number = result["schema"], result["protocol"]["name"], result["protocol"]["version"]
+        known = PROTOCOLS.get(name)
+    except (LookupError, TypeError) as error:
+        raise DamagedFileError(f"{path} is damaged: it is not the result of an evaluation") from error
+
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path} has schema {schema!r}, this version of asgt reads {SCHEMA}: evaluate again into another folder"
+        )
+    if known is None or number != known.version:
+        here = "none of that name" if known is None else f"v{known.version}"
+        raise InputError(
+            f"{folder} was made by protocol {name if known else repr(name)} v{number!r}, this version of asgt knows "
+            f"{here}: evaluate again into another folder"
+        )
+
+    try:
+        definition = protocol_named(name, result["norm"])
+        grid = _grid([row["eps"] for row in result["attacks"][definition.searches[0].name]], result["norm"])
+        identity = (result["seed"], result["model"], result["data"])
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"{path} is damaged: it is not the result of an evaluation") from error
+
+    found = Evaluation(definition, result["norm"], grid, *identity, clean=torch.empty(0), outcomes={})
+    for search in definition.searches:
+        evidence = folder / f"{search.name}.safetensors"
+        if not evidence.is_file():
+            raise DamagedFileError(f"{evidence} is missing, so {path} has lost its evidence: --resume makes it anew")
+        if (kept := _kept(evidence, found)) is None:
+            raise DamagedFileError(f"{evidence} is damaged: it is not the evidence of {path}")
+        found.outcomes[search.name], clean = kept
+        if search is definition.searches[0]:
+            found = replace(found, clean=clean)
+        elif not torch.equal(clean, found.clean):
+            raise DamagedFileError(f"{evidence} is damaged: its clean outcomes are not those of the other attacks")
+
+    # The versions are those of the machine that evaluated.
+    if not _agree(found.to_dict() | {"versions": result.get("versions")}, result):
+        raise DamagedFileError(f"{path} is damaged: its figures are not those of the evidence beside it")
     return found
 
 
@@ -228,15 +287,41 @@ def _claim(folder: Path, resume: bool) -> None:
         raise InputError(f"{folder} holds an evaluation already: --resume takes it up, --out names another folder")
 
 
-def _kept(evidence: Path, key: str) -> Tensor:
+def _key(found: Evaluation) -> str:
+    """What evidence carries: that of other weights, images or settings has another key, and is refused, not mixed."""
+
+    parts = (SCHEMA, found.protocol, found.norm, found.epsilons, found.seed, found.model, found.data)
+    return digest(repr(parts).encode())
+
+
+def _kept(evidence: Path, found: Evaluation) -> tuple[Tensor, Tensor] | None:
+    """The outcomes (E, N) and the clean ones (N,) that a file keeps; ``None`` if it is of another evaluation."""
+
     tensors, metadata = read_tensors(evidence)
-    if metadata.get("key") != key:
-        raise InputError(
-            f"{evidence} was made of another model, other images or other settings: name another folder by --out"
-        )
-    if "correct" not in tensors:
-        raise DamagedFileError(f"{evidence} is damaged: it holds no outcomes")
-    return tensors["correct"]
+    if metadata.get("key") != _key(found):
+        return None
+    outcomes, clean = (tensors.get(name, torch.empty(0)) for name in ("correct", "clean"))
+    if (
+        outcomes.dtype != torch.bool
+        or clean.dtype != torch.bool
+        or clean.ndim != 1
+        or len(clean) == 0
+        or outcomes.shape != (len(found.epsilons), len(clean))
+    ):
+        raise DamagedFileError(f"{evidence} is damaged: it does not hold the outcomes of its samples at each eps")
+    return outcomes, clean
+
+
+def _agree(value: Any, other: Any) -> bool:
+    """Whether two plain values are the same; floats to rounding, which may differ between machines."""
+
+    if isinstance(value, dict) and isinstance(other, dict):
+        return value.keys() == other.keys() and all(_agree(value[name], other[name]) for name in value)
+    if isinstance(value, list) and isinstance(other, list):
+        return len(value) == len(other) and all(map(_agree, value, other))
+    if isinstance(value, float) and isinstance(other, float):
+        return math.isclose(value, other, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(value == other)
 
 
 def _share(outcomes: Tensor) -> dict[str, float]:

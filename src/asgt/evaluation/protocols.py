@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..attacks import FGSM, MIFGSM, PGD, Attack, Norm
@@ -27,14 +27,17 @@ class Search:
     """One attack of a protocol.
 
     Args:
-        name: what tables call it.
+        name: what files and results call it.
         attack: the attack; its ``eps`` is replaced by that of the grid.
         steps_of: how its step length follows ε: ``"own"`` (as the attack has it), or ``"relative"`` (2.5 ε / steps).
+        title: what tables and figures call it. A label is no part of a protocol's identity, so the ``repr``, which
+            evidence is keyed by, leaves it out.
     """
 
     name: str
     attack: Attack
     steps_of: Literal["own", "relative"] = "own"
+    title: str = field(default="", repr=False, compare=False)
 
     def at(self, eps: float) -> Attack:
         """The attack at a radius."""
@@ -43,6 +46,18 @@ class Search:
         if self.steps_of == "relative" and eps > 0 and isinstance(attack, MIFGSM):
             attack = replace(attack, alpha=2.5 * eps / attack.steps)
         return attack
+
+    @property
+    def reach(self) -> float | None:
+        """The largest ε that a constant step can cross; ``None`` where the step follows ε.
+
+        From X, the steps must cross ε; from a random start they may have to cross the whole ball, 2 ε.
+        """
+
+        alpha = self.attack.alpha if isinstance(self.attack, PGD | MIFGSM) else None
+        if alpha is None or self.steps_of == "relative":
+            return None
+        return alpha * self.attack.steps / (2 if self.attack.starts_at_random else 1)
 
 
 @dataclass(frozen=True)
@@ -72,12 +87,20 @@ PROTOCOLS: dict[str, Protocol] = {
         "paper",
         1,
         (
-            Search("fgsm", FGSM(0.0)),
-            Search("pgd-constant-rs", PGD(0.0, steps=10, alpha=_LIBRARY_STEP)),
-            Search("pgd-constant", PGD(0.0, steps=10, alpha=_LIBRARY_STEP, random_start=False)),
-            Search("pgd-relative", PGD(0.0, steps=10, random_start=False)),
-            Search("mifgsm-constant", MIFGSM(0.0, steps=10, alpha=_LIBRARY_STEP)),
-            Search("mifgsm-relative", MIFGSM(0.0, steps=10), "relative"),
+            Search("fgsm", FGSM(0.0), title="FGSM"),
+            Search(
+                "pgd-constant-rs",
+                PGD(0.0, steps=10, alpha=_LIBRARY_STEP),
+                title="PGD-10, α = 2/255, random start",
+            ),
+            Search(
+                "pgd-constant",
+                PGD(0.0, steps=10, alpha=_LIBRARY_STEP, random_start=False),
+                title="PGD-10, α = 2/255",
+            ),
+            Search("pgd-relative", PGD(0.0, steps=10, random_start=False), title="PGD-10, α = 2.5ε/10"),
+            Search("mifgsm-constant", MIFGSM(0.0, steps=10, alpha=_LIBRARY_STEP), title="MI-FGSM-10, α = 2/255"),
+            Search("mifgsm-relative", MIFGSM(0.0, steps=10), "relative", title="MI-FGSM-10, α = 2.5ε/10"),
         ),
         worst_case=False,
         claim="not a robustness claim",
@@ -85,7 +108,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "pgd": Protocol(
         "pgd",
         1,
-        (Search("pgd-40x5", PGD(0.0, steps=40, restarts=5)),),
+        (Search("pgd-40x5", PGD(0.0, steps=40, restarts=5), title="PGD-40 × 5, α = 2.5ε/40"),),
         worst_case=True,
         claim="not yet a robustness claim",
     ),

@@ -1,89 +1,156 @@
-"""Robustness curves: accuracy over ε with its intervals, readable in grey."""
+"""Robustness curves, accuracy over ε under each attack, and training curves, as panels."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from ..errors import InputError
-from ..evaluation.curve import Evaluation
-from ..files import write_bytes
+from ..errors import DamagedFileError
+from ..numbers import eps_text
+from ..statistics import spread
+from ..training.run import RunFolder
+from .comparison import Accuracy, Column, Comparison, Method
+from .figures import Line, Panel, write_panels
 
-__all__ = ["robustness_curves"]
-
-# Okabe and Ito's colours, told apart by most eyes; in grey, markers and dashes do it.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
-    "-",
-    "--",
-    "-.",
-    ":",
-    (0, (5, 1)),
-    (0, (3, 1, 1, 1)),
-    (0, (1, 1)),
-)
+__all__ = ["bands", "norm_sign", "robustness_curves", "robustness_panels", "training_panels"]
 
 
-def robustness_curves(
-    evaluations: Mapping[str, Mapping[str, Evaluation]],
-    path: Path | str,
-    *,
-    panels: Sequence[tuple[str, str]],
-    title: str,
-) -> None:
-    """Draws a panel for each attack, with a curve for each model and its Wilson band.
+def robustness_curves(comparison: Comparison, path: Path | str) -> None:
+    """Draws a panel for each attack, with a curve for each method and its band.
 
     Args:
-        evaluations: by model, then by protocol name; all on the same images.
+        comparison: what to draw.
         path: where to write; the suffix says what: ``.png``, ``.pdf`` or ``.svg``.
-        panels: (protocol, attack) of each panel, from left to right.
-        title: above them all.
-
-    Raises:
-        InputError: the evaluations are not of the same images.
     """
 
-    import matplotlib.pyplot as plt
+    write_panels(
+        robustness_panels(comparison),
+        Path(path),
+        title=f"{comparison.data}, n = {comparison.samples} test images; {bands(comparison)}",
+    )
 
-    if len({found.data for by_protocol in evaluations.values() for found in by_protocol.values()}) > 1:
-        raise InputError("curves of different images cannot stand in one figure")
 
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 3.6), sharey=True, squeeze=False)
-    for axis, (protocol, attack) in zip(axes[0], panels, strict=True):
-        found = None
-        for number, (model, by_protocol) in enumerate(evaluations.items()):
-            found = by_protocol[protocol]
-            rows = [{"eps": 0.0} | found.clean_accuracy(), *found.curve(attack)]
-            eps = [row["eps"] for row in rows]
-            style = number % len(_COLOURS)
-            axis.plot(
-                eps,
-                [100 * row["accuracy"] for row in rows],
-                color=_COLOURS[style],
-                marker=_MARKERS[style],
-                linestyle=_DASHES[style],
-                markersize=4.5,
-                linewidth=1.4,
-                label=model,
+def robustness_panels(comparison: Comparison) -> list[Panel]:
+    """A panel for each attack of each shared protocol: accuracy over ε."""
+
+    trained = comparison.trained_eps()
+    panels = []
+    for column in comparison.columns:
+        marks: list[tuple[float, Literal["dotted", "dashed"]]] = []
+        said = [f"protocol {column.protocol} v{column.version}: {column.claim}"]
+        if trained is not None:
+            marks.append((trained, "dotted"))
+            said.append(f"dotted: trained at {eps_text(trained)}")
+        if column.reach is not None and column.reach < comparison.epsilons[column.protocol][-1]:
+            marks.append((column.reach, "dashed"))
+            said.append(f"dashed: its steps reach {column.reach:.3f}")
+        panels.append(
+            Panel(
+                key=f"{column.protocol}-{column.attack}",
+                title=column.title,
+                subtitle="\n".join([said[0], "; ".join(said[1:])]).strip(),
+                x_label=f"ε ({norm_sign(comparison)}, pixels in [0, 1])",
+                y_label="accuracy (%)",
+                x_name="ε",
+                lines=tuple(_curve(comparison, method, number, column) for number, method in _numbered(comparison)),
+                y_limits=(-2, 102),
+                marks=tuple(marks),
             )
-            low, high = ([100 * row[bound] for row in rows] for bound in ("low", "high"))
-            axis.fill_between(eps, low, high, color=_COLOURS[style], alpha=0.12, linewidth=0)
-        assert found is not None
-        definition = found.protocol
-        axis.set_title(f"{attack}\nprotocol {protocol} v{definition.version}\n({definition.claim})", fontsize=9)
-        axis.set_xlabel(f"ε ({'L∞' if found.norm == 'linf' else 'L2'}, pixels in [0, 1])")
-        axis.grid(alpha=0.25, linewidth=0.6)
-        axis.set_ylim(-2, 102)
+        )
+    return panels
 
-    axes[0][0].set_ylabel(f"accuracy (%), n = {found.samples if found else 0}")
-    figure.suptitle(title, fontsize=10)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False, fontsize=9)
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
 
-    content = io.BytesIO()
-    figure.savefig(content, format=Path(path).suffix[1:] or "png", dpi=130)
-    plt.close(figure)
-    write_bytes(Path(path), content.getvalue())
+def training_panels(comparison: Comparison) -> list[Panel]:
+    """Over the epochs: each method's own loss, and what the validation part said."""
+
+    wanted = (
+        ("loss", "training loss", "each method's own: heights are not comparable", "loss", 1.0, None),
+        ("validation_clean", "clean accuracy", "on the validation part", "accuracy (%)", 100.0, (-2, 102)),
+        (
+            "validation_pgd",
+            "accuracy under PGD-10",
+            "validation part, at the run's ε",
+            "accuracy (%)",
+            100.0,
+            (-2, 102),
+        ),
+    )
+    panels = []
+    for key, title, subtitle, y_label, scale, limits in wanted:
+        lines = [
+            _history(method, number, key, scale)
+            for number, method in _numbered(comparison)
+            if all(key in row for run in method.runs for row in run.history)
+        ]
+        if lines:
+            panels.append(
+                Panel(
+                    key=f"training-{key.replace('_', '-')}",
+                    title=title,
+                    subtitle=subtitle,
+                    x_label="epoch",
+                    y_label=y_label,
+                    x_name="epoch",
+                    lines=tuple(lines),
+                    y_limits=limits,
+                )
+            )
+    return panels
+
+
+def bands(comparison: Comparison) -> str:
+    """What the bands are, in words."""
+
+    several = {len(method.runs) > 1 for method in comparison.methods}
+    words = []
+    if True in several:
+        words.append("± one standard deviation over seeds")
+    if False in several:
+        words.append("Wilson 95 % of one model")
+    return f"bands: {' or, for a single seed, '.join(words)}"
+
+
+def norm_sign(comparison: Comparison) -> str:
+    """The norm as people write it."""
+
+    return "L∞" if comparison.norm == "linf" else "L2"
+
+
+def _numbered(comparison: Comparison) -> Sequence[tuple[int, Method]]:
+    return list(enumerate(comparison.methods))
+
+
+def _curve(comparison: Comparison, method: Method, number: int, column: Column) -> Line:
+    points: list[tuple[float, Accuracy]] = comparison.curve(method, column)
+    found = [accuracy for _, accuracy in points]
+    return Line(
+        name=method.name,
+        number=number,
+        x=tuple(eps for eps, _ in points),
+        y=tuple(100 * accuracy.mean for accuracy in found),
+        low=tuple(100 * accuracy.low for accuracy in found),
+        high=tuple(100 * accuracy.high for accuracy in found),
+        texts=tuple(accuracy.text() for accuracy in found),
+    )
+
+
+def _history(method: Method, number: int, key: str, scale: float) -> Line:
+    for run in method.runs:
+        if not all(isinstance(row[key], int | float) and math.isfinite(row[key]) for row in run.history):
+            raise DamagedFileError(f"{RunFolder(run.folder).metrics} is damaged: {key} of some epoch is not a number")
+    epochs = [[scale * run.history[epoch][key] for run in method.runs] for epoch in range(len(method.runs[0].history))]
+    found = [spread(values) if len(values) > 1 else (values[0], 0.0) for values in epochs]
+    digits = 1 if scale > 1 else 3
+    return Line(
+        name=method.name,
+        number=number,
+        x=tuple(float(epoch + 1) for epoch in range(len(found))),
+        y=tuple(mean for mean, _ in found),
+        low=tuple(mean - sd for mean, sd in found),
+        high=tuple(mean + sd for mean, sd in found),
+        texts=tuple(
+            f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if len(method.runs) > 1 else "") for mean, sd in found
+        ),
+    )

@@ -18,7 +18,7 @@ from ..files import read_yaml, write_yaml
 from ..names import short_name
 from ..numbers import Number, number
 
-__all__ = ["ATTACKS", "MAY_CHANGE", "METHODS", "TrainConfig"]
+__all__ = ["ATTACKS", "MAY_CHANGE", "METHODS", "TrainConfig", "listens_to"]
 
 _ATTACK = ("attack", "eps", "norm", "steps", "alpha", "warmup")
 _MASK = ("k", "target", "rank", "unit", "fill", "kl", "detach_clean", "weight")
@@ -59,6 +59,25 @@ MAY_CHANGE = ("checkpoint_every", "tensorboard")
 """How a run is watched may change when it is resumed; what it computes may not."""
 
 _KINDS: dict[type, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def listens_to(method: str, attack: str | None = None) -> set[str]:
+    """The settings of method, attack and mask that a method listens to, with ``attack`` (default: PGD) inside.
+
+    Raises:
+        InputError: there is no such method or attack.
+    """
+
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+
+    listens = set(METHODS[method])
+    if "attack" in listens:
+        attack = attack or "pgd"
+        if attack not in ATTACKS:
+            raise unknown("attack", attack, ATTACKS)
+        listens -= {"norm", "steps", "alpha"} - set(ATTACKS[attack])
+    return listens
 
 
 @dataclass(frozen=True)
@@ -160,17 +179,8 @@ class TrainConfig:
             InputError: a name is unknown, a value cannot be meant, or the method ignores a setting that is set.
         """
 
-        if self.method not in METHODS:
-            raise unknown("method", self.method, METHODS)
-
-        listens = set(METHODS[self.method])
-        if "attack" in listens:
-            attack = self.attack or "pgd"
-            if attack not in ATTACKS:
-                raise unknown("attack", attack, ATTACKS)
-            listens -= {"norm", "steps", "alpha"} - set(ATTACKS[attack])
-        else:
-            attack = None
+        listens = listens_to(self.method, self.attack)
+        attack = (self.attack or "pgd") if "attack" in listens else None
 
         for name in sorted({*_ATTACK, *_MASK, "clean_weight"} - listens):
             if getattr(self, name) is not None:

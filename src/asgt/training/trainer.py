@@ -29,7 +29,7 @@ from .objectives import Output
 from .run import RunFolder, TrainResult, build_from
 from .schedule import learning_rate, ramped
 
-__all__ = ["train"]
+__all__ = ["judge", "train", "validation_share"]
 
 _SHOWN_EVERY = 20
 _VALIDATION_IMAGES = 2_000
@@ -80,7 +80,7 @@ def train(
         progress=progress,
     )
     # The same validation part for every seed, so that seeds differ in what they are to differ in.
-    rows, validation_rows = stratified(data.train.labels, _validation_share(config, data.train), "validation")
+    rows, validation_rows = stratified(data.train.labels, validation_share(config, len(data.train)), "validation")
     if len(validation_rows) == 0:
         raise InputError(
             f"{len(data.train)} training images leave none for the validation part: more images, or a larger --limit"
@@ -253,8 +253,10 @@ def _accelerator(config: TrainConfig, folder: RunFolder) -> Accelerator:
     return accelerator
 
 
-def _validation_share(config: TrainConfig, images: Images) -> float:
-    return min(config.validation, _VALIDATION_IMAGES / len(images))
+def validation_share(config: TrainConfig, images: int) -> float:
+    """The share of so many training images that only picks the epoch."""
+
+    return min(config.validation, _VALIDATION_IMAGES / images)
 
 
 def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
@@ -309,24 +311,35 @@ def _validate(
 ) -> dict[str, Any]:
     """Accuracies on the validation part, and whether the epoch shows one of the two ways to die."""
 
-    right, predictions = correct(model, images)
-    row: dict[str, Any] = {"validation_clean": float(right.float().mean())}
+    accuracies, predictions = judge(model, images, adversary, config.seed)
+    row: dict[str, Any] = {f"validation_{name}": accuracy for name, accuracy in accuracies.items()}
     row["collapsed"] = is_collapsed(predictions, images.labels)
     row["catastrophic_overfitting"] = False
+    # Before the ramp is over, the model has not yet met the ε that it is judged at.
+    if "pgd" in accuracies and _ramp_is_over(config, epoch):
+        row["catastrophic_overfitting"] = is_catastrophic(accuracies["fgsm"], accuracies["pgd"])
+
+    warnings.epoch(epoch, row)
+    return row
+
+
+def judge(model: nn.Module, images: Images, adversary: Attack | None, seed: int = 0) -> tuple[dict[str, float], Tensor]:
+    """How an epoch is judged: ``clean`` accuracy; with an adversary, ``fgsm`` (one step) and ``pgd`` (PGD-10) at its ε.
+
+    Returns:
+        The accuracies by name, and the predicted classes of the clean images, int64 (N,).
+    """
+
+    right, predictions = correct(model, images)
+    found = {"clean": float(right.float().mean())}
 
     if adversary is not None and adversary.eps > 0:
         eps, norm = adversary.eps, adversary.norm
         single: Attack = FGSM(eps) if norm == "linf" else PGD(eps, norm=norm, steps=1, alpha=eps, random_start=False)
-        judge = PGD(eps, norm=norm, steps=10)
-        for name, attack in (("fgsm", single), ("pgd", judge)):
-            right = correct_under_attack(model, images, attack, seed=config.seed)
-            row[f"validation_{name}"] = float(right.float().mean())
-        # Before the ramp is over, the model has not yet met the ε that it is judged at.
-        if _ramp_is_over(config, epoch):
-            row["catastrophic_overfitting"] = is_catastrophic(row["validation_fgsm"], row["validation_pgd"])
+        for name, attack in (("fgsm", single), ("pgd", PGD(eps, norm=norm, steps=10))):
+            found[name] = float(correct_under_attack(model, images, attack, seed=seed).float().mean())
 
-    warnings.epoch(epoch, row)
-    return row
+    return found, predictions
 
 
 def _is_better(row: dict[str, Any], config: TrainConfig, standing: Standing, last: bool) -> bool:

@@ -1,0 +1,44 @@
+"""``asgt compare``: the report of any run folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import InputError
+from .parsing import Parser, given
+
+__all__ = ["run"]
+
+
+def run(words: list[str]) -> int:
+    """Runs ``asgt compare`` with the words that follow the verb."""
+
+    parser = Parser(
+        prog="asgt compare",
+        description="One page of several runs: tables, robustness curves, saliency maps, training curves, warnings.",
+        usage="asgt compare RUN… [--out DIR] [--model M]",
+    )
+    parser.add_argument("runs", nargs="*", type=str, help="run folders of asgt train, each evaluated")
+    parser.add_argument("--out", type=str, default="comparison", help="where report.html and figures/ go")
+    parser.add_argument("--model", type=str, help="names your own package.module:factory again, for its saliency maps")
+
+    asked = given(parser, words)
+    runs, out = asked.get("runs") or [], Path(asked.get("out") or "comparison")
+    if not runs:
+        raise InputError("no run folder to compare: asgt compare RUN…")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: --out takes a folder")
+
+    from ..report import compare, write_report
+    from .console import Console
+
+    found = compare(runs)
+    page = write_report(found, out, command=_again(runs, out, asked.get("model")), trusted_model=asked.get("model"))
+    Console().compared(found, page)
+    return 0
+
+
+def _again(runs: list[str], out: Path, model: str | None) -> str:
+    import shlex
+
+    return shlex.join(["asgt", "compare", *runs, "--out", str(out), *(["--model", model] if model else [])])

@@ -1,0 +1,86 @@
+"""``asgt reproduce``: a grid of methods and seeds, trained, evaluated and compared on one page."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..names import HUB
+from .parsing import Parser, given
+from .stopping import stopping
+
+__all__ = ["run"]
+
+
+def run(words: list[str]) -> int:
+    """Runs ``asgt reproduce`` with the words that follow the verb."""
+
+    parser = Parser(
+        prog="asgt reproduce",
+        description="Trains and evaluates a grid of methods and seeds, and makes one page. The same call goes on.",
+        usage="asgt reproduce digits|mnist|cifar10|FILE.yaml [--scale quick|laptop] [OPTIONS]",
+    )
+    parser.add_argument("grid", nargs="?", type=str, help="digits, mnist, cifar10, or a YAML file of your own grid")
+    parser.add_argument("--scale", type=str, help="quick (default) or laptop")
+    parser.add_argument(
+        "--data", type=str, help="the folder that holds mnist or cifar10 (default: ASGT_DATA, or the hub)"
+    )
+    parser.add_argument("--seeds", type=int, help="how many seeds (default: as the grid says)")
+    parser.add_argument("--workers", type=int, help="runs at a time (default: one for each core)")
+    parser.add_argument("--device", type=str, help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    parser.add_argument("--out", type=str, help="where the run folders and the page go (default: reproduce/GRID)")
+    parser.add_argument("--dry_run", action="store_true", help="list the runs with their passes, and run nothing")
+
+    asked = {name: value for name, value in given(parser, words).items() if value is not None and value is not False}
+    if "grid" not in asked:
+        raise InputError("what to reproduce is missing: asgt reproduce digits, mnist, cifar10 or FILE.yaml")
+    for name in ("workers", "seeds"):
+        if asked.get(name, 1) < 1:
+            raise InputError(f"--{name} {asked[name]}: at least one is needed")
+
+    from ..experiments.preset import load_preset
+
+    preset = load_preset(asked["grid"], asked.get("scale"))
+    preset = preset.on(data=_data(asked, preset.data), seeds=asked.get("seeds"), device=asked.get("device"))
+    out = Path(asked.get("out") or f"reproduce/{preset.name}")
+
+    from ..devices import resolve_device
+    from .console import Console
+
+    resolve_device(asked.get("device", "auto"))
+    console = Console()
+    if asked.get("dry_run"):
+        from ..experiments.grid import plan
+
+        console.planned(plan(preset, out, console), out)
+        return 0
+
+    from ..experiments.reproduction import reproduce
+
+    with stopping() as should_stop:
+        found = reproduce(
+            preset,
+            out,
+            workers=asked.get("workers"),
+            command=shlex.join(["asgt", "reproduce", *words]),
+            should_stop=should_stop,
+            progress=console,
+        )
+    console.compared(found, out / "report.html")
+    return 0
+
+
+def _data(asked: dict[str, Any], name: str) -> str | None:
+    """The folder of the data where ``--data`` names one: it, or the one in it that is called like the data set."""
+
+    if "data" not in asked:
+        return None
+    if name not in HUB:
+        raise InputError(f"--data {asked['data']}: {name} needs none, leave it out")
+    place = Path(asked["data"])
+    if not place.is_dir():
+        raise InputError(f"--data {place}: there is no such folder")
+    return os.fspath(place / name if (place / name).is_dir() else place)

@@ -1,0 +1,29 @@
+"""SIGINT and SIGTERM as a question that long work asks, so that it can save what it has first."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["stopping"]
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Gives a function that tells whether to stop; the second signal does not wait for it to be asked."""
+
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

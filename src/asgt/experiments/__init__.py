@@ -1,0 +1,19 @@
+"""Experiments: presets, the grid of methods and seeds that they ask for, and the workers that run it."""
+
+from typing import TYPE_CHECKING, Any
+
+from .preset import Preset, load_preset, preset_names
+
+if TYPE_CHECKING:
+    from .reproduction import reproduce
+
+__all__ = ["Preset", "load_preset", "preset_names", "reproduce"]
+
+
+def __getattr__(name: str) -> Any:
+    # A worker needs only its job, and asgt reproduce --help not even that.
+    if name != "reproduce":
+        raise AttributeError(f"module 'asgt.experiments' has no attribute {name!r}")
+    from .reproduction import reproduce
+
+    return reproduce

@@ -1,0 +1,127 @@
+"""The grid of methods and seeds as jobs: what is finished, what is begun, what is left, and what each costs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..data import Splits, load_data, sample
+from ..errors import InputError
+from ..evaluation.curve import load_evaluation
+from ..files import read_yaml
+from ..progress import SILENT, Progress
+from ..report.comparison import method_names
+from ..training.config import TrainConfig
+from ..training.run import RunFolder
+from ..training.trainer import validation_share
+from .cost import evaluation_passes, training_passes
+from .job import Job
+from .preset import Preset
+
+__all__ = ["NOTE", "Planned", "plan"]
+
+NOTE = "preset.yaml"
+"""The file that says which preset a folder belongs to."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of the grid and where it stands."""
+
+    job: Job
+    state: Literal["finished", "begun", "to do"]
+
+
+def plan(preset: Preset, out: Path, progress: Progress = SILENT) -> list[Planned]:
+    """The runs of a preset in the order in which they are done: seed by seed, the dearest first.
+
+    Args:
+        preset: the grid.
+        out: where the run folders lie, or will.
+        progress: is told how many images were decoded.
+
+    Raises:
+        InputError: the data cannot be read, or has fewer test images than the preset asks for; two methods are the
+            same; or the folder holds something else.
+        DamagedFileError: what a run folder holds is damaged.
+    """
+
+    _refuse_other(out, preset)
+    first, limits = preset.methods[0], [method.limit for method in preset.methods]
+    data = load_data(
+        first.data,
+        limit=max((limit for limit in limits if limit), default=None) if all(limits) else None,
+        image_size=first.image_size,
+        grey=first.grey,
+        label_column=first.label_column,
+        progress=progress,
+    )
+    samples = preset.samples or len(data.test)
+    if samples > len(data.test):
+        raise InputError(f"{preset.name} asks for {samples} test images: {preset.data} has {len(data.test)}")
+
+    # Where it is drawn class by class, a sample may come to a few more or less.
+    samples = len(sample(data.test, samples))
+    judging = tuple(evaluation_passes(protocol, preset.epsilons, samples, preset.norm) for protocol in preset.protocols)
+    planned: list[Planned] = []
+    for config, name in zip(configs := preset.configs(), method_names(configs), strict=True):
+        job = Job(
+            label=f"{name}, seed {config.seed}",
+            folder=str(out / f"{_slug(name)}-{config.seed}"),
+            config=config,
+            protocols=preset.protocols,
+            epsilons=preset.epsilons,
+            norm=preset.norm,
+            samples=preset.samples,
+            passes=(_training(config, data), *judging),
+        )
+        if any(run.job.folder == job.folder for run in planned):
+            raise InputError(f"{preset.name} holds the same method twice: {name}, with the same settings")
+        planned.append(Planned(job, _state(job, samples)))
+    return sorted(planned, key=lambda run: (run.job.config.seed, -sum(run.job.passes)))
+
+
+def _training(config: TrainConfig, data: Splits) -> int:
+    images = min(len(data.train), config.limit or len(data.train))
+    validation = round(images * validation_share(config, images))
+    return training_passes(config, images - validation, validation)
+
+
+def _refuse_other(out: Path, preset: Preset) -> None:
+    """A folder belongs to one preset."""
+
+    note, asked = out / NOTE, preset.to_dict()
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: --out takes a folder")
+    if note.exists():
+        kept = read_yaml(note)
+        other = next((name for name in asked if kept.get(name) != asked[name]), None)
+        if other is not None:
+            raise InputError(f"{out} was begun with other {other} than {preset.name} has: name another --out")
+    # What a kill left half-written is nothing.
+    elif out.is_dir() and any(not file.name.endswith(".part") for file in out.iterdir()):
+        raise InputError(f"{out} holds something else than a grid of runs: name another --out")
+
+
+def _state(job: Job, samples: int) -> Literal["finished", "begun", "to do"]:
+    folder = RunFolder(job.folder)
+    if not folder.config.exists():
+        return "to do"
+    TrainConfig.load(folder.config).refuse_other(job.config.to_dict(), job.folder)
+    if not folder.result.exists():
+        return "begun"
+    for protocol in job.protocols:
+        if not (folder.evaluation(protocol) / "result.json").exists():
+            return "begun"
+        found = load_evaluation(folder.evaluation(protocol))
+        if (found.epsilons, found.norm, found.samples) != (job.epsilons, job.norm, samples):
+            raise InputError(
+                f"{folder.evaluation(protocol)} holds an evaluation with other settings: name another folder by --out"
+            )
+    return "finished"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")

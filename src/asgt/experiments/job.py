@@ -1,0 +1,84 @@
+"""One run of a grid, from images to evidence: trained, then evaluated by every protocol, from wherever it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..attacks import Norm
+from ..data import sample
+from ..devices import resolve_device
+from ..evaluation.curve import evaluate
+from ..progress import Progress
+from ..training.config import TrainConfig
+from ..training.run import RunFolder, load_run
+from ..training.trainer import train
+
+__all__ = ["Job", "do"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be done.
+
+    Attributes:
+        label: what people call it, as ``"ASGT-PGD, seed 0"``.
+        folder: its run folder.
+        config: its training, resolved.
+        protocols: what it is evaluated by, in this order.
+        epsilons: the grid of ε.
+        norm: the norm of ε.
+        samples: how many of the test images, ``None`` for all.
+        passes: what its training costs, then each evaluation, as :mod:`asgt.experiments.cost` counts.
+    """
+
+    label: str
+    folder: str
+    config: TrainConfig
+    protocols: tuple[str, ...]
+    epsilons: tuple[float, ...]
+    norm: Norm
+    samples: int | None
+    passes: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, from which :meth:`from_dict` makes the same job in another process."""
+
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Job:
+        lists = {name: tuple(values[name]) for name in ("protocols", "epsilons", "passes")}
+        return cls(**values | lists | {"config": TrainConfig(**values["config"])})
+
+
+def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Progress]) -> None:
+    """Does a job, or what is left of it.
+
+    Args:
+        job: what to do. What its folder holds already is not repeated.
+        should_stop: asked after every training step.
+        phase: gives the progress of the phase of a number: 0 is the training, then come the protocols.
+
+    Raises:
+        InputError: the configuration, the data or the folder does not fit, or the loss is no longer a number.
+        InterruptedRunError: ``should_stop`` said so.
+    """
+
+    train(job.config, job.folder, resume=True, should_stop=should_stop, progress=phase(0))
+
+    model, data, config, _ = load_run(job.folder)
+    device = resolve_device(config.device)
+    images = data.test if job.samples is None else sample(data.test, job.samples)
+    for number, protocol in enumerate(job.protocols, start=1):
+        evaluate(
+            model.to(device),
+            images.to(device),
+            protocol=protocol,
+            epsilons=job.epsilons,
+            norm=job.norm,
+            folder=RunFolder(job.folder).evaluation(protocol),
+            resume=True,
+            progress=phase(number),
+        )

@@ -1,0 +1,210 @@
+"""Runs jobs on this machine: a few worker processes, each with one thread of arithmetic, side by side.
+
+The nets here are small: two processes of one thread do more than one of two, and a run's figures then do not depend on
+how many cores the machine has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import joblib
+import psutil
+
+from ..devices import resolve_device
+from ..errors import InputError, InterruptedRunError
+from ..progress import Progress
+from .job import Job
+
+__all__ = ["default_workers", "run_jobs"]
+
+_MEMORY = 2 << 30  # of a worker, with MNIST decoded
+_PATIENCE = 120.0  # seconds that a training step and its checkpoint may take when asked to stop
+_GONE = {"event": "gone"}
+
+
+def default_workers(device: str = "auto") -> int:
+    """On a CPU a worker for each core that this process may use, as far as the memory goes; on an accelerator one."""
+
+    if resolve_device(device).type != "cpu":
+        return 1
+    return max(1, min(int(joblib.cpu_count()), int(psutil.virtual_memory().available) // _MEMORY))
+
+
+def run_jobs(
+    jobs: Sequence[Job], workers: int, *, should_stop: Callable[[], bool], progress: Progress, done: int = 0
+) -> None:
+    """Runs jobs side by side, in their order.
+
+    Args:
+        jobs: what to do, none of which another process is at.
+        workers: how many at a time.
+        should_stop: asked several times a second; when it says so, every training writes its checkpoint.
+        progress: is told the passes of all jobs together, and each end.
+        done: passes that finished runs, which are not among the jobs, count for in the whole.
+
+    Raises:
+        InputError: some runs could not be done; the others were.
+        InterruptedRunError: ``should_stop`` said so.
+    """
+
+    grid = _Grid(jobs, progress, done)
+    events: queue.Queue[tuple[_Worker, dict[str, Any]]] = queue.Queue()
+    team = [_Worker(events) for _ in range(min(workers, len(jobs)))]
+
+    try:
+        for worker in team:
+            worker.take(grid.next())
+        while any(worker.job for worker in team):
+            if should_stop():
+                _stop(team)
+                raise InterruptedRunError(f"stopped with {grid.standing()}: the same call goes on from there")
+            try:
+                worker, message = events.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            job = worker.job
+            if job is None:
+                continue
+            match message["event"]:
+                case "passes":
+                    grid.reached(job, message["passes"])
+                case "warn":
+                    progress.warn(f"{job.label}: {message['text']}")
+                case "done":
+                    grid.finished(job)
+                    worker.take(grid.next())
+                case "refused":
+                    grid.failed(job, message["text"])
+                    worker.take(grid.next())
+                case "failed":
+                    raise RuntimeError(f"{job.label}, in {job.folder}:\n{message['text']}")
+                case "gone":
+                    grid.failed(job, f"its process ended with status {worker.process.wait()}; was there enough memory?")
+                    worker.end()
+                    team.remove(worker)
+                    if (following := grid.next()) is not None:
+                        team.append(_Worker(events))
+                        team[-1].take(following)
+    finally:
+        for worker in team:
+            worker.end()
+        progress.stop()
+
+    if grid.failures:
+        listed = "; ".join(f"{label}: {text}" for label, text in grid.failures)
+        others = ", the others were" if grid.ended else ""
+        raise InputError(f"{len(grid.failures)} of {len(jobs)} runs could not be done{others}: {listed}")
+
+
+class _Grid:
+    """How far the jobs are."""
+
+    def __init__(self, jobs: Sequence[Job], progress: Progress, done: int) -> None:
+        self.waiting = list(jobs)
+        self.progress = progress
+        self.passes = {job.folder: 0 for job in jobs}
+        self.total = sum(sum(job.passes) for job in jobs)
+        self.ended = 0
+        self.failures: list[tuple[str, str]] = []
+        self.began = time.monotonic()
+        progress.start(f"{len(jobs)} runs", done + self.total, done)
+
+    def next(self) -> Job | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def reached(self, job: Job, passes: int) -> None:
+        further = passes - self.passes[job.folder]
+        if further > 0:
+            self.passes[job.folder] = passes
+            self.progress.advance(further)
+
+    def finished(self, job: Job) -> None:
+        self.reached(job, sum(job.passes))
+        self.ended += 1
+        self.progress.say(f"{self.standing()}: {job.label} · {self._left()}")
+
+    def failed(self, job: Job, text: str) -> None:
+        self.reached(job, sum(job.passes))
+        self.failures.append((job.label, text))
+        self.progress.warn(f"{job.label}: {text}")
+
+    def standing(self) -> str:
+        return f"{self.ended} of {len(self.passes)} runs finished"
+
+    def _left(self) -> str:
+        share = sum(self.passes.values()) / self.total
+        minutes, seconds = divmod(round((time.monotonic() - self.began) * (1 - share) / share), 60)
+        return f"about {minutes} min {seconds:02d} s left" if minutes or seconds else "nothing left"
+
+
+class _Worker:
+    """A worker process and what it is at."""
+
+    def __init__(self, events: queue.Queue[tuple[_Worker, dict[str, Any]]]) -> None:
+        self.job: Job | None = None
+        self.process = subprocess.Popen(
+            # Of our own package, whatever lies in the folder that the user stands in.
+            [sys.executable, "-P", "-m", "asgt.experiments.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            # An interrupt from the keyboard is ours to pass on, in words.
+            start_new_session=True,
+        )
+        self.listener = threading.Thread(target=self._listen, args=(events,), daemon=True)
+        self.listener.start()
+
+    def _listen(self, events: queue.Queue[tuple[_Worker, dict[str, Any]]]) -> None:
+        assert self.process.stdout is not None
+        # A kill may cut the last line short.
+        with contextlib.suppress(ValueError):
+            for line in self.process.stdout:
+                events.put((self, json.loads(line)))
+        events.put((self, _GONE))
+
+    def take(self, job: Job | None) -> None:
+        self.job = job
+        if job is not None:
+            self.tell(json.dumps({"job": job.to_dict()}))
+
+    def tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        # If it is gone, its last event says so.
+        with contextlib.suppress(OSError):
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.kill()
+        self.process.wait()
+        self.listener.join()
+        with contextlib.suppress(OSError):  # of what was never read
+            self.process.stdin.close()
+        self.process.stdout.close()
+
+
+def _stop(team: Sequence[_Worker]) -> None:
+    """Lets every training write its checkpoint."""
+
+    for worker in team:
+        worker.tell("stop")
+    deadline = time.monotonic() + _PATIENCE
+    for worker in team:
+        try:
+            worker.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            continue

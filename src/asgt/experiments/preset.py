@@ -1,0 +1,187 @@
+"""Presets: what a grid of runs asks for, as YAML that one can read; those of the house lie in ``presets/``.
+
+::
+
+    data: mnist
+    seeds: 3                       # 0, 1 and 2
+    train: {…}                     # settings of asgt train for every run; a method takes those that it listens to
+    methods: [{method: st}, …]     # a line a method, with the settings of its own
+    evaluate: {protocols: […], epsilons: […], samples: 500}
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import DamagedFileError, InputError, unknown
+from ..files import read_yaml
+from ..names import is_foreign
+from ..numbers import number
+from ..training.config import METHODS, TrainConfig, listens_to
+
+__all__ = ["Preset", "load_preset", "preset_names"]
+
+_FOLDER = Path(__file__).parent / "presets"
+_SETTINGS = {"data", "seeds", "train", "methods", "evaluate"}
+_EVALUATE = {"protocols", "epsilons", "samples"}
+_IMAGES = {"image_size", "grey", "label_column"}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A grid of runs: methods × seeds on one data set, and how each run is judged.
+
+    Attributes:
+        name: as ``digits-quick``; a file of one's own goes by its stem.
+        data: digits, mnist, cifar10, a hub id or a folder.
+        seeds: how many; they are 0, 1, …
+        methods: the resolved configuration of each method, with seed 0.
+        protocols: the protocols that every run is evaluated by.
+        epsilons: the grid of ε, ascending.
+        samples: how many of the test images, ``None`` for all.
+    """
+
+    name: str
+    data: str
+    seeds: int
+    methods: tuple[TrainConfig, ...]
+    protocols: tuple[str, ...]
+    epsilons: tuple[float, ...]
+    samples: int | None
+
+    @property
+    def norm(self) -> Literal["linf", "l2"]:
+        """The norm that every run is evaluated in: that of the methods which train in one."""
+
+        return next((method.norm for method in self.methods if method.norm is not None), "linf")
+
+    def configs(self) -> list[TrainConfig]:
+        """The configuration of every run, seed by seed: an interrupted grid leaves whole comparisons behind."""
+
+        return [replace(method, seed=seed) for seed in range(self.seeds) for method in self.methods]
+
+    def on(self, *, data: str | None = None, seeds: int | None = None, device: str | None = None) -> Preset:
+        """The same grid with another place of its data, another count of seeds or another device.
+
+        Raises:
+            InputError: fewer than one seed.
+        """
+
+        if seeds is not None and seeds < 1:
+            raise InputError(f"--seeds {seeds}: at least one is needed")
+        return replace(
+            self,
+            data=data or self.data,
+            seeds=seeds or self.seeds,
+            methods=tuple(
+                replace(method, data=data or method.data, device=device or method.device) for method in self.methods
+            ),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, all that a run depends on; the seeds are left out, since more of them may follow."""
+
+        values = asdict(self)
+        del values["seeds"]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def preset_names() -> list[str]:
+    """The presets of the house, as ``digits-quick``."""
+
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_preset(name: str, scale: str | None = None) -> Preset:
+    """A preset of the house by data set and scale, or one of your own by its file.
+
+    Args:
+        name: digits, mnist or cifar10; or the path of a YAML file.
+        scale: quick (default) or laptop; a file has none.
+
+    Raises:
+        InputError: there is no such data set, scale or file.
+        DamagedFileError: the file holds something else than a preset.
+    """
+
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if scale is not None:
+            raise InputError(f"--scale {scale}: a file of your own is one scale, leave it out")
+        return _read(path)
+
+    houses = [known.rsplit("-", 1) for known in preset_names()]
+    if name not in (names := {data for data, _ in houses}):
+        raise unknown("experiment", name, names)
+    scales = [known for data, known in houses if data == name]
+    if (scale := scale or "quick") not in scales:
+        raise unknown(f"scale of {name}", scale, scales)
+    return _read(_FOLDER / f"{name}-{scale}.yaml")
+
+
+def _read(path: Path) -> Preset:
+    values = read_yaml(path)
+    _check_names(values, _SETTINGS, path)
+    train, methods, evaluate = (values.get(name) or {} for name in ("train", "methods", "evaluate"))
+    if not isinstance(methods, list) or not methods or not all(isinstance(method, dict) for method in methods):
+        raise DamagedFileError(f"{path}: methods is a list of settings, one method a line, as '- {{method: st}}'")
+    for what, settings in (("train", train), ("evaluate", evaluate)):
+        if not isinstance(settings, dict):
+            raise DamagedFileError(f"{path}: {what} is a list of 'name: value' lines")
+    _check_names(evaluate, _EVALUATE, path)
+
+    data, seeds, samples = values.get("data"), values.get("seeds", 1), evaluate.get("samples")
+    if not isinstance(data, str):
+        raise DamagedFileError(f"{path}: data is missing: a name or a folder")
+    for what, count in (("seeds", seeds), ("samples", samples)):
+        if (count is not None or what == "seeds") and (type(count) is not int or count < 1):
+            raise DamagedFileError(f"{path}: {what} = {count}: a whole number above zero is needed")
+    for setting in ("data", "seed"):
+        if any(setting in settings for settings in (train, *methods)):
+            raise DamagedFileError(f"{path}: {setting} is no setting of a single run: the grid has it")
+    for setting in sorted(_IMAGES & {name for method in methods for name in method}):
+        raise DamagedFileError(f"{path}: {setting} belongs under train: every method sees the same images")
+    protocols, epsilons = evaluate.get("protocols", ["paper", "pgd"]), evaluate.get("epsilons")
+    if not (isinstance(protocols, list) and protocols and isinstance(epsilons, list) and epsilons):
+        raise DamagedFileError(f"{path}: evaluate needs lists: epsilons, and protocols unless they are paper and pgd")
+    for eps in epsilons:
+        if type(eps) not in (int, float, str):
+            raise DamagedFileError(f"{path}: epsilons holds {eps}: expected numbers, as 0.3 or 8/255")
+
+    configs = tuple(_config(data, train, method, path) for method in methods)
+    if len(norms := {config.norm for config in configs if config.norm}) > 1:
+        raise DamagedFileError(f"{path}: the methods train in {' and '.join(sorted(norms))}: a grid has one norm")
+    return Preset(
+        name=path.stem,
+        data=data,
+        seeds=seeds,
+        methods=configs,
+        protocols=tuple(dict.fromkeys(str(protocol) for protocol in protocols)),
+        epsilons=tuple(sorted({number(eps, f"{path}: eps") for eps in epsilons})),
+        samples=samples,
+    )
+
+
+def _config(data: str, common: dict[str, Any], own: dict[str, Any], path: Path) -> TrainConfig:
+    """A method's configuration: the common settings that it listens to, under its own."""
+
+    for settings in (common, own):
+        TrainConfig.check_kinds(settings, str(path))
+    name, attack = own.get("method", ""), own.get("attack", common.get("attack"))
+    try:
+        ignored = {setting for listened in METHODS.values() for setting in listened} - listens_to(name, attack)
+        heard = {setting: value for setting, value in common.items() if setting not in ignored}
+        config = TrainConfig(**{"data": data} | heard | own).resolved()
+    except InputError as error:
+        raise DamagedFileError(f"{path}: {error}") from error
+    if is_foreign(config.model):
+        raise InputError(f"{path}: {config.model} is code of your own, which no file may run; use asgt train --model")
+    return config
+
+
+def _check_names(settings: dict[str, Any], known: set[str], path: Path) -> None:
+    for setting in settings:
+        if setting not in known:
+            raise DamagedFileError(f"{path} is no preset: {unknown('setting', str(setting), known)}")

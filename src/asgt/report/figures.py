@@ -1,0 +1,241 @@
+"""How a figure of ours looks: panels of lines with bands, told apart in grey by marker and dash.
+
+The same panels stand on the page as inline SVG, which takes the page's colours, and in PNG and PDF files for papers.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ..files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["COLOURS", "Line", "Panel", "house_style", "panel_svg", "swatch_svg", "write_figure", "write_panels"]
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
+"""Okabe and Ito's colours, told apart by most eyes."""
+
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1)),
+    (0, (3, 1, 1, 1)),
+    (0, (1, 1)),
+)
+_FAINT = "#8a8a8a"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a panel.
+
+    Attributes:
+        name: as in the legend.
+        number: which colour, marker and dash: the same for a method in every panel.
+        x: ascending.
+        y: as many values.
+        low: the lower edge of its band, as many.
+        high: the upper edge.
+        texts: each value in words, with its interval.
+    """
+
+    name: str
+    number: int
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines on one pair of axes.
+
+    Attributes:
+        key: unique on a page, of letters, digits and hyphens.
+        title: the first line above it.
+        subtitle: the second.
+        x_label: with its unit.
+        y_label: with its unit.
+        x_name: what x is called before a value, as ``"ε"``.
+        lines: what it shows.
+        y_limits: the range of y, or ``None`` for that of the lines.
+        marks: vertical lines, each with its dash; the subtitle says what they are.
+    """
+
+    key: str
+    title: str
+    subtitle: str
+    x_label: str
+    y_label: str
+    x_name: str
+    lines: tuple[Line, ...]
+    y_limits: tuple[float, float] | None = None
+    marks: tuple[tuple[float, Literal["dotted", "dashed"]], ...] = ()
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """matplotlib as it comes, and text that stays text: no style or matplotlibrc of the user's changes a figure."""
+
+    from matplotlib import rc_context, style
+
+    with style.context("default"), rc_context({"svg.fonttype": "none", "svg.hashsalt": "asgt"}):
+        yield
+
+
+@house_style()
+def write_panels(panels: Sequence[Panel], path: Path, *, title: str, columns: int = 4) -> None:
+    """Draws panels as one figure with one legend.
+
+    Args:
+        panels: in reading order.
+        path: where to write; the suffix says what: ``.png``, ``.pdf`` or ``.svg``.
+        title: above them all.
+        columns: panels a row, at most.
+    """
+
+    from matplotlib.figure import Figure
+
+    across = min(columns, len(panels))
+    down = math.ceil(len(panels) / across)
+    # The lines' names need not be the same in every panel: not every method has every curve.
+    names = {line.number: line.name for panel in panels for line in panel.lines}
+    width = max(3.3 * across, 6.6)
+    abreast = max(1, min(7, len(names), int(width / (0.55 + 0.075 * max(map(len, names.values()))))))
+    height = 3.2 * down + 0.7 + 0.2 * math.ceil(len(names) / abreast)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).flatten()
+    for axis, panel in zip(axes, panels, strict=False):
+        _draw(axis, panel)
+        axis.set_title(f"{panel.title}\n{panel.subtitle}", fontsize=7.8, parse_math=False)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+
+    figure.suptitle(title, fontsize=9.5, parse_math=False)
+    handles = {line.number: handle for axis, p in zip(axes, panels, strict=False) for line, handle in _handles(axis, p)}
+    legend = figure.legend(
+        [handles[number] for number in sorted(handles)],
+        [names[number] for number in sorted(handles)],
+        loc="outside lower center",
+        ncols=abreast,
+        frameon=False,
+        fontsize=8.5,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    write_figure(figure, path)
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure whole or not at all, the same bytes for the same figure."""
+
+    write_bytes(path, _saved(figure, path.suffix[1:] or "png"))
+
+
+@house_style()
+def panel_svg(panel: Panel) -> str:
+    """A panel as SVG for inlining: its text is text, its colours are the page's, its ids begin with the panel's key.
+
+    The markers of line ``number`` are the ``use`` elements of the group with the id ``KEY-curve-NUMBER``.
+    """
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.5, 2.7), layout="constrained")
+    _draw(figure.subplots(), panel)
+    return _inline(figure, panel.key)
+
+
+@house_style()
+def swatch_svg(number: int, key: str) -> str:
+    """A line's colour, dash and marker by themselves, for the legend ``key``: its ids begin with that."""
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(0.5, 0.16))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    axis.set(xlim=(0, 2), ylim=(0, 2))
+    axis.plot([0.05, 1, 1.95], [1, 1, 1], markevery=[1], **_style(number), clip_on=False)  # type: ignore[arg-type]
+    return _inline(figure, f"{key}-swatch-{number}")
+
+
+def _style(number: int) -> dict[str, object]:
+    place = number % len(COLOURS)
+    # Beyond seven, the same colours come with the next dash.
+    dash = _DASHES[(number + number // len(COLOURS)) % len(_DASHES)]
+    return {
+        "color": COLOURS[place],
+        "marker": _MARKERS[place],
+        "linestyle": dash,
+        "markersize": 4.5,
+        "linewidth": 1.5,
+    }
+
+
+def _draw(axis: Axes, panel: Panel) -> None:
+    for line in panel.lines:
+        axis.plot(line.x, line.y, gid=f"curve-{line.number}", **_style(line.number))  # type: ignore[arg-type]
+        colour = COLOURS[line.number % len(COLOURS)]
+        band = axis.fill_between(line.x, line.low, line.high, color=colour, alpha=0.13, linewidth=0)
+        band.set_gid(f"band-{line.number}")
+
+    if panel.y_limits is not None:
+        axis.set_ylim(*panel.y_limits)
+    for x, dash in panel.marks:
+        axis.axvline(x, color=_FAINT, linewidth=1, linestyle=dash, zorder=0)
+    axis.set_xlabel(panel.x_label, fontsize=9)
+    axis.set_ylabel(panel.y_label, fontsize=9)
+    axis.tick_params(labelsize=8.5)
+    axis.grid(alpha=0.3, linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _handles(axis: Axes, panel: Panel) -> list[tuple[Line, Artist]]:
+    return list(zip(panel.lines, axis.get_lines(), strict=False))
+
+
+def _inline(figure: Figure, prefix: str) -> str:
+    """The figure's SVG without a size, a background or colours of its own."""
+
+    figure.patch.set_visible(False)
+    for axis in figure.axes:
+        axis.patch.set_visible(False)
+
+    text = _saved(figure, "svg").decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    for number, colour in enumerate(COLOURS):
+        text = text.replace(colour, f"var(--line-{number})")
+    return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def _saved(figure: Figure, kind: str) -> bytes:
+    content = io.BytesIO()
+    # Names of classes may be in any script; a box in the picture is no reason to speak up.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        dated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        figure.savefig(content, format=kind, dpi=150, metadata=dated.get(kind))
+    return content.getvalue()

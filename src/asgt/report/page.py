@@ -1,0 +1,343 @@
+"""The report: one HTML page that works by itself, and its figures as files for papers.
+
+``page/report.html`` says what stands where, ``page/report.css`` how it looks, ``page/report.js`` sorts the tables and
+tells the numbers of a curve. Everything is inlined, text is escaped, and the page's own policy lets no request leave it
+and no script run but this one.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from torch import Tensor
+
+from ..data import to_unit
+from ..evaluation.protocols import PROTOCOLS
+from ..files import write_bytes
+from ..names import is_foreign
+from ..numbers import eps_text
+from ..training.config import TrainConfig
+from ..training.run import RunFolder
+from .comparison import Accuracy, Column, Comparison, Method, Run
+from .curves import bands, norm_sign, robustness_curves, robustness_panels, training_panels
+from .figures import Panel, panel_svg, swatch_svg, write_panels
+from .maps import RULE, SaliencyMaps, draw_maps, saliency_maps, write_maps
+
+__all__ = ["Table", "tables", "write_report"]
+
+# What a page tells of a method's settings; the rest is in the run's config.yaml.
+_TOLD = ("model", "width", "attack", "eps", "norm", "steps", "k", "weight", "epochs", "batch_size", "lr", "limit")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Methods × clean and each attack, at one ε.
+
+    Attributes:
+        eps: the ε.
+        trained: whether it is the one that most runs were trained at.
+        columns: the attacks.
+        rows: a row a method: its clean accuracy, then that under each attack.
+    """
+
+    eps: float
+    trained: bool
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Method, tuple[Accuracy, ...]], ...]
+
+
+def tables(comparison: Comparison) -> list[Table]:
+    """The tables of a comparison, as the page and the terminal show them: one for each of a few ε."""
+
+    return [
+        Table(
+            eps,
+            eps == comparison.trained_eps(),
+            comparison.columns,
+            tuple(
+                (
+                    method,
+                    (
+                        comparison.clean(method),
+                        *(comparison.at(method, column, eps) for column in comparison.columns),
+                    ),
+                )
+                for method in comparison.methods
+            ),
+        )
+        for eps in comparison.table_epsilons()
+    ]
+
+
+def write_report(
+    comparison: Comparison, out: Path | str, *, command: str = "", trusted_model: str | None = None
+) -> Path:
+    """Writes ``report.html``, ``accuracies.csv`` and ``figures/`` into a folder; what was there of them is replaced.
+
+    Args:
+        comparison: what to show.
+        out: the folder. Links to the evidence are relative to it.
+        command: what made the page, to be run again.
+        trusted_model: the user's own ``package.module:factory``, named again, for the maps of its runs.
+
+    Returns:
+        The path of the page. It is written last: an old page stays whole until the new one is.
+
+    Raises:
+        InputError: the disk is full, read-only or forbidden.
+    """
+
+    out = Path(out)
+    maps = saliency_maps(comparison, trusted_model=trusted_model)
+    training = training_panels(comparison)
+
+    for suffix in ("png", "pdf"):
+        robustness_curves(comparison, out / "figures" / f"robustness.{suffix}")
+        if training:
+            write_panels(training, out / "figures" / f"training.{suffix}", title=f"training on {comparison.data}")
+        saliency = out / "figures" / f"saliency.{suffix}"
+        if maps.rows:
+            write_maps(maps, saliency)
+        else:
+            saliency.unlink(missing_ok=True)
+    write_bytes(out / "accuracies.csv", _csv(comparison))
+    write_bytes(out / "report.html", _page(comparison, maps, training, out, command).encode())
+    return out / "report.html"
+
+
+def _page(comparison: Comparison, maps: SaliencyMaps, training: Sequence[Panel], out: Path, command: str) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("asgt.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {
+        "eps": eps_text,
+        "percent": lambda share: f"{100 * share:.1f} %",
+        # An equation is not broken at its signs.
+        "whole": lambda title: title.replace(" = ", "\u00a0=\u00a0"),
+    }
+    parts = files("asgt.report").joinpath("page")
+    style, script = (parts.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    panels = robustness_panels(comparison)
+    pair = _pair(comparison, panels)
+    seeds = [run.seed for method in comparison.methods for run in method.runs]
+
+    return environment.get_template("report.html").render(
+        comparison=comparison,
+        runs=len(seeds),
+        seeds=sorted(set(seeds)),
+        norm=norm_sign(comparison),
+        bands=bands(comparison),
+        protocols=[PROTOCOLS[name] for name in comparison.epsilons],
+        tables=tables(comparison),
+        findings=_findings(comparison),
+        warnings=comparison.warnings(),
+        warned={method.name for method, _, _ in comparison.warnings()},
+        pair=pair,
+        panels=panels,
+        training=training,
+        figure_data={panel.key: _numbers(panel) for panel in (*panels, *training)},
+        svg={panel.key: Markup(panel_svg(panel)) for panel in (*panels, *training)},  # noqa: S704
+        swatches={
+            key: [Markup(swatch_svg(number, key)) for number in range(len(comparison.methods))]  # noqa: S704
+            for key in ("curves", "training")
+        },
+        maps=maps,
+        map_rule=RULE,
+        map_rows=_map_rows(maps),
+        settings=[(method.name, _settings(method.runs[0].config)) for method in comparison.methods],
+        evidence=[_evidence(method, run, out) for method in comparison.methods for run in method.runs],
+        command=command,
+        commands=_commands(comparison),
+        version=version("asgt"),
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _findings(comparison: Comparison) -> list[str]:
+    """What was found, in sentences that the tables bear out; none of them says which of two close methods is better."""
+
+    sentences = []
+    seeds = sorted({len(method.runs) for method in comparison.methods})
+    measured = f"n = {comparison.samples}, " + (
+        "one seed" if seeds == [1] else f"mean over {' or '.join(map(str, seeds))} seeds"
+    )
+    judge = comparison.columns[-1]
+    shared = comparison.table_epsilons()
+    trained = comparison.trained_eps()
+    eps = trained if trained in shared else shared[len(shared) // 2]
+
+    ranked = sorted(comparison.methods, key=lambda method: comparison.at(method, judge, eps).mean)
+    if len(ranked) > 1:
+        low, high = (comparison.at(method, judge, eps) for method in (ranked[0], ranked[-1]))
+        sentences.append(
+            f"Under {judge.title} (protocol {judge.protocol} v{judge.version}) at ε = {eps_text(eps)}, accuracy runs "
+            f"from {low.text()} % ({ranked[0].name}) to {high.text()} % ({ranked[-1].name}); {measured}."
+        )
+
+    # The same model at the same ε, judged by a weak and by a strong attack: where they part furthest.
+    weak = next((column for column in comparison.columns if column.attack == "pgd-constant-rs"), None)
+    if weak is not None and judge.protocol == "pgd":
+        both = sorted(set(comparison.epsilons[weak.protocol]) & set(comparison.epsilons[judge.protocol]))
+        gap, method, at = max(
+            (
+                (comparison.at(method, weak, eps).mean - comparison.at(method, judge, eps).mean, method, eps)
+                for method in comparison.methods
+                for eps in both
+            ),
+            key=lambda found: found[0],
+        )
+        if gap > 0.05:
+            sentences.append(
+                f"The attack decides the number: at ε = {eps_text(at)}, {weak.title} leaves {method.name} "
+                f"{comparison.at(method, weak, at).text()} %, {judge.title} leaves it "
+                f"{comparison.at(method, judge, at).text()} %; {measured}."
+            )
+
+    warned = {run.folder for _, run, _ in comparison.warnings()}
+    if warned:
+        total = sum(len(method.runs) for method in comparison.methods)
+        sentences.append(
+            f"{len(warned)} of {total} runs carry a warning; their figures are in the tables all the same."
+        )
+    return sentences
+
+
+def _pair(comparison: Comparison, panels: Sequence[Panel]) -> list[Panel]:
+    """The common library default and the stronger protocol, to be seen side by side; empty without both."""
+
+    by_key = {panel.key: panel for panel in panels}
+    wanted = ("paper-pgd-constant-rs", "pgd-pgd-40x5")
+    return [by_key[key] for key in wanted] if all(key in by_key for key in wanted) else []
+
+
+def _numbers(panel: Panel) -> dict[str, Any]:
+    """What hovering a panel tells."""
+
+    return {
+        "x": panel.x_name,
+        "lines": [
+            {
+                "number": line.number,
+                "name": line.name,
+                "x": [eps_text(x) for x in line.x],
+                "y": line.y,
+                "text": line.texts,
+            }
+            for line in panel.lines
+        ],
+    }
+
+
+def _map_rows(maps: SaliencyMaps) -> list[dict[str, Any]]:
+    """The rows of pictures: the images, then each method's maps; each picture with its words."""
+
+    if maps.images is None:
+        return []
+    images = maps.images
+    labels = [images.classes[label] for label in images.labels]
+    pictures = [(to_unit(pixels) * 255).round().byte() for pixels in images.pixels]
+    rows: list[dict[str, Any]] = [
+        {
+            "name": "image",
+            "seed": None,
+            "cells": [
+                {"source": _png(picture), "alt": f"test image of class {label}", "words": "", "label": label}
+                for picture, label in zip(pictures, labels, strict=True)
+            ],
+        }
+    ]
+    for row in maps.rows:
+        cells = []
+        for label, magnitude, prediction in zip(labels, row.magnitude, row.predictions, strict=True):
+            picture, wrong = draw_maps(magnitude)
+            said = images.classes[prediction]
+            words = ", ".join(part for part in (wrong, f"says {said}" if said != label else "") if part)
+            alt = f"saliency map of {row.method}, class {label}" + (f": {words}" if words else "")
+            cells.append({"source": _png(_magma(picture)), "alt": alt, "words": words, "label": label})
+        rows.append({"name": row.method, "seed": row.seed, "cells": cells})
+    return rows
+
+
+def _magma(picture: Tensor) -> Tensor:
+    """Grey values (H, W) in colours whose luminance rises evenly, so that grey print works: uint8 (3, H, W)."""
+
+    import matplotlib
+    import torch
+
+    return torch.from_numpy(matplotlib.colormaps["magma"](picture.numpy(), bytes=True)[..., :3]).permute(2, 0, 1)
+
+
+def _png(pixels: Tensor) -> str:
+    """uint8 (C, H, W) as a data URI of a PNG, pixel for pixel."""
+
+    from PIL import Image
+
+    picture = pixels.permute(1, 2, 0).contiguous().numpy()
+    content = io.BytesIO()
+    Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture).save(content, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _settings(config: TrainConfig) -> str:
+    values = ((name, getattr(config, name)) for name in _TOLD)
+    told = (f"{name} {eps_text(value) if name == 'eps' else value}" for name, value in values if value is not None)
+    return ", ".join(told)
+
+
+def _evidence(method: Method, run: Run, out: Path) -> dict[str, Any]:
+    """Where a run lies, as seen from the page, and what identifies it."""
+
+    place = quote(os.path.relpath(run.folder, out).replace(os.sep, "/"))
+    return {
+        "method": method.name,
+        "seed": run.seed,
+        "folder": str(run.folder),
+        "place": place,
+        "epoch": f"{run.result.chosen_epoch + 1} of {run.result.epochs}",
+        "chosen_by": run.result.chosen_by,
+        "model": next(iter(run.evaluations.values())).model[:12],
+        "evaluations": [(name, f"{place}/evaluation/{name}/result.json") for name in run.evaluations],
+    }
+
+
+def _commands(comparison: Comparison) -> list[str]:
+    """The commands that repeat one run of each method, from what its folder holds."""
+
+    lines = []
+    for method in comparison.methods:
+        run = method.runs[0]
+        words = ["asgt", "train", "--config", str(RunFolder(run.folder).config), "--out", f"again/{run.folder.name}"]
+        lines.append(shlex.join(words + (["--model", run.config.model] if is_foreign(run.config.model) else [])))
+    return lines
+
+
+def _csv(comparison: Comparison) -> bytes:
+    """Every accuracy of every run, for a reader's own plots."""
+
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["method", "seed", "protocol", "version", "attack", "norm", "eps", "samples", "accuracy"])
+    for method in comparison.methods:
+        for column in comparison.columns:
+            for eps, accuracy in comparison.curve(method, column):
+                for run, value in zip(method.runs, accuracy.values, strict=True):
+                    where = [column.protocol, column.version, column.attack, comparison.norm, f"{eps:.6g}"]
+                    rows.writerow([method.name, run.seed, *where, accuracy.samples, f"{value:.6f}"])
+    return text.getvalue().encode()
