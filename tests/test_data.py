@@ -283,6 +283,20 @@ def test_a_data_root_stands_for_names_and_hub_ids(
         assert len(load_data(name).train) == 12
 
 
+def test_a_path_is_not_looked_up_in_the_data_root(
+    parquet: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parquet("root", photo=[png(picture(0))], kind=[0])
+    (tmp_path / "root" / "pets").mkdir()
+    (tmp_path / "mine").mkdir()
+    parquet("mine/pets", photo=[png(picture(n)) for n in range(15)], kind=[0, 1, 2] * 5)
+    monkeypatch.setenv("ASGT_DATA", str(tmp_path / "root"))
+    monkeypatch.chdir(tmp_path)
+
+    for name in (str(tmp_path / "mine" / "pets"), "./mine/pets", "mine/pets/"):
+        assert len(load_data(name).train) == 12
+
+
 # Pixels --------------------------------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,13 @@ class Parser(ArgumentParser):  # type: ignore[misc]
 
     def __init__(self, *, prog: str, description: str, usage: str) -> None:
         super().__init__(
-            prog=prog, description=description, usage=usage, formatter_class=_Help, default_env=False, print_config=None
+            prog=prog,
+            description=description,
+            usage=usage,
+            formatter_class=_Help,
+            default_env=False,
+            print_config=None,
+            allow_abbrev=False,
         )
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

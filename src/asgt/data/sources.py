@@ -147,12 +147,14 @@ def _source(name: str) -> Path | str:
         raise InputError("the name of the data is empty: --data takes a data set or a folder")
     short = name.split("/")[-1]
     by_id = short_name(name)
+    # What looks like a path is one, and no name to look up: the hub's ids have one slash and no leading dot.
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/")
 
-    if root := os.environ.get("ASGT_DATA"):
+    if (root := os.environ.get("ASGT_DATA")) and not is_path:
         if not Path(root).is_dir():
             raise InputError(f"ASGT_DATA={root}: there is no such folder")
         for candidate in (name, by_id, short):
-            if not Path(candidate).is_absolute() and (Path(root) / candidate).is_dir():
+            if (Path(root) / candidate).is_dir():
                 return Path(root) / candidate
 
     if Path(name).is_dir():
@@ -161,8 +163,7 @@ def _source(name: str) -> Path | str:
         raise InputError(f"{name} is a file: --data takes a folder")
     if name in HUB:
         return HUB[name]
-    # What looks like a path is one: the hub's ids have one slash and no leading dot.
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
+    if is_path:
         raise InputError(f"there is no folder {name}")
     if "/" not in name:
         raise InputError(

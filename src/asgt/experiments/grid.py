@@ -13,7 +13,7 @@ from ..evaluation.curve import load_evaluation
 from ..files import read_yaml
 from ..progress import SILENT, Progress
 from ..report.comparison import method_names
-from ..training.config import TrainConfig
+from ..training.config import MAY_CHANGE, TrainConfig
 from ..training.run import RunFolder
 from ..training.trainer import validation_share
 from .cost import evaluation_passes, training_passes
@@ -109,7 +109,9 @@ def _state(job: Job, samples: int) -> Literal["finished", "begun", "to do"]:
     folder = RunFolder(job.folder)
     if not folder.config.exists():
         return "to do"
-    TrainConfig.load(folder.config).refuse_other(job.config.to_dict(), job.folder)
+    kept, asked = TrainConfig.load(folder.config).to_dict(), job.config.to_dict()
+    if any(kept[name] != asked[name] for name in asked if name not in MAY_CHANGE):
+        raise InputError(f"{job.folder} holds a run with other settings: name another folder by --out")
     if not folder.result.exists():
         return "begun"
     for protocol in job.protocols:
