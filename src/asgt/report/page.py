@@ -128,7 +128,7 @@ def _page(comparison: Comparison, maps: SaliencyMaps, training: Sequence[Panel],
         "eps": eps_text,
         "percent": lambda share: f"{100 * share:.1f} %",
         # An equation is not broken at its signs.
-        "whole": lambda title: title.replace(" = ", "\u00a0=\u00a0"),
+        "whole": lambda words: words.replace(" = ", "\u00a0=\u00a0"),
     }
     parts = files("asgt.report").joinpath("page")
     style, script = (parts.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
@@ -296,8 +296,12 @@ def _png(pixels: Tensor) -> str:
 
 
 def _settings(config: TrainConfig) -> str:
-    values = ((name, getattr(config, name)) for name in _TOLD)
-    told = (f"{name} {eps_text(value) if name == 'eps' else value}" for name, value in values if value is not None)
+    told = []
+    for name in _TOLD:
+        value = getattr(config, name)
+        if value is not None:
+            words = eps_text(value) if name == "eps" else f"{value:g}" if isinstance(value, float) else value
+            told.append(f"{name} {words}")
     return ", ".join(told)
 
 
