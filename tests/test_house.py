@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 VERBS = ("train", "evaluate", "compare", "reproduce")
+SMALL = {"train": " --limit 200 --epochs 1", "evaluate": " --samples 20 --epsilons 0.3", "reproduce": " --dry-run"}
 
 
 def shell(words: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -80,8 +81,7 @@ def test_the_readmes_mnist_commands_run_at_a_small_scale(tmp_path: Path, mnist: 
     ]
     assert any("reproduce mnist --scale laptop" in line for line in lines)
     for line in lines:
-        small = {"train": " --limit 200 --epochs 1", "evaluate": " --samples 20 --epsilons 0.3", "reproduce": " --dry-run"}
-        done = shell(asgt(line + small[line.split()[1]]), tmp_path, ASGT_DATA=str(mnist.parent))
+        done = shell(asgt(line + SMALL[line.split()[1]]), tmp_path, ASGT_DATA=str(mnist.parent))
         assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
