@@ -7,12 +7,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # Before the libraries are imported: no test waits for a network, and none leaves its tables in the user's cache.
 # One thread: the nets here are so small that several only wait for each other.
@@ -103,6 +107,43 @@ def plain_environment() -> dict[str, str]:
 @pytest.fixture
 def child_environment() -> dict[str, str]:
     return plain_environment()
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Tensors are made in float64, an oracle's too: rounding then leaves two searches on the same path."""
+
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def digits_net() -> tuple[nn.Module, Tensor, Tensor]:
+    """A small net, somewhat robust, with 400 digits that it has not seen and their labels."""
+
+    import torch
+    import torch.nn.functional as F
+    from sklearn.datasets import load_digits
+
+    from asgt.attacks import PGD
+    from asgt.models.small_cnn import small_cnn
+
+    pixels, labels = load_digits(return_X_y=True)
+    x, y = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(labels)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = small_cnn(1, 8, 10, width=0.5)
+        optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+        for epoch in range(6):
+            for rows in torch.randperm(len(y) - 400).split(50):
+                images = PGD(eps=0.12, steps=2)(net, x[rows], y[rows]) if epoch > 1 else x[rows]
+                optimizer.zero_grad()
+                F.cross_entropy(net(images), y[rows]).backward()
+                optimizer.step()
+    return net.eval(), x[-400:], y[-400:]
 
 
 @pytest.fixture(scope="session")

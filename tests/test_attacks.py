@@ -570,6 +570,75 @@ def test_noise_keyed_by_sample_makes_the_result_independent_of_the_batches(attac
     assert not torch.equal(whole, attack(net, x, y, generator=SampleKeyed(2, names)))
 
 
+@pytest.mark.parametrize("index", [torch.tensor([4, 1]), torch.tensor([False, True, False, False, True, False])])
+@pytest.mark.parametrize("attack", [PGD(eps=0.1, steps=5), PGD(eps=0.7, steps=5, norm="l2"), MIFGSM(eps=0.1, steps=5)])
+def test_samples_that_enter_a_running_batch_go_as_they_would_alone(attack: Attack, index: Tensor) -> None:
+    net, (x, y) = conv_net(dtype=torch.float64), batch(samples=8, dtype=torch.float64)
+    eps = torch.linspace(0.02, 0.3, 8, dtype=torch.float64)
+    every = attack.start(net, x, y, eps, generator=SampleKeyed(0, torch.arange(8)))
+    entering = torch.tensor([6, 7])
+
+    state = every[torch.arange(6)]
+    for _ in range(2):
+        state = attack.step(state)
+    left = state
+    state = state.put(index, every[entering])
+    for _ in range(3):
+        state = attack.step(state)
+
+    stayed = torch.tensor([0, 2, 3, 5])
+    for _ in range(5):
+        every = attack.step(every)
+    torch.testing.assert_close(state.x_adv[stayed], every.x_adv[stayed], rtol=0, atol=1e-9)
+    alone = attack.start(net, x, y, eps, generator=SampleKeyed(0, torch.arange(8)))[entering]
+    for _ in range(3):
+        alone = attack.step(alone)
+    torch.testing.assert_close(state.x_adv[index], alone.x_adv, rtol=0, atol=1e-9)
+    assert torch.equal(state.x[index], x[entering])
+    assert torch.equal(state.eps[index], eps[entering])
+    assert state.iteration[index].tolist() == [3, 3]
+    assert state.iteration[stayed].tolist() == [5, 5, 5, 5]
+    # and the state from before is as it was
+    assert torch.equal(left.x, x[:6])
+    assert left.iteration.tolist() == [2] * 6
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize(
+    "attack", [FGSM(eps=0.2), PGD(eps=0.1, steps=6), PGD(eps=0.7, steps=6, norm="l2"), MIFGSM(eps=0.1, steps=6)]
+)
+def test_a_state_keeps_the_first_iterate_that_fools(attack: Attack, soft: bool) -> None:
+    net, (x, _) = conv_net(), batch(samples=30)
+    y = net(x).argmax(dim=1)
+    y[:3] = (y[:3] + 1) % 5  # clean errors are fooled at once, unless the noise mends them
+    label = F.one_hot(y, 5) * 0.6 + 0.08 if soft else y
+
+    state = attack.start(net, x, label, attack.eps, generator=torch.Generator().manual_seed(0))
+    assert not state.fooled.any()
+    iterates = []
+    for _ in range(attack.steps):
+        iterates.append(state.x_adv)
+        state = attack.step(state)
+
+    wrong = torch.stack([net(x_adv).argmax(dim=1) != y for x_adv in iterates])
+    assert torch.equal(state.fooled, wrong.any(dim=0))
+    for i in range(len(x)):
+        expected = iterates[int(wrong[:, i].int().argmax())][i] if wrong[:, i].any() else x[i]
+        assert torch.equal(state.witness[i], expected)
+    assert state.fooled.any()
+    assert not state.fooled.all()
+
+
+@pytest.mark.parametrize("broken", [[math.nan, math.nan], [1.0, math.nan], [math.nan, 1.0]])
+def test_a_nan_fools_nobody(broken: list[float]) -> None:
+    x, y = torch.full((4, 1, 1, 1), 0.5), torch.tensor([0, 1, 0, 1])
+    attack = PGD(eps=0.1, random_start=False)
+
+    state = attack.start(Flat(lambda _: broken), x, y, 0.1)
+
+    assert not state.judged(state.gradient()[1]).fooled.any()
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Restarts
 # ---------------------------------------------------------------------------------------------------------------------

@@ -32,7 +32,16 @@ from asgt.files import (
     write_yaml,
 )
 from asgt.modes import evaluating
-from asgt.randomness import Generators, SampleKeyed, normal_like, seed_of, seeded, uniform_like
+from asgt.randomness import (
+    Generators,
+    SampleKeyed,
+    keyed_uniform,
+    keys_like,
+    normal_like,
+    seed_of,
+    seeded,
+    uniform_like,
+)
 from asgt.statistics import wilson
 
 
@@ -223,6 +232,44 @@ def test_keyed_uniforms_have_the_moments_of_uniforms() -> None:
     for a, b in [(values[1:], values[:-1]), (values[:, 1:], values[:, :-1]), (values, again)]:
         correlation = float(((a - 0.5) * (b - 0.5)).mean()) * 12
         assert abs(correlation) < 4.5 / math.sqrt(a.numel())
+
+
+@pytest.mark.parametrize("generator", [SampleKeyed(3, torch.arange(400)), torch.Generator().manual_seed(3)])
+def test_the_noise_of_a_key_is_uniform_and_its_own(generator: SampleKeyed | torch.Generator) -> None:
+    keys = keys_like(torch.empty(400, 1), generator)
+    draws = torch.arange(400) % 7
+    values = keyed_uniform(keys, draws, 500)
+    n = values.numel()
+
+    assert values.dtype == torch.float32
+    assert 0 < values.min() < 1e-4
+    assert 1 - 1e-4 < values.max() < 1
+    assert scipy.stats.kstest(values.flatten().numpy(), "uniform").pvalue > 1e-4
+    again = keyed_uniform(keys, draws + 1, 500)
+    for a, b in [(values[1:], values[:-1]), (values[:, 1:], values[:, :-1]), (values, again)]:
+        assert abs(float(((a - 0.5) * (b - 0.5)).mean()) * 12) < 4.5 / math.sqrt(n)
+    # whatever else is in the batch, and however much is asked for
+    assert torch.equal(keyed_uniform(keys[[7, 3]], draws[[7, 3]], 20), values[[7, 3], :20])
+
+
+def test_a_key_is_one_draw_of_the_generator() -> None:
+    keyed = SampleKeyed(1, torch.tensor([4, 5, 6]))
+    keys = [keys_like(torch.empty(3, 2), keyed) for _ in range(2)]
+
+    assert keyed.draw == 2
+    assert len(set(torch.cat(keys).tolist())) == 6
+    assert torch.equal(keys_like(torch.empty(3, 2), SampleKeyed(1, torch.tensor([4, 5, 6]), draw=1)), keys[1])
+
+
+def test_the_largest_noise_of_a_key_leaves_a_product_below_its_factor() -> None:
+    """Else a place drawn as the integer part of n · u could be n itself."""
+
+    largest = torch.tensor(1.0 - 2.0**-23)
+    factors = torch.arange(1, 10_000).float()
+
+    assert (factors * largest < factors).all()
+    # 12.8 million values: the largest of the 2²³ that there are is drawn with probability 0.78, and is cut
+    assert keyed_uniform(torch.arange(64), torch.zeros(64, dtype=torch.int64), 200_000).max() <= largest
 
 
 @pytest.mark.parametrize("keyed", [True, False])

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .attacks import FGSM, MIFGSM, PGD, Attack
+    from .attacks import APGD, FGSM, MIFGSM, PGD, Attack, Square
     from .data import Images, Splits, load_data
     from .errors import AsgtError, DamagedFileError, InputError, InterruptedRunError
     from .evaluation.curve import Evaluation, evaluate, load_evaluation
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .training.trainer import train
 
 __all__ = [
+    "APGD",
     "ASGT",
     "AT",
     "FGSM",
@@ -59,6 +60,7 @@ __all__ = [
     "SaliencyMask",
     "SampleKeyed",
     "Splits",
+    "Square",
     "TrainConfig",
     "TrainResult",
     "build_model",
@@ -76,7 +78,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "attacks": ("FGSM", "MIFGSM", "PGD", "Attack"),
+    "attacks": ("APGD", "FGSM", "MIFGSM", "PGD", "Attack", "Square"),
     "data": ("Images", "Splits", "load_data"),
     "errors": ("AsgtError", "DamagedFileError", "InputError", "InterruptedRunError"),
     "evaluation.curve": ("Evaluation", "evaluate", "load_evaluation"),

@@ -18,7 +18,17 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Generator", "Generators", "SampleKeyed", "normal_like", "seed_of", "seeded", "uniform_like"]
+__all__ = [
+    "Generator",
+    "Generators",
+    "SampleKeyed",
+    "keyed_uniform",
+    "keys_like",
+    "normal_like",
+    "seed_of",
+    "seeded",
+    "uniform_like",
+]
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
@@ -55,14 +65,16 @@ class SampleKeyed:
     def uniform_like(self, x: Tensor) -> Tensor:
         """Uniform values in (0, 1) of the shape and type of ``x`` (B, …)."""
 
+        values = _uniform(self.keys(x.device), math.prod(x.shape[1:])).view_as(x).to(x.dtype)
+        # Half precision may round up to 1, which no quantile survives.
+        return values.clamp_max(1.0 - torch.finfo(x.dtype).eps)
+
+    def keys(self, device: torch.device) -> Tensor:
+        """The key of each sample in the next draw, int64 (B,)."""
+
         stream = seed_of(self.seed, self.draw)
         self.draw += 1
-        sample = _mix(self.samples.to(x.device) * _GOLDEN + stream)
-        coordinate = torch.arange(1, math.prod(x.shape[1:]) + 1, device=x.device) * _GOLDEN
-        # 23 bits and a half are exact in float32; half precision may still round up to 1, which no quantile survives.
-        bits = _shift(_mix(sample[:, None] + coordinate), 41)
-        values = ((bits.float() + 0.5) * 2.0**-23).view_as(x).to(x.dtype)
-        return values.clamp_max(1.0 - torch.finfo(x.dtype).eps)
+        return _mix(self.samples.to(device) * _GOLDEN + stream)
 
 
 Generator: TypeAlias = torch.Generator | SampleKeyed
@@ -92,6 +104,33 @@ def normal_like(x: Tensor, generator: Generator | None) -> Tensor:
         normal: Tensor = torch.special.ndtri(generator.uniform_like(x.float())).to(x.dtype)
         return normal
     return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+
+
+def keys_like(x: Tensor, generator: Generator | None) -> Tensor:
+    """A key for each sample of ``x`` (B, …), int64 (B,): what :func:`keyed_uniform` makes of it is the sample's own.
+
+    One draw of the generator, however much noise the keys are then asked for.
+    """
+
+    if isinstance(generator, SampleKeyed):
+        return generator.keys(x.device)
+    return torch.randint(-(1 << 63), (1 << 63) - 1, x.shape[:1], device=x.device, generator=generator)
+
+
+def keyed_uniform(keys: Tensor, draws: Tensor, count: int) -> Tensor:
+    """Uniform values in (0, 1), float32 (B, count), a function of each sample's key (B,) and number of draw (B,).
+
+    At most 1 − 2⁻²³, so that ``n`` times a value, rounded, is still below ``n``.
+    """
+
+    return _uniform(_mix(keys + draws * _GOLDEN), count).clamp_max(1.0 - 2.0**-23)
+
+
+def _uniform(keys: Tensor, count: int) -> Tensor:
+    coordinate = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
+    # 23 bits and a half are exact in float32.
+    bits = _shift(_mix(keys[:, None] + coordinate), 41)
+    return (bits.float() + 0.5) * 2.0**-23
 
 
 def _mix(z: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,10 @@ Norm: TypeAlias = Literal["linf", "l2"]
 
 @dataclass(frozen=True)
 class State:
-    """Where an attack stands, for each sample of a batch. ``state[index]`` keeps the samples that ``index`` selects.
+    """Where an attack stands, for each sample of a batch.
+
+    ``state[index]`` keeps the samples that ``index`` selects, and :meth:`put` replaces them: every tensor in a state,
+    and in the states that attacks derive from it, has the batch as its first dimension.
 
     Attributes:
         model: the classifier under attack.
@@ -38,6 +42,9 @@ class State:
         eps: the radius of each sample's ball, (B,).
         x_adv: the current iterate, of the shape of ``x``.
         iteration: the steps that each sample has taken, int64 (B,).
+        fooled: whether an iterate that the model was asked about was misclassified, bool (B,). A step asks about the
+            iterate it starts from, so the one that it ends at is not covered before the next.
+        witness: the first such iterate; where there is none, ``x``.
         momentum: the accumulated gradient of momentum attacks, of the shape of ``x``.
     """
 
@@ -47,23 +54,37 @@ class State:
     eps: Tensor
     x_adv: Tensor
     iteration: Tensor
+    fooled: Tensor
+    witness: Tensor
     momentum: Tensor | None = None
 
-    def __getitem__(self, index: Tensor) -> State:
-        return State(
-            model=self.model,
-            x=self.x[index],
-            y=self.y[index],
-            eps=self.eps[index],
-            x_adv=self.x_adv[index],
-            iteration=self.iteration[index],
-            momentum=None if self.momentum is None else self.momentum[index],
-        )
+    def __getitem__(self, index: Tensor) -> Self:
+        return replace(self, **{name: value[index] for name, value in self._tensors().items()})
 
-    def gradient(self) -> tuple[Tensor, Tensor]:
-        """The gradient of each sample's cross-entropy at the current iterate, and the logits it was taken at.
+    def put(self, index: Tensor, other: Self) -> Self:
+        """The state in which the samples at ``index`` are those of ``other``, a state of the same attack and model.
+
+        So a batch is refilled: samples that are through make room for others, whose counters start anew.
+        """
+
+        filled: dict[str, Any] = {
+            name: value.index_put((index,), getattr(other, name)) for name, value in self._tensors().items()
+        }
+        return replace(self, **filled)
+
+    @property
+    def label(self) -> Tensor:
+        """The class (B,) that the model should give; of probabilities, the most likely."""
+
+        return self.y if self.y.ndim == 1 else self.y.argmax(dim=1)
+
+    def gradient(self, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """The gradient of each sample's loss at the current iterate, and the logits it was taken at.
 
         Only the gradient to the input is computed: no parameter's ``grad`` is touched, and none costs anything.
+
+        Args:
+            loss: from logits (B, K), in float32 or better, to losses (B,). Default: the cross-entropy.
 
         Returns:
             The gradient, of the shape of ``x``, and the logits (B, K), detached.
@@ -73,10 +94,29 @@ class State:
             x_adv = differentiable(self.x_adv).requires_grad_()
             logits = self.model(x_adv)
             # The sum keeps samples apart: no sample's gradient depends on the size of the batch.
-            loss = F.cross_entropy(at_least_float32(logits), differentiable(self.y), reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, x_adv)
+            if loss is None:
+                total = F.cross_entropy(at_least_float32(logits), differentiable(self.y), reduction="sum")
+            else:
+                total = loss(at_least_float32(logits)).sum()
+            (gradient,) = torch.autograd.grad(total, x_adv)
 
         return gradient, logits.detach()
+
+    def judged(self, logits: Tensor) -> Self:
+        """The state that knows what the model answered at the current iterate, ``logits`` (B, K)."""
+
+        # The largest of the logits is NaN if any of them is, and a NaN is never a success.
+        largest, predicted = logits.max(dim=1)
+        fools = (predicted != self.label) & ~largest.isnan()
+        first = fools & ~self.fooled
+        return replace(
+            self,
+            fooled=self.fooled | fools,
+            witness=torch.where(per_sample(first, self.x), self.x_adv, self.witness),
+        )
+
+    def _tensors(self) -> dict[str, Any]:
+        return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
 
 
 @dataclass(frozen=True)
@@ -132,8 +172,7 @@ class Attack(ABC):
             state = self.start(model, x, y, self.eps if eps is None else eps, init=init, generator=generator)
             for _ in range(self.steps):
                 state = self.step(state)
-
-        return state.x_adv
+            return self.result(state)
 
     def start(
         self,
@@ -159,11 +198,17 @@ class Attack(ABC):
         else:
             x_adv = x.clone()
 
-        return State(model, x, y, eps, x_adv, torch.zeros(x.shape[0], dtype=torch.int64, device=x.device))
+        iteration = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+        return State(model, x, y, eps, x_adv, iteration, fooled=iteration.bool(), witness=x)
 
     @abstractmethod
     def step(self, state: State) -> State:
         """One gradient, one step, one projection."""
+
+    def result(self, state: State) -> Tensor:
+        """What the attack answers once its steps are taken, of the shape of ``x``: the last iterate."""
+
+        return state.x_adv
 
     @property
     def starts_at_random(self) -> bool:

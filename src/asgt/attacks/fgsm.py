@@ -38,6 +38,6 @@ class FGSM(Attack):
         return self.random_start
 
     def step(self, state: State) -> State:
-        gradient, _ = state.gradient()
+        gradient, logits = state.gradient()
         alpha = 1.25 * state.eps if self.random_start else state.eps
-        return self.moved(state, steepest(gradient, self.norm), alpha)
+        return self.moved(state.judged(logits), steepest(gradient, self.norm), alpha)

@@ -9,12 +9,15 @@ slips (compare Dong et al., equations 6 and 7).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from ..errors import InputError
+from ..modes import Classifier
+from ..randomness import Generator
 from .base import Attack, State, per_sample
 
 __all__ = ["MIFGSM"]
@@ -44,12 +47,26 @@ class MIFGSM(Attack):
         if self.alpha is not None and not 0 < self.alpha < float("inf"):
             raise InputError(f"alpha = {self.alpha}: the step's length must be a positive number")
 
+    def start(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        eps: float | Tensor,
+        *,
+        init: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> State:
+        state = super().start(model, x, y, eps, init=init, generator=generator)
+        return replace(state, momentum=torch.zeros_like(state.x))
+
     def step(self, state: State) -> State:
-        gradient, _ = state.gradient()
+        gradient, logits = state.gradient()
         tiny = torch.finfo(gradient.dtype).tiny
         # A gradient of zero stays zero: it must not become a NaN that moves the sample out of the ball.
         gradient = gradient / per_sample(gradient.flatten(1).abs().sum(dim=1).clamp_min(tiny), gradient)
-        momentum = gradient if state.momentum is None else self.decay * state.momentum + gradient
+        assert state.momentum is not None  # start gave it
+        momentum = self.decay * state.momentum + gradient
 
         alpha = state.eps / self.steps if self.alpha is None else torch.full_like(state.eps, self.alpha)
-        return self.moved(state, momentum.sign(), alpha, momentum)
+        return self.moved(state.judged(logits), momentum.sign(), alpha, momentum)

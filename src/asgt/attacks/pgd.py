@@ -27,6 +27,8 @@ __all__ = ["PGD"]
 class PGD(Attack):
     """Projected gradient descent on the cross-entropy, in L∞ or L2.
 
+    What it answers is the last iterate, which no gradient was taken at: a state's ``fooled`` does not cover it.
+
     Args:
         eps: the radius in [0, 1].
         norm: ``"linf"`` or ``"l2"``.
@@ -84,9 +86,9 @@ class PGD(Attack):
         return x_adv
 
     def step(self, state: State) -> State:
-        gradient, _ = state.gradient()
+        gradient, logits = state.gradient()
         alpha = 2.5 * state.eps / self.steps if self.alpha is None else torch.full_like(state.eps, self.alpha)
-        return self.moved(state, steepest(gradient, self.norm), alpha)
+        return self.moved(state.judged(logits), steepest(gradient, self.norm), alpha)
 
 
 @torch.no_grad()

@@ -1,0 +1,257 @@
+r"""Auto-PGD: projected gradient ascent with momentum, whose step length follows the progress made.
+
+.. math:: Z^{t+1} = \Pi \big( X^t + \eta_t \, g_t \big), \qquad
+          X^{t+1} = \Pi \big( X^t + \alpha (Z^{t+1} - X^t) + (1 - \alpha) (X^t - X^{t-1}) \big)
+
+where :math:`g_t` is the direction of steepest ascent of the loss L, α = 1 in the first step and 0.75 after it, and
+:math:`\eta_0 = 2 \epsilon`. At checkpoints :math:`w_j`, ever closer together, η is halved if since the last one
+
+1. the loss rose in no more than ρ = 0.75 of the steps, or
+2. neither η nor the highest loss so far has changed;
+
+the search then goes on from the iterate of highest loss. L is the cross-entropy or, towards a class t, the difference
+of logits ratio, which does not change when the logits are shifted or scaled:
+
+.. math:: \mathrm{DLR}_t(z, y) = - \frac{z_y - z_t}{z_{\pi_1} - \tfrac12 (z_{\pi_3} + z_{\pi_4})},
+          \qquad z_{\pi_1} \ge z_{\pi_2} \ge \dots
+
+It needs four classes. Below that only :math:`z_t - z_y` is left of it: with two classes the ratio, by whatever scale of
+the logits, is constant, and with three it is so as soon as t is the least likely.
+
+The iterates are those of the authors' own package to rounding, one slip included: it compares the loss after the first
+step with zero, not with the loss at the start, when it counts for condition 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from ..modes import Classifier, at_least_float32, differentiable
+from ..randomness import Generator, normal_like, uniform_like
+from .base import Attack, State, per_sample, project, steepest
+
+__all__ = ["APGD", "APGDState"]
+
+RHO = 0.75
+MOMENTUM = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGDState(State):
+    """Where Auto-PGD stands; every sample has checkpoints of its own.
+
+    Attributes:
+        target: the class to be reached, int64 (B,); None for the cross-entropy.
+        previous: the iterate before ``x_adv``, of the shape of ``x``.
+        loss: the loss at ``previous``, (B,); zero before the second step.
+        best: the iterate of highest loss so far, of the shape of ``x``.
+        best_loss: its loss (B,); minus infinity before the first step, or if all losses were NaN.
+        best_gradient: the gradient there, of the shape of ``x``.
+        step_size: η, (B,).
+        window: steps between the last checkpoint and the next, int64 (B,).
+        since: steps since the last checkpoint, int64 (B,).
+        rises: in how many of them the loss rose, int64 (B,).
+        checked_loss: ``best_loss`` at the last checkpoint, (B,).
+        halved: whether η was halved there, bool (B,).
+    """
+
+    target: Tensor | None
+    previous: Tensor
+    loss: Tensor
+    best: Tensor
+    best_loss: Tensor
+    best_gradient: Tensor
+    step_size: Tensor
+    window: Tensor
+    since: Tensor
+    rises: Tensor
+    checked_loss: Tensor
+    halved: Tensor
+
+    def losses(self, logits: Tensor) -> Tensor:
+        """The loss (B,) that is to rise, of logits (B, K)."""
+
+        if self.target is None:
+            return F.cross_entropy(logits, differentiable(self.y), reduction="none")
+
+        label, target = (differentiable(index)[:, None] for index in (self.label, self.target))
+        margin = (logits.gather(1, label) - logits.gather(1, target)).squeeze(1)
+        if logits.shape[1] < 4:
+            return -margin
+        largest = logits.topk(4, dim=1).values
+        return -margin / (largest[:, 0] - 0.5 * (largest[:, 2] + largest[:, 3]) + 1e-12)
+
+
+@dataclass(frozen=True)
+class APGD(Attack):
+    """Auto-PGD on the cross-entropy or the targeted DLR loss, in L∞ or L2.
+
+    What it answers is, for each sample, the first iterate that fools the model, or else that of highest loss.
+
+    Args:
+        eps: the radius in [0, 1].
+        norm: ``"linf"`` or ``"l2"``.
+        steps: gradient steps, of which the checkpoints are fixed shares.
+        loss: ``"ce"``, or ``"dlr-targeted"``, which is adapted below four classes.
+        target: which wrong class ``"dlr-targeted"`` aims at, by rank of the clean logits; 1 is the most likely. The
+            authors' ensemble takes 1 to 9, or to K − 1 if that is less.
+
+    References:
+        Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+        attacks", https://arxiv.org/abs/2003.01690 (Algorithm 1, equations 3 and 7)
+    """
+
+    steps: int = 100
+    loss: Literal["ce", "dlr-targeted"] = "ce"
+    target: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss not in ("ce", "dlr-targeted"):
+            raise InputError(f"loss {self.loss!r} is unknown: use 'ce' or 'dlr-targeted'")
+        if not isinstance(self.target, int) or self.target < 1:
+            raise InputError(f"target = {self.target}: the wrong classes are ranked from 1, the most likely")
+        if self.loss == "ce" and self.target != 1:
+            raise InputError(f"target = {self.target}: the cross-entropy aims at no class; 'dlr-targeted' does")
+
+    @property
+    def starts_at_random(self) -> bool:
+        return True
+
+    def adapted(self, classes: int) -> bool:
+        """Whether the loss is not the authors' for a model of so many classes, but the plain difference of logits."""
+
+        return self.loss == "dlr-targeted" and classes < 4
+
+    def start(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        eps: float | Tensor,
+        *,
+        init: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> APGDState:
+        """The state before the first step. ``"dlr-targeted"`` ranks its targets by a forward pass on ``x``.
+
+        Raises:
+            InputError: the model has fewer wrong classes than ``target``.
+        """
+
+        if init is None:
+            radius = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
+            init = x + per_sample(radius, x) * self._noise(x, generator)
+        state = super().start(model, x, y, eps, init=init)
+
+        fresh = at_least_float32(torch.full_like(state.eps, -torch.inf))
+        return APGDState(
+            **vars(state),
+            target=None if self.loss == "ce" else self._targets(state),
+            previous=state.x_adv,
+            loss=torch.zeros_like(fresh),
+            best=state.x_adv,
+            best_loss=fresh,
+            best_gradient=torch.zeros_like(state.x),
+            step_size=2.0 * state.eps,
+            window=torch.full_like(state.iteration, max(int(0.22 * self.steps), 1)),
+            since=state.iteration,
+            rises=state.iteration,
+            checked_loss=fresh,
+            halved=torch.ones_like(state.fooled),
+        )
+
+    def step(self, state: State) -> APGDState:
+        assert isinstance(state, APGDState)
+        gradient, logits = state.gradient(state.losses)
+        # A NaN must not move a sample out of its ball.
+        gradient = gradient.nan_to_num(nan=0.0)
+        state = self._better(state.judged(logits), logits, gradient)
+        state, gradient = self._checked(state, gradient)
+
+        def back(x_adv: Tensor) -> Tensor:
+            return project(x_adv, state.x, state.eps, self.norm)
+
+        ahead = back(state.x_adv + per_sample(state.step_size, state.x) * steepest(gradient, self.norm))
+        share = per_sample(torch.where(state.iteration == 0, 1.0, MOMENTUM).to(state.x), state.x)
+        x_adv = state.x_adv + share * (ahead - state.x_adv) + (1.0 - share) * (state.x_adv - state.previous)
+        return replace(state, x_adv=back(x_adv), previous=state.x_adv, iteration=state.iteration + 1)
+
+    @torch.no_grad()
+    def result(self, state: State) -> Tensor:
+        """For each sample, the first iterate that fools the model, or else that of highest loss, (B, C, H, W).
+
+        One forward pass: the last iterate has not been judged yet.
+        """
+
+        assert isinstance(state, APGDState)
+        logits = state.model(state.x_adv)
+        state = self._better(state.judged(logits), logits, state.best_gradient)
+        return torch.where(per_sample(state.fooled, state.x), state.witness, state.best)
+
+    def _noise(self, x: Tensor, generator: Generator | None) -> Tensor:
+        """A random point on the unit sphere of the norm, of the shape of ``x``."""
+
+        if self.norm == "linf":
+            noise = 2.0 * uniform_like(x, generator) - 1.0
+            length = noise.flatten(1).abs().amax(dim=1)
+        else:
+            noise = normal_like(x, generator)
+            length = noise.flatten(1).norm(dim=1)
+        return noise / per_sample(length.clamp_min(1e-12), x)
+
+    @torch.no_grad()
+    def _targets(self, state: State) -> Tensor:
+        logits = state.model(state.x)
+        wrong = logits.shape[1] - 1
+        if self.target > wrong:
+            raise InputError(f"target = {self.target}: a model of {wrong + 1} classes has {wrong} wrong ones")
+        others = logits.scatter(1, state.label[:, None], -torch.inf)
+        return others.argsort(dim=1, descending=True, stable=True)[:, self.target - 1]
+
+    def _better(self, state: APGDState, logits: Tensor, gradient: Tensor) -> APGDState:
+        """Counts the step that led to the current iterate, and keeps the iterate if its loss is the highest."""
+
+        loss = state.losses(at_least_float32(logits)).to(state.loss)
+        loss = loss.where(~loss.isnan(), -torch.inf)
+        moved = state.iteration > 0
+        higher = loss > state.best_loss
+        best_loss = torch.where(higher, loss, state.best_loss)
+        return replace(
+            state,
+            loss=torch.where(moved, loss, state.loss),
+            since=state.since + moved,
+            rises=state.rises + (moved & (loss > state.loss)),
+            best=torch.where(per_sample(higher, state.x), state.x_adv, state.best),
+            best_loss=best_loss,
+            best_gradient=torch.where(per_sample(higher, state.x), gradient, state.best_gradient),
+            checked_loss=torch.where(moved, state.checked_loss, best_loss),
+        )
+
+    def _checked(self, state: APGDState, gradient: Tensor) -> tuple[APGDState, Tensor]:
+        """Halves the step and goes back to the best iterate, for the samples whose checkpoint says so."""
+
+        due = state.since == state.window
+        few = state.rises <= RHO * state.window
+        stuck = ~state.halved & (state.checked_loss >= state.best_loss)
+        halve = due & (few | stuck)
+        to_best = per_sample(halve, state.x)
+
+        shorter = (state.window - max(int(0.03 * self.steps), 1)).clamp_min(max(int(0.06 * self.steps), 1))
+        state = replace(
+            state,
+            x_adv=torch.where(to_best, state.best, state.x_adv),
+            step_size=torch.where(halve, 0.5 * state.step_size, state.step_size),
+            window=torch.where(due, shorter, state.window),
+            since=state.since.where(~due, 0),
+            rises=state.rises.where(~due, 0),
+            checked_loss=torch.where(due, state.best_loss, state.checked_loss),
+            halved=torch.where(due, halve, state.halved),
+        )
+        return state, torch.where(to_best, state.best_gradient, gradient)

@@ -1,0 +1,266 @@
+r"""Square Attack: random search over squares, by the model's answers alone.
+
+From the point X' of lowest margin so far, ask about a point that differs from it in one square of random place, and go
+there if the margin falls:
+
+.. math:: \mathrm{margin}(X') = f_y(X') - \max_{k \ne y} f_k(X')
+
+The square's area is a share p of the image, which halves as the queries go on, from 0.8 down to 0.8/512.
+
+L∞
+    The start is X + ε·(±1), one sign for each channel and column. In the square, X' moves by 2ε·(±1), one sign for each
+    channel, and is projected back, so that most coordinates stay at X ± ε.
+L2
+    The start is a tiling of X by five times five bumps, scaled to length ε. In the square, the perturbation is bent
+    towards a new bump, and it is given the mass that it had there, the mass of a second square, which is wiped out, and
+    what the box had left unused. A bump is a pyramid and its negative, side by side or one above the other:
+
+    .. math:: h(r, c) \propto \sum_{k = d}^{m} \frac{1}{(k + 1)^2}, \qquad d = \max(|r - r_0|, |c - c_0|)
+
+The shares are the authors' for any number of queries, as in their AutoAttack: a short search ends on larger squares.
+Here each sample draws its own place and signs, from noise that is keyed by the sample and its own counter; their
+package draws once for a whole batch. It also leaves out the last row and column of places, which their paper does not:
+on 8 × 8 pixels that leaves five points more of the images standing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..modes import Classifier, at_least_float32
+from ..randomness import Generator, keyed_uniform, keys_like
+from .base import Attack, State, per_sample, project
+
+__all__ = ["Square", "SquareState"]
+
+P_INIT = 0.8
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""The squares tried before p halves; from the paper, for 10,000 queries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquareState(State):
+    """Where Square Attack stands. ``x_adv`` is the point of lowest margin so far, or the first that fools the model.
+
+    The model has been asked about it, but for the start: here ``fooled`` covers every step taken.
+
+    Attributes:
+        key: what each sample's noise is a function of, with its ``iteration``; int64 (B,).
+        margin: the margin at ``x_adv``, (B,); infinity before the first query.
+    """
+
+    key: Tensor
+    margin: Tensor
+
+
+@dataclass(frozen=True)
+class Square(Attack):
+    """Square Attack on the margin, in L∞ or L2. It needs no gradient.
+
+    A sample that is fooled stays where it is; further queries change nothing.
+
+    Args:
+        eps: the radius in [0, 1].
+        norm: ``"linf"`` or ``"l2"``.
+        steps: queries, the one about the start included.
+
+    References:
+        Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial attack via random search",
+        https://arxiv.org/abs/1912.00049
+    """
+
+    steps: int = 5000
+
+    @property
+    def starts_at_random(self) -> bool:
+        return True
+
+    def start(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        eps: float | Tensor,
+        *,
+        init: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> SquareState:
+        """The state before the first query. Each sample draws a key; all its noise follows from that."""
+
+        key = keys_like(x, generator)
+        if init is None:
+            pattern = _stripes(x, key) if self.norm == "linf" else _tiles(x, key)
+            init = x + per_sample(torch.as_tensor(eps, dtype=x.dtype, device=x.device), x) * pattern
+        state = super().start(model, x, y, eps, init=init)
+        return SquareState(**vars(state), key=key, margin=at_least_float32(torch.full_like(state.eps, torch.inf)))
+
+    @torch.no_grad()
+    def step(self, state: State) -> SquareState:
+        """One query; the first is about the start itself."""
+
+        assert isinstance(state, SquareState)
+        tried = self._varied_linf(state) if self.norm == "linf" else self._varied_l2(state)
+        tried = torch.where(per_sample(state.iteration == 0, state.x), state.x_adv, tried)
+
+        logits = state.model(tried)
+        asked = replace(state, x_adv=tried).judged(logits)
+        margin = _margin(at_least_float32(logits), state.label).to(state.margin)
+        better = ~state.fooled & (asked.fooled | (margin < state.margin))
+        return replace(
+            asked,
+            x_adv=torch.where(per_sample(better, state.x), tried, state.x_adv),
+            margin=torch.where(better, margin, state.margin),
+            iteration=state.iteration + 1,
+        )
+
+    def _varied_linf(self, state: SquareState) -> Tensor:
+        x = state.x
+        noise = keyed_uniform(state.key, state.iteration, 2 + x.shape[1])
+        inside, _, _ = _place(x, _side(state, smallest=1), noise[:, :2])
+
+        move = 2.0 * per_sample(state.eps, x) * _signs(noise[:, 2:], x)[:, :, None, None]
+        return project(state.x_adv + inside * move, x, state.eps, "linf")
+
+    def _varied_l2(self, state: SquareState) -> Tensor:
+        x, eps = state.x, per_sample(state.eps, state.x)
+        noise = keyed_uniform(state.key, state.iteration, 5 + x.shape[1])
+        side = _side(state, smallest=3)
+        here, row, column = _place(x, side, noise[:, :2])
+        there, _, _ = _place(x, side, noise[:, 2:4])
+
+        turned = (noise[:, 4] > 0.5)[:, None, None]
+        bump = _bump(torch.where(turned, column, row), torch.where(turned, row, column), here[:, 0], side, x.dtype)
+        bump = bump[:, None] * _signs(noise[:, 5:], x)[:, :, None, None]
+
+        delta = state.x_adv - x
+        bent = here * (bump + delta / (_length(here * delta) + 1e-12))
+        unused = (eps.square() - delta.square().sum(dim=(1, 2, 3), keepdim=True)).clamp_min(0.0)
+        mass = _length((here | there) * delta).square() + unused / x.shape[1]
+        bent = bent * (mass.sqrt() / (_length(bent) + 1e-12))
+
+        delta = torch.where(here, bent, delta.where(~there, 0.0))
+        return (x + eps * _unit(delta)).clamp(0.0, 1.0)
+
+
+def _margin(logits: Tensor, label: Tensor) -> Tensor:
+    index = label[:, None]
+    return logits.gather(1, index).squeeze(1) - logits.scatter(1, index, -torch.inf).amax(dim=1)
+
+
+def _side(state: SquareState, smallest: int) -> Tensor:
+    """The side of each sample's next square, int64 (B,)."""
+
+    sides = _sides(*state.x.shape[2:], smallest, state.x.device)
+    return sides[(state.iteration - 1).clamp(0, len(sides) - 1)]
+
+
+@lru_cache(maxsize=32)
+def _sides(height: int, width: int, smallest: int, device: torch.device) -> Tensor:
+    """The side of every square up to the last halving: a copy to the device at each step would hold it up."""
+
+    areas = [P_INIT / 2**n * height * width for n in range(len(HALVINGS) + 1)]
+    sides = [max(round(math.sqrt(area)), smallest) for area in areas]
+    if smallest > 1:
+        sides = [side | 1 for side in sides]  # so that a bump has a middle
+    passed = torch.bucketize(torch.arange(HALVINGS[-1] + 2), torch.tensor(HALVINGS))
+    return torch.tensor(sides).clamp_max(min(height, width))[passed].to(device)
+
+
+def _place(x: Tensor, side: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Squares at uniform places: which pixels are inside, bool (B, 1, H, W), and their rows and columns in the square.
+
+    Rows (B, H, W) and columns (B, H, W) run from 0 to ``side`` − 1 inside; outside they are clamped to that.
+    """
+
+    height, width = x.shape[2:]
+    last = side - 1
+
+    def along(length: int, share: Tensor) -> Tensor:
+        begin = (share * (length - last)).long()
+        return torch.arange(length, device=x.device) - begin[:, None]
+
+    row = along(height, noise[:, 0])[:, :, None].expand(-1, height, width)
+    column = along(width, noise[:, 1])[:, None, :].expand(-1, height, width)
+    last = last[:, None, None]
+    inside = (row >= 0) & (row <= last) & (column >= 0) & (column <= last)
+    return inside[:, None], row.clamp_min(0).minimum(last), column.clamp_min(0).minimum(last)
+
+
+def _bump(row: Tensor, column: Tensor, inside: Tensor, side: Tensor, dtype: torch.dtype) -> Tensor:
+    """A pyramid above its negative in each square, of norm one, (B, H, W); where the side is one, only the negative.
+
+    Args:
+        row: the pixels' rows in the square, (B, H, W).
+        column: their columns, (B, H, W).
+        inside: which pixels belong to the square; the others get zero.
+        side: the square's side, (B,).
+        dtype: the type of the values.
+    """
+
+    side = side[:, None, None]
+    upper = side // 2
+    above = row < upper
+    middle = torch.where(above, upper // 2, upper + (side - upper) // 2)
+    distance = torch.maximum((row - middle).abs(), (column - side // 2).abs())
+
+    terms = torch.arange(1, max(row.shape[1:]) + 1, device=row.device).to(dtype) ** -2.0
+    sums = terms.cumsum(0)
+    value = sums[side // 2] - sums[distance] + terms[distance]
+
+    halves = torch.stack([inside & above, inside & ~above]) * value
+    halves = halves / halves.square().sum(dim=(2, 3), keepdim=True).sqrt().clamp_min(1e-12)
+    bump = halves[0] - halves[1]
+    return bump / bump.square().sum(dim=(1, 2), keepdim=True).sqrt()
+
+
+def _stripes(x: Tensor, key: Tensor) -> Tensor:
+    """The L∞ start around zero: a sign for each channel and column, (B, C, 1, W)."""
+
+    batch, channels, _, width = x.shape
+    noise = keyed_uniform(key, torch.zeros_like(key), channels * width)
+    return _signs(noise, x).view(batch, channels, 1, width)
+
+
+def _tiles(x: Tensor, key: Tensor) -> Tensor:
+    """The L2 start around zero: bumps side by side, turned at random, a sign for each and each channel; of norm one."""
+
+    batch, channels, height, width = x.shape
+    side = max(min(height, width) // 5, 1)
+    top, left = max(height - 5 * side, 0) // 2, max(width - 5 * side, 0) // 2
+    down, across = (height - top) // side, (width - left) // side
+
+    noise = keyed_uniform(key, torch.zeros_like(key), (1 + channels) * down * across)
+    noise = noise.view(batch, 1 + channels, down, across)
+    noise = noise.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)
+
+    row, column = torch.meshgrid(*[torch.arange(side, device=x.device)] * 2, indexing="ij")
+    whole = torch.ones_like(row, dtype=torch.bool)
+    (bump,) = _bump(row[None], column[None], whole[None], torch.full_like(row[:1, 0], side), x.dtype)
+    bumps = torch.where(noise[:, :1] > 0.5, bump.T.repeat(down, across), bump.repeat(down, across))
+
+    delta = torch.zeros_like(x)
+    delta[:, :, top : top + down * side, left : left + across * side] = bumps * _signs(noise[:, 1:], x)
+    return _unit(delta)
+
+
+def _signs(noise: Tensor, x: Tensor) -> Tensor:
+    """±1 of the type of ``x`` for uniform values."""
+
+    return torch.where(noise < 0.5, -1.0, 1.0).to(x)
+
+
+def _length(delta: Tensor) -> Tensor:
+    """The L2 norm of each channel, (B, C, 1, 1)."""
+
+    return delta.square().sum(dim=(2, 3), keepdim=True).sqrt()
+
+
+def _unit(delta: Tensor) -> Tensor:
+    """The perturbation scaled to L2 norm one; zero stays zero."""
+
+    return delta / per_sample(delta.flatten(1).norm(dim=1) + 1e-12, delta)
