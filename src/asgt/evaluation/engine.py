@@ -1,0 +1,332 @@
+r"""The curve engine: per sample, the smallest ε of a grid at which a search breaks it, for few gradients.
+
+Robust accuracy over ε is one minus the empirical distribution of each sample's smallest known adversarial norm ε*. A
+search that fails costs all of its steps, one that succeeds leaves early: so the engine comes from above.
+
+1. **Probe.** A few steps along the gradient of the margin, with a radius of each sample's own that shrinks when the
+   model is fooled and otherwise follows the linear estimate of the boundary's distance, margin / ‖∇margin‖. What it
+   finds is a witness and an upper bound of ε*.
+2. **Descend.** The search itself, at the next ε below the bound. Where it succeeds, the witness's own norm is the new
+   bound; where it fails, with all of its restarts, the sample is done: one failure a sample, if the bound was right.
+
+A sample leaves its search at the iterate that fools the model, and another takes its place, so that batches stay full.
+Noise is keyed by (seed, sample, restart): what a sample meets does not depend on how batches were filled. A witness
+counts only once a forward pass in a batch of fixed size has seen it fool the model too.
+
+That what fails at ε fails below it is an assumption, which :func:`audit` tests by attacking some samples at every ε.
+
+References:
+    Pintor et al. 2021, "Fast minimum-norm adversarial attacks through adaptive norm constraints",
+    https://arxiv.org/abs/2102.12827: the radius that follows the boundary.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..attacks import PGD, Attack, Norm, State
+from ..attacks.base import per_sample, project, steepest
+from ..data import Images, to_unit
+from ..errors import InputError
+from ..modes import Classifier, at_least_float32, evaluating
+from ..progress import SILENT, Progress
+from ..randomness import SampleKeyed
+
+__all__ = ["PROBE_STEPS", "Outcome", "smallest_norms"]
+
+PROBE_STEPS = 10
+"""Gradients that the probe spends on each sample."""
+
+_TOLERANCE = 1e-6
+_FIXED_BATCH = 64
+_SHRINK = 0.3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the engine found of N samples.
+
+    Attributes:
+        norms: the smallest known adversarial norm of each sample, float32 (N,): 0 for a clean error, infinity where the
+            search found none within the grid.
+        levels: how many ε of the grid each sample withstands, int64 (N,): ``levels > e`` is its outcome at ε number e.
+        witnesses: an adversarial image of that norm for each sample, of the shape of the images; the image itself for a
+            clean error and where there is none.
+        by_probe: whether the probe found it rather than the search, bool (N,).
+        gradients: forward and backward passes that each sample took, int64 (N,).
+        forwards: forward passes beside them, int64 (N,).
+    """
+
+    norms: Tensor
+    levels: Tensor
+    witnesses: Tensor
+    by_probe: Tensor
+    gradients: Tensor
+    forwards: Tensor
+
+    def correct(self, count: int) -> Tensor:
+        """Which samples stay right at each of the ``count`` ε of the grid, bool (E, N)."""
+
+        return self.levels[None, :] > torch.arange(count, device=self.levels.device)[:, None]
+
+
+def smallest_norms(
+    model: Classifier,
+    images: Images,
+    attack: Attack,
+    grid: Sequence[float],
+    *,
+    seed: int = 0,
+    rows: Tensor | None = None,
+    batch_size: int = 256,
+    progress: Progress = SILENT,
+) -> Outcome:
+    """The smallest ε of a grid at which each image breaks.
+
+    Args:
+        model: images (B, C, H, W) in [0, 1] to logits (B, K), on the device of the images.
+        images: N images.
+        attack: the search; its ``eps`` is replaced by those of the grid, its step must follow ε or be constant.
+        grid: radii above zero, ascending.
+        seed: keys the noise.
+        rows: the number of each image in its data set, int64 (N,), which keys its noise. Default: 0 to N − 1.
+        batch_size: images per pass.
+        progress: is advanced by each image that is done.
+
+    Raises:
+        InputError: the model gives NaN on a clean image.
+    """
+
+    if rows is None:
+        rows = torch.arange(len(images), device=images.labels.device)
+    run = _Run(model, images, attack, tuple(grid), seed, rows, batch_size, progress)
+    with evaluating(model):
+        run.clean()
+        run.probe()
+        run.descend()
+    return Outcome(run.norms, run.levels, run.witnesses, run.by_probe, run.gradients, run.forwards)
+
+
+class _Run:
+    """One search on one set of images, while it goes on."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        images: Images,
+        attack: Attack,
+        grid: tuple[float, ...],
+        seed: int,
+        rows: Tensor,
+        batch_size: int,
+        progress: Progress,
+    ) -> None:
+        self.model, self.attack, self.seed, self.rows = model, attack, seed, rows
+        self.batch_size, self.progress = batch_size, progress
+        self.x, self.y = to_unit(images.pixels), images.labels
+        device, count = self.y.device, len(images)
+        self.grid = torch.tensor(grid, dtype=self.x.dtype, device=device)
+        self.restarts = attack.restarts if isinstance(attack, PGD) else 1
+        self.once = replace(attack, restarts=1) if isinstance(attack, PGD) else attack
+
+        self.norms = torch.full((count,), torch.inf, device=device)
+        self.levels = torch.full((count,), len(grid), dtype=torch.int64, device=device)
+        self.failed = torch.full((count,), -1, dtype=torch.int64, device=device)
+        self.witnesses = self.x.clone()
+        self.by_probe = torch.zeros(count, dtype=torch.bool, device=device)
+        self.gradients = torch.zeros(count, dtype=torch.int64, device=device)
+        self.forwards = torch.zeros(count, dtype=torch.int64, device=device)
+
+    def clean(self) -> None:
+        """A clean error is broken at every ε, for one forward pass."""
+
+        for part in torch.arange(len(self.y), device=self.y.device).split(self.batch_size):
+            logits = self._forward(self.x[part], part)
+            if bool(logits.isnan().any()):
+                raise InputError("the model gives NaN on clean images: no accuracy can be stated")
+            wrong = part[logits.argmax(dim=1) != self.y[part]]
+            self.norms[wrong], self.levels[wrong] = 0.0, 0
+            self.progress.advance(len(wrong))
+
+    def probe(self) -> None:
+        """An upper bound of each sample's ε*, with its witness."""
+
+        for part in (self.levels > 0).nonzero().squeeze(1).split(self.batch_size):
+            norms, witnesses = _probe(self.model, self.x[part], self.y[part], self.attack.norm, float(self.grid[-1]))
+            self.gradients[part] += PROBE_STEPS
+            found = norms <= self.grid[-1]
+            self._accept(part[found], witnesses[found], by_probe=True)
+
+    def descend(self) -> None:
+        """The search at the next ε below what is known, until it fails there with all of its restarts."""
+
+        queue = deque((int(sample), 0) for sample in (self.levels > 0).nonzero().squeeze(1))
+        slots: list[tuple[int, int]] = []
+        state: State | None = None
+        waiting: list[tuple[int, int, Tensor]] = []
+
+        while queue or slots or waiting:
+            # Successes wait for company: they are verified in batches of one size.
+            if len(waiting) >= _FIXED_BATCH or (waiting and not queue):
+                queue.extend(self._verified(waiting))
+                waiting = []
+            free = self.batch_size - len(slots)
+            if free > 0 and queue:
+                fresh = [queue.popleft() for _ in range(min(free, len(queue)))]
+                started = self._start(fresh)
+                state = started if state is None else state.joined(started)
+                slots += fresh
+            if state is None or not slots:
+                continue
+
+            samples = torch.tensor([sample for sample, _ in slots], device=self.y.device)
+            running = state.iteration < self.once.steps
+            state = self._advanced(state, samples, running)
+            ended = state.fooled | ~running
+            if not bool(ended.any()):
+                continue
+
+            fooled = state.fooled.tolist()
+            for place in ended.nonzero().squeeze(1).tolist():
+                sample, restart = slots[place]
+                if fooled[place]:
+                    waiting.append((sample, restart, state.witness[place]))
+                else:
+                    queue.extend(self._again(sample, restart))
+            keep = (~ended).nonzero().squeeze(1)
+            slots = [slots[place] for place in keep.tolist()]
+            state = state[keep] if slots else None
+
+    def _start(self, fresh: list[tuple[int, int]]) -> State:
+        """Trials at the next ε below each sample's bound, from the start of their restart."""
+
+        states = []
+        for restart in sorted({restart for _, restart in fresh}):
+            samples = torch.tensor([s for s, r in fresh if r == restart], device=self.y.device)
+            # A random start takes one draw in L∞ and two in L2; restarts stay apart.
+            noise = SampleKeyed(self.seed, self.rows[samples], draw=2 * restart)
+            eps = self.grid[self.levels[samples] - 1]
+            states.append(self.once.start(self.model, self.x[samples], self.y[samples], eps, generator=noise))
+        fresh.sort(key=lambda trial: trial[1])
+        state = states[0]
+        for other in states[1:]:
+            state = state.joined(other)
+        return state
+
+    def _advanced(self, state: State, samples: Tensor, running: Tensor) -> State:
+        """A step for those that have one left, a look at the last iterate for the others."""
+
+        self.gradients[samples[running]] += 1
+        if bool(running.all()):
+            return self.once.step(state)
+        steps, ends = running.nonzero().squeeze(1), (~running).nonzero().squeeze(1)
+        looked = state[ends].judged(self._forward(state.x_adv[ends], samples[ends]))
+        state = state.put(ends, looked)
+        return state.put(steps, self.once.step(state[steps])) if len(steps) else state
+
+    def _verified(self, waiting: list[tuple[int, int, Tensor]]) -> list[tuple[int, int]]:
+        """Takes the successes that hold, and gives what is to be tried next for samples that are still open."""
+
+        samples = torch.tensor([sample for sample, _, _ in waiting], device=self.y.device)
+        before = self.levels[samples].tolist()
+        self._accept(samples, torch.stack([witness for *_, witness in waiting]), by_probe=False)
+        following = []
+        for (sample, restart, _), old, new in zip(waiting, before, self.levels[samples].tolist(), strict=True):
+            if new == old:  # what only rounding fooled is not fooled
+                following += self._again(sample, restart)
+            elif new - int(self.failed[sample]) > 1:
+                following.append((sample, 0))
+            else:
+                self.progress.advance()
+        return following
+
+    def _again(self, sample: int, restart: int) -> list[tuple[int, int]]:
+        """What follows a trial that failed: the next restart, or nothing any more."""
+
+        if restart + 1 < self.restarts:
+            return [(sample, restart + 1)]
+        self.failed[sample] = self.levels[sample] - 1
+        self.progress.advance()
+        return []
+
+    def _accept(self, samples: Tensor, witnesses: Tensor, by_probe: bool) -> None:
+        """Notes witnesses that fool the model in a batch of fixed size and lie where they must."""
+
+        if len(samples) == 0:
+            return
+        norms = _norm(witnesses - self.x[samples], self.attack.norm)
+        holds = self._fooled(witnesses, samples) & (norms < self.norms[samples])
+        samples, witnesses, norms = samples[holds], witnesses[holds], norms[holds]
+        self.norms[samples], self.witnesses[samples] = norms.float(), witnesses
+        self.by_probe[samples] = by_probe
+        levels = torch.searchsorted(self.grid, (norms - _TOLERANCE).contiguous())
+        self.levels[samples] = torch.minimum(self.levels[samples], levels)
+
+    def _fooled(self, witnesses: Tensor, samples: Tensor) -> Tensor:
+        """Whether the model is fooled, asked in float32 in batches of one size, padded."""
+
+        answers = []
+        for part, ids in zip(witnesses.split(_FIXED_BATCH), samples.split(_FIXED_BATCH), strict=True):
+            padded = torch.cat([part, part[-1:].expand(_FIXED_BATCH - len(part), *part.shape[1:])])
+            with torch.no_grad():
+                largest, predicted = at_least_float32(self.model(padded))[: len(part)].max(dim=1)
+            self.forwards[ids] += 1
+            answers.append((predicted != self.y[ids]) & ~largest.isnan())
+        return torch.cat(answers)
+
+    def _forward(self, x: Tensor, samples: Tensor) -> Tensor:
+        self.forwards[samples] += 1
+        with torch.no_grad():
+            return self.model(x)
+
+
+def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> tuple[Tensor, Tensor]:
+    """The smallest adversarial norm (B,) that a few steps along the margin's gradient find, and its images.
+
+    Infinity and the image itself where there is none within ``top``.
+    """
+
+    best = x.new_full((len(x),), torch.inf)
+    witnesses, x_adv, radius = x.clone(), x, x.new_zeros(len(x))
+
+    for step in range(PROBE_STEPS):
+        margin, gradient = _margin(model, x_adv, y)
+        length = _norm(x_adv - x, norm)
+        better = (margin < 0) & (length < best)
+        best = torch.where(better, length, best)
+        witnesses = torch.where(per_sample(better, x), x_adv, witnesses)
+
+        slope = gradient.flatten(1).abs().sum(dim=1) if norm == "linf" else gradient.flatten(1).norm(dim=1)
+        boundary = length + margin / slope.clamp_min(torch.finfo(x.dtype).tiny)
+        if step == 0:
+            radius = boundary.clamp(0.05 * top, top)
+        else:
+            # Ever less below what is known to fool; towards the boundary, but not by leaps, where nothing does yet.
+            shrunk = torch.minimum(best * (0.97 - _SHRINK * (1 - step / PROBE_STEPS)), length)
+            grown = torch.minimum(torch.maximum(1.1 * radius, torch.minimum(boundary, 1.5 * radius)), 0.98 * best)
+            radius = torch.where(margin < 0, shrunk, grown).clamp(1e-3 * top, top)
+        stride = radius if step == 0 else 0.5 * radius
+        x_adv = project(x_adv - per_sample(stride, x) * steepest(gradient, norm), x, radius, norm)
+    return best, witnesses
+
+
+def _margin(model: Classifier, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The logit of the label minus the largest other (B,), and its gradient; NaN counts as not fooled."""
+
+    with torch.inference_mode(False), torch.enable_grad():
+        x_adv = x_adv.detach().clone().requires_grad_()
+        logits = at_least_float32(model(x_adv))
+        label = torch.nn.functional.one_hot(y, logits.shape[1]).bool()
+        margin = logits[label] - logits.masked_fill(label, -torch.inf).amax(dim=1)
+        (gradient,) = torch.autograd.grad(margin.sum(), x_adv)
+    return torch.nan_to_num(margin.detach(), nan=torch.inf).to(x_adv.dtype), torch.nan_to_num(gradient)
+
+
+def _norm(delta: Tensor, norm: Norm) -> Tensor:
+    flat = delta.flatten(1)
+    return flat.abs().amax(dim=1) if norm == "linf" else flat.norm(dim=1)
