@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -259,6 +260,40 @@ def test_a_step_is_halved_where_the_loss_stops_rising() -> None:
     torch.testing.assert_close(attack.result(state), torch.full_like(x, 0.6))
 
 
+@pytest.mark.parametrize(
+    ("rises", "gained", "halved", "halves"),
+    [
+        (16, 1.0, False, True),  # 16 of 22 rises are no more than 3/4
+        (17, 1.0, False, False),
+        (22, 0.0, False, True),  # nothing gained, and the step was the same before
+        (22, 0.0, True, False),  # it was halved before: it gets another chance
+        (22, 0.0, None, False),  # as at the first checkpoint
+    ],
+)
+def test_the_two_conditions_of_a_checkpoint(rises: int, gained: float, halved: bool | None, halves: bool) -> None:
+    net = smooth_net()
+    x, y = images(net, samples=1)
+    attack = APGD(eps=0.1)
+    state = attack.step(attack.start(net, x, y, 0.1, generator=torch.Generator().manual_seed(0)))
+    at_checkpoint = {
+        "iteration": torch.tensor([22]),
+        "since": torch.tensor([21]),
+        "rises": torch.tensor([rises]),
+        "loss": torch.tensor([50.0], dtype=torch.float64),  # so that the step before the checkpoint is no rise
+        "best_loss": torch.tensor([100.0], dtype=torch.float64),
+        "checked_loss": torch.tensor([100.0 - gained], dtype=torch.float64),
+        "halved": state.halved if halved is None else torch.tensor([halved]),
+    }
+
+    after = attack.step(replace(state, **at_checkpoint))
+
+    assert float(after.step_size) == (0.1 if halves else 0.2)
+    assert torch.equal(after.previous, state.best if halves else state.x_adv)
+    assert after.halved.tolist() == [halves]
+    assert (after.since.item(), after.rises.item(), after.window.item()) == (0, 0, 19)
+    assert float(after.checked_loss) == 100.0
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Few classes, and a model that breaks
 # ---------------------------------------------------------------------------------------------------------------------
@@ -314,8 +349,10 @@ def test_nan_logits_fool_nobody_and_leave_the_ball_to_nobody(norm: str, loss: st
 
     attack = APGD(eps=0.3, norm=norm, steps=12, loss=loss)
     for model in (broken, half):
-        state = run(attack, attack.start(model, x, y, 0.3, generator=torch.Generator().manual_seed(0)), 12)
+        asked = Recorder(model)  # type: ignore[arg-type]
+        state = run(attack, attack.start(asked, x, y, 0.3, generator=torch.Generator().manual_seed(0)), 12)
         x_adv = attack.result(state)
+        assert torch.stack(asked.asked).isfinite().all()
         assert x_adv.isfinite().all()
         assert (radius(x_adv - x, norm) <= 0.3 + 1e-6).all()
         answer = model(state.witness[state.fooled])
