@@ -426,9 +426,9 @@ def test_a_result_by_another_version_says_so(runs: Path) -> None:
     folder = runs / "at-0" / "evaluation" / "pgd"
     result = read_json(folder / "result.json")
     for change, said in (
-        ({"protocol": result["protocol"] | {"version": 2}}, "made by protocol pgd v2, this version of asgt knows v1"),
-        ({"protocol": result["protocol"] | {"name": "best"}}, "made by protocol 'best' v1, .* knows none of that name"),
-        ({"schema": 2}, "schema 2, this version of asgt reads 1"),
+        ({"protocol": result["protocol"] | {"version": 1}}, "made by protocol pgd v1, this version of asgt knows v2"),
+        ({"protocol": result["protocol"] | {"name": "best"}}, "made by protocol 'best' v2, .* knows none of that name"),
+        ({"schema": 1}, "schema 1, this version of asgt reads 2"),
     ):
         write_json(folder / "result.json", result | change)
         with pytest.raises(InputError, match=f"{said}: evaluate again into another folder") as caught:
@@ -473,25 +473,25 @@ def test_evidence_that_does_not_bear_the_figures_out_is_refused(
     change: Callable[[dict[str, Tensor]], object], protocol: str, attack: str, runs: Path
 ) -> None:
     folder = runs / "at-0" / "evaluation" / protocol
-    kept, metadata = read_tensors(folder / f"{attack}.safetensors")
+    kept, metadata = read_tensors(folder / f"{attack}-00000.safetensors")
     change(kept)
-    write_tensors(folder / f"{attack}.safetensors", kept, metadata)
+    write_tensors(folder / f"{attack}-00000.safetensors", kept, metadata)
     with pytest.raises(DamagedFileError, match=str(folder)):
         load_evaluation(folder)
 
 
 def test_evidence_that_is_cut_missing_or_of_another_evaluation_is_named(runs: Path) -> None:
     folder = runs / "at-0" / "evaluation" / "paper"
-    path = folder / "fgsm.safetensors"
+    path = folder / "fgsm-00000.safetensors"
 
-    shutil.copy(runs / "at-1" / "evaluation" / "paper" / "fgsm.safetensors", path)
-    with pytest.raises(DamagedFileError, match=r"fgsm\.safetensors is damaged: it is not the evidence of"):
+    shutil.copy(runs / "at-1" / "evaluation" / "paper" / "fgsm-00000.safetensors", path)
+    with pytest.raises(DamagedFileError, match=r"fgsm-00000\.safetensors is damaged: it is not the evidence of"):
         load_evaluation(folder)
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(DamagedFileError, match=r"fgsm\.safetensors is damaged or not a safetensors file"):
+    with pytest.raises(DamagedFileError, match=r"fgsm-00000\.safetensors is damaged or not a safetensors file"):
         load_evaluation(folder)
     path.unlink()
-    with pytest.raises(DamagedFileError, match=r"fgsm\.safetensors is missing.*--resume"):
+    with pytest.raises(DamagedFileError, match=r"fgsm-\*\.safetensors are not all there.*--resume"):
         load_evaluation(folder)
 
     # What the message advises helps.
@@ -519,13 +519,13 @@ def test_runs_that_differ_in_their_seed_are_one_method_and_its_numbers_are_those
     ]
     last = found.columns[-1]
     assert (last.protocol, last.version, last.claim, last.title, last.reach) == (
-        *("pgd", 1, "not yet a robustness claim", "PGD-40 × 5, α = 2.5ε/40", None),
+        *("pgd", 2, "not yet a robustness claim", "PGD-40 × 5, α = 2.5ε/40", None),
     )
     assert found.columns[1].reach == pytest.approx(10 / 255)
 
     for column in found.columns:
         kept = {
-            run: read_tensors(runs / run / "evaluation" / column.protocol / f"{column.attack}.safetensors")[0]
+            run: read_tensors(runs / run / "evaluation" / column.protocol / f"{column.attack}-00000.safetensors")[0]
             for run in ("at-0", "at-1", "st-0")
         }
         for row, eps in enumerate(GRID):
@@ -572,7 +572,7 @@ def test_what_only_some_runs_hold_is_left_out_and_said(runs: Path) -> None:
     )
     # A shared ε stands at another row of the evidence of each run.
     for method, run, rows in ((0, "st-0", slice(0, 2)), (1, "at-0", slice(1, 3))):
-        kept = read_tensors(runs / run / "evaluation" / "pgd" / "pgd-40x5.safetensors")[0]["correct"]
+        kept = read_tensors(runs / run / "evaluation" / "pgd" / "pgd-40x5-00000.safetensors")[0]["correct"]
         curve = found.curve(found.methods[method], found.columns[0])
         assert [point.values[0] for _, point in curve[1:]] == pytest.approx(kept[rows].float().mean(dim=1).tolist())
 

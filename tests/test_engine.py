@@ -196,3 +196,34 @@ def test_a_witness_that_a_second_look_refutes_does_not_count() -> None:
     attack: Attack = PGD(0.0, steps=3)
     found = smallest_norms(SeesBatches(), data, attack, GRID)
     assert (found.levels == len(GRID)).all()
+
+
+class Band(nn.Module):
+    """Fooled only where the image is between 0.05 and 0.11 brighter: what fails at a larger ε works below it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        brighter = x.flatten(1).mean(dim=1) - 128 / 255
+        fooled = (brighter > 0.05) & (brighter < 0.11)
+        margin = torch.where(fooled, -1.0, 1.0) - 1e-3 * brighter
+        return torch.stack([margin, torch.zeros_like(margin)], dim=1)
+
+
+def test_attacks_at_every_eps_find_what_going_down_misses() -> None:
+    data = Images(torch.full((8, 1, 4, 4), 128, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64), ("a", "b"))
+    attack = PGD(0.0, steps=4, alpha=1.0, random_start=False)  # always at the ball's corner
+    chosen = torch.arange(8) < 3
+    found = smallest_norms(Band(), data, attack, GRID, exhaustive=chosen)
+
+    assert found.levels.tolist() == [2] * 3 + [len(GRID)] * 5  # 0.06 is the third of the grid
+    # Below the first failure, 0.38 to 0.12 fail, 0.10 to 0.06 succeed, and 0.04 and 0.02 fail again.
+    assert found.tested.tolist() == [14 + 3 + 2] * 3 + [0] * 5
+    assert found.missed.tolist() == [3] * 3 + [0] * 5
+
+
+def test_going_down_misses_nothing_where_the_answer_is_monotone() -> None:
+    data = images(60, seed=5)
+    weight = torch.randn(16, generator=torch.Generator().manual_seed(2)) / 4
+    model = TwoClasses(weight, -float(weight.sum()) / 2)
+    found = smallest_norms(model, data, PGD(0.0, steps=40), GRID, exhaustive=torch.ones(60, dtype=torch.bool))
+    assert found.missed.sum() == 0
+    assert torch.equal(found.tested, (found.levels - 1).clamp_min(0).where(found.levels > 1, 0))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import asgt
 from asgt.attacks import FGSM, PGD
-from asgt.errors import InputError
+from asgt.errors import DamagedFileError, InputError
 from asgt.evaluation.accuracy import correct_under_attack
 from asgt.evaluation.curve import evaluate
 from asgt.evaluation.health import is_catastrophic, is_collapsed
@@ -126,7 +126,7 @@ def test_result_names_protocol_model_data_and_interval(images: asgt.Images, net:
     found = evaluate(net, images, protocol="pgd", epsilons=[0.02], folder=tmp_path / "e")
     result = json.loads((tmp_path / "e" / "result.json").read_text())
     assert result == found.to_dict()
-    assert (result["protocol"]["name"], result["protocol"]["version"], result["samples"]) == ("pgd", 1, 40)
+    assert (result["protocol"]["name"], result["protocol"]["version"], result["samples"]) == ("pgd", 2, 40)
     assert len(result["model"]) == len(result["data"]) == 64
     [row] = result["attacks"]["pgd-40x5"]
     right = int(found.outcomes["pgd-40x5"].sum())
@@ -143,12 +143,12 @@ def test_resumed_evaluation_keeps_its_evidence_and_refuses_another_models(
         evaluate(net, images, protocol="paper", epsilons=[0.02], folder=folder)
 
     # One attack of six is gone, as after a kill: only that one is run again.
-    (folder / "fgsm.safetensors").unlink()
+    (folder / "fgsm-00000.safetensors").unlink()
     (folder / "result.json").unlink()
-    kept = (folder / "pgd-relative.safetensors").stat().st_mtime_ns
+    kept = (folder / "pgd-relative-00000.safetensors").stat().st_mtime_ns
     again = evaluate(net, images, protocol="paper", epsilons=[0.02], folder=folder, resume=True)
     assert all(torch.equal(first.outcomes[name], again.outcomes[name]) for name in first.outcomes)
-    assert (folder / "pgd-relative.safetensors").stat().st_mtime_ns == kept
+    assert (folder / "pgd-relative-00000.safetensors").stat().st_mtime_ns == kept
 
     for change in ({"epsilons": [0.03]}, {"seed": 1}):
         with pytest.raises(InputError, match="another model, other images or other settings"):
@@ -211,3 +211,66 @@ def test_catastrophic_overfitting_is_high_under_one_step_and_low_under_several(
     fgsm: float, pgd: float, dead: bool
 ) -> None:
     assert is_catastrophic(fgsm, pgd) is dead
+
+
+def test_evidence_lies_in_shards_that_a_kill_leaves_whole(
+    images: asgt.Images, net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asgt.evaluation import curve
+
+    monkeypatch.setattr(curve, "SHARD", 16)
+    whole = evaluate(net, images, protocol="pgd", epsilons=[0.02, 0.05], folder=tmp_path / "whole")
+    names = [f"pgd-40x5-{number:05d}.safetensors" for number in range(3)]
+    assert sorted(path.name for path in (tmp_path / "whole").glob("*.safetensors")) == names
+    assert curve.load_evaluation(tmp_path / "whole").to_dict() == whole.to_dict()
+
+    # Killed in the second shard: the first stays as it is, and the end is the same, whatever the batch size.
+    attacked, calls = curve.smallest_norms, []
+
+    def killed(*words: object, **settings: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return attacked(*words, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(curve, "smallest_norms", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(net, images, protocol="pgd", epsilons=[0.02, 0.05], folder=tmp_path / "killed")
+    kept = (tmp_path / "killed" / names[0]).stat().st_mtime_ns
+    monkeypatch.setattr(curve, "smallest_norms", attacked)
+    again = evaluate(
+        net, images, protocol="pgd", epsilons=[0.02, 0.05], folder=tmp_path / "killed", resume=True, batch_size=7
+    )
+    assert (tmp_path / "killed" / names[0]).stat().st_mtime_ns == kept
+    assert torch.equal(again.outcomes["pgd-40x5"], whole.outcomes["pgd-40x5"])
+
+    # A shard in another's place is not taken for it.
+    (tmp_path / "whole" / names[0]).write_bytes((tmp_path / "whole" / names[1]).read_bytes())
+    with pytest.raises(DamagedFileError, match="is not the evidence of"):
+        curve.load_evaluation(tmp_path / "whole")
+
+
+def test_where_attacks_below_a_failure_succeed_all_samples_are_attacked_at_every_eps(
+    images: asgt.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asgt.evaluation import curve, protocols
+    from test_engine import Band
+
+    # Always at the ball's corner, and fooled only between 0.05 and 0.11: what going down from above cannot see.
+    corner = protocols.Search("corner", asgt.PGD(0.0, steps=4, alpha=1.0, random_start=False))
+    weak = protocols.Protocol("pgd", 2, (corner,), worst_case=True, claim="none")
+    monkeypatch.setitem(protocols.PROTOCOLS, "pgd", weak)
+    grey = asgt.Images(
+        torch.full((100, 1, 4, 4), 128, dtype=torch.uint8), torch.zeros(100, dtype=torch.int64), ("a", "b")
+    )
+    epsilons = [0.02, 0.06, 0.1, 0.2, 0.4]
+
+    found = evaluate(Band(), grey, protocol="pgd", epsilons=epsilons, folder=tmp_path / "e")
+    assert found.outcomes["corner"].sum(dim=1).tolist() == [100, 0, 0, 0, 0]
+    assert found.cost("corner")["missed"] == 200
+    assert not found.exhaustive
+    assert curve.load_evaluation(tmp_path / "e").to_dict() == found.to_dict()
+
+    asked = evaluate(Band(), grey, protocol="pgd", epsilons=epsilons, exhaustive=True)
+    assert torch.equal(asked.outcomes["corner"], found.outcomes["corner"])
+    assert asked.exhaustive

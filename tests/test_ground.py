@@ -42,7 +42,7 @@ from asgt.randomness import (
     seeded,
     uniform_like,
 )
-from asgt.statistics import wilson
+from asgt.statistics import clopper_pearson, wilson
 
 
 def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -720,3 +720,17 @@ def test_wilson_holds_the_share_and_stays_in_zero_to_one(trials: int, share: flo
 def test_wilson_of_impossible_counts_is_refused(successes: int, trials: int) -> None:
     with pytest.raises(ValueError, match="trials"):
         wilson(successes, trials)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (0, 64), (3, 64), (64, 64), (500, 1000)])
+def test_clopper_and_pearsons_interval_is_scipys(successes: int, trials: int) -> None:
+    from scipy.stats import binomtest
+
+    exact = binomtest(successes, trials).proportion_ci(0.95, "exact")
+    assert clopper_pearson(successes, trials) == pytest.approx((exact.low, exact.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (2, 1), (-1, 3)])
+def test_an_interval_of_what_cannot_be_is_refused(successes: int, trials: int) -> None:
+    with pytest.raises(ValueError, match="no interval"):
+        clopper_pearson(successes, trials)

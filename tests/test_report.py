@@ -186,7 +186,7 @@ def words_of(cell: SimpleNamespace) -> str:
 def evidence(run: Path, column: str, eps: float | None) -> np.ndarray:
     """Which test images a run gets right under an attack at ε, or clean: bool (N,)."""
 
-    tensors = load_file(run / "evaluation" / f"{column}.safetensors")
+    tensors = load_file(run / "evaluation" / f"{column}-00000.safetensors")
     return tensors["clean"] if eps is None else tensors["correct"][EPSILONS.index(eps)]
 
 
@@ -329,7 +329,8 @@ def test_the_csv_holds_every_accuracy_of_every_run(report: Path) -> None:
         eps = float(row["eps"]) or None
         expected = evidence(run, f"{row['protocol']}/{row['attack']}", eps).mean()
         assert float(row["accuracy"]) == pytest.approx(expected, abs=1e-6)
-        assert (row["samples"], row["norm"], row["version"]) == ("40", "linf", "1")
+        version = {"paper": "1", "pgd": "2"}[row["protocol"]]
+        assert (row["samples"], row["norm"], row["version"]) == ("40", "linf", version)
 
 
 def test_what_was_found_is_in_the_evidence(report: Path) -> None:

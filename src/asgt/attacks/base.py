@@ -72,6 +72,14 @@ class State:
         }
         return replace(self, **filled)
 
+    def joined(self, other: Self) -> Self:
+        """The samples of this state and then those of ``other``, a state of the same attack and model, as one batch."""
+
+        both: dict[str, Any] = {
+            name: torch.cat([value, getattr(other, name)]) for name, value in self._tensors().items()
+        }
+        return replace(self, **both)
+
     @property
     def label(self) -> Tensor:
         """The class (B,) that the model should give; of probabilities, the most likely."""

@@ -132,6 +132,15 @@ class Console:
         # Above the table, not in it: a table's own title is broken to the table's width.
         self.out.print(escape(title), style="bold")
         self.out.print(table)
+        for name in found.details:
+            cost = found.cost(name)
+            told = f"{name}: {cost['gradients']:.0f} gradients a sample"
+            if cost["tested"]:
+                told += (
+                    f"; of {cost['tested']:.0f} attacks at an eps below a failed one {cost['missed']:.0f} succeeded "
+                    f"(at most {100 * cost['missed_high']:.1f} %, Clopper-Pearson 95 %)"
+                )
+            self.out.print(escape(told))
         for line in warnings:
             self.warn(line)
         self.out.print(escape(f"evidence: {folder}"))
@@ -145,7 +154,7 @@ class Console:
             column.justify = "right"
         for run in runs:
             training, *evaluations = run.job.passes
-            costs = (f"{training / 1e6:.3g}", f"≤ {sum(evaluations) / 1e6:.3g}")
+            costs = (f"{training / 1e6:.3g}", f"about {sum(evaluations) / 1e6:.3g}")
             table.add_row(escape(run.job.label), str(run.job.config.epochs), *costs, run.state)
         self.out.print(table)
 
@@ -153,7 +162,7 @@ class Console:
         states = ", ".join(
             f"{sum(run.state == state for run in runs)} {state}" for state in ("finished", "begun", "to do")
         )
-        self.out.print(escape(f"{len(runs)} runs ({states}), at most {left:.3g} million passes left; they go to {out}"))
+        self.out.print(escape(f"{len(runs)} runs ({states}), about {left:.3g} million passes left; they go to {out}"))
 
     def compared(self, found: Comparison, page: Path) -> None:
         """The tables of a report, its warnings, and where its page is."""

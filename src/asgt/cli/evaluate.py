@@ -52,6 +52,11 @@ def run(words: list[str]) -> int:
     parser.add_argument("--norm", type=str, help="linf or l2 (default: the run's own, else linf)")
     parser.add_argument("--samples", type=int, help="the first N test images (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="keys the random starts (default: 0)")
+    parser.add_argument(
+        "--exhaustive",
+        action="store_true",
+        help="in a worst case, attack every sample at every eps (default: 64 of them)",
+    )
     parser.add_argument("--batch_size", type=int, default=256, help="images per forward pass")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--out", type=str, help="where to keep the evidence (default: RUN/evaluation/PROTOCOL)")
@@ -101,6 +106,7 @@ def run(words: list[str]) -> int:
         epsilons=_numbers(grid, "epsilons"),
         norm=norm,
         seed=asked.get("seed", 0),
+        exhaustive=asked.get("exhaustive", False),
         batch_size=asked.get("batch_size", 256),
         folder=out,
         resume=asked.get("resume", False),

@@ -1,7 +1,7 @@
 """Accuracy over ε: one protocol on one model, every outcome kept per sample.
 
-An evaluation's folder holds ``result.json`` and, beside it, the evidence: a file of outcomes for each attack, written
-as soon as that attack is through and never rewritten.
+An evaluation's folder holds ``result.json`` and, beside it, the evidence: shards of samples with their outcomes under
+an attack, each written as soon as its samples are through and never rewritten.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attacks import FGSM, PGD, Norm, check_eps
+from ..attacks import FGSM, Norm, check_eps
 from ..data import Images, batches
 from ..errors import DamagedFileError, InputError
 from ..files import digest, digest_tensors, read_json, read_tensors, write_json, write_tensors
 from ..modes import Classifier, evaluating
 from ..progress import SILENT, Progress
-from ..randomness import SampleKeyed
-from ..statistics import share_of
+from ..randomness import SampleKeyed, seeded
+from ..statistics import clopper_pearson, share_of
 from .accuracy import correct, predict
+from .engine import smallest_norms
 from .protocols import PROTOCOLS, Protocol, Search, protocol_named
 
 __all__ = ["Evaluation", "evaluate", "load_evaluation"]
 
-SCHEMA = 1
+SCHEMA = 2
 CONFIDENCE = 0.95
+SHARD = 1024
+"""Samples of a file of evidence: what a kill can cost, whatever the batch size."""
+
+AUDITED = 64
+"""Random samples that a worst-case search attacks at every ε."""
+
+_EXHAUSTIVE = "-exhaustive"
+_DETAILS = {
+    "norms": torch.float32,
+    "gradients": torch.int64,
+    "forwards": torch.int64,
+    "tested": torch.int64,
+    "missed": torch.int64,
+}
+_MISSED = 0.01  # of the attacks below a failure; beyond it, all samples are attacked at every ε
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,9 @@ class Evaluation:
         data: SHA-256 of the images and labels.
         clean: which samples are right as they are, bool (N,).
         outcomes: for each search, which samples stay right at each ε, bool (E, N).
+        exhaustive: whether every sample was asked to be attacked at every ε.
+        details: for each worst-case search, by sample: ``norms`` (the smallest known adversarial norm, float32),
+            ``gradients`` and ``forwards`` (passes), ``tested`` and ``missed`` (see :mod:`asgt.evaluation.engine`).
     """
 
     protocol: Protocol
@@ -57,6 +76,8 @@ class Evaluation:
     data: str
     clean: Tensor
     outcomes: dict[str, Tensor]
+    exhaustive: bool = False
+    details: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -71,6 +92,25 @@ class Evaluation:
         """Accuracy with its interval, for each ε of the grid."""
 
         return [{"eps": eps} | _share(row) for eps, row in zip(self.epsilons, self.outcomes[search], strict=True)]
+
+    def cost(self, search: str) -> dict[str, float]:
+        """What a worst-case search took and how it was tested; empty for another.
+
+        ``gradients`` and ``forwards`` per sample; ``tested`` attacks below a failure, of which ``missed`` succeeded,
+        and ``missed_high``, the upper end of the Clopper–Pearson interval of their share.
+        """
+
+        if search not in self.details:
+            return {}
+        told = self.details[search]
+        tested, missed = int(told["tested"].sum()), int(told["missed"].sum())
+        return {
+            "gradients": float(told["gradients"].double().mean()),
+            "forwards": float(told["forwards"].double().mean()),
+            "tested": tested,
+            "missed": missed,
+            "missed_high": clopper_pearson(missed, tested, CONFIDENCE)[1] if tested else 1.0,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``result.json`` holds."""
@@ -87,6 +127,8 @@ class Evaluation:
             "data": self.data,
             "clean": self.clean_accuracy(),
             "attacks": {name: self.curve(name) for name in self.outcomes},
+            "exhaustive": self.exhaustive,
+            "cost": {name: self.cost(name) for name in self.details},
             "versions": _versions(),
         }
 
@@ -99,6 +141,7 @@ def evaluate(
     epsilons: Sequence[float],
     norm: Norm = "linf",
     seed: int = 0,
+    exhaustive: bool = False,
     batch_size: int = 256,
     folder: Path | None = None,
     resume: bool = False,
@@ -113,6 +156,8 @@ def evaluate(
         epsilons: the grid of radii, each above zero, in units of the range [0, 1].
         norm: the norm of ε.
         seed: keys the random starts by (seed, sample, restart).
+        exhaustive: in a worst case, attack every sample at every ε below its own too. Default: 64 random ones, and all
+            if more than 1 % of these attacks succeed.
         batch_size: images per forward pass; no bearing on what is drawn.
         folder: where to keep the evidence. Default: nowhere.
         resume: take up what ``folder`` holds, if it was made of the same model, images and settings.
@@ -133,37 +178,109 @@ def evaluate(
         data=images.digest(),
         clean=correct(model, images, batch_size)[0].cpu(),
         outcomes={},
+        exhaustive=exhaustive,
     )
     if folder is not None:
         _claim(folder, resume)
 
     progress.start(f"{protocol} v{definition.version}", len(definition.searches) * len(images))
     for search in definition.searches:
-        evidence = None if folder is None else folder / f"{search.name}.safetensors"
-        if evidence is not None and evidence.exists():
-            if (kept := _kept(evidence, found)) is None:
-                raise InputError(
-                    f"{evidence} was made of another model, other images or other settings: name another folder by "
-                    "--out"
-                )
-            found.outcomes[search.name] = kept[0]
-            progress.advance(len(images))
-            continue
-
-        run = _worst_case if definition.worst_case else _final_iterates
-        parts = []
-        for number, (x, y) in enumerate(batches(images, batch_size)):
-            rows = torch.arange(len(y), device=y.device) + number * batch_size
-            parts.append(run(model, x, y, rows, search, grid, seed).cpu())
-            progress.advance(len(y))
-        outcomes = found.outcomes[search.name] = torch.cat(parts, dim=1)
-        if evidence is not None:
-            write_tensors(evidence, {"correct": outcomes, "clean": found.clean}, {"key": _key(found)})
+        audited = torch.ones(len(images), dtype=torch.bool) if exhaustive else _audited(len(images), seed)
+        kept = _searched(model, images, search, found, audited, batch_size, folder, search.name, progress)
+        if definition.worst_case and not exhaustive and kept["missed"].sum() > _MISSED * kept["tested"].sum():
+            progress.say(
+                f"{search.name}: {int(kept['missed'].sum())} of {int(kept['tested'].sum())} attacks below a failure "
+                "succeeded: every sample is attacked at every eps"
+            )
+            audited[:] = True
+            name = f"{search.name}{_EXHAUSTIVE}"
+            kept = _searched(model, images, search, found, audited, batch_size, folder, name, progress)
+        found.outcomes[search.name] = kept.pop("correct")
+        kept.pop("clean")
+        if kept:
+            found.details[search.name] = kept
     progress.stop()
 
     if folder is not None:
         write_json(folder / "result.json", found.to_dict())
     return found
+
+
+def _audited(count: int, seed: int) -> Tensor:
+    """The samples that are attacked at every ε, bool (N,)."""
+
+    chosen = torch.zeros(count, dtype=torch.bool)
+    chosen[torch.randperm(count, generator=seeded("audit", seed))[:AUDITED]] = True
+    return chosen
+
+
+def _searched(
+    model: nn.Module,
+    images: Images,
+    search: Search,
+    found: Evaluation,
+    audited: Tensor,
+    batch_size: int,
+    folder: Path | None,
+    name: str,
+    progress: Progress,
+) -> dict[str, Tensor]:
+    """What a search found on all samples, shard by shard; what a folder holds is taken up."""
+
+    shards = []
+    for number, rows in enumerate(torch.arange(len(images)).split(SHARD)):
+        evidence = None if folder is None else folder / f"{name}-{number:05d}.safetensors"
+        if evidence is not None and evidence.exists():
+            if (kept := _kept(evidence, found, number)) is None:
+                raise InputError(
+                    f"{evidence} was made of another model, other images or other settings: name another folder by "
+                    "--out"
+                )
+            progress.advance(len(rows))
+        else:
+            kept = {"clean": found.clean[rows]} | _attacked(
+                model, images, rows, search, found, audited[rows], batch_size, progress
+            )
+            if evidence is not None:
+                write_tensors(evidence, kept, {"key": _key(found, number)})
+        shards.append(kept)
+    return {tensor: torch.cat([shard[tensor] for shard in shards], dim=-1) for tensor in shards[0]}
+
+
+def _attacked(
+    model: nn.Module,
+    images: Images,
+    rows: Tensor,
+    search: Search,
+    found: Evaluation,
+    audited: Tensor,
+    batch_size: int,
+    progress: Progress,
+) -> dict[str, Tensor]:
+    """What a search finds on some samples: ``correct`` (E, B), and of a worst case its details, each (B,)."""
+
+    place = images.labels.device
+    part, grid = images[rows.to(place)], found.epsilons
+    if found.protocol.worst_case:
+        outcome = smallest_norms(
+            model,
+            part,
+            search.attack,
+            grid,
+            seed=found.seed,
+            rows=rows.to(place),
+            exhaustive=audited.to(place),
+            batch_size=batch_size,
+            progress=progress,
+        )
+        details = {name: getattr(outcome, name).cpu() for name in _DETAILS}
+        return {"correct": outcome.correct(len(grid)).cpu()} | details
+
+    parts = []
+    for (x, y), ids in zip(batches(part, batch_size), rows.to(place).split(batch_size), strict=True):
+        parts.append(_final_iterates(model, x, y, ids, search, grid, found.seed).cpu())
+        progress.advance(len(y))
+    return {"correct": torch.cat(parts, dim=1)}
 
 
 def load_evaluation(folder: Path) -> Evaluation:
@@ -202,18 +319,19 @@ def load_evaluation(folder: Path) -> Evaluation:
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise DamagedFileError(f"{path} is damaged: it is not the result of an evaluation") from error
 
-    found = Evaluation(definition, result["norm"], grid, *identity, clean=torch.empty(0), outcomes={})
+    exhaustive = result.get("exhaustive") is True
+    found = Evaluation(definition, result["norm"], grid, *identity, torch.empty(0), {}, exhaustive)
     for search in definition.searches:
-        evidence = folder / f"{search.name}.safetensors"
-        if not evidence.is_file():
-            raise DamagedFileError(f"{evidence} is missing, so {path} has lost its evidence: --resume makes it anew")
-        if (kept := _kept(evidence, found)) is None:
-            raise DamagedFileError(f"{evidence} is damaged: it is not the evidence of {path}")
-        found.outcomes[search.name], clean = kept
+        kept = _read_shards(folder, search.name, found, path)
+        found.outcomes[search.name], clean = kept.pop("correct"), kept.pop("clean")
+        if kept:
+            found.details[search.name] = kept
         if search is definition.searches[0]:
             found = replace(found, clean=clean)
         elif not torch.equal(clean, found.clean):
-            raise DamagedFileError(f"{evidence} is damaged: its clean outcomes are not those of the other attacks")
+            raise DamagedFileError(
+                f"{folder / search.name}-*.safetensors are damaged: their clean outcomes are not those of other attacks"
+            )
 
     # The versions are those of the machine that evaluated.
     if not _agree(found.to_dict() | {"versions": result.get("versions")}, result):
@@ -242,33 +360,6 @@ def _final_iterates(
     return torch.stack(column)
 
 
-def _worst_case(
-    model: Classifier, x: Tensor, y: Tensor, rows: Tensor, search: Search, grid: tuple[float, ...], seed: int
-) -> Tensor:
-    """Each ε, from the smallest up, on the images that nothing has broken yet, restart by restart: bool (E, B).
-
-    What breaks an image at ε lies in every larger ball too: the image stays broken there, and is not attacked again.
-    """
-
-    robust = predict(model, x) == y
-    column = []
-    for eps in grid:
-        attack = search.at(eps)
-        restarts, once = 1, attack
-        if isinstance(attack, PGD):
-            restarts, once = attack.restarts, replace(attack, restarts=1)
-        for restart in range(restarts):
-            left = robust.nonzero().squeeze(1)
-            if len(left) == 0:
-                break
-            # A random start takes one draw in L∞ and two in L2; restarts stay apart.
-            noise = SampleKeyed(seed, rows[left], draw=2 * restart)
-            x_adv = once(model, x[left], y[left], generator=noise)
-            robust[left] = predict(model, x_adv, f"{search.name} at eps {eps:g}") == y[left]
-        column.append(robust.clone())
-    return torch.stack(column)
-
-
 def _grid(epsilons: Sequence[float], norm: Norm) -> tuple[float, ...]:
     grid = tuple(sorted({float(eps) for eps in epsilons}))
     if not grid:
@@ -287,29 +378,48 @@ def _claim(folder: Path, resume: bool) -> None:
         raise InputError(f"{folder} holds an evaluation already: --resume takes it up, --out names another folder")
 
 
-def _key(found: Evaluation) -> str:
+def _read_shards(folder: Path, name: str, found: Evaluation, result: Path) -> dict[str, Tensor]:
+    """All the evidence of a search, of its exhaustive part where there is one."""
+
+    for stem in (f"{name}{_EXHAUSTIVE}", name):
+        files = sorted(folder.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9].safetensors"))
+        if not files:
+            continue
+        shards = []
+        for number, evidence in enumerate(files):
+            if evidence.name != f"{stem}-{number:05d}.safetensors":
+                break
+            if (kept := _kept(evidence, found, number)) is None:
+                raise DamagedFileError(f"{evidence} is damaged: it is not the evidence of {result}")
+            shards.append(kept)
+        if len(shards) == len(files):
+            return {tensor: torch.cat([shard[tensor] for shard in shards], dim=-1) for tensor in shards[0]}
+    raise DamagedFileError(
+        f"{folder / name}-*.safetensors are not all there, so {result} has lost its evidence: --resume makes it anew"
+    )
+
+
+def _key(found: Evaluation, shard: int) -> str:
     """What evidence carries: that of other weights, images or settings has another key, and is refused, not mixed."""
 
-    parts = (SCHEMA, found.protocol, found.norm, found.epsilons, found.seed, found.model, found.data)
-    return digest(repr(parts).encode())
+    settings = (SCHEMA, found.protocol, found.norm, found.epsilons, found.seed, found.exhaustive)
+    return digest(repr((*settings, found.model, found.data, shard)).encode())
 
 
-def _kept(evidence: Path, found: Evaluation) -> tuple[Tensor, Tensor] | None:
-    """The outcomes (E, N) and the clean ones (N,) that a file keeps; ``None`` if it is of another evaluation."""
+def _kept(evidence: Path, found: Evaluation, shard: int) -> dict[str, Tensor] | None:
+    """What a shard keeps, by sample; ``None`` if it is of another evaluation."""
 
     tensors, metadata = read_tensors(evidence)
-    if metadata.get("key") != _key(found):
+    if metadata.get("key") != _key(found, shard):
         return None
-    outcomes, clean = (tensors.get(name, torch.empty(0)) for name in ("correct", "clean"))
-    if (
-        outcomes.dtype != torch.bool
-        or clean.dtype != torch.bool
-        or clean.ndim != 1
-        or len(clean) == 0
-        or outcomes.shape != (len(found.epsilons), len(clean))
-    ):
+    expected = {"correct": torch.bool, "clean": torch.bool} | (_DETAILS if found.protocol.worst_case else {})
+    count = tensors["clean"].numel() if "clean" in tensors else 0
+    shapes = {name: (len(found.epsilons), count) if name == "correct" else (count,) for name in expected}
+    if count == 0 or {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()} != {
+        name: (expected[name], shapes[name]) for name in expected
+    }:
         raise DamagedFileError(f"{evidence} is damaged: it does not hold the outcomes of its samples at each eps")
-    return outcomes, clean
+    return tensors
 
 
 def _agree(value: Any, other: Any) -> bool:

@@ -13,7 +13,8 @@ A sample leaves its search at the iterate that fools the model, and another take
 Noise is keyed by (seed, sample, restart): what a sample meets does not depend on how batches were filled. A witness
 counts only once a forward pass in a batch of fixed size has seen it fool the model too.
 
-That what fails at ε fails below it is an assumption, which :func:`audit` tests by attacking some samples at every ε.
+That what fails at ε fails below it is an assumption, and a weak attack can violate it. So some samples are attacked at
+every ε below as well, and how often that broke them is part of the outcome; exhaustively, all of them are.
 
 References:
     Pintor et al. 2021, "Fast minimum-norm adversarial attacks through adaptive norm constraints",
@@ -25,6 +26,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -60,6 +62,8 @@ class Outcome:
         by_probe: whether the probe found it rather than the search, bool (N,).
         gradients: forward and backward passes that each sample took, int64 (N,).
         forwards: forward passes beside them, int64 (N,).
+        tested: at how many ε below a failure each sample was attacked all the same, int64 (N,).
+        missed: how many of these attacks succeeded: what going down from above would not have seen, int64 (N,).
     """
 
     norms: Tensor
@@ -68,6 +72,8 @@ class Outcome:
     by_probe: Tensor
     gradients: Tensor
     forwards: Tensor
+    tested: Tensor
+    missed: Tensor
 
     def correct(self, count: int) -> Tensor:
         """Which samples stay right at each of the ``count`` ε of the grid, bool (E, N)."""
@@ -83,6 +89,7 @@ def smallest_norms(
     *,
     seed: int = 0,
     rows: Tensor | None = None,
+    exhaustive: Tensor | None = None,
     batch_size: int = 256,
     progress: Progress = SILENT,
 ) -> Outcome:
@@ -95,6 +102,7 @@ def smallest_norms(
         grid: radii above zero, ascending.
         seed: keys the noise.
         rows: the number of each image in its data set, int64 (N,), which keys its noise. Default: 0 to N − 1.
+        exhaustive: which images to attack at every ε below their own too, bool (N,). Default: none.
         batch_size: images per pass.
         progress: is advanced by each image that is done.
 
@@ -109,7 +117,22 @@ def smallest_norms(
         run.clean()
         run.probe()
         run.descend()
-    return Outcome(run.norms, run.levels, run.witnesses, run.by_probe, run.gradients, run.forwards)
+        if exhaustive is not None:
+            run.exhaust(exhaustive)
+    return Outcome(
+        run.norms,
+        run.levels,
+        run.witnesses,
+        run.by_probe,
+        run.gradients,
+        run.forwards,
+        run.tested,
+        run.missed,
+    )
+
+
+_Trial: TypeAlias = tuple[int, int, int]
+"""A search that is under way: its sample, the number of its ε on the grid, its restart."""
 
 
 class _Run:
@@ -136,11 +159,12 @@ class _Run:
 
         self.norms = torch.full((count,), torch.inf, device=device)
         self.levels = torch.full((count,), len(grid), dtype=torch.int64, device=device)
-        self.failed = torch.full((count,), -1, dtype=torch.int64, device=device)
         self.witnesses = self.x.clone()
         self.by_probe = torch.zeros(count, dtype=torch.bool, device=device)
         self.gradients = torch.zeros(count, dtype=torch.int64, device=device)
         self.forwards = torch.zeros(count, dtype=torch.int64, device=device)
+        self.tested = torch.zeros(count, dtype=torch.int64, device=device)
+        self.missed = torch.zeros(count, dtype=torch.int64, device=device)
 
     def clean(self) -> None:
         """A clean error is broken at every ε, for one forward pass."""
@@ -161,30 +185,43 @@ class _Run:
             self.gradients[part] += PROBE_STEPS
             found = norms <= self.grid[-1]
             self._accept(part[found], witnesses[found], by_probe=True)
+            self.progress.advance(int((self.levels[part] == 0).sum()))
 
     def descend(self) -> None:
         """The search at the next ε below what is known, until it fails there with all of its restarts."""
 
-        queue = deque((int(sample), 0) for sample in (self.levels > 0).nonzero().squeeze(1))
-        slots: list[tuple[int, int]] = []
+        open_samples = (self.levels > 0).nonzero().squeeze(1).tolist()
+        self._search([(sample, int(self.levels[sample]) - 1, 0) for sample in open_samples], to_the_end=False)
+        self.progress.advance(len(open_samples))
+
+    def exhaust(self, chosen: Tensor) -> None:
+        """The search at every ε below that at which it failed, on the chosen samples, bool (N,)."""
+
+        samples = (chosen & (self.levels > 1)).nonzero().squeeze(1).tolist()
+        self._search([(sample, int(self.levels[sample]) - 2, 0) for sample in samples], to_the_end=True)
+
+    def _search(self, trials: list[_Trial], *, to_the_end: bool) -> None:
+        """Runs trials and what follows from them, as many at a time as a batch holds."""
+
+        queue, slots, waiting = deque(trials), list[_Trial](), list[tuple[_Trial, Tensor]]()
         state: State | None = None
-        waiting: list[tuple[int, int, Tensor]] = []
 
         while queue or slots or waiting:
             # Successes wait for company: they are verified in batches of one size.
             if len(waiting) >= _FIXED_BATCH or (waiting and not queue):
-                queue.extend(self._verified(waiting))
+                queue.extend(self._verified(waiting, to_the_end))
                 waiting = []
             free = self.batch_size - len(slots)
             if free > 0 and queue:
-                fresh = [queue.popleft() for _ in range(min(free, len(queue)))]
+                # Those of one restart draw their noise together.
+                fresh = sorted((queue.popleft() for _ in range(min(free, len(queue)))), key=lambda trial: trial[2])
                 started = self._start(fresh)
                 state = started if state is None else state.joined(started)
                 slots += fresh
-            if state is None or not slots:
+            if state is None:
                 continue
 
-            samples = torch.tensor([sample for sample, _ in slots], device=self.y.device)
+            samples = torch.tensor([sample for sample, _, _ in slots], device=self.y.device)
             running = state.iteration < self.once.steps
             state = self._advanced(state, samples, running)
             ended = state.fooled | ~running
@@ -193,29 +230,27 @@ class _Run:
 
             fooled = state.fooled.tolist()
             for place in ended.nonzero().squeeze(1).tolist():
-                sample, restart = slots[place]
                 if fooled[place]:
-                    waiting.append((sample, restart, state.witness[place]))
+                    waiting.append((slots[place], state.witness[place]))
                 else:
-                    queue.extend(self._again(sample, restart))
+                    queue.extend(self._after_failure(slots[place], to_the_end))
             keep = (~ended).nonzero().squeeze(1)
             slots = [slots[place] for place in keep.tolist()]
             state = state[keep] if slots else None
 
-    def _start(self, fresh: list[tuple[int, int]]) -> State:
-        """Trials at the next ε below each sample's bound, from the start of their restart."""
+    def _start(self, fresh: list[_Trial]) -> State:
+        """Trials from the start of their restart, by which they are sorted."""
 
-        states = []
-        for restart in sorted({restart for _, restart in fresh}):
-            samples = torch.tensor([s for s, r in fresh if r == restart], device=self.y.device)
+        state: State | None = None
+        for restart in sorted({restart for *_, restart in fresh}):
+            mine = [(sample, level) for sample, level, other in fresh if other == restart]
+            samples, levels = torch.tensor(mine, device=self.y.device).unbind(1)
             # A random start takes one draw in L∞ and two in L2; restarts stay apart.
             noise = SampleKeyed(self.seed, self.rows[samples], draw=2 * restart)
-            eps = self.grid[self.levels[samples] - 1]
-            states.append(self.once.start(self.model, self.x[samples], self.y[samples], eps, generator=noise))
-        fresh.sort(key=lambda trial: trial[1])
-        state = states[0]
-        for other in states[1:]:
-            state = state.joined(other)
+            eps = self.grid[levels]
+            started = self.once.start(self.model, self.x[samples], self.y[samples], eps, generator=noise)
+            state = started if state is None else state.joined(started)
+        assert state is not None
         return state
 
     def _advanced(self, state: State, samples: Tensor, running: Tensor) -> State:
@@ -229,30 +264,32 @@ class _Run:
         state = state.put(ends, looked)
         return state.put(steps, self.once.step(state[steps])) if len(steps) else state
 
-    def _verified(self, waiting: list[tuple[int, int, Tensor]]) -> list[tuple[int, int]]:
-        """Takes the successes that hold, and gives what is to be tried next for samples that are still open."""
+    def _verified(self, waiting: list[tuple[_Trial, Tensor]], to_the_end: bool) -> list[_Trial]:
+        """Takes the successes that hold, and gives what is to be tried next."""
 
-        samples = torch.tensor([sample for sample, _, _ in waiting], device=self.y.device)
+        samples = torch.tensor([sample for (sample, _, _), _ in waiting], device=self.y.device)
         before = self.levels[samples].tolist()
-        self._accept(samples, torch.stack([witness for *_, witness in waiting]), by_probe=False)
+        self._accept(samples, torch.stack([witness for _, witness in waiting]), by_probe=False)
         following = []
-        for (sample, restart, _), old, new in zip(waiting, before, self.levels[samples].tolist(), strict=True):
+        for (trial, _), old, new in zip(waiting, before, self.levels[samples].tolist(), strict=True):
             if new == old:  # what only rounding fooled is not fooled
-                following += self._again(sample, restart)
-            elif new - int(self.failed[sample]) > 1:
-                following.append((sample, 0))
-            else:
-                self.progress.advance()
+                following += self._after_failure(trial, to_the_end)
+                continue
+            if to_the_end:
+                self.tested[trial[0]] += 1
+                self.missed[trial[0]] += 1
+            if new > 0:
+                following.append((trial[0], new - 1, 0))
         return following
 
-    def _again(self, sample: int, restart: int) -> list[tuple[int, int]]:
-        """What follows a trial that failed: the next restart, or nothing any more."""
+    def _after_failure(self, trial: _Trial, to_the_end: bool) -> list[_Trial]:
+        """The next restart; after the last one the next smaller ε, if all are to be tried."""
 
+        sample, level, restart = trial
         if restart + 1 < self.restarts:
-            return [(sample, restart + 1)]
-        self.failed[sample] = self.levels[sample] - 1
-        self.progress.advance()
-        return []
+            return [(sample, level, restart + 1)]
+        self.tested[sample] += to_the_end
+        return [(sample, level - 1, 0)] if to_the_end and level > 0 else []
 
     def _accept(self, samples: Tensor, witnesses: Tensor, by_probe: bool) -> None:
         """Notes witnesses that fool the model in a batch of fixed size and lie where they must."""
