@@ -552,7 +552,8 @@ def test_a_dry_run_lists_every_run_and_creates_nothing(cli: Callable, tmp_path: 
     # 300 of the training images, by class and rounded: 299, and 30 of them only judge.
     steps, judging = 299 - 30, 30
     costs = {"ST": EPOCHS * (3 * steps + judging), "ASGT-PGD": EPOCHS * (15 * steps + 25 * judging)}
-    evaluation = 20 * ((3 + 106 * 2) + (2 + 405 * 2))
+    # Beside a clean pass each: FGSM and five attacks of ten steps; a probe of ten and five restarts of forty.
+    evaluation = 20 * ((3 + 106 * 2) + (2 + 20 + 405 * 2))
     lines = [line for line in answer.out.splitlines() if "seed" in line]
     for line, (name, seed) in zip(lines, [(m, s) for s in (0, 1) for m in ("ASGT-PGD", "ST")], strict=True):
         cells = [cell.strip() for cell in line.strip("│").split("│")]
