@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from asgt import PGD, Images, InputError, SampleKeyed
 from asgt.attacks import Attack
+from asgt.evaluation.curve import evaluate
 from asgt.evaluation.engine import PROBE_STEPS, smallest_norms
 from asgt.models import build_model
 
@@ -174,6 +175,9 @@ def test_an_attack_that_nan_would_favour_breaks_nothing() -> None:
     data = replace(images(5), labels=torch.zeros(5, dtype=torch.int64))
     found = smallest_norms(NanOffTheData(), data, PGD(0.0, steps=3), GRID)
     assert (found.levels == len(GRID)).all()
+    assert found.nan
+    with pytest.raises(InputError, match="NaN on images attacked by pgd-40x5"):
+        evaluate(NanOffTheData(), data, protocol="pgd", epsilons=[0.1])
 
     class Nan(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -227,3 +231,49 @@ def test_going_down_misses_nothing_where_the_answer_is_monotone() -> None:
     found = smallest_norms(model, data, PGD(0.0, steps=40), GRID, exhaustive=torch.ones(60, dtype=torch.bool))
     assert found.missed.sum() == 0
     assert torch.equal(found.tested, (found.levels - 1).clamp_min(0).where(found.levels > 1, 0))
+
+
+def test_a_witness_on_the_largest_eps_counts_where_cross_entropy_saturates() -> None:
+    data = images(40, seed=7)
+    weight = torch.randn(16, generator=torch.Generator().manual_seed(1)).sign() / 16
+    x = data.pixels.flatten(1) / 255
+    data = replace(
+        data, labels=torch.ones(40, dtype=torch.int64), pixels=(x * 0.5 + 0.25).mul(255).byte().view(40, 1, 4, 4)
+    )
+    scores = (data.pixels.flatten(1) / 255) @ weight
+
+    class Saturated(nn.Module):
+        """Each image's own margin of 0.0985 in L∞, times 10⁵: the cross-entropy's gradient is zero at the start."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            flat = x.flatten(1)
+            nearest = torch.cdist(flat, data.pixels.flatten(1) / 255).argmin(dim=1)
+            score = 1e5 * (flat @ weight - scores[nearest] + 0.0985 * weight.abs().sum())
+            return torch.stack([-score, score], dim=1) / 2
+
+    found = smallest_norms(Saturated(), data, PGD(0.0, steps=5), (0.1,))
+    assert (found.levels == 0).all()
+
+
+@pytest.mark.parametrize("grid", [(), (0.2, 0.1), (0.1, 0.1), (0.0, 0.1)])
+def test_a_grid_that_does_not_ascend_is_refused(grid: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="ascend"):
+        smallest_norms(TwoClasses(torch.ones(16), 0.0), images(3), PGD(0.0), grid)
+
+
+def test_a_refuted_success_goes_on_from_where_it_stood() -> None:
+    class SeesBatches(TwoClasses):
+        """Nearer to the boundary by a little wherever it is not asked in a batch of 64."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            return logits if len(x) == 64 else logits - torch.tensor([-0.01, 0.01])
+
+    data = replace(images(30, seed=9), labels=torch.ones(30, dtype=torch.int64))
+    model = SeesBatches(torch.ones(16) / 16, -0.2)
+    exact = smallest_by_hand(model, data)
+    found = smallest_norms(model, data, PGD(0.0, steps=40), GRID)
+    grid = torch.tensor(GRID, dtype=torch.float64)
+    clear = ((exact[:, None] - grid).abs().amin(dim=1) > 1e-3) & (exact > 0.03)
+    assert clear.sum() > 10
+    assert torch.equal(found.levels[clear], torch.searchsorted(grid, exact)[clear])

@@ -137,9 +137,11 @@ class Console:
             told = f"{name}: {cost['gradients']:.0f} gradients a sample"
             if cost["tested"]:
                 told += (
-                    f"; of {cost['tested']:.0f} attacks at an eps below a failed one {cost['missed']:.0f} succeeded "
-                    f"(at most {100 * cost['missed_high']:.1f} %, Clopper-Pearson 95 %)"
+                    f"; of {cost['tested']:.0f} samples attacked at every eps below a failed one {cost['missed']:.0f} "
+                    f"broke there (at most {100 * cost['missed_high']:.1f} %, Clopper-Pearson 95 %)"
                 )
+            else:
+                told += "; none could be attacked below a failed eps"
             self.out.print(escape(told))
         for line in warnings:
             self.warn(line)

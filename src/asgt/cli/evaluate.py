@@ -75,6 +75,10 @@ def run(words: list[str]) -> int:
     if norm not in (None, "linf", "l2"):
         raise InputError(f"--norm {norm}: use linf or l2")
     protocol = asked.get("protocol", "pgd")
+    if asked.get("exhaustive") and not protocol_named(protocol, norm or "linf").worst_case:
+        raise InputError(
+            f"--exhaustive has no meaning in protocol {protocol}, which attacks at every eps: leave it out"
+        )
     protocol_named(protocol, norm or "linf")
     device = resolve_device(asked.get("device", "auto"))
     if asked.get("epsilons"):

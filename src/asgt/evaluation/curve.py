@@ -47,7 +47,7 @@ _DETAILS = {
     "tested": torch.int64,
     "missed": torch.int64,
 }
-_MISSED = 0.01  # of the attacks below a failure; beyond it, all samples are attacked at every ε
+_MISSED = 0.01  # of the samples attacked below their failure; beyond it, all are attacked at every ε
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,16 @@ class Evaluation:
     def cost(self, search: str) -> dict[str, float]:
         """What a worst-case search took and how it was tested; empty for another.
 
-        ``gradients`` and ``forwards`` per sample; ``tested`` attacks below a failure, of which ``missed`` succeeded,
-        and ``missed_high``, the upper end of the Clopper–Pearson interval of their share.
+        ``gradients`` and ``forwards`` per sample, of the exhaustive pass alone where there was one; ``tested`` samples
+        that were attacked below a failure, ``missed`` of which broke there, and ``missed_high``, the upper end of the
+        Clopper–Pearson interval of their share.
         """
 
         if search not in self.details:
             return {}
         told = self.details[search]
-        tested, missed = int(told["tested"].sum()), int(told["missed"].sum())
+        # Samples, not attacks: what one sample does at several ε is not independent.
+        tested, missed = int((told["tested"] > 0).sum()), int((told["missed"] > 0).sum())
         return {
             "gradients": float(told["gradients"].double().mean()),
             "forwards": float(told["forwards"].double().mean()),
@@ -157,7 +159,7 @@ def evaluate(
         norm: the norm of ε.
         seed: keys the random starts by (seed, sample, restart).
         exhaustive: in a worst case, attack every sample at every ε below its own too. Default: 64 random ones, and all
-            if more than 1 % of these attacks succeed.
+            if more than 1 % of these break there.
         batch_size: images per forward pass; no bearing on what is drawn.
         folder: where to keep the evidence. Default: nowhere.
         resume: take up what ``folder`` holds, if it was made of the same model, images and settings.
@@ -182,21 +184,20 @@ def evaluate(
     )
     if folder is not None:
         _claim(folder, resume)
+        _same(folder / "result.json", found)
 
     progress.start(f"{protocol} v{definition.version}", len(definition.searches) * len(images))
     for search in definition.searches:
         audited = torch.ones(len(images), dtype=torch.bool) if exhaustive else _audited(len(images), seed)
         kept = _searched(model, images, search, found, audited, batch_size, folder, search.name, progress)
-        if definition.worst_case and not exhaustive and kept["missed"].sum() > _MISSED * kept["tested"].sum():
-            progress.say(
-                f"{search.name}: {int(kept['missed'].sum())} of {int(kept['tested'].sum())} attacks below a failure "
-                "succeeded: every sample is attacked at every eps"
-            )
+        if definition.worst_case and not bool(audited.all()) and _assumed_too_much(kept):
+            progress.say(f"{search.name}: attacks below a failure succeeded: every sample is attacked at every eps")
             audited[:] = True
+            progress.start(f"{search.name}, at every eps", len(images))
             name = f"{search.name}{_EXHAUSTIVE}"
             kept = _searched(model, images, search, found, audited, batch_size, folder, name, progress)
         found.outcomes[search.name] = kept.pop("correct")
-        kept.pop("clean")
+        found = replace(found, clean=kept.pop("clean"))
         if kept:
             found.details[search.name] = kept
     progress.stop()
@@ -212,6 +213,12 @@ def _audited(count: int, seed: int) -> Tensor:
     chosen = torch.zeros(count, dtype=torch.bool)
     chosen[torch.randperm(count, generator=seeded("audit", seed))[:AUDITED]] = True
     return chosen
+
+
+def _assumed_too_much(kept: dict[str, Tensor]) -> bool:
+    """Whether more of the samples that were attacked below their failure broke there than may."""
+
+    return bool((kept["missed"] > 0).sum() > _MISSED * (kept["tested"] > 0).sum())
 
 
 def _searched(
@@ -273,8 +280,13 @@ def _attacked(
             batch_size=batch_size,
             progress=progress,
         )
+        if outcome.nan:
+            raise InputError(
+                f"the model gives NaN on images attacked by {search.name}: no accuracy can be stated; look for "
+                "overflow in the model"
+            )
         details = {name: getattr(outcome, name).cpu() for name in _DETAILS}
-        return {"correct": outcome.correct(len(grid)).cpu()} | details
+        return {"correct": outcome.correct(len(grid)).cpu() & found.clean[rows]} | details
 
     parts = []
     for (x, y), ids in zip(batches(part, batch_size), rows.to(place).split(batch_size), strict=True):
@@ -376,6 +388,19 @@ def _claim(folder: Path, resume: bool) -> None:
         raise InputError(f"{folder} is a file: --out takes a folder")
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise InputError(f"{folder} holds an evaluation already: --resume takes it up, --out names another folder")
+
+
+def _same(path: Path, found: Evaluation) -> None:
+    """Refuses to write over the finished result of another evaluation."""
+
+    if not path.is_file():
+        return
+    kept, asked = read_json(path), found.to_dict()
+    names = ("schema", "protocol", "norm", "seed", "model", "data", "exhaustive")
+    if not isinstance(kept, dict) or any(kept.get(name) != asked[name] for name in names):
+        raise InputError(
+            f"{path} was made of another model, other images or other settings: name another folder by --out"
+        )
 
 
 def _read_shards(folder: Path, name: str, found: Evaluation, result: Path) -> dict[str, Tensor]:

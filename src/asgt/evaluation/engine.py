@@ -23,6 +23,7 @@ References:
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -74,6 +75,7 @@ class Outcome:
     forwards: Tensor
     tested: Tensor
     missed: Tensor
+    nan: bool = False
 
     def correct(self, count: int) -> Tensor:
         """Which samples stay right at each of the ``count`` ε of the grid, bool (E, N)."""
@@ -107,8 +109,11 @@ def smallest_norms(
         progress: is advanced by each image that is done.
 
     Raises:
-        InputError: the model gives NaN on a clean image.
+        InputError: the model gives NaN on a clean image, or the grid does not ascend from above zero.
     """
+
+    if not grid or any(low >= high for low, high in itertools.pairwise((0.0, *grid))):
+        raise InputError("the grid of epsilons must ascend from above zero")
 
     if rows is None:
         rows = torch.arange(len(images), device=images.labels.device)
@@ -128,6 +133,7 @@ def smallest_norms(
         run.forwards,
         run.tested,
         run.missed,
+        bool(run.nan),
     )
 
 
@@ -149,7 +155,7 @@ class _Run:
         batch_size: int,
         progress: Progress,
     ) -> None:
-        self.model, self.attack, self.seed, self.rows = model, attack, seed, rows
+        self.asked, self.attack, self.seed, self.rows = model, attack, seed, rows
         self.batch_size, self.progress = batch_size, progress
         self.x, self.y = to_unit(images.pixels), images.labels
         device, count = self.y.device, len(images)
@@ -157,7 +163,8 @@ class _Run:
         self.restarts = attack.restarts if isinstance(attack, PGD) else 1
         self.once = replace(attack, restarts=1) if isinstance(attack, PGD) else attack
 
-        self.norms = torch.full((count,), torch.inf, device=device)
+        self.nan = torch.zeros((), dtype=torch.bool, device=device)
+        self.norms = torch.full((count,), torch.inf, dtype=torch.float32, device=device)
         self.levels = torch.full((count,), len(grid), dtype=torch.int64, device=device)
         self.witnesses = self.x.clone()
         self.by_probe = torch.zeros(count, dtype=torch.bool, device=device)
@@ -165,6 +172,13 @@ class _Run:
         self.forwards = torch.zeros(count, dtype=torch.int64, device=device)
         self.tested = torch.zeros(count, dtype=torch.int64, device=device)
         self.missed = torch.zeros(count, dtype=torch.int64, device=device)
+
+    def model(self, x: Tensor) -> Tensor:
+        """What the model answers; that it was NaN is remembered, without a wait for the device."""
+
+        logits = self.asked(x)
+        self.nan = self.nan | logits.detach().isnan().any()
+        return logits
 
     def clean(self) -> None:
         """A clean error is broken at every ε, for one forward pass."""
@@ -183,7 +197,7 @@ class _Run:
         for part in (self.levels > 0).nonzero().squeeze(1).split(self.batch_size):
             norms, witnesses = _probe(self.model, self.x[part], self.y[part], self.attack.norm, float(self.grid[-1]))
             self.gradients[part] += PROBE_STEPS
-            found = norms <= self.grid[-1]
+            found = self._levels(norms) < len(self.grid)
             self._accept(part[found], witnesses[found], by_probe=True)
             self.progress.advance(int((self.levels[part] == 0).sum()))
 
@@ -192,7 +206,6 @@ class _Run:
 
         open_samples = (self.levels > 0).nonzero().squeeze(1).tolist()
         self._search([(sample, int(self.levels[sample]) - 1, 0) for sample in open_samples], to_the_end=False)
-        self.progress.advance(len(open_samples))
 
     def exhaust(self, chosen: Tensor) -> None:
         """The search at every ε below that at which it failed, on the chosen samples, bool (N,)."""
@@ -203,14 +216,18 @@ class _Run:
     def _search(self, trials: list[_Trial], *, to_the_end: bool) -> None:
         """Runs trials and what follows from them, as many at a time as a batch holds."""
 
-        queue, slots, waiting = deque(trials), list[_Trial](), list[tuple[_Trial, Tensor]]()
+        queue, slots, waiting = deque(trials), list[_Trial](), list[tuple[_Trial, State]]()
         state: State | None = None
 
         while queue or slots or waiting:
             # Successes wait for company: they are verified in batches of one size.
             if len(waiting) >= _FIXED_BATCH or (waiting and not queue):
-                queue.extend(self._verified(waiting, to_the_end))
+                following, refuted = self._verified(waiting, to_the_end)
+                queue.extend(following)
                 waiting = []
+                for trial, again in refuted:  # goes on from where it stood
+                    state = again if state is None else state.joined(again)
+                    slots.append(trial)
             free = self.batch_size - len(slots)
             if free > 0 and queue:
                 # Those of one restart draw their noise together.
@@ -231,7 +248,7 @@ class _Run:
             fooled = state.fooled.tolist()
             for place in ended.nonzero().squeeze(1).tolist():
                 if fooled[place]:
-                    waiting.append((slots[place], state.witness[place]))
+                    waiting.append((slots[place], state[ended.new_tensor([place], dtype=torch.int64)]))
                 else:
                     queue.extend(self._after_failure(slots[place], to_the_end))
             keep = (~ended).nonzero().squeeze(1)
@@ -264,23 +281,31 @@ class _Run:
         state = state.put(ends, looked)
         return state.put(steps, self.once.step(state[steps])) if len(steps) else state
 
-    def _verified(self, waiting: list[tuple[_Trial, Tensor]], to_the_end: bool) -> list[_Trial]:
-        """Takes the successes that hold, and gives what is to be tried next."""
+    def _verified(
+        self, waiting: list[tuple[_Trial, State]], to_the_end: bool
+    ) -> tuple[list[_Trial], list[tuple[_Trial, State]]]:
+        """Takes the successes that hold, and gives what is to be tried next, and what only rounding fooled."""
 
         samples = torch.tensor([sample for (sample, _, _), _ in waiting], device=self.y.device)
         before = self.levels[samples].tolist()
-        self._accept(samples, torch.stack([witness for _, witness in waiting]), by_probe=False)
-        following = []
-        for (trial, _), old, new in zip(waiting, before, self.levels[samples].tolist(), strict=True):
-            if new == old:  # what only rounding fooled is not fooled
-                following += self._after_failure(trial, to_the_end)
+        self._accept(samples, torch.cat([state.witness for _, state in waiting]), by_probe=False)
+        following, refuted = list[_Trial](), list[tuple[_Trial, State]]()
+        for (trial, state), old, new in zip(waiting, before, self.levels[samples].tolist(), strict=True):
+            if new == old:
+                if int(state.iteration) < self.once.steps:
+                    again = replace(state, fooled=torch.zeros_like(state.fooled), witness=state.x)
+                    refuted.append((trial, again))
+                else:
+                    following += self._after_failure(trial, to_the_end)
                 continue
             if to_the_end:
                 self.tested[trial[0]] += 1
                 self.missed[trial[0]] += 1
             if new > 0:
                 following.append((trial[0], new - 1, 0))
-        return following
+            elif not to_the_end:
+                self.progress.advance(1)
+        return following, refuted
 
     def _after_failure(self, trial: _Trial, to_the_end: bool) -> list[_Trial]:
         """The next restart; after the last one the next smaller ε, if all are to be tried."""
@@ -289,6 +314,7 @@ class _Run:
         if restart + 1 < self.restarts:
             return [(sample, level, restart + 1)]
         self.tested[sample] += to_the_end
+        self.progress.advance(0 if to_the_end else 1)
         return [(sample, level - 1, 0)] if to_the_end and level > 0 else []
 
     def _accept(self, samples: Tensor, witnesses: Tensor, by_probe: bool) -> None:
@@ -301,11 +327,16 @@ class _Run:
         samples, witnesses, norms = samples[holds], witnesses[holds], norms[holds]
         self.norms[samples], self.witnesses[samples] = norms.float(), witnesses
         self.by_probe[samples] = by_probe
-        levels = torch.searchsorted(self.grid, (norms - _TOLERANCE).contiguous())
+        levels = self._levels(norms)
         self.levels[samples] = torch.minimum(self.levels[samples], levels)
 
+    def _levels(self, norms: Tensor) -> Tensor:
+        """How many ε of the grid lie below a norm (B,), to rounding."""
+
+        return torch.searchsorted(self.grid, (norms * (1 - 10 * _TOLERANCE) - _TOLERANCE).contiguous())
+
     def _fooled(self, witnesses: Tensor, samples: Tensor) -> Tensor:
-        """Whether the model is fooled, asked in float32 in batches of one size, padded."""
+        """Whether the model is fooled, asked in batches of one size, padded."""
 
         answers = []
         for part, ids in zip(witnesses.split(_FIXED_BATCH), samples.split(_FIXED_BATCH), strict=True):
