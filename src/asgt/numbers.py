@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from .errors import InputError
 
-__all__ = ["Number", "eps_text", "number"]
+__all__ = ["Number", "eps_text", "norm_sign", "number"]
 
 Number: TypeAlias = float | str
 """A real number, or a text such as ``8/255`` that stands for one."""
@@ -37,3 +37,9 @@ def eps_text(eps: float) -> str:
     """A radius as the field writes it: ``8/255`` where it is a small whole number of grey levels, ``0.3`` elsewhere."""
 
     return f"{eps * 255:.0f}/255" if 0 < eps < 0.1 and abs(eps * 255 - round(eps * 255)) < 1e-6 else f"{eps:g}"
+
+
+def norm_sign(norm: str) -> str:
+    """A norm as people write it."""
+
+    return "L∞" if norm == "linf" else "L2"

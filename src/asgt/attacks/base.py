@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..modes import Classifier, at_least_float32, differentiable, evaluating
 from ..randomness import Generator, normal_like, uniform_like
 
-__all__ = ["Attack", "Norm", "State", "check_eps", "per_sample", "project", "random_start", "steepest"]
+__all__ = ["Attack", "Norm", "State", "check_eps", "logit_margin", "per_sample", "project", "random_start", "steepest"]
 
 Norm: TypeAlias = Literal["linf", "l2"]
 
@@ -247,6 +247,13 @@ def check_eps(eps: float, norm: str = "linf") -> None:
         raise InputError(f"eps = {eps}: the radius must be a finite number, zero or more")
     if norm == "linf" and eps > 1:
         raise InputError(f"eps = {eps:g} in L∞ is beyond the pixels' range [0, 1]: write {eps:g}/255 if that is meant")
+
+
+def logit_margin(logits: Tensor, label: Tensor) -> Tensor:
+    """The logit of the label minus the largest other (B,): below zero, the model is fooled."""
+
+    index = label[:, None]
+    return logits.gather(1, index).squeeze(1) - logits.scatter(1, index, -torch.inf).amax(dim=1)
 
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from ..modes import Classifier, at_least_float32
 from ..randomness import Generator, keyed_uniform, keys_like
-from .base import Attack, State, per_sample, project
+from .base import Attack, State, logit_margin, per_sample, project
 
 __all__ = ["Square", "SquareState"]
 
@@ -109,7 +109,7 @@ class Square(Attack):
 
         logits = state.model(tried)
         asked = replace(state, x_adv=tried).judged(logits)
-        margin = _margin(at_least_float32(logits), state.label).to(state.margin)
+        margin = logit_margin(at_least_float32(logits), state.label).to(state.margin)
         better = ~state.fooled & (asked.fooled | (margin < state.margin))
         return replace(
             asked,
@@ -145,11 +145,6 @@ class Square(Attack):
 
         delta = torch.where(here, bent, delta.where(~there, 0.0))
         return (x + eps * _unit(delta)).clamp(0.0, 1.0)
-
-
-def _margin(logits: Tensor, label: Tensor) -> Tensor:
-    index = label[:, None]
-    return logits.gather(1, index).squeeze(1) - logits.scatter(1, index, -torch.inf).amax(dim=1)
 
 
 def _side(state: SquareState, smallest: int) -> Tensor:

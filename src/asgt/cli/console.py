@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ..numbers import eps_text
+from ..numbers import eps_text, norm_sign
 from ..statistics import share_of
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Console:
     def trained(self, result: TrainResult) -> None:
         """How a training ended."""
 
-        at = "" if result.eps is None else f" at eps {result.eps:.4g} ({'L∞' if result.norm == 'linf' else 'L2'})"
+        at = "" if result.eps is None else f" at eps {result.eps:.4g} ({norm_sign(result.norm)})"
         names = {"clean": "clean", "fgsm": f"one step (FGSM){at}", "pgd": f"PGD-10{at}"}
         figures = ", ".join(
             f"{names[name]} {_cell(share_of(round(value * result.validation_images), result.validation_images))} %"
@@ -113,7 +113,7 @@ class Console:
         """The table of an evaluation: every accuracy with its interval; protocol, ε, n and seed in the header."""
 
         protocol = found.protocol
-        norm = "L∞" if found.norm == "linf" else "L2"
+        norm = norm_sign(found.norm)
         title = (
             f"accuracy % [Wilson 95 %] · protocol {protocol.name} v{protocol.version} ({protocol.claim}) · {norm} · "
             f"{data}, n = {found.samples} test images · one model, seed {found.seed}"
@@ -171,7 +171,7 @@ class Console:
 
         from ..report import tables
 
-        norm = "L∞" if found.norm == "linf" else "L2"
+        norm = norm_sign(found.norm)
         seeds = sorted({len(method.runs) for method in found.methods})
         spread = "± standard deviation over seeds" if seeds != [1] else "[Wilson 95 %]"
         several = f"{' or '.join(map(str, seeds))} {'seed' if seeds == [1] else 'seeds'}"

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from ..attacks import PGD, Attack, Norm, State
-from ..attacks.base import per_sample, project, steepest
+from ..attacks.base import logit_margin, per_sample, project, steepest
 from ..data import Images, to_unit
 from ..errors import InputError
 from ..modes import Classifier, at_least_float32, evaluating
@@ -361,9 +361,14 @@ def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> t
 
     best = x.new_full((len(x),), torch.inf)
     witnesses, x_adv, radius = x.clone(), x, x.new_zeros(len(x))
+    unfooled = torch.zeros_like(y, dtype=torch.bool)
+    state = State(model, x, y, radius, x_adv, torch.zeros_like(y), unfooled, witness=x)
 
     for step in range(PROBE_STEPS):
-        margin, gradient = _margin(model, x_adv, y)
+        gradient, logits = replace(state, x_adv=x_adv).gradient(lambda logits: logit_margin(logits, y))
+        # NaN counts as not fooled.
+        margin = logit_margin(at_least_float32(logits), y).nan_to_num(nan=torch.inf).to(x.dtype)
+        gradient = gradient.nan_to_num()
         length = _norm(x_adv - x, norm)
         better = (margin < 0) & (length < best)
         best = torch.where(better, length, best)
@@ -381,18 +386,6 @@ def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> t
         stride = radius if step == 0 else 0.5 * radius
         x_adv = project(x_adv - per_sample(stride, x) * steepest(gradient, norm), x, radius, norm)
     return best, witnesses
-
-
-def _margin(model: Classifier, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The logit of the label minus the largest other (B,), and its gradient; NaN counts as not fooled."""
-
-    with torch.inference_mode(False), torch.enable_grad():
-        x_adv = x_adv.detach().clone().requires_grad_()
-        logits = at_least_float32(model(x_adv))
-        label = torch.nn.functional.one_hot(y, logits.shape[1]).bool()
-        margin = logits[label] - logits.masked_fill(label, -torch.inf).amax(dim=1)
-        (gradient,) = torch.autograd.grad(margin.sum(), x_adv)
-    return torch.nan_to_num(margin.detach(), nan=torch.inf).to(x_adv.dtype), torch.nan_to_num(gradient)
 
 
 def _norm(delta: Tensor, norm: Norm) -> Tensor:

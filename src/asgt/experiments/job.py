@@ -70,11 +70,12 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
 
     model, data, config, _ = load_run(job.folder)
     device = resolve_device(config.device)
-    images = data.test if job.samples is None else sample(data.test, job.samples)
+    model = model.to(device)
+    images = (data.test if job.samples is None else sample(data.test, job.samples)).to(device)
     for number, protocol in enumerate(job.protocols, start=1):
         evaluate(
-            model.to(device),
-            images.to(device),
+            model,
+            images,
             protocol=protocol,
             epsilons=job.epsilons,
             norm=job.norm,

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import DamagedFileError
-from ..numbers import eps_text
+from ..numbers import eps_text, norm_sign
 from ..statistics import spread
 from ..training.run import RunFolder
 from .comparison import Accuracy, Column, Comparison, Method
 from .figures import Line, Panel, write_panels
 
-__all__ = ["bands", "norm_sign", "robustness_curves", "robustness_panels", "training_panels"]
+__all__ = ["bands", "robustness_curves", "robustness_panels", "training_panels"]
 
 
 def robustness_curves(comparison: Comparison, path: Path | str) -> None:
@@ -51,7 +51,7 @@ def robustness_panels(comparison: Comparison) -> list[Panel]:
                 key=f"{column.protocol}-{column.attack}",
                 title=column.title,
                 subtitle="\n".join([said[0], "; ".join(said[1:])]).strip(),
-                x_label=f"ε ({norm_sign(comparison)}, pixels in [0, 1])",
+                x_label=f"ε ({norm_sign(comparison.norm)}, pixels in [0, 1])",
                 y_label="accuracy (%)",
                 x_name="ε",
                 lines=tuple(_curve(comparison, method, number, column) for number, method in _numbered(comparison)),
@@ -110,12 +110,6 @@ def bands(comparison: Comparison) -> str:
     if False in several:
         words.append("Wilson 95 % of one model")
     return f"bands: {' or, for a single seed, '.join(words)}"
-
-
-def norm_sign(comparison: Comparison) -> str:
-    """The norm as people write it."""
-
-    return "L∞" if comparison.norm == "linf" else "L2"
 
 
 def _numbered(comparison: Comparison) -> Sequence[tuple[int, Method]]:

@@ -18,7 +18,7 @@ from ..training.run import load_run
 from .comparison import Comparison
 from .figures import house_style, write_figure
 
-__all__ = ["RULE", "MapRow", "SaliencyMaps", "draw_maps", "saliency_maps", "write_maps"]
+__all__ = ["RULE", "MapRow", "SaliencyMaps", "draw_maps", "map_words", "saliency_maps", "write_maps"]
 
 RULE = (
     "magnitude of the gradient of the true label's logit, mean over channels; each map by its own scale, black at 0 "
@@ -109,6 +109,12 @@ def draw_maps(magnitude: Tensor) -> tuple[Tensor, str]:
     return (magnitude.double() / top).clamp(0, 1).mul(255).round().to(torch.uint8), ""
 
 
+def map_words(wrong: str, label: str, said: str) -> str:
+    """What stands under a map: what is wrong with it, and what the model says where that is not the label."""
+
+    return ", ".join(part for part in (wrong, f"says {said}" if said != label else "") if part)
+
+
 @house_style()
 def write_maps(maps: SaliencyMaps, path: Path) -> None:
     """Draws the images and, a row a method, their maps, as a figure for papers: ``.png`` or ``.pdf``."""
@@ -131,8 +137,8 @@ def write_maps(maps: SaliencyMaps, path: Path) -> None:
         for number, row in enumerate(maps.rows, start=1):
             picture, wrong = draw_maps(row.magnitude[column])
             axes[number, column].imshow(picture.numpy(), cmap="magma", vmin=0, vmax=255)
-            said = images.classes[row.predictions[column]] if row.predictions[column] != images.labels[column] else ""
-            words = ", ".join(part for part in (wrong, f"says {said}" if said else "") if part)
+            label, said = (images.classes[index[column]] for index in (images.labels, row.predictions))
+            words = map_words(wrong, label, said)
             axes[number, column].set_xlabel(_narrow(words), fontsize=7, parse_math=False, labelpad=1)
     names = ["image", *(f"{textwrap.fill(row.method, 18)}\nseed {row.seed}" for row in maps.rows)]
     for axis, name in zip(axes[:, 0], names, strict=True):

@@ -27,13 +27,13 @@ from ..data import to_unit
 from ..evaluation.protocols import PROTOCOLS
 from ..files import write_bytes
 from ..names import is_foreign
-from ..numbers import eps_text
+from ..numbers import eps_text, norm_sign
 from ..training.config import TrainConfig
 from ..training.run import RunFolder
 from .comparison import Accuracy, Column, Comparison, Method, Run
-from .curves import bands, norm_sign, robustness_curves, robustness_panels, training_panels
+from .curves import bands, robustness_curves, robustness_panels, training_panels
 from .figures import Panel, panel_svg, swatch_svg, write_panels
-from .maps import RULE, SaliencyMaps, draw_maps, saliency_maps, write_maps
+from .maps import RULE, SaliencyMaps, draw_maps, map_words, saliency_maps, write_maps
 
 __all__ = ["Table", "tables", "write_report"]
 
@@ -140,7 +140,7 @@ def _page(comparison: Comparison, maps: SaliencyMaps, training: Sequence[Panel],
         comparison=comparison,
         runs=len(seeds),
         seeds=sorted(set(seeds)),
-        norm=norm_sign(comparison),
+        norm=norm_sign(comparison.norm),
         bands=bands(comparison),
         protocols=[PROTOCOLS[name] for name in comparison.epsilons],
         tables=tables(comparison),
@@ -267,8 +267,7 @@ def _map_rows(maps: SaliencyMaps) -> list[dict[str, Any]]:
         cells = []
         for label, magnitude, prediction in zip(labels, row.magnitude, row.predictions, strict=True):
             picture, wrong = draw_maps(magnitude)
-            said = images.classes[prediction]
-            words = ", ".join(part for part in (wrong, f"says {said}" if said != label else "") if part)
+            words = map_words(wrong, label, images.classes[prediction])
             alt = f"saliency map of {row.method}, class {label}" + (f": {words}" if words else "")
             cells.append({"source": _png(_magma(picture)), "alt": alt, "words": words, "label": label})
         rows.append({"name": row.method, "seed": row.seed, "cells": cells})
