@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 import asgt
 from asgt.errors import DamagedFileError, InputError
-from asgt.evaluation.curve import Evaluation, evaluate, load_evaluation
+from asgt.evaluation.curve import evaluate
 from asgt.evaluation.protocols import PROTOCOLS, protocol_named
+from asgt.evaluation.result import Evaluation, load_evaluation
 from asgt.files import read_json, read_tensors, write_json, write_tensors
 from asgt.report.comparison import Column, Comparison, Method, Run, compare, method_names
 from asgt.statistics import spread

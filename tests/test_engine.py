@@ -68,7 +68,7 @@ def test_a_linear_model_breaks_where_it_must() -> None:
     weight = torch.randn(16, generator=torch.Generator().manual_seed(1)) / 4
     model = TwoClasses(weight, -float(weight.sum()) / 2)
     exact = smallest_by_hand(model, data)
-    found = smallest_norms(model, data, PGD(0.0, steps=40), GRID)
+    found = smallest_norms(model, data, [PGD(0.0, steps=40)], GRID)
 
     grid = torch.tensor(GRID, dtype=torch.float64)
     right = torch.where(exact == 0, 0, torch.searchsorted(grid, exact))
@@ -85,7 +85,7 @@ def test_every_witness_breaks_its_sample_at_its_norm_and_lies_in_the_box(norm: s
     model = small_net(0, data)
     data = replace(data, labels=model(data.pixels / 255).argmax(dim=1))
     grid = GRID if norm == "linf" else tuple(8 * eps for eps in GRID)
-    found = smallest_norms(model, data, PGD(0.0, norm=norm, steps=10), grid)  # type: ignore[arg-type]
+    found = smallest_norms(model, data, [PGD(0.0, norm=norm, steps=10)], grid)  # type: ignore[arg-type]
 
     broken = torch.isfinite(found.norms) & (found.norms > 0)
     assert broken.sum() > 20
@@ -108,7 +108,7 @@ def test_every_witness_breaks_its_sample_at_its_norm_and_lies_in_the_box(norm: s
 def test_curves_fall_and_stay_below_clean_accuracy(seed: int, grid: list[float], batch_size: int) -> None:
     data = images(24, classes=4, seed=seed, size=8)
     model = small_net(seed, data)
-    found = smallest_norms(model, data, PGD(0.0, steps=3, restarts=2), grid, batch_size=batch_size)
+    found = smallest_norms(model, data, [PGD(0.0, steps=3, restarts=2)], grid, batch_size=batch_size)
     curve = found.correct(len(grid)).double().mean(dim=1)
     clean = (model(data.pixels / 255).argmax(dim=1) == data.labels).double().mean()
     assert curve.shape == (len(grid),)
@@ -123,13 +123,13 @@ def test_the_result_does_not_depend_on_how_batches_were_filled() -> None:
     model = small_net(1, data).double()
     data = Images((data.pixels / 255).double(), data.labels, data.classes)
     attack = PGD(0.0, steps=6, restarts=3)
-    whole = smallest_norms(model, data, attack, GRID, batch_size=64)
+    whole = smallest_norms(model, data, [attack], GRID, batch_size=64)
     for batch_size in (7, 23):
-        other = smallest_norms(model, data, attack, GRID, batch_size=batch_size)
+        other = smallest_norms(model, data, [attack], GRID, batch_size=batch_size)
         assert torch.equal(whole.levels, other.levels)
         torch.testing.assert_close(whole.norms, other.norms)
     part = torch.arange(10, 30)
-    alone = smallest_norms(model, data[part], attack, GRID, rows=part)
+    alone = smallest_norms(model, data[part], [attack], GRID, rows=part)
     assert torch.equal(alone.levels, whole.levels[part])
 
 
@@ -138,7 +138,7 @@ def test_it_finds_what_a_loop_over_the_grid_finds_for_fewer_gradients() -> None:
     model = small_net(2, data)
     data = replace(data, labels=model(data.pixels / 255).argmax(dim=1))
     attack = PGD(0.0, steps=20, restarts=2)
-    found = smallest_norms(model, data, attack, GRID)
+    found = smallest_norms(model, data, [attack], GRID)
 
     x, loop = data.pixels / 255, []
     for eps in GRID:
@@ -153,7 +153,7 @@ def test_it_finds_what_a_loop_over_the_grid_finds_for_fewer_gradients() -> None:
 def test_a_failure_costs_all_restarts_and_a_clean_error_one_pass() -> None:
     data = images(6, classes=2)
     constant = TwoClasses(torch.zeros(16), 1.0)  # always the second class: never fooled, or wrong from the start
-    found = smallest_norms(constant, data, PGD(0.0, steps=7, restarts=3), GRID)
+    found = smallest_norms(constant, data, [PGD(0.0, steps=7, restarts=3)], GRID)
     wrong = data.labels == 0
     assert wrong.any()
     assert not wrong.all()
@@ -173,7 +173,7 @@ def test_an_attack_that_nan_would_favour_breaks_nothing() -> None:
             return torch.where(exact[:, None], z, torch.nan)
 
     data = replace(images(5), labels=torch.zeros(5, dtype=torch.int64))
-    found = smallest_norms(NanOffTheData(), data, PGD(0.0, steps=3), GRID)
+    found = smallest_norms(NanOffTheData(), data, [PGD(0.0, steps=3)], GRID)
     assert (found.levels == len(GRID)).all()
     assert found.nan
     with pytest.raises(InputError, match="NaN on images attacked by pgd-40x5"):
@@ -184,7 +184,7 @@ def test_an_attack_that_nan_would_favour_breaks_nothing() -> None:
             return x.flatten(1)[:, :2] * torch.nan
 
     with pytest.raises(InputError, match="NaN"):
-        smallest_norms(Nan(), data, PGD(0.0, steps=3), GRID)
+        smallest_norms(Nan(), data, [PGD(0.0, steps=3)], GRID)
 
 
 def test_a_witness_that_a_second_look_refutes_does_not_count() -> None:
@@ -198,7 +198,7 @@ def test_a_witness_that_a_second_look_refutes_does_not_count() -> None:
 
     data = replace(images(5), labels=torch.zeros(5, dtype=torch.int64))
     attack: Attack = PGD(0.0, steps=3)
-    found = smallest_norms(SeesBatches(), data, attack, GRID)
+    found = smallest_norms(SeesBatches(), data, [attack], GRID)
     assert (found.levels == len(GRID)).all()
 
 
@@ -212,23 +212,40 @@ class Band(nn.Module):
         return torch.stack([margin, torch.zeros_like(margin)], dim=1)
 
 
-def test_attacks_at_every_eps_find_what_going_down_misses() -> None:
-    data = Images(torch.full((8, 1, 4, 4), 128, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64), ("a", "b"))
-    attack = PGD(0.0, steps=4, alpha=1.0, random_start=False)  # always at the ball's corner
-    chosen = torch.arange(8) < 3
-    found = smallest_norms(Band(), data, attack, GRID, exhaustive=chosen)
+def band_images(count: int) -> Images:
+    return Images(
+        torch.full((count, 1, 4, 4), 128, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64), ("a", "b")
+    )
 
-    assert found.levels.tolist() == [2] * 3 + [len(GRID)] * 5  # 0.06 is the third of the grid
+
+def test_attacks_at_every_eps_find_what_going_down_misses() -> None:
+    attack = PGD(0.0, steps=4, alpha=1.0, random_start=False)  # always at the ball's corner
+    found = smallest_norms(Band(), band_images(3), [attack], GRID, exhaustive=True)
+
+    assert found.levels.tolist() == [2] * 3  # 0.06 is the third of the grid
     # Below the first failure, 0.38 to 0.12 fail, 0.10 to 0.06 succeed, and 0.04 and 0.02 fail again.
-    assert found.tested.tolist() == [14 + 3 + 2] * 3 + [0] * 5
-    assert found.missed.tolist() == [3] * 3 + [0] * 5
+    assert found.tested.tolist() == [14 + 3 + 2] * 3
+    assert found.missed.tolist() == [3] * 3
+    assert found.gradients.tolist() == [PROBE_STEPS + 4] * 3
+    # A success takes the gradient that leads to the corner, and the one there that sees it.
+    assert found.audit.tolist() == [14 * 4 + 3 * 2 + 2 * 4] * 3
+
+
+def test_an_audited_sample_is_attacked_at_the_share_of_the_eps_below_its_failure() -> None:
+    attack = PGD(0.0, steps=4, alpha=1.0, random_start=False)
+    # All fail at 0.40, the last of twenty. A share of 0 is 0.02, of 0.25 is 0.10, of 0.999 is 0.38.
+    shares = torch.tensor([0.0, 0.25, 0.999, torch.nan])
+    found = smallest_norms(Band(), band_images(4), [attack], GRID, audited=shares)
+    assert found.levels.tolist() == [20, 4, 20, 20]
+    assert found.tested.tolist() == [1, 1, 1, 0]
+    assert found.missed.tolist() == [0, 1, 0, 0]
 
 
 def test_going_down_misses_nothing_where_the_answer_is_monotone() -> None:
     data = images(60, seed=5)
     weight = torch.randn(16, generator=torch.Generator().manual_seed(2)) / 4
     model = TwoClasses(weight, -float(weight.sum()) / 2)
-    found = smallest_norms(model, data, PGD(0.0, steps=40), GRID, exhaustive=torch.ones(60, dtype=torch.bool))
+    found = smallest_norms(model, data, [PGD(0.0, steps=40)], GRID, exhaustive=True)
     assert found.missed.sum() == 0
     assert torch.equal(found.tested, (found.levels - 1).clamp_min(0).where(found.levels > 1, 0))
 
@@ -251,7 +268,7 @@ def test_a_witness_on_the_largest_eps_counts_where_cross_entropy_saturates() -> 
             score = 1e5 * (flat @ weight - scores[nearest] + 0.0985 * weight.abs().sum())
             return torch.stack([-score, score], dim=1) / 2
 
-    found = smallest_norms(Saturated(), data, PGD(0.0, steps=5), (0.1,))
+    found = smallest_norms(Saturated(), data, [PGD(0.0, steps=5)], (0.1,))
     assert (found.levels == 0).all()
 
 
@@ -272,7 +289,7 @@ def test_a_refuted_success_goes_on_from_where_it_stood() -> None:
     data = replace(images(30, seed=9), labels=torch.ones(30, dtype=torch.int64))
     model = SeesBatches(torch.ones(16) / 16, -0.2)
     exact = smallest_by_hand(model, data)
-    found = smallest_norms(model, data, PGD(0.0, steps=40), GRID)
+    found = smallest_norms(model, data, [PGD(0.0, steps=40)], GRID)
     grid = torch.tensor(GRID, dtype=torch.float64)
     clear = ((exact[:, None] - grid).abs().amin(dim=1) > 1e-3) & (exact > 0.03)
     assert clear.sum() > 10

@@ -17,6 +17,7 @@ from asgt.evaluation.accuracy import correct_under_attack
 from asgt.evaluation.curve import evaluate
 from asgt.evaluation.health import is_catastrophic, is_collapsed
 from asgt.evaluation.protocols import PROTOCOLS, protocol_named
+from asgt.evaluation.result import load_evaluation
 
 torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is the oracle (make test installs it)")
 
@@ -173,10 +174,10 @@ def test_a_grid_that_cannot_be_meant_is_refused(images: asgt.Images, net: nn.Mod
 
 
 def test_l2_has_its_protocol_and_the_papers_is_linf_only() -> None:
-    assert protocol_named("pgd", "l2").searches[0].attack.norm == "l2"
+    assert protocol_named("pgd", "l2").searches[0].attacks[0].norm == "l2"
     with pytest.raises(InputError, match="L∞ only"):
         protocol_named("paper", "l2")
-    with pytest.raises(InputError, match="known: paper, pgd"):
+    with pytest.raises(InputError, match="known: autoattack, paper, pgd, standard"):
         protocol_named("pdg")
 
 
@@ -222,7 +223,7 @@ def test_evidence_lies_in_shards_that_a_kill_leaves_whole(
     whole = evaluate(net, images, protocol="pgd", epsilons=[0.02, 0.05], folder=tmp_path / "whole")
     names = [f"pgd-40x5-{number:05d}.safetensors" for number in range(3)]
     assert sorted(path.name for path in (tmp_path / "whole").glob("*.safetensors")) == names
-    assert curve.load_evaluation(tmp_path / "whole").to_dict() == whole.to_dict()
+    assert load_evaluation(tmp_path / "whole").to_dict() == whole.to_dict()
 
     # Killed in the second shard: the first stays as it is, and the end is the same, whatever the batch size.
     attacked, calls = curve.smallest_norms, []
@@ -247,17 +248,17 @@ def test_evidence_lies_in_shards_that_a_kill_leaves_whole(
     # A shard in another's place is not taken for it.
     (tmp_path / "whole" / names[0]).write_bytes((tmp_path / "whole" / names[1]).read_bytes())
     with pytest.raises(DamagedFileError, match="is not the evidence of"):
-        curve.load_evaluation(tmp_path / "whole")
+        load_evaluation(tmp_path / "whole")
 
 
 def test_where_attacks_below_a_failure_succeed_all_samples_are_attacked_at_every_eps(
     images: asgt.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from asgt.evaluation import curve, protocols
+    from asgt.evaluation import protocols
     from test_engine import Band
 
     # Always at the ball's corner, and fooled only between 0.05 and 0.11: what going down from above cannot see.
-    corner = protocols.Search("corner", asgt.PGD(0.0, steps=4, alpha=1.0, random_start=False))
+    corner = protocols.Search("corner", (asgt.PGD(0.0, steps=4, alpha=1.0, random_start=False),))
     weak = protocols.Protocol("pgd", 2, (corner,), worst_case=True, claim="none")
     monkeypatch.setitem(protocols.PROTOCOLS, "pgd", weak)
     grey = asgt.Images(
@@ -269,7 +270,7 @@ def test_where_attacks_below_a_failure_succeed_all_samples_are_attacked_at_every
     assert found.outcomes["corner"].sum(dim=1).tolist() == [100, 0, 0, 0, 0]
     assert found.cost("corner")["missed"] == 100
     assert not found.exhaustive
-    assert curve.load_evaluation(tmp_path / "e").to_dict() == found.to_dict()
+    assert load_evaluation(tmp_path / "e").to_dict() == found.to_dict()
 
     asked = evaluate(Band(), grey, protocol="pgd", epsilons=epsilons, exhaustive=True)
     assert torch.equal(asked.outcomes["corner"], found.outcomes["corner"])

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from asgt.data import load_data
 from asgt.errors import InputError
-from asgt.evaluation.curve import load_evaluation
+from asgt.evaluation.result import load_evaluation
 from asgt.experiments import load_preset, preset_names
 from asgt.experiments.cost import evaluation_passes, step_passes, training_passes
 from asgt.experiments.grid import NOTE, plan

@@ -16,11 +16,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .attacks import APGD, FGSM, MIFGSM, PGD, Attack, Square
+    from .attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Foreign, Square
     from .data import Images, Splits, load_data
     from .errors import AsgtError, DamagedFileError, InputError, InterruptedRunError
-    from .evaluation.curve import Evaluation, evaluate, load_evaluation
+    from .evaluation.curve import evaluate, robustness_curve
     from .evaluation.protocols import PROTOCOLS, Protocol
+    from .evaluation.result import Evaluation, load_evaluation
     from .experiments import Preset, load_preset, reproduce
     from .models import Normalize, build_model, load_weights
     from .randomness import Generators, SampleKeyed
@@ -45,9 +46,11 @@ __all__ = [
     "TRADES",
     "AsgtError",
     "Attack",
+    "AutoAttack",
     "Comparison",
     "DamagedFileError",
     "Evaluation",
+    "Foreign",
     "Generators",
     "Images",
     "InputError",
@@ -72,17 +75,19 @@ __all__ = [
     "load_run",
     "load_weights",
     "reproduce",
+    "robustness_curve",
     "robustness_curves",
     "train",
     "write_report",
 ]
 
 _HOMES = {
-    "attacks": ("APGD", "FGSM", "MIFGSM", "PGD", "Attack", "Square"),
+    "attacks": ("APGD", "FGSM", "MIFGSM", "PGD", "Attack", "AutoAttack", "Foreign", "Square"),
     "data": ("Images", "Splits", "load_data"),
     "errors": ("AsgtError", "DamagedFileError", "InputError", "InterruptedRunError"),
-    "evaluation.curve": ("Evaluation", "evaluate", "load_evaluation"),
+    "evaluation.curve": ("evaluate", "robustness_curve"),
     "evaluation.protocols": ("PROTOCOLS", "Protocol"),
+    "evaluation.result": ("Evaluation", "load_evaluation"),
     "experiments": ("Preset", "load_preset", "reproduce"),
     "models": ("Normalize", "build_model", "load_weights"),
     "randomness": ("Generators", "SampleKeyed"),

@@ -6,6 +6,7 @@ from .fgsm import FGSM
 from .mifgsm import MIFGSM
 from .pgd import PGD
 from .square import Square, SquareState
+from .whole import AutoAttack, Foreign, Whole
 
 __all__ = [
     "APGD",
@@ -14,9 +15,12 @@ __all__ = [
     "PGD",
     "APGDState",
     "Attack",
+    "AutoAttack",
+    "Foreign",
     "Norm",
     "Square",
     "SquareState",
     "State",
+    "Whole",
     "check_eps",
 ]

@@ -124,6 +124,10 @@ class APGD(Attack):
     def starts_at_random(self) -> bool:
         return True
 
+    @property
+    def title(self) -> str:
+        return "APGD-CE" if self.loss == "ce" else f"APGD-T, class {self.target}"
+
     def adapted(self, classes: int) -> bool:
         """Whether the loss is not the authors' for a model of so many classes, but the plain difference of logits."""
 

@@ -23,7 +23,19 @@ from ..errors import InputError
 from ..modes import Classifier, at_least_float32, differentiable, evaluating
 from ..randomness import Generator, normal_like, uniform_like
 
-__all__ = ["Attack", "Norm", "State", "check_eps", "logit_margin", "per_sample", "project", "random_start", "steepest"]
+__all__ = [
+    "Attack",
+    "Norm",
+    "State",
+    "check_eps",
+    "delta_norm",
+    "is_legal",
+    "logit_margin",
+    "per_sample",
+    "project",
+    "random_start",
+    "steepest",
+]
 
 Norm: TypeAlias = Literal["linf", "l2"]
 
@@ -224,6 +236,18 @@ class Attack(ABC):
 
         return False
 
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether a step takes a gradient, or only asks the model."""
+
+        return True
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+
+        return type(self).__name__
+
     def moved(self, state: State, direction: Tensor, alpha: Tensor, momentum: Tensor | None = None) -> State:
         """The state after a step of length ``alpha`` (B,) along ``direction``, projected back."""
 
@@ -247,6 +271,24 @@ def check_eps(eps: float, norm: str = "linf") -> None:
         raise InputError(f"eps = {eps}: the radius must be a finite number, zero or more")
     if norm == "linf" and eps > 1:
         raise InputError(f"eps = {eps:g} in L∞ is beyond the pixels' range [0, 1]: write {eps:g}/255 if that is meant")
+
+
+def delta_norm(delta: Tensor, norm: Norm) -> Tensor:
+    """The norm of each perturbation (B, …), (B,)."""
+
+    flat = delta.flatten(1)
+    return flat.abs().amax(dim=1) if norm == "linf" else flat.norm(dim=1)
+
+
+def is_legal(x_adv: Tensor, x: Tensor, eps: float | Tensor, norm: Norm) -> Tensor:
+    """Whether attacked images lie in the ball of radius ``eps``, a number or (B,), to rounding, and in the box.
+
+    Returns:
+        bool (B,); an image that holds NaN lies nowhere.
+    """
+
+    flat = x_adv.flatten(1)
+    return ((flat >= 0) & (flat <= 1)).all(dim=1) & (delta_norm(x_adv - x, norm) <= eps * (1 + 1e-5) + 1e-6)
 
 
 def logit_margin(logits: Tensor, label: Tensor) -> Tensor:

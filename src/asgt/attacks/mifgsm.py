@@ -47,6 +47,10 @@ class MIFGSM(Attack):
         if self.alpha is not None and not 0 < self.alpha < float("inf"):
             raise InputError(f"alpha = {self.alpha}: the step's length must be a positive number")
 
+    @property
+    def title(self) -> str:
+        return f"MI-FGSM-{self.steps}"
+
     def start(
         self,
         model: Classifier,

@@ -62,6 +62,10 @@ class PGD(Attack):
     def starts_at_random(self) -> bool:
         return self.random_start
 
+    @property
+    def title(self) -> str:
+        return f"PGD-{self.steps}" + (f" × {self.restarts}" if self.restarts > 1 else "")
+
     def __call__(
         self,
         model: Classifier,

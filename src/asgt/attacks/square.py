@@ -80,6 +80,10 @@ class Square(Attack):
     def starts_at_random(self) -> bool:
         return True
 
+    @property
+    def uses_gradients(self) -> bool:
+        return False
+
     def start(
         self,
         model: Classifier,

@@ -26,7 +26,7 @@ from ..numbers import eps_text, norm_sign
 from ..statistics import share_of
 
 if TYPE_CHECKING:
-    from ..evaluation.curve import Evaluation
+    from ..evaluation.result import Evaluation
     from ..experiments.grid import Planned
     from ..report import Comparison
     from ..report import Table as Grid

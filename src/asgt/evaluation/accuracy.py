@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from ..attacks import Attack
-from ..data import Images, batches
+from ..data import Images, batches, to_unit
 from ..errors import InputError
 from ..modes import Classifier, evaluating
 from ..randomness import SampleKeyed
 
-__all__ = ["correct", "correct_under_attack", "predict"]
+__all__ = ["class_count", "correct", "correct_under_attack", "predict", "spread_of_answers", "wavers"]
 
 
 @torch.no_grad()
@@ -50,3 +50,46 @@ def correct_under_attack(
         x_adv = attack(model, x, y, generator=SampleKeyed(seed, rows))
         outcomes.append(predict(model, x_adv, "attacked images") == y)
     return torch.cat(outcomes)
+
+
+@torch.no_grad()
+def class_count(model: Classifier, images: Images) -> int:
+    """How many classes a model tells apart.
+
+    Raises:
+        InputError: it does not answer with logits (B, K), at least two of them.
+    """
+
+    with evaluating(model):
+        logits = model(to_unit(images.pixels[:1]))
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
+        told = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"the model answers a batch with {told}: logits (B, K) of two classes or more belong")
+    return int(logits.shape[1])
+
+
+@torch.no_grad()
+def spread_of_answers(model: Classifier, x: Tensor, passes: int = 5) -> tuple[float, Tensor]:
+    """How far a model's answers to the same images lie apart, in evaluation mode.
+
+    Args:
+        model: the classifier.
+        x: images (B, C, H, W).
+        passes: how often it is asked.
+
+    Returns:
+        The largest difference between two logits of a sample and class, as a share of the largest logit, and which
+        samples' predictions changed, bool (B,).
+    """
+
+    with evaluating(model):
+        answers = torch.stack([model(x) for _ in range(passes)])
+    apart = (answers.amax(dim=0) - answers.amin(dim=0)).max() / answers.abs().max().clamp_min(1e-12)
+    predictions = answers.argmax(dim=2)
+    return float(apart), (predictions != predictions[0]).any(dim=0)
+
+
+def wavers(model: Classifier, images: Images) -> bool:
+    """Whether a model answers differently from one time to the next, beyond the rounding of a device."""
+
+    return spread_of_answers(model, to_unit(images.pixels[:64]))[0] > 1e-4

@@ -1,20 +1,24 @@
 r"""The curve engine: per sample, the smallest ε of a grid at which a search breaks it, for few gradients.
 
-Robust accuracy over ε is one minus the empirical distribution of each sample's smallest known adversarial norm ε*. A
-search that fails costs all of its steps, one that succeeds leaves early: so the engine comes from above.
+Robust accuracy over ε is one minus the empirical distribution of each sample's smallest known adversarial norm ε*. An
+attack that fails costs all of its steps, one that succeeds leaves early: so the engine comes from above.
 
 1. **Probe.** A few steps along the gradient of the margin, with a radius of each sample's own that shrinks when the
    model is fooled and otherwise follows the linear estimate of the boundary's distance, margin / ‖∇margin‖. What it
    finds is a witness and an upper bound of ε*.
-2. **Descend.** The search itself, at the next ε below the bound. Where it succeeds, the witness's own norm is the new
-   bound; where it fails, with all of its restarts, the sample is done: one failure a sample, if the bound was right.
+2. **Descend.** The first attack, at the next ε below the bound. Where it succeeds, the witness's own norm is the new
+   bound; where it fails, with all of its restarts, the next attack goes on from there: one failure a sample and attack,
+   if the bound was right.
 
-A sample leaves its search at the iterate that fools the model, and another takes its place, so that batches stay full.
-Noise is keyed by (seed, sample, restart): what a sample meets does not depend on how batches were filled. A witness
-counts only once a forward pass in a batch of fixed size has seen it fool the model too.
+A sample leaves an attack at the iterate that fools the model, and another takes its place, so that batches stay full.
+Noise is keyed by (seed, sample, attack, restart): what a sample meets does not depend on how batches were filled. A
+witness counts only once a forward pass in a batch of fixed size has seen it fool the model too.
+
+An attack's **own** curve takes nothing from the probe but where to look first: from there the attack goes down while it
+succeeds, or up until it does.
 
 That what fails at ε fails below it is an assumption, and a weak attack can violate it. So some samples are attacked at
-every ε below as well, and how often that broke them is part of the outcome; exhaustively, all of them are.
+an ε below as well, and how often that broke them is part of the outcome; exhaustively, all of them at all.
 
 References:
     Pintor et al. 2021, "Fast minimum-norm adversarial attacks through adaptive norm constraints",
@@ -27,27 +31,32 @@ import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from ..attacks import PGD, Attack, Norm, State
-from ..attacks.base import logit_margin, per_sample, project, steepest
+from ..attacks import PGD, Attack, Norm, State, Whole
+from ..attacks.base import delta_norm, is_legal, logit_margin, per_sample, project, steepest
 from ..data import Images, to_unit
 from ..errors import InputError
 from ..modes import Classifier, at_least_float32, evaluating
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed
 
-__all__ = ["PROBE_STEPS", "Outcome", "smallest_norms"]
+__all__ = ["CLEAN", "NOTHING", "PROBE", "PROBE_STEPS", "Outcome", "smallest_norms"]
 
 PROBE_STEPS = 10
 """Gradients that the probe spends on each sample."""
 
+NOTHING, CLEAN, PROBE = -1, -2, -3
+"""What found a sample's smallest norm, where it was no attack: nothing did, it was a clean error, the probe."""
+
 _TOLERANCE = 1e-6
 _FIXED_BATCH = 64
+_WHOLE_BATCH = 256  # what an attack that draws by batches is called with, whatever the batch size
 _SHRINK = 0.3
+_STREAMS = 1000  # draws that an attack may take; the next has others
 
 
 @dataclass(frozen=True)
@@ -60,21 +69,29 @@ class Outcome:
         levels: how many ε of the grid each sample withstands, int64 (N,): ``levels > e`` is its outcome at ε number e.
         witnesses: an adversarial image of that norm for each sample, of the shape of the images; the image itself for a
             clean error and where there is none.
-        by_probe: whether the probe found it rather than the search, bool (N,).
+        found_by: the number of the attack that found it, or ``NOTHING``, ``CLEAN`` or ``PROBE``; int64 (N,).
         gradients: forward and backward passes that each sample took, int64 (N,).
         forwards: forward passes beside them, int64 (N,).
+        floor: the gradients of a clairvoyant, int64 (N,): each attack's failure just below ε*, and the success at it.
+            For those that answer by gradients and can leave early; others count nothing.
+        audit: gradients spent below a failure, to test the assumption, int64 (N,).
         tested: at how many ε below a failure each sample was attacked all the same, int64 (N,).
-        missed: how many of these attacks succeeded: what going down from above would not have seen, int64 (N,).
+        missed: how many attacks succeeded there: what going down from above would not have seen, int64 (N,).
+        illegal: how many answers of the attacks left the ball or the box, or held NaN, and did not count; int64 (N,).
+        nan: whether the model answered with NaN somewhere.
     """
 
     norms: Tensor
     levels: Tensor
     witnesses: Tensor
-    by_probe: Tensor
+    found_by: Tensor
     gradients: Tensor
     forwards: Tensor
+    floor: Tensor
+    audit: Tensor
     tested: Tensor
     missed: Tensor
+    illegal: Tensor
     nan: bool = False
 
     def correct(self, count: int) -> Tensor:
@@ -86,12 +103,15 @@ class Outcome:
 def smallest_norms(
     model: Classifier,
     images: Images,
-    attack: Attack,
+    attacks: Sequence[Attack],
     grid: Sequence[float],
     *,
     seed: int = 0,
     rows: Tensor | None = None,
-    exhaustive: Tensor | None = None,
+    own: bool = False,
+    audited: Tensor | None = None,
+    exhaustive: bool = False,
+    votes: int = 1,
     batch_size: int = 256,
     progress: Progress = SILENT,
 ) -> Outcome:
@@ -100,45 +120,50 @@ def smallest_norms(
     Args:
         model: images (B, C, H, W) in [0, 1] to logits (B, K), on the device of the images.
         images: N images.
-        attack: the search; its ``eps`` is replaced by those of the grid, its step must follow ε or be constant.
+        attacks: the search: what breaks a sample under one of them breaks it. Their ``eps`` are replaced by those of
+            the grid, their steps must follow ε or be constant.
         grid: radii above zero, ascending.
         seed: keys the noise.
         rows: the number of each image in its data set, int64 (N,), which keys its noise. Default: 0 to N − 1.
-        exhaustive: which images to attack at every ε below their own too, bool (N,). Default: none.
+        own: count only what the one attack finds, not what the probe does.
+        audited: shares in [0, 1), float (N,), of those to be attacked at one ε below their own too: at that share of
+            them. NaN for the others. Default: none.
+        exhaustive: attack every image at every ε below its own too.
+        votes: how often a randomised model is asked; the majority is its answer to a clean image and to a witness.
         batch_size: images per pass.
-        progress: is advanced by each image that is done.
+        progress: is advanced by each image and attack that is done.
 
     Raises:
-        InputError: the model gives NaN on a clean image, or the grid does not ascend from above zero.
+        InputError: the model gives NaN on a clean image, the grid does not ascend from above zero, or several attacks
+            are to share one's own curve.
     """
 
     if not grid or any(low >= high for low, high in itertools.pairwise((0.0, *grid))):
         raise InputError("the grid of epsilons must ascend from above zero")
+    if not attacks or (own and len(attacks) > 1):
+        raise InputError(f"{len(attacks)} attacks: an own curve is that of one, a worst case that of one or more")
 
     if rows is None:
         rows = torch.arange(len(images), device=images.labels.device)
-    run = _Run(model, images, attack, tuple(grid), seed, rows, batch_size, progress)
+    run = _Run(model, images, tuple(grid), seed, rows, votes, batch_size, progress)
     with evaluating(model):
         run.clean()
-        run.probe()
-        run.descend()
-        if exhaustive is not None:
-            run.exhaust(exhaustive)
-    return Outcome(
-        run.norms,
-        run.levels,
-        run.witnesses,
-        run.by_probe,
-        run.gradients,
-        run.forwards,
-        run.tested,
-        run.missed,
-        bool(run.nan),
-    )
+        guess = run.probe(attacks[0].norm, accept=not own)
+        for number, attack in enumerate(attacks):
+            run.use(number, attack)
+            run.descend(guess if own else None)
+        if exhaustive or audited is not None:
+            for number, attack in enumerate(attacks):
+                run.use(number, attack)
+                run.look_below(None if exhaustive else audited)
+    return run.outcome(attacks)
 
 
 _Trial: TypeAlias = tuple[int, int, int]
-"""A search that is under way: its sample, the number of its ε on the grid, its restart."""
+"""An attack that is under way: its sample, the number of its ε on the grid, its restart."""
+
+_Follow: TypeAlias = Literal["bound", "all", "none"]
+"""What is tried after a trial: what closes in on ε*, every ε below, nothing."""
 
 
 class _Run:
@@ -148,86 +173,169 @@ class _Run:
         self,
         model: Classifier,
         images: Images,
-        attack: Attack,
         grid: tuple[float, ...],
         seed: int,
         rows: Tensor,
+        votes: int,
         batch_size: int,
         progress: Progress,
     ) -> None:
-        self.asked, self.attack, self.seed, self.rows = model, attack, seed, rows
+        self.asked, self.seed, self.rows, self.votes = model, seed, rows, votes
         self.batch_size, self.progress = batch_size, progress
         self.x, self.y = to_unit(images.pixels), images.labels
         device, count = self.y.device, len(images)
         self.grid = torch.tensor(grid, dtype=self.x.dtype, device=device)
-        self.restarts = attack.restarts if isinstance(attack, PGD) else 1
-        self.once = replace(attack, restarts=1) if isinstance(attack, PGD) else attack
+
+        def counts(value: int = 0) -> Tensor:
+            return torch.full((count,), value, dtype=torch.int64, device=device)
 
         self.nan = torch.zeros((), dtype=torch.bool, device=device)
         self.norms = torch.full((count,), torch.inf, dtype=torch.float32, device=device)
-        self.levels = torch.full((count,), len(grid), dtype=torch.int64, device=device)
         self.witnesses = self.x.clone()
-        self.by_probe = torch.zeros(count, dtype=torch.bool, device=device)
-        self.gradients = torch.zeros(count, dtype=torch.int64, device=device)
-        self.forwards = torch.zeros(count, dtype=torch.int64, device=device)
-        self.tested = torch.zeros(count, dtype=torch.int64, device=device)
-        self.missed = torch.zeros(count, dtype=torch.int64, device=device)
+        self.found_by = counts(NOTHING)
+        self.gradients, self.forwards, self.audit = counts(), counts(), counts()
+        self.success, self.tested, self.missed, self.illegal = counts(), counts(), counts(), counts()
+        self.spent = self.gradients
+        # On the host: the search asks for them sample by sample.
+        self.levels = [len(grid)] * count
+        self.withstood = [0] * count
+        self.with_gradient = self.without = 0
 
     def model(self, x: Tensor) -> Tensor:
         """What the model answers; that it was NaN is remembered, without a wait for the device."""
 
+        if torch.is_grad_enabled() and x.requires_grad:
+            self.with_gradient += len(x)
+        else:
+            self.without += len(x)
         logits = self.asked(x)
         self.nan = self.nan | logits.detach().isnan().any()
         return logits
+
+    def use(self, number: int, attack: Attack) -> None:
+        """The attack that the following is about."""
+
+        self.number, self.attack = number, attack
+        self.restarts = attack.restarts if isinstance(attack, PGD) else 1
+        self.once = replace(attack, restarts=1) if isinstance(attack, PGD) else attack
+        self.withstood = [0] * len(self.levels)
 
     def clean(self) -> None:
         """A clean error is broken at every ε, for one forward pass."""
 
         for part in torch.arange(len(self.y), device=self.y.device).split(self.batch_size):
-            logits = self._forward(self.x[part], part)
-            if bool(logits.isnan().any()):
-                raise InputError("the model gives NaN on clean images: no accuracy can be stated")
-            wrong = part[logits.argmax(dim=1) != self.y[part]]
-            self.norms[wrong], self.levels[wrong] = 0.0, 0
-            self.progress.advance(len(wrong))
+            wrong = torch.zeros_like(part)
+            for _ in range(self.votes):
+                logits = self._forward(self.x[part], part)
+                if bool(logits.isnan().any()):
+                    raise InputError("the model gives NaN on clean images: no accuracy can be stated")
+                wrong += logits.argmax(dim=1) != self.y[part]
+            errors = part[2 * wrong > self.votes]
+            self.norms[errors], self.found_by[errors] = 0.0, CLEAN
+            for sample in errors.tolist():
+                self.levels[sample] = 0
 
-    def probe(self) -> None:
-        """An upper bound of each sample's ε*, with its witness."""
+    def probe(self, norm: Norm, *, accept: bool) -> list[int]:
+        """An upper bound of each sample's ε*, with its witness; not accepted, only where to look first."""
 
-        for part in (self.levels > 0).nonzero().squeeze(1).split(self.batch_size):
-            norms, witnesses = _probe(self.model, self.x[part], self.y[part], self.attack.norm, float(self.grid[-1]))
+        self.number = PROBE
+        guess = [max(level - 1, 0) for level in self.levels]
+        for part in self._open().split(self.batch_size):
+            norms, witnesses, steps = _probe(self.model, self.x[part], self.y[part], norm, float(self.grid[-1]))
             self.gradients[part] += PROBE_STEPS
-            found = self._levels(norms) < len(self.grid)
-            self._accept(part[found], witnesses[found], by_probe=True)
-            self.progress.advance(int((self.levels[part] == 0).sum()))
+            levels = self._levels(norms)
+            found = levels < len(self.grid)
+            if accept:
+                self._accept(part[found], witnesses[found], norm, steps[found])
+            else:
+                for sample, level in zip(part[found].tolist(), levels[found].tolist(), strict=True):
+                    guess[sample] = level
+        return guess
 
-    def descend(self) -> None:
-        """The search at the next ε below what is known, until it fails there with all of its restarts."""
+    def descend(self, guess: list[int] | None) -> None:
+        """The attack at the next ε below what is known, or at a guess, until its own ε* lies between two of the grid.
 
-        open_samples = (self.levels > 0).nonzero().squeeze(1).tolist()
-        self._search([(sample, int(self.levels[sample]) - 1, 0) for sample in open_samples], to_the_end=False)
+        Args:
+            guess: the number of the ε to begin at, by sample. Default: that below what is known.
+        """
 
-    def exhaust(self, chosen: Tensor) -> None:
-        """The search at every ε below that at which it failed, on the chosen samples, bool (N,)."""
+        samples = self._open().tolist()
+        self.progress.advance(len(self.levels) - len(samples))
+        self._search(
+            [(sample, self.levels[sample] - 1 if guess is None else guess[sample], 0) for sample in samples], "bound"
+        )
 
-        samples = (chosen & (self.levels > 1)).nonzero().squeeze(1).tolist()
-        self._search([(sample, int(self.levels[sample]) - 2, 0) for sample in samples], to_the_end=True)
+    def look_below(self, audited: Tensor | None) -> None:
+        """The attack at every ε below that at which the search failed; audited samples at one of them."""
 
-    def _search(self, trials: list[_Trial], *, to_the_end: bool) -> None:
-        """Runs trials and what follows from them, as many at a time as a batch holds."""
+        self.spent = self.audit
+        if audited is None:
+            self._search([(sample, level - 2, 0) for sample, level in enumerate(self.levels) if level > 1], "all")
+            return
+        if self.number == 0:
+            self.chosen = {
+                sample: int(share * (level - 1))
+                for sample, (share, level) in enumerate(zip(audited.tolist(), self.levels, strict=True))
+                if share == share and level > 1
+            }
+        self._search(
+            [(sample, level, 0) for sample, level in self.chosen.items() if level < self.levels[sample]], "none"
+        )
 
-        queue, slots, waiting = deque(trials), list[_Trial](), list[tuple[_Trial, State]]()
+    def outcome(self, attacks: Sequence[Attack]) -> Outcome:
+        levels = torch.tensor(self.levels, dtype=torch.int64, device=self.y.device)
+        failure = sum(
+            attack.steps * (attack.restarts if isinstance(attack, PGD) else 1)
+            for attack in attacks
+            if attack.uses_gradients and not isinstance(attack, Whole)
+        )
+        floor = self.success + failure * (levels > 0)
+        return Outcome(
+            self.norms,
+            levels,
+            self.witnesses,
+            self.found_by,
+            self.gradients,
+            self.forwards,
+            floor,
+            self.audit,
+            self.tested,
+            self.missed,
+            self.illegal,
+            bool(self.nan),
+        )
+
+    def _open(self) -> Tensor:
+        return torch.tensor(
+            [sample for sample, level in enumerate(self.levels) if level > 0], dtype=torch.int64, device=self.y.device
+        )
+
+    def _search(self, trials: list[_Trial], follow: _Follow) -> None:
+        """Runs trials and what follows from them."""
+
+        if isinstance(self.attack, Whole):
+            self._call(trials, follow)
+        else:
+            self._step(trials, follow)
+
+    def _step(self, trials: list[_Trial], follow: _Follow) -> None:
+        """Step by step, as many trials at a time as a batch holds."""
+
+        queue, slots = deque(trials), list[_Trial]()
+        waiting, successes = list[_Trial](), None
         state: State | None = None
 
         while queue or slots or waiting:
             # Successes wait for company: they are verified in batches of one size.
-            if len(waiting) >= _FIXED_BATCH or (waiting and not queue):
-                following, refuted = self._verified(waiting, to_the_end)
+            if successes is not None and (len(waiting) >= _FIXED_BATCH or not queue):
+                following, refuted = self._verified(waiting, successes, follow)
                 queue.extend(following)
-                waiting = []
-                for trial, again in refuted:  # goes on from where it stood
+                if len(refuted):  # they go on from where they stood
+                    again = successes[refuted]
+                    again = replace(again, fooled=torch.zeros_like(again.fooled), witness=again.x)
                     state = again if state is None else state.joined(again)
-                    slots.append(trial)
+                    slots += [waiting[place] for place in refuted.tolist()]
+                waiting, successes = [], None
             free = self.batch_size - len(slots)
             if free > 0 and queue:
                 # Those of one restart draw their noise together.
@@ -242,30 +350,61 @@ class _Run:
             running = state.iteration < self.once.steps
             state = self._advanced(state, samples, running)
             ended = state.fooled | ~running
-            if not bool(ended.any()):
+            over, fooled = ended.tolist(), state.fooled.tolist()
+            if not any(over):
                 continue
 
-            fooled = state.fooled.tolist()
-            for place in ended.nonzero().squeeze(1).tolist():
-                if fooled[place]:
-                    waiting.append((slots[place], state[ended.new_tensor([place], dtype=torch.int64)]))
-                else:
-                    queue.extend(self._after_failure(slots[place], to_the_end))
-            keep = (~ended).nonzero().squeeze(1)
-            slots = [slots[place] for place in keep.tolist()]
-            state = state[keep] if slots else None
+            for trial, end, success in zip(slots, over, fooled, strict=True):
+                if end and not success:
+                    queue.extend(self._after_failure(trial, follow))
+            if any(fooled):
+                new = state[state.fooled]
+                successes = new if successes is None else successes.joined(new)
+                waiting += [trial for trial, success in zip(slots, fooled, strict=True) if success]
+            slots = [trial for trial, end in zip(slots, over, strict=True) if not end]
+            state = state[~ended] if slots else None
+
+    def _call(self, trials: list[_Trial], follow: _Follow) -> None:
+        """Whole, from the largest ε down: each call is about one ε."""
+
+        pending: dict[int, list[int]] = {}
+        for sample, level, _ in trials:
+            pending.setdefault(level, []).append(sample)
+        while pending:
+            level = max(pending)
+            everyone = torch.tensor(sorted(pending.pop(level)), device=self.y.device)
+            eps = float(self.grid[level])
+            for samples in everyone.split(_WHOLE_BATCH):
+                before = self.with_gradient, self.without
+                noise = SampleKeyed(self.seed, self.rows[samples], draw=self.number * _STREAMS + level)
+                x_adv = self.attack(self.model, self.x[samples], self.y[samples], eps=eps, generator=noise)
+                self._share(self.spent, samples, self.with_gradient - before[0])
+                self._share(self.forwards, samples, self.without - before[1])
+
+                self._accept(samples, x_adv, self.attack.norm, torch.zeros_like(samples), eps=eps)
+                for sample in samples.tolist():
+                    broken = self.levels[sample] <= level
+                    following = (
+                        self._after_success(sample, follow)
+                        if broken
+                        else self._after_failure((sample, level, 0), follow)
+                    )
+                    for _, next_level, _ in following:
+                        pending.setdefault(next_level, []).append(sample)
 
     def _start(self, fresh: list[_Trial]) -> State:
         """Trials from the start of their restart, by which they are sorted."""
 
         state: State | None = None
-        for restart in sorted({restart for *_, restart in fresh}):
-            mine = [(sample, level) for sample, level, other in fresh if other == restart]
+        for restart, trials in itertools.groupby(fresh, key=lambda trial: trial[2]):
+            mine = [(sample, level) for sample, level, _ in trials]
             samples, levels = torch.tensor(mine, device=self.y.device).unbind(1)
             # A random start takes one draw in L∞ and two in L2; restarts stay apart.
-            noise = SampleKeyed(self.seed, self.rows[samples], draw=2 * restart)
+            noise = SampleKeyed(self.seed, self.rows[samples], draw=self.number * _STREAMS + 2 * restart)
+            before = self.without
             eps = self.grid[levels]
             started = self.once.start(self.model, self.x[samples], self.y[samples], eps, generator=noise)
+            self.forwards[samples] += (self.without - before) // len(mine)
             state = started if state is None else state.joined(started)
         assert state is not None
         return state
@@ -273,62 +412,86 @@ class _Run:
     def _advanced(self, state: State, samples: Tensor, running: Tensor) -> State:
         """A step for those that have one left, a look at the last iterate for the others."""
 
-        self.gradients[samples[running]] += 1
-        if bool(running.all()):
-            return self.once.step(state)
         steps, ends = running.nonzero().squeeze(1), (~running).nonzero().squeeze(1)
+        counter = self.spent if self.once.uses_gradients else self.forwards
+        counter[samples[steps]] += 1
+        if len(ends) == 0:
+            return self.once.step(state)
         looked = state[ends].judged(self._forward(state.x_adv[ends], samples[ends]))
         state = state.put(ends, looked)
         return state.put(steps, self.once.step(state[steps])) if len(steps) else state
 
-    def _verified(
-        self, waiting: list[tuple[_Trial, State]], to_the_end: bool
-    ) -> tuple[list[_Trial], list[tuple[_Trial, State]]]:
-        """Takes the successes that hold, and gives what is to be tried next, and what only rounding fooled."""
+    def _verified(self, trials: list[_Trial], state: State, follow: _Follow) -> tuple[list[_Trial], Tensor]:
+        """Takes the successes that hold, and gives what is to be tried next, and the places of what rounding fooled."""
 
-        samples = torch.tensor([sample for (sample, _, _), _ in waiting], device=self.y.device)
-        before = self.levels[samples].tolist()
-        self._accept(samples, torch.cat([state.witness for _, state in waiting]), by_probe=False)
-        following, refuted = list[_Trial](), list[tuple[_Trial, State]]()
-        for (trial, state), old, new in zip(waiting, before, self.levels[samples].tolist(), strict=True):
-            if new == old:
-                if int(state.iteration) < self.once.steps:
-                    again = replace(state, fooled=torch.zeros_like(state.fooled), witness=state.x)
-                    refuted.append((trial, again))
-                else:
-                    following += self._after_failure(trial, to_the_end)
-                continue
-            if to_the_end:
-                self.tested[trial[0]] += 1
-                self.missed[trial[0]] += 1
-            if new > 0:
-                following.append((trial[0], new - 1, 0))
-            elif not to_the_end:
-                self.progress.advance(1)
-        return following, refuted
+        samples = torch.tensor([sample for sample, _, _ in trials], device=self.y.device)
+        before = [self.levels[sample] for sample, _, _ in trials]
+        self._accept(samples, state.witness, self.once.norm, state.iteration, eps=state.eps)
+        following, refuted = list[_Trial](), list[int]()
+        for place, (trial, old, taken) in enumerate(zip(trials, before, state.iteration.tolist(), strict=True)):
+            if self.levels[trial[0]] < old:
+                following += self._after_success(trial[0], follow)
+            elif taken < self.once.steps:
+                refuted.append(place)
+            else:
+                following += self._after_failure(trial, follow)
+        return following, torch.tensor(refuted, dtype=torch.int64, device=self.y.device)
 
-    def _after_failure(self, trial: _Trial, to_the_end: bool) -> list[_Trial]:
-        """The next restart; after the last one the next smaller ε, if all are to be tried."""
+    def _after_success(self, sample: int, follow: _Follow) -> list[_Trial]:
+        """The next smaller ε, if the attack is not known to fail there."""
+
+        level = self.levels[sample]
+        if follow != "bound":
+            self.tested[sample] += self.number == 0
+            self.missed[sample] += 1
+            return [(sample, level - 1, 0)] if follow == "all" and level > 0 else []
+        if self.withstood[sample] < level:
+            return [(sample, level - 1, 0)]
+        self.progress.advance()
+        return []
+
+    def _after_failure(self, trial: _Trial, follow: _Follow) -> list[_Trial]:
+        """The next restart; after the last one the next ε, if one is open."""
 
         sample, level, restart = trial
         if restart + 1 < self.restarts:
             return [(sample, level, restart + 1)]
-        self.tested[sample] += to_the_end
-        self.progress.advance(0 if to_the_end else 1)
-        return [(sample, level - 1, 0)] if to_the_end and level > 0 else []
+        if follow != "bound":
+            self.tested[sample] += self.number == 0
+            return [(sample, level - 1, 0)] if follow == "all" and level > 0 else []
+        self.withstood[sample] = level + 1
+        if level + 1 < self.levels[sample]:
+            return [(sample, level + 1, 0)]
+        self.progress.advance()
+        return []
 
-    def _accept(self, samples: Tensor, witnesses: Tensor, by_probe: bool) -> None:
-        """Notes witnesses that fool the model in a batch of fixed size and lie where they must."""
+    def _accept(
+        self, samples: Tensor, witnesses: Tensor, norm: Norm, steps: Tensor, eps: float | Tensor = torch.inf
+    ) -> None:
+        """Notes witnesses that fool the model in a batch of fixed size and lie where they must.
+
+        Args:
+            samples: whose they are, int64 (B,).
+            witnesses: images (B, C, H, W).
+            norm: the norm of ε.
+            steps: what each took to find, int64 (B,).
+            eps: the radius that they must keep to, a number or (B,).
+        """
 
         if len(samples) == 0:
             return
-        norms = _norm(witnesses - self.x[samples], self.attack.norm)
-        holds = self._fooled(witnesses, samples) & (norms < self.norms[samples])
-        samples, witnesses, norms = samples[holds], witnesses[holds], norms[holds]
+        norms = delta_norm(witnesses - self.x[samples], norm)
+        legal = is_legal(witnesses, self.x[samples], eps, norm)
+        self.illegal[samples] += ~legal
+        better = (legal & (norms < self.norms[samples])).nonzero().squeeze(1)
+        samples, witnesses, norms, steps = (part[better] for part in (samples, witnesses, norms, steps))
+        holds = self._fooled(witnesses, samples)
+        samples, witnesses, norms, steps = (part[holds] for part in (samples, witnesses, norms, steps))
+
         self.norms[samples], self.witnesses[samples] = norms.float(), witnesses
-        self.by_probe[samples] = by_probe
-        levels = self._levels(norms)
-        self.levels[samples] = torch.minimum(self.levels[samples], levels)
+        self.found_by[samples], self.success[samples] = self.number, steps
+        for sample, level in zip(samples.tolist(), self._levels(norms).tolist(), strict=True):
+            self.levels[sample] = min(self.levels[sample], level)
 
     def _levels(self, norms: Tensor) -> Tensor:
         """How many ε of the grid lie below a norm (B,), to rounding."""
@@ -336,31 +499,40 @@ class _Run:
         return torch.searchsorted(self.grid, (norms * (1 - 10 * _TOLERANCE) - _TOLERANCE).contiguous())
 
     def _fooled(self, witnesses: Tensor, samples: Tensor) -> Tensor:
-        """Whether the model is fooled, asked in batches of one size, padded."""
+        """Whether the model is fooled, bool (B,), asked in batches of one size, padded; by majority where it wavers."""
 
         answers = []
         for part, ids in zip(witnesses.split(_FIXED_BATCH), samples.split(_FIXED_BATCH), strict=True):
             padded = torch.cat([part, part[-1:].expand(_FIXED_BATCH - len(part), *part.shape[1:])])
-            with torch.no_grad():
-                largest, predicted = at_least_float32(self.model(padded))[: len(part)].max(dim=1)
-            self.forwards[ids] += 1
-            answers.append((predicted != self.y[ids]) & ~largest.isnan())
-        return torch.cat(answers)
+            count = torch.zeros_like(ids)
+            for _ in range(self.votes):
+                with torch.no_grad():
+                    largest, predicted = at_least_float32(self.model(padded))[: len(part)].max(dim=1)
+                count += (predicted != self.y[ids]) & ~largest.isnan()
+            self.forwards[ids] += self.votes
+            answers.append(2 * count > self.votes)
+        return torch.cat(answers) if answers else torch.zeros_like(samples, dtype=torch.bool)
 
     def _forward(self, x: Tensor, samples: Tensor) -> Tensor:
         self.forwards[samples] += 1
         with torch.no_grad():
             return self.model(x)
 
+    def _share(self, counter: Tensor, samples: Tensor, passes: int) -> None:
+        """Adds passes that were made for some samples together, evenly."""
 
-def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> tuple[Tensor, Tensor]:
-    """The smallest adversarial norm (B,) that a few steps along the margin's gradient find, and its images.
+        even, rest = divmod(passes, len(samples))
+        counter[samples] += even + (torch.arange(len(samples), device=samples.device) < rest)
+
+
+def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The smallest adversarial norm (B,) that a few steps along the margin's gradient find, its images and its step.
 
     Infinity and the image itself where there is none within ``top``.
     """
 
     best = x.new_full((len(x),), torch.inf)
-    witnesses, x_adv, radius = x.clone(), x, x.new_zeros(len(x))
+    witnesses, x_adv, radius, steps = x.clone(), x, x.new_zeros(len(x)), torch.zeros_like(y)
     unfooled = torch.zeros_like(y, dtype=torch.bool)
     state = State(model, x, y, radius, x_adv, torch.zeros_like(y), unfooled, witness=x)
 
@@ -369,10 +541,13 @@ def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> t
         # NaN counts as not fooled.
         margin = logit_margin(at_least_float32(logits), y).nan_to_num(nan=torch.inf).to(x.dtype)
         gradient = gradient.nan_to_num()
-        length = _norm(x_adv - x, norm)
+        length = delta_norm(x_adv - x, norm)
         better = (margin < 0) & (length < best)
         best = torch.where(better, length, best)
+        steps = torch.where(better, step + 1, steps)
         witnesses = torch.where(per_sample(better, x), x_adv, witnesses)
+        if step + 1 == PROBE_STEPS:
+            break
 
         slope = gradient.flatten(1).abs().sum(dim=1) if norm == "linf" else gradient.flatten(1).norm(dim=1)
         boundary = length + margin / slope.clamp_min(torch.finfo(x.dtype).tiny)
@@ -385,9 +560,4 @@ def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> t
             radius = torch.where(margin < 0, shrunk, grown).clamp(1e-3 * top, top)
         stride = radius if step == 0 else 0.5 * radius
         x_adv = project(x_adv - per_sample(stride, x) * steepest(gradient, norm), x, radius, norm)
-    return best, witnesses
-
-
-def _norm(delta: Tensor, norm: Norm) -> Tensor:
-    flat = delta.flatten(1)
-    return flat.abs().amax(dim=1) if norm == "linf" else flat.norm(dim=1)
+    return best, witnesses, steps

@@ -6,11 +6,21 @@
     PGD with and without a random start) and with α = 2.5 ε / 10. A constant step under-attacks wherever
     α · steps < ε. Never a robustness claim.
 
+The others are worst cases: clean errors count as errors, what is broken at ε counts as broken above it, where the same
+witness is valid, and all begin with ten steps along the gradient of the margin, whose radius follows the boundary
+(:mod:`asgt.evaluation.engine`).
+
 ``pgd`` v2
-    Per sample, the worst of ten steps along the gradient of the margin, with a radius that follows the boundary, and of
-    PGD-40, α = 2.5 ε / 40, with 5 restarts from random starts (:mod:`asgt.evaluation.engine`). Clean errors count as
-    errors, and what is broken at ε counts as broken above it, where the same witness is valid. Quick, decent, not yet a
-    claim. In v1 the margin was not asked: a net whose cross-entropy saturates then looked more robust than it is.
+    Per sample, the worst of that and of PGD-40, α = 2.5 ε / 40, with 5 restarts from random starts. Quick, decent, not
+    yet a claim. In v1 the margin was not asked: a net whose cross-entropy saturates then looked more robust than it is.
+
+``standard`` v1
+    What a robustness claim rests on: per sample, the worst of ``pgd``, APGD-CE with 100 steps, APGD-T with 100 steps on
+    each of min(9, K − 1) targets, and Square with 5,000 queries. Below four classes APGD-T is adapted.
+
+``autoattack`` v1
+    AutoAttack, its authors' package, whole, at the ε just below what is known to break a sample, and further down as
+    long as it succeeds. Below four classes the ensemble is adapted, and the result says so.
 """
 
 from __future__ import annotations
@@ -18,7 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ..attacks import FGSM, MIFGSM, PGD, Attack, Norm
+from ..attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Norm, Square
 from ..errors import InputError, unknown
 
 __all__ = ["PROTOCOLS", "Protocol", "Search", "protocol_named"]
@@ -26,40 +36,59 @@ __all__ = ["PROTOCOLS", "Protocol", "Search", "protocol_named"]
 
 @dataclass(frozen=True)
 class Search:
-    """One attack of a protocol.
+    """One curve of a protocol.
 
     Args:
         name: what files and results call it.
-        attack: the attack; its ``eps`` is replaced by that of the grid.
+        attacks: the attack; in a worst case there may be several, and a sample withstands what withstands them all.
+            Their ``eps`` is replaced by that of the grid.
         steps_of: how its step length follows ε: ``"own"`` (as the attack has it), or ``"relative"`` (2.5 ε / steps).
+        own: of a worst case, count only what its one attack finds, not what the probe along the margin does.
         title: what tables and figures call it. A label is no part of a protocol's identity, so the ``repr``, which
             evidence is keyed by, leaves it out.
     """
 
     name: str
-    attack: Attack
+    attacks: tuple[Attack, ...]
     steps_of: Literal["own", "relative"] = "own"
+    own: bool = False
     title: str = field(default="", repr=False, compare=False)
 
     def at(self, eps: float) -> Attack:
-        """The attack at a radius."""
+        """The only attack, at a radius."""
 
-        attack = replace(self.attack, eps=eps)
+        (attack,) = self.attacks
+        attack = replace(attack, eps=eps)
         if self.steps_of == "relative" and eps > 0 and isinstance(attack, MIFGSM):
             attack = replace(attack, alpha=2.5 * eps / attack.steps)
         return attack
 
     @property
     def reach(self) -> float | None:
-        """The largest ε that a constant step can cross; ``None`` where the step follows ε.
+        """The largest ε that constant steps can cross; ``None`` where an attack's step follows ε.
 
         From X, the steps must cross ε; from a random start they may have to cross the whole ball, 2 ε.
         """
 
-        alpha = self.attack.alpha if isinstance(self.attack, PGD | MIFGSM) else None
-        if alpha is None or self.steps_of == "relative":
-            return None
-        return alpha * self.attack.steps / (2 if self.attack.starts_at_random else 1)
+        reaches = []
+        for attack in self.attacks:
+            if not isinstance(attack, PGD | MIFGSM) or attack.alpha is None or self.steps_of == "relative":
+                return None
+            reaches.append(attack.alpha * attack.steps / (2 if attack.starts_at_random else 1))
+        return max(reaches)
+
+    def among(self, classes: int) -> Search:
+        """The search against a model of so many classes: without the targets that it does not have."""
+
+        def possible(attack: Attack) -> bool:
+            return not (isinstance(attack, APGD) and attack.loss == "dlr-targeted" and attack.target >= classes)
+
+        return replace(self, attacks=tuple(attack for attack in self.attacks if possible(attack)))
+
+    def adapted(self, classes: int) -> bool:
+        """Whether an attack is not its authors' own against a model of so many classes."""
+
+        return any(isinstance(attack, APGD | AutoAttack) and attack.adapted(classes) for attack in self.attacks)
 
 
 @dataclass(frozen=True)
@@ -69,9 +98,9 @@ class Protocol:
     Args:
         name: as on the command line.
         version: raised when a number made by it could change.
-        searches: its attacks.
-        worst_case: whether the outcome of a sample is the worst over a search's restarts with clean errors counted as
-            errors; else it is the final iterate's, whatever the clean image's was.
+        searches: its curves.
+        worst_case: whether the outcome of a sample is the worst over a search's attacks and their restarts, with clean
+            errors counted as errors; else it is the final iterate's, whatever the clean image's was.
         claim: what a number by this protocol may be called.
     """
 
@@ -84,25 +113,27 @@ class Protocol:
 
 _LIBRARY_STEP = 2 / 255
 
+_PGD = PGD(0.0, steps=40, restarts=5)
+
 PROTOCOLS: dict[str, Protocol] = {
     "paper": Protocol(
         "paper",
         1,
         (
-            Search("fgsm", FGSM(0.0), title="FGSM"),
+            Search("fgsm", (FGSM(0.0),), title="FGSM"),
             Search(
                 "pgd-constant-rs",
-                PGD(0.0, steps=10, alpha=_LIBRARY_STEP),
+                (PGD(0.0, steps=10, alpha=_LIBRARY_STEP),),
                 title="PGD-10, α = 2/255, random start",
             ),
             Search(
                 "pgd-constant",
-                PGD(0.0, steps=10, alpha=_LIBRARY_STEP, random_start=False),
+                (PGD(0.0, steps=10, alpha=_LIBRARY_STEP, random_start=False),),
                 title="PGD-10, α = 2/255",
             ),
-            Search("pgd-relative", PGD(0.0, steps=10, random_start=False), title="PGD-10, α = 2.5ε/10"),
-            Search("mifgsm-constant", MIFGSM(0.0, steps=10, alpha=_LIBRARY_STEP), title="MI-FGSM-10, α = 2/255"),
-            Search("mifgsm-relative", MIFGSM(0.0, steps=10), "relative", title="MI-FGSM-10, α = 2.5ε/10"),
+            Search("pgd-relative", (PGD(0.0, steps=10, random_start=False),), title="PGD-10, α = 2.5ε/10"),
+            Search("mifgsm-constant", (MIFGSM(0.0, steps=10, alpha=_LIBRARY_STEP),), title="MI-FGSM-10, α = 2/255"),
+            Search("mifgsm-relative", (MIFGSM(0.0, steps=10),), "relative", title="MI-FGSM-10, α = 2.5ε/10"),
         ),
         worst_case=False,
         claim="not a robustness claim",
@@ -110,9 +141,34 @@ PROTOCOLS: dict[str, Protocol] = {
     "pgd": Protocol(
         "pgd",
         2,
-        (Search("pgd-40x5", PGD(0.0, steps=40, restarts=5), title="PGD-40 × 5, α = 2.5ε/40"),),
+        (Search("pgd-40x5", (_PGD,), title="PGD-40 × 5, α = 2.5ε/40"),),
         worst_case=True,
         claim="not yet a robustness claim",
+    ),
+    "standard": Protocol(
+        "standard",
+        1,
+        (
+            Search(
+                "worst-case",
+                (
+                    _PGD,
+                    APGD(0.0, steps=100),
+                    *(APGD(0.0, steps=100, loss="dlr-targeted", target=target) for target in range(1, 10)),
+                    Square(0.0, steps=5000),
+                ),
+                title="worst of PGD-40 × 5, APGD-CE, APGD-T, Square",
+            ),
+        ),
+        worst_case=True,
+        claim="an empirical robustness claim",
+    ),
+    "autoattack": Protocol(
+        "autoattack",
+        1,
+        (Search("autoattack", (AutoAttack(0.0),), title="AutoAttack"),),
+        worst_case=True,
+        claim="an empirical robustness claim",
     ),
 }
 """The protocols by name."""
@@ -130,6 +186,13 @@ def protocol_named(name: str, norm: Norm = "linf") -> Protocol:
     protocol = PROTOCOLS[name]
     if norm == "linf":
         return protocol
-    if any(not isinstance(search.attack, PGD) for search in protocol.searches):
-        raise InputError(f"protocol {name} is defined in L∞ only: use --protocol pgd for {norm}")
-    return replace(protocol, searches=tuple(replace(s, attack=replace(s.attack, norm=norm)) for s in protocol.searches))
+    if any(isinstance(attack, FGSM | MIFGSM) for search in protocol.searches for attack in search.attacks):
+        others = " or ".join(name for name, other in PROTOCOLS.items() if other.worst_case)
+        raise InputError(f"protocol {name} is defined in L∞ only: use --protocol {others} for {norm}")
+    return replace(
+        protocol,
+        searches=tuple(
+            replace(search, attacks=tuple(replace(attack, norm=norm) for attack in search.attacks))
+            for search in protocol.searches
+        ),
+    )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ..data import Splits, load_data, sample
 from ..errors import InputError
-from ..evaluation.curve import load_evaluation
+from ..evaluation.result import load_evaluation
 from ..files import read_yaml
 from ..progress import SILENT, Progress
 from ..report.comparison import method_names

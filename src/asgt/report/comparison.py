@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ..attacks import Norm
 from ..errors import DamagedFileError, InputError
-from ..evaluation.curve import Evaluation, load_evaluation
 from ..evaluation.health import is_catastrophic
 from ..evaluation.protocols import PROTOCOLS
+from ..evaluation.result import Evaluation, load_evaluation
 from ..files import digest_tensors, read_tensors
 from ..names import short_name
 from ..statistics import share_of, spread

@@ -1,0 +1,301 @@
+"""What an evaluation found, and the evidence of it on disk.
+
+An evaluation's folder holds ``result.json`` and, beside it, the evidence: shards of samples with their outcomes under
+a search, each written as soon as its samples are through and never rewritten.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attacks import Norm, check_eps
+from ..errors import DamagedFileError, InputError
+from ..files import digest, read_json, read_tensors
+from ..statistics import clopper_pearson, share_of
+from .engine import CLEAN, PROBE, PROBE_STEPS
+from .protocols import PROTOCOLS, Protocol, protocol_named
+
+__all__ = ["EXHAUSTIVE", "SCHEMA", "Evaluation", "checked_grid", "evidence_key", "kept_shard", "load_evaluation"]
+
+SCHEMA = 3
+CONFIDENCE = 0.95
+EXHAUSTIVE = "-exhaustive"
+"""What the names of shards end in where every sample was attacked at every ε after all."""
+
+_COUNTS = ("found_by", "gradients", "forwards", "floor", "audit", "tested", "missed", "illegal")
+_FOUND = dict.fromkeys(_COUNTS, torch.int64) | {"norms": torch.float32}
+_FINAL = {"illegal": torch.int64}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one protocol found on one model.
+
+    Attributes:
+        protocol: the definition it was made by.
+        norm: the norm of ε.
+        epsilons: the grid, ascending, E values.
+        seed: keys the random starts.
+        model: SHA-256 of the model's weights; empty for a function that has none.
+        data: SHA-256 of the images and labels.
+        classes: K, which says how many targets there are.
+        clean: which samples are right as they are, bool (N,).
+        outcomes: for each search, which samples stay right at each ε, bool (E, N).
+        exhaustive: whether every sample was asked to be attacked at every ε.
+        votes: how often the model was asked for each answer of a worst case: 1, or more if it wavers.
+        details: for each search, by sample: ``illegal`` (answers of the attack that left the ball or the box, or held
+            NaN); of a worst case also ``norms`` (the smallest known adversarial norm, float32), ``found_by``,
+            ``gradients``, ``forwards``, ``floor``, ``audit``, ``tested`` and ``missed`` as in
+            :class:`asgt.evaluation.engine.Outcome`.
+        seconds: for each search, what it took, on whatever machine it ran.
+    """
+
+    protocol: Protocol
+    norm: Norm
+    epsilons: tuple[float, ...]
+    seed: int
+    model: str
+    data: str
+    classes: int
+    clean: Tensor
+    outcomes: dict[str, Tensor]
+    exhaustive: bool = False
+    votes: int = 1
+    details: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        return len(self.clean)
+
+    def clean_accuracy(self) -> dict[str, float]:
+        """Clean accuracy with its interval."""
+
+        return _share(self.clean)
+
+    def curve(self, search: str) -> list[dict[str, float]]:
+        """Accuracy with its interval, for each ε of the grid."""
+
+        return [{"eps": eps} | _share(row) for eps, row in zip(self.epsilons, self.outcomes[search], strict=True)]
+
+    def first_to_break(self, search: str) -> dict[str, int]:
+        """How many samples' smallest known adversarial norm was found by what; empty where there is no worst case."""
+
+        if "found_by" not in self.details[search]:
+            return {}
+        (asked,) = (other for other in self.protocol.searches if other.name == search)
+        titles = {CLEAN: "clean error", PROBE: "margin probe"}
+        titles |= {number: attack.title for number, attack in enumerate(asked.among(self.classes).attacks)}
+        found = self.details[search]["found_by"].tolist()
+        return {title: found.count(number) for number, title in titles.items() if number in found}
+
+    def cost(self, search: str) -> dict[str, float]:
+        """What a worst-case search took and how it was tested; empty for another.
+
+        ``gradients`` and ``forwards`` per sample, beside ``floor``, the gradients of a clairvoyant, who runs each
+        attack once, where it just fails, and one where it just succeeds. ``audit``: gradients a sample beyond these,
+        spent below a failure on ``tested`` samples, ``missed`` of which broke there; ``missed_high`` is the upper end
+        of the Clopper–Pearson interval of their share.
+        """
+
+        told = self.details[search]
+        if "tested" not in told:
+            return {}
+        # Samples, not attacks: what one sample does at several ε is not independent.
+        tested, missed = int((told["tested"] > 0).sum()), int((told["missed"] > 0).sum())
+        means = {name: float(told[name].double().mean()) for name in ("gradients", "floor", "forwards", "audit")}
+        return means | {
+            "tested": tested,
+            "missed": missed,
+            "missed_high": clopper_pearson(missed, tested, CONFIDENCE)[1] if tested else 1.0,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: what ``result.json`` holds."""
+
+        return {
+            "schema": SCHEMA,
+            "protocol": _definition(self.protocol, self.classes),
+            "claim": self.protocol.claim,
+            "norm": self.norm,
+            "samples": self.samples,
+            "classes": self.classes,
+            "seed": self.seed,
+            "interval": f"Wilson {CONFIDENCE:.0%}",
+            "model": self.model,
+            "data": self.data,
+            "votes": self.votes,
+            "clean": self.clean_accuracy(),
+            "attacks": {name: self.curve(name) for name in self.outcomes},
+            "exhaustive": self.exhaustive,
+            "first_to_break": {name: first for name in self.details if (first := self.first_to_break(name))},
+            "cost": {name: cost for name in self.details if (cost := self.cost(name))},
+            "seconds": self.seconds,
+            "versions": _versions(),
+        }
+
+
+def load_evaluation(folder: Path) -> Evaluation:
+    """Reads what :func:`asgt.evaluate` left in a folder, and checks its figures against the evidence beside them.
+
+    Raises:
+        InputError: the folder holds no finished evaluation, or one by a protocol that this version does not know.
+        DamagedFileError: a file of it is not what :func:`asgt.evaluate` wrote.
+    """
+
+    path = folder / "result.json"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no finished evaluation: asgt evaluate makes one, and --resume ends it")
+    result = read_json(path)
+    try:
+        schema, name, number = result["schema"], result["protocol"]["name"], result["protocol"]["version"]
+        known = PROTOCOLS.get(name)
+    except (LookupError, TypeError) as error:
+        raise DamagedFileError(f"{path} is damaged: it is not the result of an evaluation") from error
+
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path} has schema {schema!r}, this version of asgt reads {SCHEMA}: evaluate again into another folder"
+        )
+    if known is None or number != known.version:
+        here = "none of that name" if known is None else f"v{known.version}"
+        raise InputError(
+            f"{folder} was made by protocol {name if known else repr(name)} v{number!r}, this version of asgt knows "
+            f"{here}: evaluate again into another folder"
+        )
+
+    try:
+        definition = protocol_named(name, result["norm"])
+        grid = checked_grid([row["eps"] for row in result["attacks"][definition.searches[0].name]], result["norm"])
+        identity = (result["seed"], result["model"], result["data"], int(result["classes"]))
+        votes, seconds = int(result["votes"]), dict(result["seconds"])
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"{path} is damaged: it is not the result of an evaluation") from error
+
+    exhaustive = result.get("exhaustive") is True
+    found = Evaluation(definition, result["norm"], grid, *identity, torch.empty(0), {}, exhaustive, votes)
+    for search in definition.searches:
+        kept = _read_shards(folder, search.name, found, path)
+        found.outcomes[search.name], clean = kept.pop("correct"), kept.pop("clean")
+        found.details[search.name] = kept
+        if search is definition.searches[0]:
+            found = replace(found, clean=clean)
+        elif not torch.equal(clean, found.clean):
+            raise DamagedFileError(
+                f"{folder / search.name}-*.safetensors are damaged: their clean outcomes are not those of other attacks"
+            )
+    found = replace(found, seconds=seconds)
+
+    # The versions are those of the machine that evaluated.
+    if not _agree(found.to_dict() | {"versions": result.get("versions")}, result):
+        raise DamagedFileError(f"{path} is damaged: its figures are not those of the evidence beside it")
+    return found
+
+
+def checked_grid(epsilons: Sequence[float], norm: Norm) -> tuple[float, ...]:
+    """The grid of radii, ascending, each once.
+
+    Raises:
+        InputError: it is empty, or a radius cannot be meant.
+    """
+
+    grid = tuple(sorted({float(eps) for eps in epsilons}))
+    if not grid:
+        raise InputError("the grid of epsilons is empty: give at least one, as 0.1 or 8/255")
+    for eps in grid:
+        check_eps(eps, norm)
+        if eps == 0:
+            raise InputError("eps = 0 is the clean accuracy, which is always given: leave it out of the grid")
+    return grid
+
+
+def evidence_key(found: Evaluation, stem: str, shard: int) -> str:
+    """What evidence carries: that of other weights, images or settings has another key, and is refused, not mixed."""
+
+    settings = (SCHEMA, found.protocol, found.norm, found.epsilons, found.seed, found.exhaustive, found.votes)
+    return digest(repr((*settings, found.model, found.data, found.classes, stem, shard)).encode())
+
+
+def kept_shard(evidence: Path, found: Evaluation, stem: str, shard: int) -> tuple[dict[str, Tensor], float] | None:
+    """What a shard keeps, by sample, and the seconds it took; ``None`` if it is of another evaluation."""
+
+    tensors, metadata = read_tensors(evidence)
+    if metadata.get("key") != evidence_key(found, stem, shard):
+        return None
+    expected = {"correct": torch.bool, "clean": torch.bool} | (_FOUND if found.protocol.worst_case else _FINAL)
+    count = tensors["clean"].numel() if "clean" in tensors else 0
+    shapes = {name: (len(found.epsilons), count) if name == "correct" else (count,) for name in expected}
+    if count == 0 or {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()} != {
+        name: (expected[name], shapes[name]) for name in expected
+    }:
+        raise DamagedFileError(f"{evidence} is damaged: it does not hold the outcomes of its samples at each eps")
+    return tensors, float(metadata.get("seconds", "nan"))
+
+
+def _read_shards(folder: Path, name: str, found: Evaluation, result: Path) -> dict[str, Tensor]:
+    """All the evidence of a search, of its exhaustive part where there is one."""
+
+    for stem in (f"{name}{EXHAUSTIVE}", name):
+        files = sorted(folder.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9].safetensors"))
+        if not files:
+            continue
+        shards = []
+        for number, evidence in enumerate(files):
+            if evidence.name != f"{stem}-{number:05d}.safetensors":
+                break
+            if (kept := kept_shard(evidence, found, stem, number)) is None:
+                raise DamagedFileError(f"{evidence} is damaged: it is not the evidence of {result}")
+            shards.append(kept[0])
+        if len(shards) == len(files):
+            return {tensor: torch.cat([shard[tensor] for shard in shards], dim=-1) for tensor in shards[0]}
+        break
+    raise DamagedFileError(
+        f"{folder / name}-*.safetensors are not all there, so {result} has lost its evidence: --resume makes it anew"
+    )
+
+
+def _agree(value: Any, other: Any) -> bool:
+    """Whether two plain values are the same; floats to rounding, which may differ between machines."""
+
+    if isinstance(value, dict) and isinstance(other, dict):
+        return value.keys() == other.keys() and all(_agree(value[name], other[name]) for name in value)
+    if isinstance(value, list) and isinstance(other, list):
+        return len(value) == len(other) and all(map(_agree, value, other))
+    if isinstance(value, float) and isinstance(other, float):
+        return math.isclose(value, other, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(value == other)
+
+
+def _share(outcomes: Tensor) -> dict[str, float]:
+    return share_of(int(outcomes.sum()), len(outcomes), CONFIDENCE)
+
+
+def _definition(protocol: Protocol, classes: int) -> dict[str, Any]:
+    probe = {"probe": f"{PROBE_STEPS} steps along the gradient of the margin"} if protocol.worst_case else {}
+    return {
+        "name": protocol.name,
+        "version": protocol.version,
+        "worst_case": protocol.worst_case,
+        "adapted": any(search.among(classes).adapted(classes) for search in protocol.searches),
+        **probe,
+        "attacks": {search.name: repr(search.among(classes)) for search in protocol.searches},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("asgt", "torch", "numpy", "datasets", "safetensors", "pyautoattack"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
