@@ -427,8 +427,8 @@ def test_a_result_by_another_version_says_so(runs: Path) -> None:
     folder = runs / "at-0" / "evaluation" / "pgd"
     result = read_json(folder / "result.json")
     for change, said in (
-        ({"protocol": result["protocol"] | {"version": 1}}, "made by protocol pgd v1, this version of asgt knows v2"),
-        ({"protocol": result["protocol"] | {"name": "best"}}, "made by protocol 'best' v2, .* knows none of that name"),
+        ({"protocol": result["protocol"] | {"version": 1}}, "made by protocol pgd v1, this version of asgt knows v3"),
+        ({"protocol": result["protocol"] | {"name": "best"}}, "made by protocol 'best' v3, .* knows none of that name"),
         ({"schema": 1}, "schema 1, this version of asgt reads 2"),
     ):
         write_json(folder / "result.json", result | change)
@@ -520,7 +520,7 @@ def test_runs_that_differ_in_their_seed_are_one_method_and_its_numbers_are_those
     ]
     last = found.columns[-1]
     assert (last.protocol, last.version, last.claim, last.title, last.reach) == (
-        *("pgd", 2, "not yet a robustness claim", "PGD-40 × 5, α = 2.5ε/40", None),
+        *("pgd", 3, "not yet a robustness claim", "PGD-40 × 5, α = 2.5ε/40", None),
     )
     assert found.columns[1].reach == pytest.approx(10 / 255)
 

@@ -127,7 +127,7 @@ def test_result_names_protocol_model_data_and_interval(images: asgt.Images, net:
     found = evaluate(net, images, protocol="pgd", epsilons=[0.02], folder=tmp_path / "e")
     result = json.loads((tmp_path / "e" / "result.json").read_text())
     assert result == found.to_dict()
-    assert (result["protocol"]["name"], result["protocol"]["version"], result["samples"]) == ("pgd", 2, 40)
+    assert (result["protocol"]["name"], result["protocol"]["version"], result["samples"]) == ("pgd", 3, 40)
     assert len(result["model"]) == len(result["data"]) == 64
     [row] = result["attacks"]["pgd-40x5"]
     right = int(found.outcomes["pgd-40x5"].sum())
@@ -259,7 +259,7 @@ def test_where_attacks_below_a_failure_succeed_all_samples_are_attacked_at_every
 
     # Always at the ball's corner, and fooled only between 0.05 and 0.11: what going down from above cannot see.
     corner = protocols.Search("corner", (asgt.PGD(0.0, steps=4, alpha=1.0, random_start=False),))
-    weak = protocols.Protocol("pgd", 2, (corner,), worst_case=True, claim="none")
+    weak = protocols.Protocol("pgd", 3, (corner,), worst_case=True, claim="none")
     monkeypatch.setitem(protocols.PROTOCOLS, "pgd", weak)
     grey = asgt.Images(
         torch.full((100, 1, 4, 4), 128, dtype=torch.uint8), torch.zeros(100, dtype=torch.int64), ("a", "b")

@@ -67,7 +67,7 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
         done = shell(asgt(line), tmp_path)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         said += done.stdout
-    assert "protocol pgd v2 (not yet a robustness claim)" in said
+    assert "protocol pgd v3 (not yet a robustness claim)" in said
     assert "report: comparison/report.html" in said
     assert (tmp_path / "comparison" / "report.html").is_file()
 

@@ -132,17 +132,16 @@ class Console:
         # Above the table, not in it: a table's own title is broken to the table's width.
         self.out.print(escape(title), style="bold")
         self.out.print(table)
-        for name in found.details:
-            cost = found.cost(name)
-            told = f"{name}: {cost['gradients']:.0f} gradients a sample"
-            if cost["tested"]:
-                told += (
-                    f"; of {cost['tested']:.0f} samples attacked at every eps below a failed one {cost['missed']:.0f} "
-                    f"broke there (at most {100 * cost['missed_high']:.1f} %, Clopper-Pearson 95 %)"
-                )
-            else:
-                told += "; none could be attacked below a failed eps"
-            self.out.print(escape(told))
+        if found.adapted:
+            self.out.print(f"attacks adapted to {found.classes} classes: not their authors' own")
+        if found.votes > 1:
+            self.out.print(f"the model's answers waver: each is the majority of {found.votes}")
+        for name in found.outcomes:
+            if cost := found.cost(name):
+                self.out.print(escape(f"{name}: {_spent(cost)}; {found.seconds[name]:.0f} s"))
+                first = ", ".join(f"{title} {count}" for title, count in found.first_to_break(name).items())
+                self.out.print(escape(f"{name}: first to break a sample: {first or 'nothing'}"))
+                self.out.print(escape(f"{name}: {_audited(cost)}"))
         for line in warnings:
             self.warn(line)
         self.out.print(escape(f"evidence: {folder}"))
@@ -263,6 +262,26 @@ def _long(rows: list[tuple[str, str, str]]) -> Table:
     for eps, column, cell in rows:
         table.add_row(eps, column, cell)
     return table
+
+
+def _spent(cost: dict[str, float]) -> str:
+    """What a search took, beside what it had to."""
+
+    told = f"{cost['gradients']:.0f} gradients and {cost['forwards']:.0f} forward passes a sample"
+    if cost["floor"]:
+        told += f", where a clairvoyant takes {cost['floor']:.0f} gradients"
+    return told
+
+
+def _audited(cost: dict[str, float]) -> str:
+    """How the assumption was tested, that what fails at an ε fails below it."""
+
+    if not cost["tested"]:
+        return "no sample could be attacked below a failed eps"
+    return (
+        f"of {cost['tested']:.0f} samples attacked below a failed eps {cost['missed']:.0f} broke there (at most "
+        f"{100 * cost['missed_high']:.1f} %, Clopper-Pearson 95 %; {cost['audit']:.0f} gradients a sample more)"
+    )
 
 
 def _cell(share: dict[str, float]) -> str:

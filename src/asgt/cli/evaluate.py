@@ -47,7 +47,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("--image_size", type=int, help="resize the short side and crop the centre")
     parser.add_argument("--grey", action="store_true", help="make the images grey")
     parser.add_argument("--label_column", type=str, help="the column of the labels")
-    parser.add_argument("--protocol", type=str, default="pgd", help="paper or pgd (default: pgd)")
+    parser.add_argument("--protocol", type=str, default="pgd", help="paper, pgd, standard or autoattack (default: pgd)")
     parser.add_argument("--epsilons", type=str, help="the grid, as 0.05,0.1 or 2/255,8/255 (default: by data)")
     parser.add_argument("--norm", type=str, help="linf or l2 (default: the run's own, else linf)")
     parser.add_argument("--samples", type=int, help="the first N test images (default: all)")
@@ -55,7 +55,7 @@ def run(words: list[str]) -> int:
     parser.add_argument(
         "--exhaustive",
         action="store_true",
-        help="in a worst case, attack every sample at every eps (default: 64 of them)",
+        help="in a worst case, attack every sample at every eps (default: 64 of them at one more)",
     )
     parser.add_argument("--batch_size", type=int, default=256, help="images per forward pass")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")

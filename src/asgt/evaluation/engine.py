@@ -6,16 +6,19 @@ attack that fails costs all of its steps, one that succeeds leaves early: so the
 1. **Probe.** A few steps along the gradient of the margin, with a radius of each sample's own that shrinks when the
    model is fooled and otherwise follows the linear estimate of the boundary's distance, margin / ‖∇margin‖. What it
    finds is a witness and an upper bound of ε*.
-2. **Descend.** The first attack, at the next ε below the bound. Where it succeeds, the witness's own norm is the new
-   bound; where it fails, with all of its restarts, the next attack goes on from there: one failure a sample and attack,
-   if the bound was right.
+2. **Press.** The witness, scaled down to the next ε of the grid, goes towards the corner of the ball where the
+   linearised margin is least, as long as that is low enough: one gradient says that it is not. Where it fools the model
+   again, on to the next ε.
+3. **Descend.** The first attack, at the next ε below the bound. Where it succeeds, the witness is pressed on; where it
+   fails, with all of its restarts, the next attack goes on from there: one failure a sample and attack, if the bound
+   was right.
 
 A sample leaves an attack at the iterate that fools the model, and another takes its place, so that batches stay full.
 Noise is keyed by (seed, sample, attack, restart): what a sample meets does not depend on how batches were filled. A
 witness counts only once a forward pass in a batch of fixed size has seen it fool the model too.
 
-An attack's **own** curve takes nothing from the probe but where to look first: from there the attack goes down while it
-succeeds, or up until it does.
+An attack's **own** curve takes nothing from the margin but where to look first: from there the attack goes down while
+it succeeds, or up until it does.
 
 That what fails at ε fails below it is an assumption, and a weak attack can violate it. So some samples are attacked at
 an ε below as well, and how often that broke them is part of the outcome; exhaustively, all of them at all.
@@ -44,18 +47,23 @@ from ..modes import Classifier, at_least_float32, evaluating
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed
 
-__all__ = ["CLEAN", "NOTHING", "PROBE", "PROBE_STEPS", "Outcome", "smallest_norms"]
+__all__ = ["CLEAN", "MARGIN", "NOTHING", "PRESS_STEPS", "PROBE_STEPS", "Outcome", "smallest_norms"]
 
 PROBE_STEPS = 10
 """Gradients that the probe spends on each sample."""
 
-NOTHING, CLEAN, PROBE = -1, -2, -3
-"""What found a sample's smallest norm, where it was no attack: nothing did, it was a clean error, the probe."""
+PRESS_STEPS = 4
+"""Gradients that a witness may take to reach the next smaller ε."""
+
+NOTHING, CLEAN, MARGIN = -1, -2, -3
+"""What found a sample's smallest norm, where it was no attack: nothing did, it was a clean error, probe or press."""
 
 _TOLERANCE = 1e-6
 _FIXED_BATCH = 64
 _WHOLE_BATCH = 256  # what an attack that draws by batches is called with, whatever the batch size
 _SHRINK = 0.3
+# By the linear estimate: how much of the way to the corner may be missing, and how far beyond the boundary to go.
+_SLACK, _BEYOND = 0.7, 1.5
 _STREAMS = 1000  # draws that an attack may take; the next has others
 
 
@@ -69,11 +77,11 @@ class Outcome:
         levels: how many ε of the grid each sample withstands, int64 (N,): ``levels > e`` is its outcome at ε number e.
         witnesses: an adversarial image of that norm for each sample, of the shape of the images; the image itself for a
             clean error and where there is none.
-        found_by: the number of the attack that found it, or ``NOTHING``, ``CLEAN`` or ``PROBE``; int64 (N,).
+        found_by: the number of the attack that found it, or ``NOTHING``, ``CLEAN`` or ``MARGIN``; int64 (N,).
         gradients: forward and backward passes that each sample took, int64 (N,).
         forwards: forward passes beside them, int64 (N,).
         floor: the gradients of a clairvoyant, int64 (N,): each attack's failure just below ε*, and the success at it.
-            For those that answer by gradients and can leave early; others count nothing.
+            Zero where an attack can only be called whole.
         audit: gradients spent below a failure, to test the assumption, int64 (N,).
         tested: at how many ε below a failure each sample was attacked all the same, int64 (N,).
         missed: how many attacks succeeded there: what going down from above would not have seen, int64 (N,).
@@ -125,7 +133,7 @@ def smallest_norms(
         grid: radii above zero, ascending.
         seed: keys the noise.
         rows: the number of each image in its data set, int64 (N,), which keys its noise. Default: 0 to N − 1.
-        own: count only what the one attack finds, not what the probe does.
+        own: count only what the one attack finds, not what probe and press do.
         audited: shares in [0, 1), float (N,), of those to be attacked at one ε below their own too: at that share of
             them. NaN for the others. Default: none.
         exhaustive: attack every image at every ε below its own too.
@@ -145,10 +153,10 @@ def smallest_norms(
 
     if rows is None:
         rows = torch.arange(len(images), device=images.labels.device)
-    run = _Run(model, images, tuple(grid), seed, rows, votes, batch_size, progress)
+    run = _Run(model, images, attacks[0].norm, tuple(grid), seed, rows, own, votes, batch_size, progress)
     with evaluating(model):
         run.clean()
-        guess = run.probe(attacks[0].norm, accept=not own)
+        guess = run.probe()
         for number, attack in enumerate(attacks):
             run.use(number, attack)
             run.descend(guess if own else None)
@@ -173,14 +181,16 @@ class _Run:
         self,
         model: Classifier,
         images: Images,
+        norm: Norm,
         grid: tuple[float, ...],
         seed: int,
         rows: Tensor,
+        own: bool,
         votes: int,
         batch_size: int,
         progress: Progress,
     ) -> None:
-        self.asked, self.seed, self.rows, self.votes = model, seed, rows, votes
+        self.asked, self.norm, self.seed, self.rows, self.own, self.votes = model, norm, seed, rows, own, votes
         self.batch_size, self.progress = batch_size, progress
         self.x, self.y = to_unit(images.pixels), images.labels
         device, count = self.y.device, len(images)
@@ -235,22 +245,39 @@ class _Run:
             for sample in errors.tolist():
                 self.levels[sample] = 0
 
-    def probe(self, norm: Norm, *, accept: bool) -> list[int]:
-        """An upper bound of each sample's ε*, with its witness; not accepted, only where to look first."""
+    def probe(self) -> list[int]:
+        """An upper bound of each sample's ε*, with its witness; for an own curve, only where to look first."""
 
-        self.number = PROBE
+        self.number = MARGIN
         guess = [max(level - 1, 0) for level in self.levels]
         for part in self._open().split(self.batch_size):
-            norms, witnesses, steps = _probe(self.model, self.x[part], self.y[part], norm, float(self.grid[-1]))
+            norms, witnesses, steps = _probe(self.model, self.x[part], self.y[part], self.norm, float(self.grid[-1]))
             self.gradients[part] += PROBE_STEPS
             levels = self._levels(norms)
             found = levels < len(self.grid)
-            if accept:
-                self._accept(part[found], witnesses[found], norm, steps[found])
-            else:
+            if self.own:
                 for sample, level in zip(part[found].tolist(), levels[found].tolist(), strict=True):
                     guess[sample] = level
+            else:
+                self._accept(part[found], witnesses[found], steps[found])
+                self.press([sample for sample in part[found].tolist() if self.levels[sample] < len(self.grid)])
         return guess
+
+    def press(self, samples: Sequence[int]) -> None:
+        """Presses the witnesses of some samples on to ever smaller ε."""
+
+        number, self.number = self.number, MARGIN
+        while samples := [sample for sample in samples if self.levels[sample] > 0]:
+            before = {sample: self.levels[sample] for sample in samples}
+            for part in torch.tensor(samples, device=self.y.device).split(self.batch_size):
+                eps = self.grid[[self.levels[sample] - 1 for sample in part.tolist()]]
+                witnesses, steps, fooled = _press(
+                    self.model, self.x[part], self.y[part], self.witnesses[part], eps, self.norm
+                )
+                self.gradients[part] += steps
+                self._accept(part[fooled], witnesses[fooled], steps[fooled], eps=eps[fooled])
+            samples = [sample for sample in samples if self.levels[sample] < before[sample]]
+        self.number = number
 
     def descend(self, guess: list[int] | None) -> None:
         """The attack at the next ε below what is known, or at a guess, until its own ε* lies between two of the grid.
@@ -284,12 +311,15 @@ class _Run:
 
     def outcome(self, attacks: Sequence[Attack]) -> Outcome:
         levels = torch.tensor(self.levels, dtype=torch.int64, device=self.y.device)
-        failure = sum(
-            attack.steps * (attack.restarts if isinstance(attack, PGD) else 1)
-            for attack in attacks
-            if attack.uses_gradients and not isinstance(attack, Whole)
-        )
-        floor = self.success + failure * (levels > 0)
+        if any(isinstance(attack, Whole) for attack in attacks):
+            floor = torch.zeros_like(levels)
+        else:
+            failure = sum(
+                attack.steps * (attack.restarts if isinstance(attack, PGD) else 1)
+                for attack in attacks
+                if attack.uses_gradients
+            )
+            floor = self.success + failure * (levels > 0)
         return Outcome(
             self.norms,
             levels,
@@ -381,9 +411,12 @@ class _Run:
                 self._share(self.spent, samples, self.with_gradient - before[0])
                 self._share(self.forwards, samples, self.without - before[1])
 
-                self._accept(samples, x_adv, self.attack.norm, torch.zeros_like(samples), eps=eps)
+                self._accept(samples, x_adv, torch.zeros_like(samples), eps=eps)
+                successes = {sample for sample in samples.tolist() if self.levels[sample] <= level}
+                if follow == "bound" and not self.own:
+                    self.press(sorted(successes))
                 for sample in samples.tolist():
-                    broken = self.levels[sample] <= level
+                    broken = sample in successes
                     following = (
                         self._after_success(sample, follow)
                         if broken
@@ -426,7 +459,9 @@ class _Run:
 
         samples = torch.tensor([sample for sample, _, _ in trials], device=self.y.device)
         before = [self.levels[sample] for sample, _, _ in trials]
-        self._accept(samples, state.witness, self.once.norm, state.iteration, eps=state.eps)
+        self._accept(samples, state.witness, state.iteration, eps=state.eps)
+        if follow == "bound" and not self.own:
+            self.press([trial[0] for trial, old in zip(trials, before, strict=True) if self.levels[trial[0]] < old])
         following, refuted = list[_Trial](), list[int]()
         for place, (trial, old, taken) in enumerate(zip(trials, before, state.iteration.tolist(), strict=True)):
             if self.levels[trial[0]] < old:
@@ -465,25 +500,22 @@ class _Run:
         self.progress.advance()
         return []
 
-    def _accept(
-        self, samples: Tensor, witnesses: Tensor, norm: Norm, steps: Tensor, eps: float | Tensor = torch.inf
-    ) -> None:
+    def _accept(self, samples: Tensor, witnesses: Tensor, steps: Tensor, eps: float | Tensor = torch.inf) -> None:
         """Notes witnesses that fool the model in a batch of fixed size and lie where they must.
 
         Args:
             samples: whose they are, int64 (B,).
             witnesses: images (B, C, H, W).
-            norm: the norm of ε.
             steps: what each took to find, int64 (B,).
             eps: the radius that they must keep to, a number or (B,).
         """
 
-        if len(samples) == 0:
-            return
-        norms = delta_norm(witnesses - self.x[samples], norm)
-        legal = is_legal(witnesses, self.x[samples], eps, norm)
+        norms = delta_norm(witnesses - self.x[samples], self.norm)
+        legal = is_legal(witnesses, self.x[samples], eps, self.norm)
         self.illegal[samples] += ~legal
         better = (legal & (norms < self.norms[samples])).nonzero().squeeze(1)
+        if len(better) == 0:
+            return
         samples, witnesses, norms, steps = (part[better] for part in (samples, witnesses, norms, steps))
         holds = self._fooled(witnesses, samples)
         samples, witnesses, norms, steps = (part[holds] for part in (samples, witnesses, norms, steps))
@@ -511,7 +543,7 @@ class _Run:
                 count += (predicted != self.y[ids]) & ~largest.isnan()
             self.forwards[ids] += self.votes
             answers.append(2 * count > self.votes)
-        return torch.cat(answers) if answers else torch.zeros_like(samples, dtype=torch.bool)
+        return torch.cat(answers)
 
     def _forward(self, x: Tensor, samples: Tensor) -> Tensor:
         self.forwards[samples] += 1
@@ -561,3 +593,46 @@ def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> t
         stride = radius if step == 0 else 0.5 * radius
         x_adv = project(x_adv - per_sample(stride, x) * steepest(gradient, norm), x, radius, norm)
     return best, witnesses, steps
+
+
+def _press(
+    model: Classifier, x: Tensor, y: Tensor, witnesses: Tensor, eps: Tensor, norm: Norm
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Looks for a witness within a smaller radius, from one that is scaled down to it.
+
+    Args:
+        model: the classifier.
+        x: images (B, C, H, W).
+        y: labels (B,).
+        witnesses: what fools the model, of the shape of ``x``.
+        eps: the radii to reach, (B,), below the witnesses' norms.
+        norm: the norm of ε.
+
+    Returns:
+        What was found, of the shape of ``x``, the gradients it took, int64 (B,), and whether it fools, bool (B,).
+    """
+
+    delta = witnesses - x
+    x_adv = project(x + delta * per_sample(eps / delta_norm(delta, norm), x), x, eps, norm)
+    steps, fooled = torch.zeros_like(y), torch.zeros_like(y, dtype=torch.bool)
+    going = torch.arange(len(y), device=y.device)
+    for _ in range(PRESS_STEPS):
+        here, centre, radius, label = x_adv[going], x[going], eps[going], y[going]
+        state = State(model, centre, label, radius, here, label, fooled[going], witness=centre)
+        gradient, logits = state.gradient(lambda logits, label=label: logit_margin(logits, label))  # type: ignore[misc]
+        steps[going] += 1
+        # NaN counts as not fooled, and leads nowhere.
+        margin = logit_margin(at_least_float32(logits), label).nan_to_num(nan=torch.inf).to(x.dtype)
+        gradient = gradient.nan_to_num()
+        fooled[going] = margin < 0
+
+        corner = project(centre - per_sample(radius, x) * steepest(gradient, norm), centre, radius, norm)
+        gain = (gradient * (here - corner)).flatten(1).sum(dim=1)
+        near = (margin >= 0) & (_SLACK * gain > margin)
+        share = (_BEYOND * margin / gain.clamp_min(torch.finfo(x.dtype).tiny)).clamp(0.0, 1.0)
+        moved = here + per_sample(share, x) * (corner - here)
+        going = going[near]
+        if len(going) == 0:
+            break
+        x_adv[going] = moved[near]
+    return x_adv, steps, fooled

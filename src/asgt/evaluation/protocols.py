@@ -7,12 +7,13 @@
     α · steps < ε. Never a robustness claim.
 
 The others are worst cases: clean errors count as errors, what is broken at ε counts as broken above it, where the same
-witness is valid, and all begin with ten steps along the gradient of the margin, whose radius follows the boundary
+witness is valid, and a search along the gradient of the margin goes before the attacks and presses their witnesses on
 (:mod:`asgt.evaluation.engine`).
 
-``pgd`` v2
+``pgd`` v3
     Per sample, the worst of that and of PGD-40, α = 2.5 ε / 40, with 5 restarts from random starts. Quick, decent, not
-    yet a claim. In v1 the margin was not asked: a net whose cross-entropy saturates then looked more robust than it is.
+    yet a claim. In v1 the margin was not asked: a net whose cross-entropy saturates then looked more robust than it is;
+    in v2 no witness was pressed on.
 
 ``standard`` v1
     What a robustness claim rests on: per sample, the worst of ``pgd``, APGD-CE with 100 steps, APGD-T with 100 steps on
@@ -140,7 +141,7 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "pgd": Protocol(
         "pgd",
-        2,
+        3,
         (Search("pgd-40x5", (_PGD,), title="PGD-40 × 5, α = 2.5ε/40"),),
         worst_case=True,
         claim="not yet a robustness claim",

@@ -21,7 +21,7 @@ from ..attacks import Norm, check_eps
 from ..errors import DamagedFileError, InputError
 from ..files import digest, read_json, read_tensors
 from ..statistics import clopper_pearson, share_of
-from .engine import CLEAN, PROBE, PROBE_STEPS
+from .engine import CLEAN, MARGIN, PRESS_STEPS, PROBE_STEPS
 from .protocols import PROTOCOLS, Protocol, protocol_named
 
 __all__ = ["EXHAUSTIVE", "SCHEMA", "Evaluation", "checked_grid", "evidence_key", "kept_shard", "load_evaluation"]
@@ -77,6 +77,12 @@ class Evaluation:
     def samples(self) -> int:
         return len(self.clean)
 
+    @property
+    def adapted(self) -> bool:
+        """Whether an attack had to be adapted to so few classes, and is not its authors' own."""
+
+        return any(search.among(self.classes).adapted(self.classes) for search in self.protocol.searches)
+
     def clean_accuracy(self) -> dict[str, float]:
         """Clean accuracy with its interval."""
 
@@ -93,7 +99,7 @@ class Evaluation:
         if "found_by" not in self.details[search]:
             return {}
         (asked,) = (other for other in self.protocol.searches if other.name == search)
-        titles = {CLEAN: "clean error", PROBE: "margin probe"}
+        titles = {CLEAN: "clean error", MARGIN: "the margin's gradient"}
         titles |= {number: attack.title for number, attack in enumerate(asked.among(self.classes).attacks)}
         found = self.details[search]["found_by"].tolist()
         return {title: found.count(number) for number, title in titles.items() if number in found}
@@ -102,9 +108,9 @@ class Evaluation:
         """What a worst-case search took and how it was tested; empty for another.
 
         ``gradients`` and ``forwards`` per sample, beside ``floor``, the gradients of a clairvoyant, who runs each
-        attack once, where it just fails, and one where it just succeeds. ``audit``: gradients a sample beyond these,
-        spent below a failure on ``tested`` samples, ``missed`` of which broke there; ``missed_high`` is the upper end
-        of the Clopper–Pearson interval of their share.
+        attack once, where it just fails, and what found the witness once more. ``audit``: gradients a sample beyond
+        these, spent below a failure on ``tested`` samples, ``missed`` of which broke there; ``missed_high`` is the
+        upper end of the Clopper–Pearson interval of their share.
         """
 
         told = self.details[search]
@@ -125,6 +131,7 @@ class Evaluation:
         return {
             "schema": SCHEMA,
             "protocol": _definition(self.protocol, self.classes),
+            "adapted": self.adapted,
             "claim": self.protocol.claim,
             "norm": self.norm,
             "samples": self.samples,
@@ -280,13 +287,12 @@ def _share(outcomes: Tensor) -> dict[str, float]:
 
 
 def _definition(protocol: Protocol, classes: int) -> dict[str, Any]:
-    probe = {"probe": f"{PROBE_STEPS} steps along the gradient of the margin"} if protocol.worst_case else {}
+    margin = {"probe_steps": PROBE_STEPS, "press_steps": PRESS_STEPS}
     return {
         "name": protocol.name,
         "version": protocol.version,
         "worst_case": protocol.worst_case,
-        "adapted": any(search.among(classes).adapted(classes) for search in protocol.searches),
-        **probe,
+        **(margin if protocol.worst_case else {}),
         "attacks": {search.name: repr(search.among(classes)) for search in protocol.searches},
     }
 

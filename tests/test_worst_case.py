@@ -1,0 +1,301 @@
+"""Several attacks in one search, one attack's own curve, attacks of other libraries, AutoAttack, models that waver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import asgt
+from asgt import APGD, FGSM, PGD, Foreign, Images, InputError, Square, robustness_curve
+from asgt.attacks import Attack, AutoAttack
+from asgt.evaluation.curve import VOTES, evaluate
+from asgt.evaluation.engine import CLEAN, MARGIN, NOTHING, PROBE_STEPS, smallest_norms
+from asgt.evaluation.protocols import PROTOCOLS
+from test_engine import GRID, Band, TwoClasses, band_images, images, smallest_by_hand
+
+torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is the oracle (make test installs it)")
+pyautoattack = pytest.importorskip("pyautoattack", reason="pyautoattack is the oracle (make test installs it)")
+
+Net = tuple[nn.Module, Tensor, Tensor]
+WEAK = PGD(0.0, steps=1, alpha=0.03, random_start=False)
+STRONG = PGD(0.0, steps=10, random_start=False)
+
+
+def right_after(attack: Attack, net: nn.Module, x: Tensor, y: Tensor, grid: tuple[float, ...]) -> Tensor:
+    """Which samples a plain loop leaves right at each ε, bool (E, N)."""
+
+    clean = net(x).argmax(dim=1) == y
+    return torch.stack([(net(replace(attack, eps=eps)(net, x, y)).argmax(dim=1) == y) & clean for eps in grid])
+
+
+def test_a_worst_case_is_no_better_than_each_attack_and_says_who_broke_what(digits_net: Net) -> None:
+    net, x, y = (digits_net[0], digits_net[1][:80], digits_net[2][:80])
+    data = Images(x, y, tuple("0123456789"))
+    grid = (0.03, 0.06, 0.09, 0.12, 0.15)
+    found = smallest_norms(net, data, [WEAK, STRONG, APGD(0.0, steps=20)], grid)
+    for attack in (WEAK, STRONG):
+        assert not (found.correct(5) & ~right_after(attack, net, x, y, grid)).any()
+
+    wrong = net(x).argmax(dim=1) != y
+    assert ((found.found_by == CLEAN) == wrong).all()
+    assert ((found.found_by == NOTHING) == torch.isinf(found.norms)).all()
+    broken = torch.isfinite(found.norms) & ~wrong
+    assert {MARGIN} < set(found.found_by[broken].tolist()) <= {MARGIN, 0, 1, 2}
+    # Each attack fails once, however many come after it, and what survives them all pays for all of them.
+    untouched = found.found_by == NOTHING
+    assert untouched.any()
+    assert (found.gradients[untouched] == PROBE_STEPS + 1 + 10 + 20).all()
+    assert (found.floor[untouched] == 1 + 10 + 20).all()
+    assert (found.floor <= found.gradients).all()
+
+
+def test_an_attacks_own_curve_is_that_of_a_loop_over_the_grid() -> None:
+    data = images(150, seed=3)
+    weight = torch.randn(16, generator=torch.Generator().manual_seed(1)) / 4
+    model = TwoClasses(weight, -float(weight.sum()) / 2)
+    x, y = data.pixels / 255, data.labels
+    # Linear: what a step does grows with ε, so a loop's outcome falls and one ε* says it all.
+    for attack in (FGSM(0.0), WEAK):
+        [curve] = robustness_curve(model, data, attacks=attack, epsilons=GRID, worst_case=False).outcomes.values()
+        assert torch.equal(curve, right_after(attack, model, x, y, GRID))
+    worst = robustness_curve(model, data, attacks=WEAK, epsilons=GRID).outcomes["worst-case"]
+    own = robustness_curve(model, data, attacks=WEAK, epsilons=GRID, worst_case=False).outcomes["pgd-1"]
+    assert own.sum() > worst.sum(), "the step of 0.03 reaches less far than the probe"
+
+
+def test_an_own_curve_costs_one_failure_and_one_success() -> None:
+    data = replace(images(40, seed=9), labels=torch.ones(40, dtype=torch.int64))
+    model = TwoClasses(torch.ones(16) / 16, -0.2)
+    exact = smallest_by_hand(model, data)
+    found = smallest_norms(model, data, [PGD(0.0, steps=10, random_start=False)], GRID, own=True)
+    grid = torch.tensor(GRID, dtype=torch.float64)
+    clear = ((exact[:, None] - grid).abs().amin(dim=1) > 1e-3) & (exact > 0.03) & (exact < 0.39)
+    assert clear.sum() > 10
+    assert torch.equal(found.levels[clear], torch.searchsorted(grid, exact)[clear])
+    assert (found.gradients[clear] <= PROBE_STEPS + 20).all()
+    assert (found.found_by[clear] == 0).all()
+
+
+def test_going_up_finds_the_break_that_the_probe_saw_too_low() -> None:
+    # One step of 0.03 from a sample whose ε* the probe puts at 0.02 fails at 0.02 and succeeds above it only in the
+    # band from 0.05 to 0.11, which it never reaches: the search goes up to the end of the grid and says so.
+    found = smallest_norms(Band(), band_images(4), [WEAK], GRID, own=True)
+    assert (found.levels == len(GRID)).all()
+    far = PGD(0.0, steps=1, alpha=0.06, random_start=False)
+    assert (smallest_norms(Band(), band_images(4), [far], (0.02, 0.06, 0.4), own=True).levels == 1).all()
+
+
+def test_several_attacks_have_no_curve_of_ones_own_together() -> None:
+    with pytest.raises(InputError, match="2 attacks"):
+        smallest_norms(Band(), band_images(2), [WEAK, STRONG], GRID, own=True)
+
+
+def test_standard_is_what_the_design_fixes() -> None:
+    [search] = PROTOCOLS["standard"].searches
+    assert search.attacks[0] == PROTOCOLS["pgd"].searches[0].attacks[0]
+    assert search.attacks[1] == APGD(0.0, steps=100)
+    assert search.attacks[-1] == Square(0.0, steps=5000)
+    assert [attack.target for attack in search.attacks if getattr(attack, "loss", "") == "dlr-targeted"] == [
+        *range(1, 10)
+    ]
+    for classes, targets in ((2, 1), (3, 2), (5, 4), (10, 9), (100, 9)):
+        assert len(search.among(classes).attacks) == 3 + targets
+        assert search.among(classes).adapted(classes) == (classes < 4)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_standard_runs_with_two_classes(norm: str) -> None:
+    data = images(12, seed=3)
+    model = TwoClasses(torch.randn(16, generator=torch.Generator().manual_seed(1)) / 4, 0.0)
+    short: list[Attack] = [PGD(0.0, steps=5), APGD(0.0, steps=10, loss="dlr-targeted"), Square(0.0, steps=50)]
+    attacks = [replace(attack, norm=norm) for attack in short]  # type: ignore[arg-type]
+    grid = GRID if norm == "linf" else (0.1, 1.0, 3.0)
+    found = robustness_curve(model, data, attacks=attacks, epsilons=grid, norm=norm)  # type: ignore[arg-type]
+    assert found.adapted
+    accuracy = found.outcomes["worst-case"].double().mean(dim=1)
+    assert accuracy[0] > accuracy[-1]
+
+
+@pytest.fixture
+def steps() -> Callable[[nn.Module], Callable[[float], object]]:
+    """torchattacks' PGD without a random start, as a function of ε."""
+
+    def of(net: nn.Module) -> Callable[[float], object]:
+        return lambda eps: torchattacks.PGD(net, eps=eps, alpha=2.5 * eps / 10, steps=10, random_start=False)
+
+    return of
+
+
+def test_an_attack_of_another_library_gives_the_curve_of_ours(
+    digits_net: Net, steps: Callable[[nn.Module], Callable[[float], object]]
+) -> None:
+    net, x, y = digits_net[0], digits_net[1][:100], digits_net[2][:100]
+    grid = [0.05, 0.1, 0.2]
+    theirs = robustness_curve(
+        net, (x, y), attacks=Foreign(0.0, made=steps(net), name="their PGD"), epsilons=grid, worst_case=False
+    )
+    ours = robustness_curve(net, (x, y), attacks=STRONG, epsilons=grid, worst_case=False)
+    assert torch.equal(theirs.outcomes["their-pgd"], ours.outcomes["pgd-10"])
+    assert 0.1 < theirs.outcomes["their-pgd"].double().mean() < 0.9
+    # What it asked of the model that it holds itself cannot be counted.
+    assert theirs.cost("their-pgd")["floor"] == 0
+
+
+def test_an_attack_whose_eps_can_be_set_keeps_its_own(digits_net: Net) -> None:
+    net, x, y = digits_net[0], digits_net[1][:40], digits_net[2][:40]
+    theirs = torchattacks.FGSM(net, eps=0.7)
+    found = robustness_curve(net, (x, y), attacks=theirs, epsilons=[0.05, 0.1], worst_case=False)
+    assert theirs.eps == 0.7
+    assert torch.equal(found.outcomes["fgsm"], right_after(FGSM(0.0), net, x, y, (0.05, 0.1)))
+
+
+def test_foreign_noise_is_seeded_and_the_global_generator_left_alone(digits_net: Net) -> None:
+    net, x, y = digits_net[0], digits_net[1][:40], digits_net[2][:40]
+
+    def noisy(eps: float) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, y: (x + eps * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
+
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    attack = Foreign(0.2, made=noisy)
+    one, same, other = (attack(net, x, y, generator=asgt.SampleKeyed(seed, torch.arange(40))) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("answer", "illegal"),
+    [
+        (lambda x, eps: (x + 3 * eps).clamp(0, 1), True),
+        (lambda x, eps: x + 0.9 * eps, True),  # out of the box, where the image is white
+        (lambda x, eps: torch.full_like(x, torch.nan), True),
+        (lambda x, eps: (x + eps).clamp(0, 1), False),
+    ],
+)
+def test_what_leaves_the_ball_or_the_box_counts_for_nothing(
+    answer: Callable[[Tensor, float], Tensor], illegal: bool
+) -> None:
+    data = Images(torch.full((5, 1, 4, 4), 255, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64), ("a", "b"))
+    data.pixels[:, :, 0] = 128
+
+    class Brighter(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            score = (x.flatten(1) - data.pixels[0].flatten() / 255).abs().sum(dim=1) - 1e-3
+            return torch.stack([-score, score], dim=1)
+
+    def made(eps: float) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, y: answer(x, eps)
+
+    found = robustness_curve(Brighter(), data, attacks=made, epsilons=[0.1, 0.2], worst_case=False)
+    told = found.details["made"]
+    assert (found.outcomes["made"] == illegal).all()
+    assert (told["illegal"] > 0).all() == illegal
+
+
+def test_an_attack_that_answers_with_no_images_is_refused() -> None:
+    data = images(4)
+    for made, told in ((lambda x, y: None, "NoneType"), (lambda x, y: x[:, :, 1:], r"shape \(\d, 1, 3, 4\)")):
+        with pytest.raises(InputError, match=told):
+            robustness_curve(Band(), data, attacks=lambda eps, made=made: made, epsilons=[0.1])
+    with pytest.raises(InputError, match="is called with images and labels"):
+        Foreign(0.1, made="pgd")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="leave init out"):
+        AutoAttack(0.1)(Band(), data.pixels / 255, data.labels, init=data.pixels / 255)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_autoattack_says_what_the_authors_package_says_at_every_eps(
+    digits_net: Net, classes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    net, x, y = digits_net
+    mine = ((y < classes) & (net(x)[:, :classes].argmax(dim=1) == y)).nonzero().squeeze(1)[:12]
+    data = Images(x[mine], y[mine], tuple(str(number) for number in range(classes)))
+
+    class Among(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return net(x)[:, :classes]
+
+    grid = (0.15, 0.3) if classes < 10 else (0.1, 0.2)
+    found = evaluate(Among(), data, protocol="autoattack", epsilons=grid)
+    assert found.adapted == (classes < 4)
+    assert not caplog.records
+
+    columns = []
+    for eps in grid:
+        dlr = {2: [], 3: ["apgd-dlr"]}.get(classes, ["apgd-t"])
+        theirs = pyautoattack.AutoAttack(
+            Among(), attacks=["apgd-ce", *dlr, "fab-t", "square"], version="custom", eps=eps, norm="Linf", seed=0
+        )
+        theirs.apgd.n_restarts = theirs.fab.n_restarts = 1
+        theirs.apgd_targeted.n_target_classes = theirs.fab.n_target_classes = classes - 1
+        x_adv, _ = theirs.run_standard_evaluation(data.pixels, data.labels, batch_size=12)
+        columns.append(Among()(x_adv).argmax(dim=1) == data.labels)
+    assert (found.outcomes["autoattack"] == torch.stack(columns)).double().mean() >= 0.95
+    assert 0 < found.outcomes["autoattack"].double().mean() < 1
+
+
+class Noisy(nn.Module):
+    """A linear margin under noise: each image is right with a probability of its own."""
+
+    def __init__(self, noise: float) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = x.flatten(1).mean(dim=1) - 0.5 + self.noise * torch.randn(len(x))
+        return torch.stack([-score, score], dim=1)
+
+
+def test_a_model_that_wavers_answers_by_majority() -> None:
+    torch.manual_seed(0)
+    pixels = torch.full((60, 1, 4, 4), 168, dtype=torch.uint8)  # 0.659: at 0.1 noise right 94 times of 100
+    data = Images(pixels, torch.ones(60, dtype=torch.int64), ("a", "b"))
+    found = robustness_curve(Noisy(0.1), data, attacks=STRONG, epsilons=[0.02, 0.3])
+    assert found.votes == VOTES
+    # One answer would be wrong for 3 or 4 of 60 images, the majority of nine for one of some 100,000.
+    assert found.clean.all()
+    # At 0.02 one answer is wrong for 8 in 100, and an attack of many steps meets one sooner or later: a majority not.
+    assert found.outcomes["worst-case"][0].all()
+    assert not found.outcomes["worst-case"][1].any()
+    assert robustness_curve(Noisy(0.0), data, attacks=STRONG, epsilons=[0.02]).votes == 1
+
+
+def test_a_curve_of_tensors_and_of_a_function_needs_no_files() -> None:
+    data = images(20, seed=3)
+    x, y = data.pixels / 255, data.labels
+    model = TwoClasses(torch.randn(16, generator=torch.Generator().manual_seed(1)) / 4, 0.0)
+    grid = [0.01 * number for number in range(1, 51)]
+    fine = robustness_curve(lambda x: model(x), (x, y), attacks=STRONG, epsilons=grid)
+    assert fine.model == ""
+    assert torch.equal(
+        fine.outcomes["worst-case"][9::10],
+        robustness_curve(model, data, attacks=STRONG, epsilons=grid[9::10]).outcomes["worst-case"],
+    )
+
+
+def test_what_cannot_be_meant_is_refused(tmp_path: pytest.TempPathFactory) -> None:
+    data = images(4)
+    x, y = data.pixels / 255, data.labels
+    model = Band()
+    for words, told in (
+        ({"attacks": "pgd", "worst_case": False}, "is a worst case"),
+        ({"attacks": []}, "no attack"),
+        ({"attacks": PGD(0.0, norm="l2")}, "attacks in l2"),
+        ({"attacks": [PGD(0.0), PGD(0.0)], "worst_case": False}, "two attacks are called pgd-40"),
+        ({"attacks": "pdg"}, "did you mean 'pgd'"),
+    ):
+        with pytest.raises(InputError, match=told):
+            robustness_curve(model, (x, y), epsilons=[0.1], **words)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="hand over an nn"):
+        robustness_curve(lambda x: model(x), (x, y), epsilons=[0.1], folder=str(tmp_path))
+    with pytest.raises(InputError, match=r"\[0, 1\]"):
+        robustness_curve(model, (255 * x, y), epsilons=[0.1])
+    with pytest.raises(InputError, match="label 7 is out of range"):
+        robustness_curve(model, (x, torch.full_like(y, 7)), epsilons=[0.1])
+    with pytest.raises(InputError, match=r"shape \(1,\)"):
+        robustness_curve(lambda x: x.flatten(1)[:, 0], (x, y), epsilons=[0.1])
