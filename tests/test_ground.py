@@ -42,7 +42,7 @@ from asgt.randomness import (
     seeded,
     uniform_like,
 )
-from asgt.statistics import clopper_pearson, wilson
+from asgt.statistics import clopper_pearson, holm, mcnemar, paired_bootstrap, t_interval, t_test, wilson
 
 
 def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -734,3 +734,152 @@ def test_clopper_and_pearsons_interval_is_scipys(successes: int, trials: int) ->
 def test_an_interval_of_what_cannot_be_is_refused(successes: int, trials: int) -> None:
     with pytest.raises(ValueError, match="no interval"):
         clopper_pearson(successes, trials)
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 1.0),
+        (0, 5, 2 / 2**5),
+        (5, 0, 2 / 2**5),
+        (1, 7, 2 * (1 + 8) / 2**8),
+        (4, 4, 1.0),
+        # Of 20 throws, 1 + 20 + 190 + 1140 + 4845 ways give no more than four.
+        (4, 16, 2 * 6196 / 2**20),
+    ],
+)
+def test_mcnemars_p_is_that_of_a_fair_coin(only_first: int, only_second: int, p: float) -> None:
+    assert mcnemar(only_first, only_second) == pytest.approx(p, rel=1e-12)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(only_first=st.integers(0, 5_000), only_second=st.integers(0, 5_000))
+def test_mcnemars_p_is_that_of_scipys_exact_binomial_test(only_first: int, only_second: int) -> None:
+    both = only_first + only_second
+    exact = scipy.stats.binomtest(only_first, both).pvalue if both else 1.0
+    assert mcnemar(only_first, only_second) == pytest.approx(exact, rel=1e-9, abs=1e-300)
+
+
+def test_mcnemar_takes_counts_only() -> None:
+    with pytest.raises(ValueError, match="counts"):
+        mcnemar(-1, 3)
+
+
+def pairs(both: int, only_first: int, only_second: int, neither: int) -> tuple[list[bool], list[bool]]:
+    """The outcomes of two models on as many samples of each kind, mixed up."""
+
+    outcomes = [(True, True)] * both + [(True, False)] * only_first + [(False, True)] * only_second
+    outcomes += [(False, False)] * neither
+    order = torch.randperm(len(outcomes), generator=torch.Generator().manual_seed(0)).tolist()
+    first, second = zip(*(outcomes[place] for place in order), strict=True)
+    return list(first), list(second)
+
+
+@pytest.mark.parametrize("counts", [(60, 25, 8, 7), (200, 12, 30, 100), (5, 3, 0, 12)])
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_the_paired_bootstrap_is_that_of_drawing_samples(counts: tuple[int, ...], confidence: float) -> None:
+    first, second = pairs(*counts)
+    low, high = paired_bootstrap(first, second, draws=20_000, confidence=confidence)
+
+    # The samples themselves, drawn with replacement, and scipy's own bootstrap.
+    drawn = scipy.stats.bootstrap(
+        (torch.tensor(first).double().numpy(), torch.tensor(second).double().numpy()),
+        lambda one, other, axis: one.mean(axis=axis) - other.mean(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=20_000,
+        method="percentile",
+        confidence_level=confidence,
+        random_state=1,
+    ).confidence_interval
+    # A bootstrapped difference is a whole number of samples, so its quantiles are off by one at the most.
+    assert (low, high) == pytest.approx((drawn.low, drawn.high), abs=1.001 / len(first))
+
+
+def test_the_paired_bootstrap_has_the_width_of_its_variance() -> None:
+    first, second = pairs(6_000, 2_000, 1_000, 1_000)
+    # Var(b − c) of a multinomial is n (p + q − (p − q)²).
+    half = 1.959964 * math.sqrt((0.2 + 0.1 - 0.1**2) / 10_000)
+    for outcomes in ((first, second), (torch.tensor(first), torch.tensor(second))):
+        low, high = paired_bootstrap(*outcomes)
+        assert (low, high) == pytest.approx((0.1 - half, 0.1 + half), abs=5e-4)
+        assert paired_bootstrap(*outcomes, seed=0) == (low, high)
+        assert paired_bootstrap(*outcomes, seed=1) != (low, high)
+    assert paired_bootstrap(second, first) == pytest.approx((-0.1 - half, -0.1 + half), abs=5e-4)
+
+
+def test_a_bootstrap_of_equal_outcomes_has_no_width() -> None:
+    assert paired_bootstrap([True, False, True], [True, False, True]) == (0.0, 0.0)
+    assert paired_bootstrap([True] * 3, [False] * 3) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("first", "second"), [([], []), ([True], [True, False]), ([[True]], [[True]])])
+def test_outcomes_that_are_no_pairs_are_refused(first: list[bool], second: list[bool]) -> None:
+    with pytest.raises(ValueError, match="no pairs"):
+        paired_bootstrap(first, second)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(st.integers(-100, 100), min_size=2, max_size=9).filter(lambda values: len(set(values)) > 1))
+def test_students_interval_and_test_are_scipys(values: list[int]) -> None:
+    shares = [value / 100 for value in values]
+    oracle = scipy.stats.ttest_1samp(shares, 0.0)
+    assert t_test(shares) == pytest.approx(oracle.pvalue, rel=1e-9)
+    for confidence in (0.5, 0.95):
+        expected = oracle.confidence_interval(confidence)
+        assert t_interval(shares, confidence) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-12)
+    # Less than what there is of spread changes nothing.
+    assert t_test(shares, least=0.001) == t_test(shares)
+    assert t_interval(shares, least=0.001) == t_interval(shares)
+
+
+def test_two_values_have_cauchys_interval_and_p() -> None:
+    # With one degree of freedom t is Cauchy's: quantile tan(π (p − 1/2)), and of 1 and 3 the standard error is 1.
+    assert t_interval([1, 3]) == pytest.approx((2 - math.tan(0.475 * math.pi), 2 + math.tan(0.475 * math.pi)))
+    assert t_test([1, 3]) == pytest.approx(1 - 2 * math.atan(2) / math.pi)
+    assert t_test([-1, -3]) == pytest.approx(1 - 2 * math.atan(2) / math.pi)
+
+
+def test_values_without_spread_have_an_interval_without_width_unless_a_least_one_is_given() -> None:
+    assert t_interval([0.25] * 3) == (0.25, 0.25)
+    assert (t_test([0.25] * 3), t_test([-0.25] * 3), t_test([0.0] * 3)) == (0.0, 0.0, 1.0)
+
+    # With a standard deviation of 0.5 the standard error of two values is 0.5 / √2.
+    t = 0.25 / (0.5 / math.sqrt(2))
+    assert t_test([0.25] * 2, least=0.5) == pytest.approx(1 - 2 * math.atan(t) / math.pi)
+    half = math.tan(0.475 * math.pi) * 0.5 / math.sqrt(2)
+    assert t_interval([0.25] * 2, least=0.5) == pytest.approx((0.25 - half, 0.25 + half))
+    assert t_test([0.0] * 2, least=0.5) == 1.0
+
+
+def test_one_value_has_no_interval_and_no_p() -> None:
+    for function in (t_interval, t_test):
+        with pytest.raises(ValueError, match="no spread"):
+            function([0.5])
+
+
+def test_holms_adjustment_by_hand() -> None:
+    # 4 · 0.005; 3 · 0.01; 2 · 0.03; 0.04, but not below the one before.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert (holm([0.2]), holm([])) == ([0.2], [])
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_holm_is_the_closed_test_of_bonferronis(p_values: list[float]) -> None:
+    # A claim is adjusted to the largest Bonferroni p of all sets of claims that hold it (Marcus, Peritz, Gabriel 1976).
+    count = len(p_values)
+    sets = [s for size in range(1, count + 1) for s in itertools.combinations(range(count), size)]
+    expected = [
+        max(min(1.0, len(s) * min(p_values[other] for other in s)) for s in sets if claim in s)
+        for claim in range(count)
+    ]
+    assert holm(p_values) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("p_values", [[0.1, 1.5], [-0.1], [math.nan]])
+def test_what_is_no_p_value_is_not_adjusted(p_values: list[float]) -> None:
+    with pytest.raises(ValueError, match="no p values"):
+        holm(p_values)

@@ -27,7 +27,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.numpy import load_file
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 from sklearn.datasets import load_digits
 
 import asgt
@@ -333,6 +333,69 @@ def test_the_csv_holds_every_accuracy_of_every_run(report: Path) -> None:
         assert (row["samples"], row["norm"], row["version"]) == ("40", "linf", version)
 
 
+def runs_apart(folder: Path, one: str, other: str, column: str, eps: float | None) -> list[float]:
+    """By how much the runs of each seed differ, by numpy from the evidence."""
+
+    slugs = METHODS[one], METHODS[other]
+    return list(accuracies_of(folder, slugs[0], column, eps) - accuracies_of(folder, slugs[1], column, eps))
+
+
+def test_the_differences_are_those_of_the_evidence(report: Path) -> None:
+    page = Page(report)
+    tables = page.kind("differences")
+    assert re.findall(r"<h3>(.*?)</h3>", page.section("differences")) == [
+        "Under PGD-40 × 5, α = 2.5ε/40 (protocol pgd v2) at ε = 0.1",
+        "On the clean images",
+    ]
+    with_spread = 0
+    for table, (column, eps) in zip(tables, [("pgd/pgd-40x5", 0.1), ("paper/fgsm", None)], strict=True):
+        head, *rows = table.rows
+        assert [words_of(cell) for cell in head[1:]] == [words_of(row[0]) for row in rows] == list(METHODS)
+        for row, other in itertools.product(rows, METHODS):
+            name, cell = words_of(row[0]), row[1 + list(METHODS).index(other)]
+            if name == other:
+                assert words_of(cell) == ""
+                continue
+            apart = runs_apart(report.parent, name, other, column, eps)
+            shown = re.fullmatch(r"([+−]?[\d.]+) · \[(−?[\d.]+), (−?[\d.]+)\]", words_of(cell))
+            assert shown, words_of(cell)
+            mean, low, high = (float(part.replace("−", "-")) for part in shown.groups())
+            assert mean == pytest.approx(100 * np.mean(apart), abs=0.0501)
+            if np.std(apart) > 1e-9:
+                interval = ttest_1samp(apart, 0).confidence_interval(0.95)
+                assert (low, high) == pytest.approx((100 * interval.low, 100 * interval.high), abs=0.0501)
+                with_spread += 1
+            assert "2 seeds paired" in cell.attributes["title"]
+    assert with_spread >= 6
+    said = html.unescape(page.section("found")).replace("\u00a0", " ")
+    assert "0 of 3 differences between methods are decided (paired by seed; p < 0.05 by Holm's correction)" in said
+    assert 'href="#differences"' in page.source.partition("<main>")[0]
+    assert 'href="differences.csv"' in page.section("differences")
+
+
+def test_the_csv_of_differences_holds_every_pair(report: Path) -> None:
+    with open(report / "differences.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    pairs = list(itertools.combinations(METHODS, 2))
+    assert [(row["first"], row["second"]) for row in rows] == pairs * 2
+    attacked, clean = rows[:3], rows[3:]
+    assert {(row["protocol"], row["version"], row["attack"], row["eps"]) for row in attacked} == {
+        ("pgd", "2", "pgd-40x5", "0.1")
+    }
+    assert {(row["protocol"], row["version"], row["attack"], row["eps"]) for row in clean} == {("", "", "clean", "0")}
+    for row in rows:
+        asked = ("pgd/pgd-40x5", 0.1) if row["protocol"] else ("paper/fgsm", None)
+        apart = runs_apart(report.parent, row["first"], row["second"], *asked)
+        assert float(row["difference"]) == pytest.approx(np.mean(apart), abs=1e-6)
+        assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+        if np.std(apart) > 1e-9:
+            assert float(row["p"]) == pytest.approx(ttest_1samp(apart, 0).pvalue, rel=1e-4)
+        assert float(row["p"]) <= float(row["p_holm"]) <= 1
+        assert [row[name] for name in ("kind", "seeds", "norm", "samples", "claims", "verdict")] == [
+            *("methods", "0 1", "linf", "40", "3", "not decided")
+        ]
+
+
 def test_what_was_found_is_in_the_evidence(report: Path) -> None:
     said = html.unescape(Page(report).section("found")).replace("\u00a0", " ")
     means = {
@@ -470,6 +533,11 @@ def test_a_single_run_shows_wilsons_interval(place: Path) -> None:
     assert "<h1>1 method on digits" in page.source
     assert "1 trained model (seed 0)" in page.source
     assert "accuracy runs" not in page.source, "one method has none to be compared with"
+    assert "decided" not in page.section("found")
+    assert not page.section("differences")
+    assert "#differences" not in page.source
+    assert not page.kind("differences")
+    assert not (place / "page/differences.csv").exists()
     for eps, rows in zip(EPSILONS, page.accuracies(), strict=True):
         ((_, _, clean, *cells),) = rows
         for cell, (column, at) in zip([clean, *cells], [(COLUMNS[0], None), *((c, eps) for c in COLUMNS)], strict=True):
@@ -481,6 +549,68 @@ def test_a_single_run_shows_wilsons_interval(place: Path) -> None:
                 [100 * right.mean(), 100 * interval.low, 100 * interval.high], abs=0.0501
             )
     assert "Wilson 95 % of one model" in page.section("curves")
+
+
+@pytest.mark.usefixtures("no_files")
+def test_no_differences_of_an_earlier_report_are_left_behind(place: Path) -> None:
+    assert (report_of(place, RUNS) / "differences.csv").exists()
+    folder = report_of(place, RUNS[:2])
+    assert (folder / "accuracies.csv").exists()
+    assert not (folder / "differences.csv").exists()
+
+
+@pytest.mark.usefixtures("no_files")
+def test_runs_of_one_seed_are_told_apart_as_models(place: Path) -> None:
+    folder = report_of(place, ["runs/st-0", "runs/at-fgsm-0", "runs/asgt-pgd-0"])
+    page = Page(folder)
+    attacked, clean = page.kind("differences")
+    slugs = list(METHODS.values())
+    p_values = {}
+    for one, other in itertools.combinations(range(3), 2):
+        right = [evidence(place / f"runs/{slugs[number]}-0", COLUMNS[-1], 0.1) for number in (one, other)]
+        only = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+        p_values[one, other] = binomtest(only[0], sum(only)).pvalue
+    # Holm by hand: of three, the smallest thrice, the next twice.
+    order = sorted(p_values, key=lambda pair: p_values[pair])
+    decided = {pair for rank, pair in enumerate(order) if (3 - rank) * p_values[pair] < 0.05}
+    assert len(decided) == 2, "one of three pairs is too close"
+
+    for (one, other), mark in itertools.product(p_values, "▲▼·"):
+        above, below = (words_of(attacked.rows[1 + row][1 + column]) for row, column in ((one, other), (other, one)))
+        more = float(above.split()[0].replace("−", "-")) > 0
+        marks = ("▲▼" if more else "▼▲") if (one, other) in decided else "··"
+        assert (mark in above, mark in below) == (mark == marks[0], mark == marks[1])
+    assert "2 of 3 differences between models are decided (one seed: nothing is said about the methods;" in (
+        html.unescape(page.section("found"))
+    )
+    assert "nothing is said about the methods" in page.section("differences")
+    assert "▲" not in "".join(words_of(cell) for row in clean.rows for cell in row)
+    assert page.section("differences").count('aria-label="decided: more"') == 2
+    assert page.section("differences").count('aria-label="decided: less"') == 2
+    assert page.section("differences").count('aria-label="not decided"') == 2 + 6
+
+
+@pytest.mark.usefixtures("no_files")
+def test_models_among_methods_and_pairs_that_cannot_be_are_marked(place: Path) -> None:
+    (seven,) = copies(place, "runs/at-fgsm-1", 1, "seed", [7])
+    page = Page(report_of(place, ["runs/st-0", "runs/st-1", seven, "runs/asgt-pgd-0"]))
+    table = page.kind("differences")[0]
+    cells = [[words_of(cell) for cell in row[1:]] for row in table.rows[1:]]
+    # ST has seeds 0 and 1, AT-FGSM has 7, ASGT-PGD has 0: only the first two cannot be paired.
+    assert (cells[0][1], cells[1][0]) == ("–", "–")
+    assert [cells[number][number] for number in range(3)] == ["", "", ""]
+    assert "several seeds, and none in common" in page.section("differences")
+    assert "Holm's correction over 2 claims" in html.unescape(page.section("differences"))
+    assert not [cell for row in cells for cell in row if "models" in cell], "where all are models, the caption says so"
+
+    page = Page(report_of(place, [*RUNS[:4], "runs/asgt-pgd-0"]))
+    cells = [[words_of(cell) for cell in row[1:]] for row in page.kind("differences")[0].rows[1:]]
+    assert [["two models" in cell for cell in row] for row in cells] == [
+        [False, False, True],
+        [False, False, True],
+        [True, True, False],
+    ]
+    assert "several seeds, and none in common" not in page.section("differences")
 
 
 @pytest.mark.usefixtures("no_files")
@@ -584,7 +714,7 @@ def test_the_same_runs_give_the_same_bytes_whatever_the_users_style(report: Path
     before = {path.relative_to(report): path.read_bytes() for path in report.rglob("*") if path.is_file()}
     assert sorted(written) == sorted(before)
     assert [name for name in written if written[name] != before[name]] == []
-    assert len(written) == 2 + 2 * len(FIGURES)
+    assert len(written) == 3 + 2 * len(FIGURES)
 
 
 def style_of(svg: str) -> tuple[str, ...]:
@@ -924,7 +1054,7 @@ def test_words_stand_out_from_what_they_stand_on(browser: Browser, report: Path,
         };
         const kinds = ["body", ".asked", ".kind", ".note", "caption", ".note a", "nav a", "td a", "tbody th a",
           "td small", "figcaption b", "figcaption span", ".warnings h2", ".warnings li", ".settings dd",
-          "pre code", ".maps span", "thead th[colspan]"];
+          "pre code", ".maps span", "thead th[colspan]", ".differences td", ".differences thead th:first-child"];
         const words = kinds.flatMap((kind) => [...document.querySelectorAll(kind)].map((part) =>
           [kind, numbers(getComputedStyle(part).color), under(part)]));
         const drawn = [...document.querySelectorAll("figure svg text")].map((part) =>
@@ -932,7 +1062,7 @@ def test_words_stand_out_from_what_they_stand_on(browser: Browser, report: Path,
         return words.concat(drawn);
     """
     seen = browser.run(script)
-    assert len({kind for kind, *_ in seen}) == 19
+    assert len({kind for kind, *_ in seen}) == 21
     for kind, ink, paper in seen:
         assert contrast(ink, paper) >= 4.5, (kind, ink, paper)
     (_, ink, paper), *_ = seen

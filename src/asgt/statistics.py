@@ -1,12 +1,32 @@
-"""Intervals for the figures that asgt prints."""
+"""Intervals for the figures that asgt prints, and tests of the differences between them.
+
+Two questions are kept apart. Do two *models* differ? Both saw the same samples, so those on which only one is right
+tell (:func:`mcnemar`, :func:`paired_bootstrap`). Do two *methods* differ? A method is known by its runs only, one
+difference a seed (:func:`t_interval`, :func:`t_test`), however many samples each run was tested on. Where several
+claims stand side by side, :func:`holm` corrects for their number.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
+from math import inf, sqrt
 from statistics import NormalDist, fmean, stdev
+from typing import TYPE_CHECKING
 
-__all__ = ["clopper_pearson", "share_of", "spread", "wilson"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "clopper_pearson",
+    "holm",
+    "mcnemar",
+    "paired_bootstrap",
+    "share_of",
+    "spread",
+    "t_interval",
+    "t_test",
+    "wilson",
+]
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -76,3 +96,156 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 2:
         raise ValueError(f"{len(values)} values have no spread")
     return fmean(values), stdev(values)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """McNemar's exact two-sided p: that two models are right equally often, judged on the same samples.
+
+    Samples that both get right, or both wrong, say nothing. Of the others, under the null hypothesis, a fair coin
+    decides which model has it.
+
+    Args:
+        only_first: samples that only the first model gets right.
+        only_second: samples that only the second one does.
+
+    Returns:
+        The p value, in [0, 1]; 1 where the models part on no sample.
+
+    Raises:
+        ValueError: a count below zero.
+
+    References:
+        Q. McNemar 1947, "Note on the sampling error of the difference between correlated proportions or percentages".
+    """
+
+    from scipy.special import bdtr
+
+    if min(only_first, only_second) < 0:
+        raise ValueError(f"{only_first} and {only_second} are no counts of samples")
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
+
+
+def paired_bootstrap(
+    first: Sequence[bool] | Tensor,
+    second: Sequence[bool] | Tensor,
+    *,
+    seed: int = 0,
+    draws: int = 10_000,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """The percentile interval of the share of ``first`` less that of ``second``, over samples drawn again in pairs.
+
+    The difference depends only on how many samples fall to the first alone and to the second alone, and in a bootstrap
+    sample these counts are multinomial: they are drawn as such, which is exact and takes no pass over the samples. An
+    interval has no width where one outcome takes all pairs, and is too narrow where few samples tell the two apart:
+    :func:`mcnemar` is exact there too.
+
+    Args:
+        first: which samples the first model gets right, bool (N,).
+        second: which ones the second does, in the same order.
+        seed: of the draws.
+        draws: bootstrap samples.
+        confidence: the share that the interval is to cover.
+
+    Returns:
+        The lower and the upper bound, in [-1, 1].
+
+    Raises:
+        ValueError: no samples, or not equally many.
+
+    References:
+        Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
+    """
+
+    import numpy as np
+
+    one, other = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if one.shape != other.shape or one.ndim != 1 or len(one) == 0:
+        raise ValueError(f"outcomes of shapes {one.shape} and {other.shape} are no pairs")
+
+    samples = len(one)
+    only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
+    counts = np.array([only_first, only_second, samples - only_first - only_second])
+    drawn = np.random.default_rng(seed).multinomial(samples, counts / samples, size=draws)
+
+    tail = (1 - confidence) / 2
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / samples, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95, *, least: float = 0.0) -> tuple[float, float]:
+    """Student's interval of the mean of a normal quantity, from a few values of it.
+
+    Args:
+        values: at least two.
+        confidence: the share of such intervals that hold the mean.
+        least: the standard deviation is taken to be no less. By default equal values give an interval of no width,
+            which says that no spread was seen, not that there is none: counts are often equal by chance.
+
+    Returns:
+        The lower and the upper bound.
+
+    Raises:
+        ValueError: fewer than two values.
+
+    References:
+        "Student" 1908, "The probable error of a mean".
+    """
+
+    from scipy.special import stdtrit
+
+    mean, sd = spread(values)
+    half = float(stdtrit(len(values) - 1, 0.5 + confidence / 2)) * max(sd, least) / sqrt(len(values))
+    return mean - half, mean + half
+
+
+def t_test(values: Sequence[float], *, least: float = 0.0) -> float:
+    """The two-sided p of Student's test that the mean of a normal quantity is zero.
+
+    Args:
+        values: at least two.
+        least: the standard deviation is taken to be no less. By default equal values give p = 0, or 1 where they are
+            zero. A continuous quantity never does that. Counts do by chance, and then p = 0 means only that the values
+            are too few or too coarse to show a spread.
+
+    Raises:
+        ValueError: fewer than two values.
+
+    References:
+        "Student" 1908, "The probable error of a mean".
+    """
+
+    from scipy.special import stdtr
+
+    mean, sd = spread(values)
+    if mean == 0:
+        return 1.0
+    error = max(sd, least) / sqrt(len(values))
+    return 2 * float(stdtr(len(values) - 1, -abs(mean) / error if error else -inf))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values: those below α are claims of which all are right with probability 1 − α or more.
+
+    The smallest p is multiplied by the number of claims, the next by one less, and so on; none is adjusted to less than
+    one before it, or to more than 1. Nothing is assumed of how the claims depend on each other.
+
+    Returns:
+        The adjusted values, in the order given.
+
+    Raises:
+        ValueError: a value outside [0, 1], or NaN.
+
+    References:
+        S. Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+
+    if not all(0 <= p <= 1 for p in p_values):
+        raise ValueError(f"{list(p_values)} are no p values")
+
+    adjusted = [0.0] * len(p_values)
+    reached = 0.0
+    for rank, number in enumerate(sorted(range(len(p_values)), key=lambda number: p_values[number])):
+        reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[number]))
+        adjusted[number] = reached
+    return adjusted

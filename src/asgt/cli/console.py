@@ -28,7 +28,7 @@ from ..statistics import share_of
 if TYPE_CHECKING:
     from ..evaluation.result import Evaluation
     from ..experiments.grid import Planned
-    from ..report import Comparison
+    from ..report import Comparison, Difference
     from ..report import Table as Grid
     from ..training.run import TrainResult
 
@@ -36,6 +36,9 @@ __all__ = ["Console"]
 
 # A file or a pipe has no width of its own.
 _FILE_WIDTH = 200
+
+# Decided differences that are told in sentences; a grid of many methods has hundreds.
+_SENTENCES = 12
 
 
 class Console:
@@ -166,9 +169,9 @@ class Console:
         self.out.print(escape(f"{len(runs)} runs ({states}), about {left:.3g} million passes left; they go to {out}"))
 
     def compared(self, found: Comparison, page: Path) -> None:
-        """The tables of a report, its warnings, and where its page is."""
+        """The tables of a report, which differences are decided, its warnings, and where its page is."""
 
-        from ..report import tables
+        from ..report import shown_differences, tables
 
         norm = norm_sign(found.norm)
         seeds = sorted({len(method.runs) for method in found.methods})
@@ -186,11 +189,37 @@ class Console:
             self.out.print(f"\neps = {eps_text(table.eps)}{' (trained at)' if table.trained else ''}", style="bold")
             for part in self._fitting(table):
                 self.out.print(part)
+        self._differ(shown_differences(found))
         for method, run, text in found.warnings():
             self.warn(f"{method.name}, seed {run.seed}: {text}")
         for sentence in found.left_out:
             self.say(sentence)
         self.out.print(escape(f"report: {page}"))
+
+    def _differ(self, differences: Sequence[tuple[Difference, ...]]) -> None:
+        """The decided differences in sentences, and how many are not."""
+
+        from ..report import basis
+
+        left, open_ones = _SENTENCES, []
+        for found in differences:
+            decided = [one for one in found if one.verdict != "not decided"]
+            self.out.print(escape(f"\ndifferences {found[0].where}, in points [95 %, not adjusted]"), style="bold")
+            for sentence in basis(found):
+                self.out.print(escape(f"  {sentence}"), style="dim")
+            for one in decided[:left]:
+                self.out.print(escape(f"  {one.text()}"))
+            if len(decided) > left:
+                self.out.print(f"  and {len(decided) - left} more on the page")
+            if not decided:
+                self.out.print("  none is decided")
+            left = max(0, left - len(decided))
+            if undecided := [one for one in found if one.verdict == "not decided"]:
+                widths = sorted(50 * (one.high - one.low) for one in undecided)
+                wide = f"±{widths[0]:.1f} to ±{widths[-1]:.1f}" if len(widths) > 1 else f"±{widths[0]:.1f}"
+                open_ones.append(f"{len(undecided)} of {len(found)} {found[0].where} (their intervals: {wide} points)")
+        if open_ones:
+            self.out.print(escape(f"\nnot decided: {'; '.join(open_ones)}"))
 
     def _fits(self, table: Table) -> bool:
         wide = self.out.options.update(max_width=_FILE_WIDTH)

@@ -2,17 +2,22 @@
 
 from .comparison import Accuracy, Column, Comparison, Method, Run, compare
 from .curves import robustness_curves
+from .differences import Difference, basis, differences, shown_differences
 from .page import Table, tables, write_report
 
 __all__ = [
     "Accuracy",
     "Column",
     "Comparison",
+    "Difference",
     "Method",
     "Run",
     "Table",
+    "basis",
     "compare",
+    "differences",
     "robustness_curves",
+    "shown_differences",
     "tables",
     "write_report",
 ]

@@ -141,10 +141,24 @@ class Comparison:
     classes: tuple[str, ...]
     left_out: tuple[str, ...]
 
+    def right(self, run: Run, column: Column | None, eps: float) -> Tensor:
+        """Which images a run gets right, bool (N,), under an attack at an ε of ``epsilons[column.protocol]``.
+
+        Without a column, which it gets right as they are.
+
+        Raises:
+            ValueError: the run was not evaluated there.
+        """
+
+        if column is None:
+            return run.evaluations[self.columns[0].protocol].clean
+        found = run.evaluations[column.protocol]
+        return found.outcomes[column.attack][found.epsilons.index(eps)]
+
     def clean(self, method: Method) -> Accuracy:
         """The accuracy without an attack."""
 
-        return _accuracy([run.evaluations[self.columns[0].protocol].clean for run in method.runs])
+        return _accuracy([self.right(run, None, 0.0) for run in method.runs])
 
     def at(self, method: Method, column: Column, eps: float) -> Accuracy:
         """The accuracy under an attack at an ε of ``epsilons[column.protocol]``.
@@ -153,8 +167,7 @@ class Comparison:
             ValueError: some run was not evaluated there.
         """
 
-        evaluations = [run.evaluations[column.protocol] for run in method.runs]
-        return _accuracy([found.outcomes[column.attack][found.epsilons.index(eps)] for found in evaluations])
+        return _accuracy([self.right(run, column, eps) for run in method.runs])
 
     def curve(self, method: Method, column: Column) -> list[tuple[float, Accuracy]]:
         """Accuracy over the shared ε; the clean accuracy stands at 0."""
@@ -185,6 +198,17 @@ class Comparison:
             return tuple(sorted({shared[0], shared[(len(shared) - 1) // 2], shared[-1]}))
         wanted = (trained / 2, trained, 2 * trained)
         return tuple(sorted({min(shared, key=lambda eps: abs(eps - want)) for want in wanted}))
+
+    def judges(self) -> tuple[Column, ...]:
+        """The columns that methods are judged by, the strictest last: those of every worst case, or the last of all."""
+
+        return tuple(column for column in self.columns if PROTOCOLS[column.protocol].worst_case) or self.columns[-1:]
+
+    def judging_eps(self) -> float:
+        """The ε at which methods are judged: the training ε, or else a middle one of the table's."""
+
+        shared, trained = self.table_epsilons(), self.trained_eps()
+        return trained if trained in shared else shared[len(shared) // 2]
 
     def warnings(self) -> list[tuple[Method, Run, str]]:
         """What a reader must not miss: the runs' own warnings, and overfitting to one step on the test images."""

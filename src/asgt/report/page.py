@@ -32,6 +32,7 @@ from ..training.config import TrainConfig
 from ..training.run import RunFolder
 from .comparison import Accuracy, Column, Comparison, Method, Run
 from .curves import bands, robustness_curves, robustness_panels, training_panels
+from .differences import Difference, basis, shown_differences
 from .figures import Panel, panel_svg, swatch_svg, write_panels
 from .maps import RULE, SaliencyMaps, draw_maps, map_words, saliency_maps, write_maps
 
@@ -84,7 +85,10 @@ def tables(comparison: Comparison) -> list[Table]:
 def write_report(
     comparison: Comparison, out: Path | str, *, command: str = "", trusted_model: str | None = None
 ) -> Path:
-    """Writes ``report.html``, ``accuracies.csv`` and ``figures/`` into a folder; what was there of them is replaced.
+    """Writes ``report.html``, its figures and tables into a folder; what was there of them is replaced.
+
+    The figures go to ``figures/``, every accuracy to ``accuracies.csv``, and every difference that the page shows to
+    ``differences.csv``, where there are methods to be told apart.
 
     Args:
         comparison: what to show.
@@ -102,6 +106,7 @@ def write_report(
     out = Path(out)
     maps = saliency_maps(comparison, trusted_model=trusted_model)
     training = training_panels(comparison)
+    differences = shown_differences(comparison)
 
     for suffix in ("png", "pdf"):
         robustness_curves(comparison, out / "figures" / f"robustness.{suffix}")
@@ -113,11 +118,22 @@ def write_report(
         else:
             saliency.unlink(missing_ok=True)
     write_bytes(out / "accuracies.csv", _csv(comparison))
-    write_bytes(out / "report.html", _page(comparison, maps, training, out, command).encode())
+    if differences:
+        write_bytes(out / "differences.csv", _differences_csv(comparison, differences))
+    else:
+        (out / "differences.csv").unlink(missing_ok=True)
+    write_bytes(out / "report.html", _page(comparison, maps, training, differences, out, command).encode())
     return out / "report.html"
 
 
-def _page(comparison: Comparison, maps: SaliencyMaps, training: Sequence[Panel], out: Path, command: str) -> str:
+def _page(
+    comparison: Comparison,
+    maps: SaliencyMaps,
+    training: Sequence[Panel],
+    differences: Sequence[tuple[Difference, ...]],
+    out: Path,
+    command: str,
+) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -127,8 +143,8 @@ def _page(comparison: Comparison, maps: SaliencyMaps, training: Sequence[Panel],
     environment.filters |= {
         "eps": eps_text,
         "percent": lambda share: f"{100 * share:.1f} %",
-        # An equation is not broken at its signs.
-        "whole": lambda words: words.replace(" = ", "\u00a0=\u00a0"),
+        # An equation or inequality is not broken at its signs.
+        "whole": lambda words: words.replace(" = ", "\u00a0=\u00a0").replace(" < ", "\u00a0<\u00a0"),
     }
     parts = files("asgt.report").joinpath("page")
     style, script = (parts.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
@@ -144,7 +160,8 @@ def _page(comparison: Comparison, maps: SaliencyMaps, training: Sequence[Panel],
         bands=bands(comparison),
         protocols=[PROTOCOLS[name] for name in comparison.epsilons],
         tables=tables(comparison),
-        findings=_findings(comparison),
+        matrices=[_matrix(comparison, found) for found in differences],
+        findings=_findings(comparison, differences),
         warnings=comparison.warnings(),
         warned={method.name for method, _, _ in comparison.warnings()},
         pair=pair,
@@ -170,7 +187,7 @@ def _page(comparison: Comparison, maps: SaliencyMaps, training: Sequence[Panel],
     )
 
 
-def _findings(comparison: Comparison) -> list[str]:
+def _findings(comparison: Comparison, differences: Sequence[tuple[Difference, ...]]) -> list[str]:
     """What was found, in sentences that the tables bear out; none of them says which of two close methods is better."""
 
     sentences = []
@@ -178,10 +195,7 @@ def _findings(comparison: Comparison) -> list[str]:
     measured = f"n = {comparison.samples}, " + (
         "one seed" if seeds == [1] else f"mean over {' or '.join(map(str, seeds))} seeds"
     )
-    judge = comparison.columns[-1]
-    shared = comparison.table_epsilons()
-    trained = comparison.trained_eps()
-    eps = trained if trained in shared else shared[len(shared) // 2]
+    judge, eps = comparison.judges()[-1], comparison.judging_eps()
 
     ranked = sorted(comparison.methods, key=lambda method: comparison.at(method, judge, eps).mean)
     if len(ranked) > 1:
@@ -190,6 +204,15 @@ def _findings(comparison: Comparison) -> list[str]:
             f"Under {judge.title} (protocol {judge.protocol} v{judge.version}) at ε = {eps_text(eps)}, accuracy runs "
             f"from {low.text()} % ({ranked[0].name}) to {high.text()} % ({ranked[-1].name}); {measured}."
         )
+
+    # The judge's differences stand first.
+    for kind, beside in (("methods", "paired by seed"), ("models", "one seed: nothing is said about the methods")):
+        if found := [one for one in differences[0] if one.kind == kind] if differences else []:
+            decided = sum(one.verdict != "not decided" for one in found)
+            sentences.append(
+                f"{found[0].where[0].upper()}{found[0].where[1:]}, {decided} of {len(found)} differences between "
+                f"{kind} are decided ({beside}; p < 0.05 by Holm's correction)."
+            )
 
     # The same model at the same ε, judged by a weak and by a strong attack: where they part furthest.
     weak = next((column for column in comparison.columns if column.attack == "pgd-constant-rs"), None)
@@ -217,6 +240,23 @@ def _findings(comparison: Comparison) -> list[str]:
             f"{len(warned)} of {total} runs carry a warning; their figures are in the tables all the same."
         )
     return sentences
+
+
+def _matrix(comparison: Comparison, found: Sequence[Difference]) -> dict[str, Any]:
+    """A table of differences, row minus column; ``None`` where two methods cannot be paired, or are the same."""
+
+    cells = {(one.first.name, one.second.name): one for both in found for one in (both, both.turned())}
+    names = [method.name for method in comparison.methods]
+    return {
+        "where": found[0].where,
+        "more": "withstands more" if found[0].column is not None else "is right on more images",
+        "rows": [(row, [cells.get((row, column)) for column in names]) for row in names],
+        "kinds": {one.kind for one in found},
+        "decided": sum(one.verdict != "not decided" for one in found),
+        "count": len(found),
+        "unpaired": len(found) < len(names) * (len(names) - 1) // 2,
+        "basis": basis(found),
+    }
 
 
 def _pair(comparison: Comparison, panels: Sequence[Panel]) -> list[Panel]:
@@ -343,4 +383,37 @@ def _csv(comparison: Comparison) -> bytes:
                 for run, value in zip(method.runs, accuracy.values, strict=True):
                     where = [column.protocol, column.version, column.attack, comparison.norm, f"{eps:.6g}"]
                     rows.writerow([method.name, run.seed, *where, accuracy.samples, f"{value:.6f}"])
+    return text.getvalue().encode()
+
+
+def _differences_csv(comparison: Comparison, differences: Sequence[tuple[Difference, ...]]) -> bytes:
+    """Every difference that the page shows, a row a pair."""
+
+    told = [
+        {
+            "first": one.first.name,
+            "second": one.second.name,
+            "kind": one.kind,
+            "seeds": " ".join(map(str, one.seeds)),
+            "protocol": one.column.protocol if one.column else "",
+            "version": one.column.version if one.column else "",
+            "attack": one.column.attack if one.column else "clean",
+            "norm": comparison.norm,
+            "eps": f"{one.eps:.6g}",
+            "samples": one.samples,
+            "difference": f"{one.mean:.6f}",
+            "low": f"{one.low:.6f}",
+            "high": f"{one.high:.6f}",
+            "p": f"{one.p:.6g}",
+            "p_holm": f"{one.adjusted:.6g}",
+            "claims": one.claims,
+            "verdict": one.verdict,
+        }
+        for found in differences
+        for one in found
+    ]
+    text = io.StringIO()
+    rows = csv.DictWriter(text, told[0].keys(), lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(told)
     return text.getvalue().encode()
