@@ -225,21 +225,24 @@ def checked_grid(epsilons: Sequence[float], norm: Norm) -> tuple[float, ...]:
     return grid
 
 
-def evidence_key(found: Evaluation, stem: str, shard: int) -> str:
+def evidence_key(found: Evaluation, stem: str, first: int, count: int) -> str:
     """What evidence carries: that of other weights, images or settings has another key, and is refused, not mixed."""
 
     settings = (SCHEMA, found.protocol, found.norm, found.epsilons, found.seed, found.exhaustive, found.votes)
-    return digest(repr((*settings, found.model, found.data, found.classes, stem, shard)).encode())
+    return digest(repr((*settings, found.model, found.data, found.classes, stem, first, count)).encode())
 
 
-def kept_shard(evidence: Path, found: Evaluation, stem: str, shard: int) -> tuple[dict[str, Tensor], float] | None:
-    """What a shard keeps, by sample, and the seconds it took; ``None`` if it is of another evaluation."""
+def kept_shard(evidence: Path, found: Evaluation, stem: str, first: int) -> tuple[dict[str, Tensor], float] | None:
+    """What a shard keeps of the samples from the ``first`` on, and the seconds that it took.
+
+    ``None`` if it is of another evaluation, or of other samples.
+    """
 
     tensors, metadata = read_tensors(evidence)
-    if metadata.get("key") != evidence_key(found, stem, shard):
+    count = tensors["clean"].numel() if "clean" in tensors else 0
+    if metadata.get("key") != evidence_key(found, stem, first, count):
         return None
     expected = {"correct": torch.bool, "clean": torch.bool} | (_FOUND if found.protocol.worst_case else _FINAL)
-    count = tensors["clean"].numel() if "clean" in tensors else 0
     shapes = {name: (len(found.epsilons), count) if name == "correct" else (count,) for name in expected}
     if count == 0 or {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()} != {
         name: (expected[name], shapes[name]) for name in expected
@@ -259,7 +262,8 @@ def _read_shards(folder: Path, name: str, found: Evaluation, result: Path) -> di
         for number, evidence in enumerate(files):
             if evidence.name != f"{stem}-{number:05d}.safetensors":
                 break
-            if (kept := kept_shard(evidence, found, stem, number)) is None:
+            first = sum(len(shard["clean"]) for shard in shards)
+            if (kept := kept_shard(evidence, found, stem, first)) is None:
                 raise DamagedFileError(f"{evidence} is damaged: it is not the evidence of {result}")
             shards.append(kept[0])
         if len(shards) == len(files):
