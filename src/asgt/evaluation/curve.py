@@ -28,7 +28,7 @@ from .result import EXHAUSTIVE, SCHEMA, Evaluation, checked_grid, evidence_key, 
 __all__ = ["AUDITED", "evaluate", "robustness_curve"]
 
 SHARD = 1024
-"""Samples of a file of evidence, which is what a kill can cost, whatever the batch size; an eighth under an ensemble."""
+"""Samples of a file of evidence: what a kill can cost, whatever the batch size. Under an ensemble, an eighth of it."""
 
 AUDITED = 64
 """Random samples that a worst-case search attacks at a random ε below their failure too."""

@@ -258,7 +258,7 @@ def _read_shards(folder: Path, name: str, found: Evaluation, result: Path) -> di
         files = sorted(folder.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9].safetensors"))
         if not files:
             continue
-        shards = []
+        shards: list[dict[str, Tensor]] = []
         for number, evidence in enumerate(files):
             if evidence.name != f"{stem}-{number:05d}.safetensors":
                 break
