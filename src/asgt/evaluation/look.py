@@ -1,0 +1,216 @@
+"""A second look at a finished evaluation: the few samples that checks share, and what attacks do to them.
+
+*Survivors* are right as they are and under every search at the *examined ε*, that of the grid whose accuracy is nearest
+to half of the clean accuracy. There, an attack that is too weak shows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..attacks import PGD, Attack
+from ..attacks.base import per_sample, steepest
+from ..data import Images, to_unit
+from ..modes import Classifier, at_least_float32
+from ..randomness import SampleKeyed, seeded
+
+if TYPE_CHECKING:
+    from .curve import Evaluation
+
+__all__ = ["DRAW", "Look", "Samples", "length_of"]
+
+# What a look may cost: enough samples to see five points with near certainty (0.95^64 = 4 %), and in a thorough one a
+# point (0.99^256 = 8 %).
+_EXAMINED, _MANY = 64, 256
+
+DRAW = 1000
+"""The first draw of a look: it is a fresh one, so its noise lies far from that of any search (two draws a restart)."""
+
+# Rounding, in the tolerance of the curve engine.
+_RELATIVE, _ABSOLUTE = 1e-5, 1e-6
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some of the images: their numbers (B,) on the CPU; images (B, C, H, W) and labels (B,) on their device."""
+
+    rows: Tensor
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Tensor) -> Samples:
+        there = index.to(self.y.device)
+        return Samples(self.rows[index], self.x[there], self.y[there])
+
+    def split(self, size: int) -> list[Samples]:
+        return [self[part] for part in torch.arange(len(self)).split(size)] if len(self) else []
+
+
+class Look:
+    """What the checks share; each part of it is made when it is first asked for."""
+
+    def __init__(self, model: nn.Module, images: Images, found: Evaluation, thorough: bool, batch_size: int) -> None:
+        self.model, self.images, self.found = model, images, found
+        self.thorough, self.batch_size = thorough, batch_size
+
+    @cached_property
+    def right(self) -> Tensor:
+        """Which samples are right as they are and under every search, at each ε, bool (E, N)."""
+
+        return self.found.clean & torch.stack(list(self.found.outcomes.values())).all(dim=0)
+
+    @cached_property
+    def level(self) -> int:
+        """The number of the examined ε: with survivors, if there is one, and of two alike the larger."""
+
+        left = self.right.sum(dim=1).tolist()
+        half = int(self.found.clean.sum()) / 2
+        return min(range(len(left)), key=lambda level: (left[level] == 0, abs(left[level] - half), -level))
+
+    @property
+    def eps(self) -> float:
+        return self.found.epsilons[self.level]
+
+    @cached_property
+    def order(self) -> Tensor:
+        """All samples in a random order, from the front of which some are taken, int64 (N,)."""
+
+        return torch.randperm(self.found.samples, generator=seeded("checks", self.found.seed))
+
+    def drawn(self, among: Tensor, count: int) -> Samples:
+        """Up to ``count`` random samples of those marked, bool (N,)."""
+
+        return self.taken(self.order[among[self.order]][:count])
+
+    def taken(self, rows: Tensor) -> Samples:
+        there = rows.to(self.images.labels.device)
+        return Samples(rows, to_unit(self.images.pixels[there]), self.images.labels[there])
+
+    @cached_property
+    def survivors(self) -> Samples:
+        return self.drawn(self.right[self.level], _EXAMINED)
+
+    @cached_property
+    def many_survivors(self) -> Samples:
+        return self.drawn(self.right[self.level], _MANY)
+
+    @cached_property
+    def clean_right(self) -> Samples:
+        return self.drawn(self.found.clean, _EXAMINED)
+
+    @cached_property
+    def random(self) -> Samples:
+        return self.drawn(torch.ones_like(self.found.clean), _EXAMINED)
+
+    @cached_property
+    def random_logits(self) -> Tensor:
+        """What the model answers to the random images as they are, (B, K)."""
+
+        return self.logits(self.random.x)
+
+    @cached_property
+    def largest_class(self) -> float:
+        """The share of the labels that the largest class has: what a constant answer gets right."""
+
+        return int(self.images.labels.bincount().max()) / self.found.samples
+
+    @property
+    def pgd(self) -> PGD:
+        return PGD(0.0, norm=self.found.norm, steps=40)
+
+    @cached_property
+    def again(self) -> tuple[Tensor, Tensor]:
+        """PGD-40 at the examined ε on the survivors: its images, and which of them fool the model, bool (B,)."""
+
+        x_adv = self.attacked(self.pgd, self.survivors, self.eps)
+        return x_adv, self.broken(self.survivors, x_adv, self.eps)
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        return torch.cat([at_least_float32(self.model(part)) for part in x.split(self.batch_size)])
+
+    def attacked(
+        self, attack: Attack, samples: Samples, eps: float, model: Classifier | None = None, draw: int = DRAW
+    ) -> Tensor:
+        """For each sample, the first image that fools the model, or else what the attack answers, (B, C, H, W)."""
+
+        images = []
+        for part in samples.split(self.batch_size):
+            noise = SampleKeyed(self.found.seed, part.rows.to(part.y.device), draw)
+            state = attack.start(model or self.model, part.x, part.y, eps, generator=noise)
+            for _ in range(attack.steps):
+                state = attack.step(state)
+                if bool(state.fooled.all()):
+                    break
+            images.append(torch.where(per_sample(state.fooled, part.x), state.witness, attack.result(state)))
+        return torch.cat(images)
+
+    def broken_by(self, attack: Attack, samples: Samples, eps: float) -> Tensor:
+        """Which samples an attack breaks, with all of its restarts, bool (B,)."""
+
+        broken = torch.zeros(len(samples), dtype=torch.bool)
+        for restart in range(attack.restarts if isinstance(attack, PGD) else 1):
+            open_ones = (~broken).nonzero().squeeze(1)
+            if len(open_ones) == 0:
+                break
+            part = samples[open_ones]
+            # A random start takes one draw in L∞ and two in L2.
+            x_adv = self.attacked(attack, part, eps, draw=DRAW + 2 * restart)
+            broken[open_ones] = self.broken(part, x_adv, eps)
+        return broken
+
+    def broken(self, samples: Samples, x_adv: Tensor, eps: float) -> Tensor:
+        """Which images fool the model and lie in the ball and the box, bool (B,) on the CPU; a NaN does neither."""
+
+        length = length_of(x_adv - samples.x, self.found.norm)
+        inside = (x_adv.flatten(1).amin(dim=1) >= 0) & (x_adv.flatten(1).amax(dim=1) <= 1)
+        legal = inside & (length * (1 - _RELATIVE) <= eps + _ABSOLUTE)
+        largest, predicted = self.logits(x_adv).max(dim=1)
+        return (legal & (predicted != samples.y) & ~largest.isnan()).cpu()
+
+    @cached_property
+    def one_step(self) -> Tensor:
+        """Which samples one step of length ε along the first gradient breaks, bool (E, N); clean errors are not asked.
+
+        At each ε the samples that are right there are, and some random ones. One gradient serves all ε.
+        """
+
+        asked = self.right | (self.found.clean & self.several)
+        broken = torch.zeros_like(asked)
+        step = PGD(0.0, norm=self.found.norm, steps=1, random_start=False)
+        for part in self.taken(asked.any(dim=0).nonzero().squeeze(1)).split(self.batch_size):
+            state = step.start(self.model, part.x, part.y, 0.0)
+            direction = steepest(state.gradient()[0], self.found.norm)
+            for level, eps in enumerate(self.found.epsilons):
+                index = asked[level, part.rows].nonzero().squeeze(1)
+                if len(index) == 0:
+                    continue
+                there = index.to(part.y.device)
+                radius = torch.full_like(state.eps[there], eps)
+                x_adv = step.moved(replace(state[there], eps=radius), direction[there], radius).x_adv
+                broken[level, part.rows[index]] = self.broken(part[index], x_adv, eps)
+        return broken
+
+    @cached_property
+    def several(self) -> Tensor:
+        """Random samples to estimate the accuracy under one step on, clean errors among them, bool (N,)."""
+
+        chosen = torch.zeros(self.found.samples, dtype=torch.bool)
+        chosen[self.order[:_MANY]] = True
+        return chosen
+
+
+def length_of(delta: Tensor, norm: str) -> Tensor:
+    """The norm of each perturbation (B,)."""
+
+    length: Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=math.inf if norm == "linf" else 2, dim=1)
+    return length
