@@ -26,6 +26,7 @@ from ..numbers import eps_text, norm_sign
 from ..statistics import share_of
 
 if TYPE_CHECKING:
+    from ..evaluation.checks import Check
     from ..evaluation.result import Evaluation
     from ..experiments.grid import Planned
     from ..report import Comparison, Difference
@@ -145,9 +146,22 @@ class Console:
                 first = ", ".join(f"{title} {count}" for title, count in found.first_to_break(name).items())
                 self.out.print(escape(f"{name}: first to break a sample: {first or 'nothing'}"))
                 self.out.print(escape(f"{name}: {_audited(cost)}"))
+        self.checked(found.checks)
         for line in warnings:
             self.warn(line)
         self.out.print(escape(f"evidence: {folder}"))
+
+    def checked(self, checks: tuple[Check, ...]) -> None:
+        """What the checks say together, then those that did not pass, each with its evidence and its remedy."""
+
+        from ..evaluation.checks import verdict_words
+
+        self.out.print(escape(f"can it be believed? {verdict_words(checks)}"), style="bold")
+        for check in checks:
+            if check.verdict != "PASS":
+                where = f" (samples {', '.join(map(str, check.samples))})" if check.samples else ""
+                line = f"{check.verdict} {check.name}: {check.evidence}{where}; {check.remedy}"
+                self.out.print(escape(line), style={"FAIL": "red", "WARN": "yellow"}.get(check.verdict, "dim"))
 
     def planned(self, runs: Sequence[Planned], out: Path) -> None:
         """The runs of a grid, what each costs, and where it stands."""

@@ -57,6 +57,7 @@ def run(words: list[str]) -> int:
         action="store_true",
         help="in a worst case, attack every sample at every eps (default: 64 of them at one more)",
     )
+    parser.add_argument("--thorough", action="store_true", help="run the dear checks too: Square, twice the effort")
     parser.add_argument("--batch_size", type=int, default=256, help="images per forward pass")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--out", type=str, help="where to keep the evidence (default: RUN/evaluation/PROTOCOL)")
@@ -111,6 +112,7 @@ def run(words: list[str]) -> int:
         norm=norm,
         seed=asked.get("seed", 0),
         exhaustive=asked.get("exhaustive", False),
+        thorough=asked.get("thorough", False),
         batch_size=asked.get("batch_size", 256),
         folder=out,
         resume=asked.get("resume", False),

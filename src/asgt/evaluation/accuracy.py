@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..modes import Classifier, evaluating
 from ..randomness import SampleKeyed
 
-__all__ = ["class_count", "correct", "correct_under_attack", "predict", "spread_of_answers", "wavers"]
+__all__ = ["class_count", "correct", "correct_under_attack", "predict", "wavers"]
 
 
 @torch.no_grad()
@@ -69,27 +69,11 @@ def class_count(model: Classifier, images: Images) -> int:
 
 
 @torch.no_grad()
-def spread_of_answers(model: Classifier, x: Tensor, passes: int = 5) -> tuple[float, Tensor]:
-    """How far a model's answers to the same images lie apart, in evaluation mode.
-
-    Args:
-        model: the classifier.
-        x: images (B, C, H, W).
-        passes: how often it is asked.
-
-    Returns:
-        The largest difference between two logits of a sample and class, as a share of the largest logit, and which
-        samples' predictions changed, bool (B,).
-    """
-
-    with evaluating(model):
-        answers = torch.stack([model(x) for _ in range(passes)])
-    apart = (answers.amax(dim=0) - answers.amin(dim=0)).max() / answers.abs().max().clamp_min(1e-12)
-    predictions = answers.argmax(dim=2)
-    return float(apart), (predictions != predictions[0]).any(dim=0)
-
-
 def wavers(model: Classifier, images: Images) -> bool:
-    """Whether a model answers differently from one time to the next, beyond the rounding of a device."""
+    """Whether a model in evaluation mode answers differently from one time to the next, beyond a device's rounding."""
 
-    return spread_of_answers(model, to_unit(images.pixels[:64]))[0] > 1e-4
+    x = to_unit(images.pixels[:64])
+    with evaluating(model):
+        answers = torch.stack([model(x) for _ in range(5)])
+    apart = (answers.amax(dim=0) - answers.amin(dim=0)).max()
+    return bool(apart > 1e-4 * answers.abs().max())

@@ -20,22 +20,22 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attacks import APGD, FGSM, MIFGSM, PGD, Attack, Square
-from ..attacks.base import logit_margin, random_start
+from ..attacks.base import delta_norm, logit_margin, random_start
 from ..data import Images
 from ..errors import InputError
-from ..modes import at_least_float32, evaluating
+from ..modes import Classifier, at_least_float32, evaluating
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed, uniform_like
 from ..statistics import clopper_pearson, wilson
 from .health import is_catastrophic
-from .look import DRAW, Look, Samples, length_of
+from .look import DRAW, Look, Samples
 from .protocols import Search
 
 if TYPE_CHECKING:
-    from .curve import Evaluation
+    from .result import Evaluation
 
 __all__ = ["Check", "Verdict", "run_checks", "verdict_words"]
 
@@ -112,7 +112,7 @@ class Check:
 
 
 def run_checks(
-    model: nn.Module,
+    model: Classifier,
     images: Images,
     found: Evaluation,
     *,
@@ -193,7 +193,7 @@ def _budget_reach(look: Look) -> Check:
         share = median(shares.tolist())
         what = f"the median survivor of PGD-40 uses {share:.0%} of the coordinates that the box leaves it"
     else:
-        share = float((length_of(x_adv - samples.x, "l2") >= _REACHED * look.eps).double().mean())
+        share = float((delta_norm(x_adv - samples.x, "l2") >= _REACHED * look.eps).double().mean())
         what = f"PGD-40 ends at the surface of the ball on {share:.0%} of the survivors"
     evidence = f"{can}; at ε = {look.eps:g}, {what} (n = {len(held)}, |δ| ≥ {_REACHED:g}ε, threshold {_USED:.0%})"
     if share >= _USED:
@@ -279,7 +279,7 @@ def _classes_for_dlr(look: Look) -> Check:
     asks = protocol.name == "autoattack" or any(
         isinstance(attack, APGD) and attack.loss == "dlr-targeted"
         for search in protocol.searches
-        for attack in _attacks(search)
+        for attack in search.attacks
     )
     if classes >= _DLR_CLASSES:
         return Check(name, "PASS", f"{classes} classes; the DLR loss needs {_DLR_CLASSES}")
@@ -560,15 +560,11 @@ _CHECKS: tuple[Callable[[Look], Check], ...] = (
 )
 
 
-def _attacks(search: Search) -> tuple[Attack, ...]:
-    return (search.attack,)
-
-
 def _one_step_searches(look: Look) -> tuple[list[str], list[str]]:
     """The names of the searches that are FGSM, and those of the others."""
 
     searches = look.found.protocol.searches
-    one_step = [search.name for search in searches if all(isinstance(attack, FGSM) for attack in _attacks(search))]
+    one_step = [search.name for search in searches if all(isinstance(attack, FGSM) for attack in search.attacks)]
     return one_step, [search.name for search in searches if search.name not in one_step]
 
 
@@ -576,7 +572,7 @@ def _twice(search: Search, look: Look) -> list[Attack]:
     """The attacks of a search with twice the steps and, from random starts, twice the restarts, without repeats."""
 
     efforts = list[Attack]()
-    for attack in _attacks(search):
+    for attack in search.attacks:
         doubled: Attack = PGD(0.0, norm=look.found.norm, steps=80, restarts=10)
         if isinstance(attack, PGD | MIFGSM):
             relative = 2.5 * look.eps / (2 * attack.steps) if search.steps_of == "relative" else attack.alpha

@@ -21,6 +21,7 @@ from ..modes import Classifier, evaluating
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed, seeded
 from .accuracy import class_count, correct, predict, wavers
+from .checks import run_checks
 from .engine import smallest_norms
 from .protocols import Protocol, Search, protocol_named
 from .result import EXHAUSTIVE, SCHEMA, Evaluation, checked_grid, evidence_key, kept_shard
@@ -48,6 +49,7 @@ def evaluate(
     norm: Norm = "linf",
     seed: int = 0,
     exhaustive: bool = False,
+    thorough: bool = False,
     batch_size: int = 256,
     folder: Path | None = None,
     resume: bool = False,
@@ -64,6 +66,7 @@ def evaluate(
         seed: keys the random starts by (seed, sample, attack, restart).
         exhaustive: in a worst case, attack every sample at every ε below its own too. Default: 64 random ones, each at
             one of them, and all at every one if more than 1 % of these break there.
+        thorough: run the dear checks too (:mod:`asgt.evaluation.checks`).
         batch_size: images per forward pass; no bearing on what is drawn.
         folder: where to keep the evidence. Default: nowhere.
         resume: take up what ``folder`` holds, if it was made of the same model, images and settings.
@@ -74,7 +77,9 @@ def evaluate(
     """
 
     definition = protocol_named(protocol, norm)
-    return _evaluated(model, images, definition, epsilons, norm, seed, exhaustive, batch_size, folder, resume, progress)
+    return _evaluated(
+        model, images, definition, epsilons, norm, seed, exhaustive, thorough, batch_size, folder, resume, progress
+    )
 
 
 def robustness_curve(
@@ -87,6 +92,7 @@ def robustness_curve(
     worst_case: bool = True,
     seed: int = 0,
     exhaustive: bool = False,
+    thorough: bool = False,
     batch_size: int = 256,
     folder: Path | str | None = None,
     resume: bool = False,
@@ -112,6 +118,7 @@ def robustness_curve(
             gradient; else each attack has its own, by its name, and nothing else counts in it.
         seed: keys the random starts.
         exhaustive: attack every image at every ε below its own too.
+        thorough: run the dear checks too.
         batch_size: images per forward pass.
         folder: where to keep the evidence. Default: nowhere.
         resume: take up what ``folder`` holds.
@@ -133,6 +140,7 @@ def robustness_curve(
         norm,
         seed,
         exhaustive,
+        thorough,
         batch_size,
         None if folder is None else Path(folder),
         resume,
@@ -182,6 +190,7 @@ def _evaluated(
     norm: Norm,
     seed: int,
     exhaustive: bool,
+    thorough: bool,
     batch_size: int,
     folder: Path | None,
     resume: bool,
@@ -223,6 +232,8 @@ def _evaluated(
         found = replace(found, clean=kept.pop("clean"))
         found.details[search.name], found.seconds[search.name] = kept, seconds
     progress.stop()
+    checks = run_checks(model, images, found, thorough=thorough, batch_size=batch_size, progress=progress)
+    found = replace(found, checks=checks)
 
     if folder is not None:
         write_json(folder / "result.json", found.to_dict())

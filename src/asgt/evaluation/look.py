@@ -6,24 +6,23 @@ to half of the clean accuracy. There, an attack that is too weak shows.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attacks import PGD, Attack
-from ..attacks.base import per_sample, steepest
+from ..attacks.base import is_legal, per_sample, steepest
 from ..data import Images, to_unit
 from ..modes import Classifier, at_least_float32
 from ..randomness import SampleKeyed, seeded
 
 if TYPE_CHECKING:
-    from .curve import Evaluation
+    from .result import Evaluation
 
-__all__ = ["DRAW", "Look", "Samples", "length_of"]
+__all__ = ["DRAW", "Look", "Samples"]
 
 # What a look may cost: enough samples to see five points with near certainty (0.95^64 = 4 %), and in a thorough one a
 # point (0.99^256 = 8 %).
@@ -31,9 +30,6 @@ _EXAMINED, _MANY = 64, 256
 
 DRAW = 1000
 """The first draw of a look: it is a fresh one, so its noise lies far from that of any search (two draws a restart)."""
-
-# Rounding, in the tolerance of the curve engine.
-_RELATIVE, _ABSOLUTE = 1e-5, 1e-6
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class Samples:
 class Look:
     """What the checks share; each part of it is made when it is first asked for."""
 
-    def __init__(self, model: nn.Module, images: Images, found: Evaluation, thorough: bool, batch_size: int) -> None:
+    def __init__(self, model: Classifier, images: Images, found: Evaluation, thorough: bool, batch_size: int) -> None:
         self.model, self.images, self.found = model, images, found
         self.thorough, self.batch_size = thorough, batch_size
 
@@ -171,9 +167,7 @@ class Look:
     def broken(self, samples: Samples, x_adv: Tensor, eps: float) -> Tensor:
         """Which images fool the model and lie in the ball and the box, bool (B,) on the CPU; a NaN does neither."""
 
-        length = length_of(x_adv - samples.x, self.found.norm)
-        inside = (x_adv.flatten(1).amin(dim=1) >= 0) & (x_adv.flatten(1).amax(dim=1) <= 1)
-        legal = inside & (length * (1 - _RELATIVE) <= eps + _ABSOLUTE)
+        legal = is_legal(x_adv, samples.x, eps, self.found.norm)
         largest, predicted = self.logits(x_adv).max(dim=1)
         return (legal & (predicted != samples.y) & ~largest.isnan()).cpu()
 
@@ -207,10 +201,3 @@ class Look:
         chosen = torch.zeros(self.found.samples, dtype=torch.bool)
         chosen[self.order[:_MANY]] = True
         return chosen
-
-
-def length_of(delta: Tensor, norm: str) -> Tensor:
-    """The norm of each perturbation (B,)."""
-
-    length: Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=math.inf if norm == "linf" else 2, dim=1)
-    return length

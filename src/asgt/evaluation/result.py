@@ -21,6 +21,7 @@ from ..attacks import Norm, check_eps
 from ..errors import DamagedFileError, InputError
 from ..files import digest, read_json, read_tensors
 from ..statistics import clopper_pearson, share_of
+from .checks import Check
 from .engine import CLEAN, MARGIN, PRESS_STEPS, PROBE_STEPS
 from .protocols import PROTOCOLS, Protocol, protocol_named
 
@@ -56,6 +57,7 @@ class Evaluation:
             NaN); of a worst case also ``norms`` (the smallest known adversarial norm, float32), ``found_by``,
             ``gradients``, ``forwards``, ``floor``, ``audit``, ``tested`` and ``missed`` as in
             :class:`asgt.evaluation.engine.Outcome`.
+        checks: whether this can be believed (:mod:`asgt.evaluation.checks`).
         seconds: for each search, what it took, on whatever machine it ran.
     """
 
@@ -71,6 +73,7 @@ class Evaluation:
     exhaustive: bool = False
     votes: int = 1
     details: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -146,6 +149,7 @@ class Evaluation:
             "exhaustive": self.exhaustive,
             "first_to_break": {name: first for name in self.details if (first := self.first_to_break(name))},
             "cost": {name: cost for name in self.details if (cost := self.cost(name))},
+            "checks": [check.to_dict() for check in self.checks],
             "seconds": self.seconds,
             "versions": _versions(),
         }
@@ -185,6 +189,7 @@ def load_evaluation(folder: Path) -> Evaluation:
         grid = checked_grid([row["eps"] for row in result["attacks"][definition.searches[0].name]], result["norm"])
         identity = (result["seed"], result["model"], result["data"], int(result["classes"]))
         votes, seconds = int(result["votes"]), dict(result["seconds"])
+        checks = tuple(map(Check.from_dict, result["checks"]))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise DamagedFileError(f"{path} is damaged: it is not the result of an evaluation") from error
 
@@ -200,7 +205,7 @@ def load_evaluation(folder: Path) -> Evaluation:
             raise DamagedFileError(
                 f"{folder / search.name}-*.safetensors are damaged: their clean outcomes are not those of other attacks"
             )
-    found = replace(found, seconds=seconds)
+    found = replace(found, checks=checks, seconds=seconds)
 
     # The versions are those of the machine that evaluated.
     if not _agree(found.to_dict() | {"versions": result.get("versions")}, result):
