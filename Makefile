@@ -1,4 +1,4 @@
-# make demo and make test do all their own set-up from a bare Python 3.11.
+# make demo, make test and make bench do all their own set-up from a bare Python 3.11.
 #
 #   PYTHON=python3.12        another interpreter
 #   TORCH_INDEX=URL          another index for torch, as https://download.pytorch.org/whl/cpu for the small CPU build
@@ -10,7 +10,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: demo test lint types clean
+.PHONY: demo test bench lint types clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -18,6 +18,9 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.ready-bench
+	$(BIN)/python benchmarks/robustness_curve.py --write docs/performance.md
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff format --check .
@@ -41,5 +44,10 @@ $(VENV)/.ready-test: $(VENV)/.ready
 	$(PIP) install -q -c constraints.txt --no-deps torchattacks
 	@touch $@
 
+# The list of the peers is whole: what torchattacks asks for beside it would not go together with foolbox.
+$(VENV)/.ready-bench: $(VENV)/.ready-test benchmarks/requirements.txt
+	$(PIP) install -q --no-deps -c constraints.txt -r benchmarks/requirements.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) demo build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo build benchmarks/runs .pytest_cache .mypy_cache .ruff_cache
