@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import asgt
 from asgt.errors import DamagedFileError, InputError
+from asgt.evaluation.checks import Check
 from asgt.evaluation.curve import evaluate
 from asgt.evaluation.protocols import PROTOCOLS, protocol_named
 from asgt.evaluation.result import Evaluation, load_evaluation
@@ -46,7 +47,7 @@ def attacked(run: Path, protocol: str, *, images: int = IMAGES, **options: Any) 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three runs on the digits, evaluated by both protocols: at-0, at-1 and st-0."""
+    """Three runs on the digits, evaluated by ``paper`` and ``pgd``: at-0, at-1 and st-0."""
 
     place = tmp_path_factory.mktemp("compared")
     at = TrainConfig(method="at", attack="fgsm", **SMALL)
@@ -56,7 +57,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "st-0": TrainConfig(method="st", **SMALL | {"warmup": None}),
     }.items():
         asgt.train(config, place / name)
-        for protocol in PROTOCOLS:
+        for protocol in ("paper", "pgd"):
             attacked(place / name, protocol)
     return place
 
@@ -103,6 +104,7 @@ def hand_made(
     right: dict[str, dict[float, int]],
     folder: str = "runs/x",
     warnings: tuple[str, ...] = (),
+    checks: tuple[Check, ...] = (),
     **settings: Any,
 ) -> Run:
     """A run with so many samples right under each attack of ``right`` at each ε."""
@@ -119,7 +121,9 @@ def hand_made(
         }
         if outcomes:
             grid = tuple(next(counts for name, counts in right.items() if name in outcomes))
-            evaluations[protocol] = Evaluation(PROTOCOLS[protocol], "linf", grid, 0, "m", "d", first(clean), outcomes)
+            evaluations[protocol] = Evaluation(
+                PROTOCOLS[protocol], "linf", grid, 0, "m", "d", 10, first(clean), outcomes, checks=checks
+            )
 
     config = TrainConfig(seed=seed, **settings).resolved()
     result = TrainResult(
@@ -357,7 +361,7 @@ def test_reach_is_how_far_an_attack_really_comes() -> None:
 def test_a_title_is_for_people_and_no_part_of_what_evidence_is_keyed_by() -> None:
     searches = [search for protocol in PROTOCOLS.values() for search in protocol.searches]
     titles = [search.title for search in searches]
-    assert len(set(titles)) == len(titles) == 7
+    assert len(set(titles)) == len(titles) == 9
     assert "PGD-40 × 5, α = 2.5ε/40" in titles
     for search in searches:
         other = replace(search, title="another")
@@ -393,7 +397,8 @@ def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 def test_no_value_of_a_result_can_be_changed_or_lost_unnoticed(runs: Path) -> None:
     folder = runs / "at-0" / "evaluation" / "pgd"
     path, text = folder / "result.json", (folder / "result.json").read_text()
-    places = [place for place in leaves(json.loads(text)) if place[0] != "versions"]
+    # What the checks said and how long it took, the evidence does not hold.
+    places = [place for place in leaves(json.loads(text)) if place[0] not in ("versions", "checks", "seconds")]
     assert len(places) > 30
 
     for place in places:
@@ -415,6 +420,22 @@ def test_no_value_of_a_result_can_be_changed_or_lost_unnoticed(runs: Path) -> No
             assert identity or isinstance(caught.value, DamagedFileError), (place, junk, caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("seconds", value) for value in ({}, [], None, 3.5, {"pgd-40x5": "x"}, {"pgd-40x5": None}, {"other": 1.0})),
+        *(("seconds", {"pgd-40x5": value}) for value in ("1.0", 10**400, [1.0])),
+        ("seconds", {"pgd-40x5": 1.0, "other": 1.0}),
+        *(("checks", value) for value in (None, {"a": 1}, 3, "x", [3], [{}], [{"name": "a", "verdict": "PASS"}])),
+    ],
+)
+def test_what_the_evidence_does_not_hold_must_be_of_its_kind(name: str, value: Any, runs: Path) -> None:
+    folder = runs / "at-0" / "evaluation" / "pgd"
+    edit(folder / "result.json", **{name: value})
+    with pytest.raises(DamagedFileError, match=r"result\.json is damaged"):
+        load_evaluation(folder)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "3", "null", '{"schema": 1', "[" * 100_000, '{"protocol": []}', "{}", "\0"])
 def test_a_result_that_is_none_is_damaged(text: str, runs: Path) -> None:
     folder = runs / "at-0" / "evaluation" / "pgd"
@@ -429,7 +450,7 @@ def test_a_result_by_another_version_says_so(runs: Path) -> None:
     for change, said in (
         ({"protocol": result["protocol"] | {"version": 1}}, "made by protocol pgd v1, this version of asgt knows v3"),
         ({"protocol": result["protocol"] | {"name": "best"}}, "made by protocol 'best' v3, .* knows none of that name"),
-        ({"schema": 1}, "schema 1, this version of asgt reads 2"),
+        ({"schema": 1}, "schema 1, this version of asgt reads 3"),
     ):
         write_json(folder / "result.json", result | change)
         with pytest.raises(InputError, match=f"{said}: evaluate again into another folder") as caught:

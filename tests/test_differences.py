@@ -233,7 +233,7 @@ def test_the_judge_stands_first_and_the_clean_images_last(six: Comparison) -> No
     attacked, clean = shown_differences(six)
     assert {(one.column, one.eps) for one in attacked} == {(six.columns[-1], 0.1)}
     assert {(one.column, one.eps) for one in clean} == {(None, 0.0)}
-    assert attacked[0].where == "under PGD-40 × 5, α = 2.5ε/40 (protocol pgd v2) at ε = 0.1"
+    assert attacked[0].where == "under PGD-40 × 5, α = 2.5ε/40 (protocol pgd v3) at ε = 0.1"
     assert clean[0].where == "on the clean images"
 
     outcomes = [torch.stack([run.evaluations["pgd"].clean for run in method.runs]) for method in six.methods]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..evaluation.checks import Check
     from ..evaluation.result import Evaluation
     from ..experiments.grid import Planned
-    from ..report import Comparison, Difference
+    from ..report import Comparison, Credibility, Difference
     from ..report import Table as Grid
     from ..training.run import TrainResult
 
@@ -40,6 +40,9 @@ _FILE_WIDTH = 200
 
 # Decided differences that are told in sentences; a grid of many methods has hundreds.
 _SENTENCES = 12
+
+# Checks that failed or warned, likewise.
+_FINDINGS = 10
 
 
 class Console:
@@ -183,9 +186,9 @@ class Console:
         self.out.print(escape(f"{len(runs)} runs ({states}), about {left:.3g} million passes left; they go to {out}"))
 
     def compared(self, found: Comparison, page: Path) -> None:
-        """The tables of a report, which differences are decided, its warnings, and where its page is."""
+        """The tables of a report, what their checks say, which differences are decided, warnings, and its page."""
 
-        from ..report import shown_differences, tables
+        from ..report import credibility, shown_differences, tables
 
         norm = norm_sign(found.norm)
         seeds = sorted({len(method.runs) for method in found.methods})
@@ -203,12 +206,31 @@ class Console:
             self.out.print(f"\neps = {eps_text(table.eps)}{' (trained at)' if table.trained else ''}", style="bold")
             for part in self._fitting(table):
                 self.out.print(part)
+        self._believed(credibility(found))
         self._differ(shown_differences(found))
         for method, run, text in found.warnings():
             self.warn(f"{method.name}, seed {run.seed}: {text}")
         for sentence in found.left_out:
             self.say(sentence)
         self.out.print(escape(f"report: {page}"))
+
+    def _believed(self, checked: Sequence[Credibility]) -> None:
+        """What the checks say of each protocol; those that failed or warned in a line each, over all methods."""
+
+        left = _FINDINGS
+        self.out.print("\ncan these numbers be believed?", style="bold")
+        for found in checked:
+            claimed = found.protocol.worst_case
+            self.out.print(escape(f"  {found.protocol.name} v{found.protocol.version}: {found.summary()}"))
+            if found.expected:
+                self.out.print(escape(f"    {found.expected}"), style="dim")
+            for finding in found.findings[:left]:
+                style = {"FAIL": "red", "WARN": "yellow"}[finding.verdict] if claimed else "dim"
+                line = f"    {finding.verdict} {finding.name}: {finding.who()}; {finding.remedy}"
+                self.out.print(escape(line), style=style)
+            if len(found.findings) > left:
+                self.out.print(f"    and {len(found.findings) - left} more on the page")
+            left = max(0, left - len(found.findings))
 
     def _differ(self, differences: Sequence[tuple[Difference, ...]]) -> None:
         """The decided differences in sentences, and how many are not."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..files import read_json
 from ..names import short_name
 from ..numbers import number
 from .parsing import Parser, given
@@ -61,10 +62,17 @@ def run(words: list[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=256, help="images per forward pass")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--out", type=str, help="where to keep the evidence (default: RUN/evaluation/PROTOCOL)")
-    parser.add_argument("--resume", action="store_true", help="take up an evaluation that was stopped")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="take up an evaluation that was stopped; of a finished one, only run the checks again",
+    )
 
     asked = {name: value for name, value in given(parser, words).items() if value is not None and value is not False}
     _check(asked)
+    protocol = asked.get("protocol", "pgd")
+    out = Path(asked["out"] if "out" in asked else Path(asked["run"]) / "evaluation" / protocol)
+    asked = _as_before(out) | asked if "resume" in asked else asked
 
     from ..data import sample
     from ..devices import resolve_device
@@ -75,7 +83,6 @@ def run(words: list[str]) -> int:
     norm = asked.get("norm")
     if norm not in (None, "linf", "l2"):
         raise InputError(f"--norm {norm}: use linf or l2")
-    protocol = asked.get("protocol", "pgd")
     if asked.get("exhaustive") and not protocol_named(protocol, norm or "linf").worst_case:
         raise InputError(
             f"--exhaustive has no meaning in protocol {protocol}, which attacks at every eps: leave it out"
@@ -88,11 +95,9 @@ def run(words: list[str]) -> int:
     console = Console()
     if "run" in asked:
         model, images, data, trained_norm, warnings = _from_run(asked, console)
-        out = Path(asked.get("out") or Path(asked["run"]) / "evaluation" / protocol)
     else:
         model, images = _from_weights(asked, console)
         data, trained_norm, warnings = asked["data"], "linf", []
-        out = Path(asked["out"])
     norm = norm or trained_norm
 
     if (count := asked.get("samples")) is not None:
@@ -135,6 +140,26 @@ def _check(asked: dict[str, Any]) -> None:
         raise InputError("--mean and --std belong together")
     if asked.get("batch_size", 1) < 1:
         raise InputError(f"--batch-size {asked['batch_size']}: at least one image a pass")
+
+
+def _as_before(out: Path) -> dict[str, Any]:
+    """What a finished evaluation was asked, so that it need not be asked again; empty where none is to be read."""
+
+    path = out / "result.json"
+    if not path.is_file():
+        return {}
+    kept = read_json(path)
+    try:
+        curve = next(iter(kept["attacks"].values()))
+        return {
+            "epsilons": ",".join(repr(float(row["eps"])) for row in curve),
+            "norm": str(kept["norm"]),
+            "samples": int(kept["samples"]),
+            "seed": int(kept["seed"]),
+            "exhaustive": kept["exhaustive"] is True,
+        }
+    except (AttributeError, LookupError, StopIteration, TypeError, ValueError):
+        return {}  # what is wrong with it, the evaluation says
 
 
 def _from_run(asked: dict[str, Any], progress: Progress) -> tuple[nn.Module, Images, str, Any, list[str]]:

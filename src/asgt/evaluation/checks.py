@@ -37,7 +37,10 @@ from .protocols import Search
 if TYPE_CHECKING:
     from .result import Evaluation
 
-__all__ = ["Check", "Verdict", "run_checks", "verdict_words"]
+__all__ = ["THOROUGH", "Check", "Verdict", "run_checks", "verdict_words"]
+
+THOROUGH = "asgt evaluate --thorough runs it"
+"""The remedy of a dear check that was not run because it was not asked for."""
 
 Verdict: TypeAlias = Literal["PASS", "WARN", "FAIL", "NOT RUN"]
 
@@ -64,7 +67,6 @@ _LISTED = 16
 _HIGH = 0.8
 
 _ONE_STEP_ONLY = ("the protocol has no attack of several steps", "--protocol pgd has one")
-_THOROUGH = "asgt evaluate --thorough runs it"
 _SMALLER_EPS = "a smaller ε in the grid leaves survivors to look at"
 
 
@@ -468,7 +470,7 @@ def _square(look: Look) -> Check:
 
     name = "square"
     if not look.thorough:
-        return Check(name, "NOT RUN", f"Square Attack with {_QUERIES:,} queries is a thorough check", _THOROUGH)
+        return Check(name, "NOT RUN", f"Square Attack with {_QUERIES:,} queries is a thorough check", THOROUGH)
     samples = look.many_survivors
     if len(samples) == 0:
         return _no_survivors(name, look)
@@ -487,7 +489,7 @@ def _doubled_effort(look: Look) -> Check:
         # One more restart is there already, for other checks: what it breaks needs no thorough look.
         if bool(look.again[1].any()):
             return _counted(name, look, look.survivors, look.again[1], "one more run of PGD-40", remedy)
-        return Check(name, "NOT RUN", "twice the steps and restarts are a thorough check", _THOROUGH)
+        return Check(name, "NOT RUN", "twice the steps and restarts are a thorough check", THOROUGH)
 
     searches = look.found.protocol.searches
     strongest = min(searches, key=lambda search: int(look.found.outcomes[search.name][look.level].sum()))

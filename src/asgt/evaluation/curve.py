@@ -21,7 +21,7 @@ from ..modes import Classifier, evaluating
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed, seeded
 from .accuracy import class_count, correct, predict, wavers
-from .checks import run_checks
+from .checks import THOROUGH, run_checks
 from .engine import smallest_norms
 from .protocols import Protocol, Search, protocol_named
 from .result import EXHAUSTIVE, SCHEMA, Evaluation, checked_grid, evidence_key, kept_shard
@@ -69,7 +69,8 @@ def evaluate(
         thorough: run the dear checks too (:mod:`asgt.evaluation.checks`).
         batch_size: images per forward pass; no bearing on what is drawn.
         folder: where to keep the evidence. Default: nowhere.
-        resume: take up what ``folder`` holds, if it was made of the same model, images and settings.
+        resume: take up what ``folder`` holds, if it was made of the same model, images and settings. Of a finished
+            evaluation only the checks are run, the dear ones too if they had been.
         progress: is told how many images are through.
 
     Raises:
@@ -217,7 +218,7 @@ def _evaluated(
     )
     if folder is not None:
         _claim(folder, resume)
-        _same(folder / "result.json", found)
+        thorough |= _same(folder / "result.json", found)
 
     parts = sum(len(search.among(found.classes).attacks) for search in definition.searches)
     progress.start(f"{definition.name} v{definition.version}", parts * len(images))
@@ -390,11 +391,11 @@ def _claim(folder: Path, resume: bool) -> None:
         raise InputError(f"{folder} holds an evaluation already: --resume takes it up, --out names another folder")
 
 
-def _same(path: Path, found: Evaluation) -> None:
-    """Refuses to write over the finished result of another evaluation."""
+def _same(path: Path, found: Evaluation) -> bool:
+    """Refuses to write over the finished result of another evaluation; says whether it was checked thoroughly."""
 
     if not path.is_file():
-        return
+        return False
     kept = read_json(path)
     asked = {
         "schema": SCHEMA,
@@ -409,9 +410,11 @@ def _same(path: Path, found: Evaluation) -> None:
         there = {name: kept[name] for name in asked} | {
             "protocol": (kept["protocol"]["name"], kept["protocol"]["version"])
         }
+        remedies = [check["remedy"] for check in kept["checks"]]
     except (LookupError, TypeError):
-        there = {}
+        there, remedies = {}, []
     if there != asked:
         raise InputError(
             f"{path} was made of another model, other images or other settings: name another folder by --out"
         )
+    return bool(remedies) and THOROUGH not in remedies

@@ -188,7 +188,8 @@ def load_evaluation(folder: Path) -> Evaluation:
         definition = protocol_named(name, result["norm"])
         grid = checked_grid([row["eps"] for row in result["attacks"][definition.searches[0].name]], result["norm"])
         identity = (result["seed"], result["model"], result["data"], int(result["classes"]))
-        votes, seconds = int(result["votes"]), dict(result["seconds"])
+        votes = int(result["votes"])
+        seconds = {search.name: float(result["seconds"][search.name]) for search in definition.searches}
         checks = tuple(map(Check.from_dict, result["checks"]))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise DamagedFileError(f"{path} is damaged: it is not the result of an evaluation") from error

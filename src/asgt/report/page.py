@@ -23,14 +23,17 @@ from urllib.parse import quote
 
 from torch import Tensor
 
+from ..attacks import APGD, PGD, AutoAttack, Square
 from ..data import to_unit
-from ..evaluation.protocols import PROTOCOLS
+from ..evaluation.checks import THOROUGH
+from ..evaluation.protocols import PROTOCOLS, Protocol, Search
 from ..files import write_bytes
 from ..names import is_foreign
 from ..numbers import eps_text, norm_sign
 from ..training.config import TrainConfig
 from ..training.run import RunFolder
 from .comparison import Accuracy, Column, Comparison, Method, Run
+from .credibility import Credibility, Finding, credibility
 from .curves import bands, robustness_curves, robustness_panels, training_panels
 from .differences import Difference, basis, shown_differences
 from .figures import Panel, panel_svg, swatch_svg, write_panels
@@ -150,6 +153,7 @@ def _page(
     style, script = (parts.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
     panels = robustness_panels(comparison)
     pair = _pair(comparison, panels)
+    checked = credibility(comparison)
     seeds = [run.seed for method in comparison.methods for run in method.runs]
 
     return environment.get_template("report.html").render(
@@ -159,9 +163,13 @@ def _page(
         norm=norm_sign(comparison.norm),
         bands=bands(comparison),
         protocols=[PROTOCOLS[name] for name in comparison.epsilons],
+        what_runs={name: _what_runs(comparison, PROTOCOLS[name]) for name in comparison.epsilons},
         tables=tables(comparison),
         matrices=[_matrix(comparison, found) for found in differences],
-        findings=_findings(comparison, differences),
+        findings=_findings(comparison, differences, checked),
+        checked=checked,
+        failed={share.method.name for finding in _failed(checked) for share in finding.shares},
+        thorough=_thorough(comparison),
         warnings=comparison.warnings(),
         warned={method.name for method, _, _ in comparison.warnings()},
         pair=pair,
@@ -178,6 +186,7 @@ def _page(
         map_rows=_map_rows(maps),
         settings=[(method.name, _settings(method.runs[0].config)) for method in comparison.methods],
         evidence=[_evidence(method, run, out) for method in comparison.methods for run in method.runs],
+        costs=_costs(comparison),
         command=command,
         commands=_commands(comparison),
         version=version("asgt"),
@@ -187,7 +196,9 @@ def _page(
     )
 
 
-def _findings(comparison: Comparison, differences: Sequence[tuple[Difference, ...]]) -> list[str]:
+def _findings(
+    comparison: Comparison, differences: Sequence[tuple[Difference, ...]], checked: Sequence[Credibility]
+) -> list[str]:
     """What was found, in sentences that the tables bear out; none of them says which of two close methods is better."""
 
     sentences = []
@@ -216,7 +227,7 @@ def _findings(comparison: Comparison, differences: Sequence[tuple[Difference, ..
 
     # The same model at the same ε, judged by a weak and by a strong attack: where they part furthest.
     weak = next((column for column in comparison.columns if column.attack == "pgd-constant-rs"), None)
-    if weak is not None and judge.protocol == "pgd":
+    if weak is not None and PROTOCOLS[judge.protocol].worst_case:
         both = sorted(set(comparison.epsilons[weak.protocol]) & set(comparison.epsilons[judge.protocol]))
         gap, method, at = max(
             (
@@ -233,6 +244,14 @@ def _findings(comparison: Comparison, differences: Sequence[tuple[Difference, ..
                 f"{comparison.at(method, judge, at).text()} %; {measured}."
             )
 
+    for each in checked:
+        if failed := _failed([each]):
+            told = "; ".join(f"{finding.name} ({finding.who()})" for finding in failed)
+            sentences.append(
+                f"Checks fail under protocol {each.protocol.name} v{each.protocol.version}: {told}. Quote none of "
+                "these methods' accuracies before you know why."
+            )
+
     warned = {run.folder for _, run, _ in comparison.warnings()}
     if warned:
         total = sum(len(method.runs) for method in comparison.methods)
@@ -240,6 +259,61 @@ def _findings(comparison: Comparison, differences: Sequence[tuple[Difference, ..
             f"{len(warned)} of {total} runs carry a warning; their figures are in the tables all the same."
         )
     return sentences
+
+
+def _failed(checked: Sequence[Credibility]) -> list[Finding]:
+    """What failed under a worst case; elsewhere no robustness is read off."""
+
+    return [finding for found in checked if found.protocol.worst_case for finding in found.failed]
+
+
+def _what_runs(comparison: Comparison, protocol: Protocol) -> str:
+    """What a protocol runs, and what was different about it in some runs, in sentences."""
+
+    grid = f"ε: {', '.join(map(eps_text, comparison.epsilons[protocol.name]))}"
+    if not protocol.worst_case:
+        titles = "; ".join(search.title for search in protocol.searches)
+        return f"{titles}; each from scratch at every ε, its final iterate, whatever the clean image's outcome. {grid}"
+
+    found = [run.evaluations[protocol.name] for method in comparison.methods for run in method.runs]
+    classes = found[0].classes
+    (attacks,) = (_attacks(search.among(classes)) for search in protocol.searches)
+    told = [
+        f"The worst of {attacks}, and of a search along the gradient of the margin, which goes first and presses what "
+        "breaks a sample on to smaller ε",
+        "Per sample, the smallest ε that breaks it: clean errors are errors, and what is broken at an ε counts as "
+        "broken above it",
+    ]
+    if found[0].adapted:
+        told.append(f"Attacks are adapted to {classes} classes: they are not their authors' own")
+    if wavering := [one.votes for one in found if one.votes > 1]:
+        told.append(
+            f"The answers of {len(wavering)} of {len(found)} models waver: each counted is the majority of "
+            f"{max(wavering)}"
+        )
+    return f"{'. '.join(told)}. {grid}"
+
+
+def _attacks(search: Search) -> str:
+    """The attacks of a worst case, those on one target each taken together."""
+
+    targets = [attack for attack in search.attacks if isinstance(attack, APGD) and attack.loss == "dlr-targeted"]
+    told = []
+    for attack in search.attacks:
+        if isinstance(attack, Square):
+            told.append(f"{attack.title} ({attack.steps:,} queries)")
+        elif attack in targets[:1]:
+            told.append(f"APGD-T ({attack.steps} steps on each of {len(targets)} targets)")
+        elif isinstance(attack, APGD) and attack not in targets:
+            told.append(f"{attack.title} ({attack.steps} steps)")
+        elif isinstance(attack, PGD):
+            told.append(f"{attack.title} (α = 2.5ε/{attack.steps}, random starts)")
+        elif isinstance(attack, AutoAttack):
+            told.append(
+                "AutoAttack (its authors' package, whole, at the ε just below what is known to break a sample, and "
+                "further down as long as it succeeds)"
+            )
+    return ", ".join(told)
 
 
 def _matrix(comparison: Comparison, found: Sequence[Difference]) -> dict[str, Any]:
@@ -260,11 +334,13 @@ def _matrix(comparison: Comparison, found: Sequence[Difference]) -> dict[str, An
 
 
 def _pair(comparison: Comparison, panels: Sequence[Panel]) -> list[Panel]:
-    """The common library default and the stronger protocol, to be seen side by side; empty without both."""
+    """The common library default and the strictest worst case, to be seen side by side; empty without both."""
 
+    judge = comparison.judges()[-1]
     by_key = {panel.key: panel for panel in panels}
-    wanted = ("paper-pgd-constant-rs", "pgd-pgd-40x5")
-    return [by_key[key] for key in wanted] if all(key in by_key for key in wanted) else []
+    wanted = ("paper-pgd-constant-rs", f"{judge.protocol}-{judge.attack}")
+    both = PROTOCOLS[judge.protocol].worst_case and all(key in by_key for key in wanted)
+    return [by_key[key] for key in wanted] if both else []
 
 
 def _numbers(panel: Panel) -> dict[str, Any]:
@@ -360,6 +436,45 @@ def _evidence(method: Method, run: Run, out: Path) -> dict[str, Any]:
     }
 
 
+def _costs(comparison: Comparison) -> list[dict[str, Any]]:
+    """What each run's worst cases took, what broke its samples first, and how the shortcut was tested."""
+
+    return [
+        {
+            "method": method.name,
+            "seed": run.seed,
+            "protocol": column.protocol,
+            "first": found.first_to_break(column.attack),
+            "seconds": found.seconds[column.attack],
+            **found.cost(column.attack),
+        }
+        for method in comparison.methods
+        for run in method.runs
+        for column in comparison.columns
+        if PROTOCOLS[column.protocol].worst_case
+        for found in [run.evaluations[column.protocol]]
+    ]
+
+
+def _thorough(comparison: Comparison) -> list[str]:
+    """The commands that run the dear checks, of the first run under each protocol that lacks them."""
+
+    lines = []
+    for name in comparison.epsilons:
+        for run in (run for method in comparison.methods for run in method.runs):
+            if any(check.remedy == THOROUGH for check in run.evaluations[name].checks):
+                words = ["asgt", "evaluate", str(run.folder), "--protocol", name, "--resume", "--thorough"]
+                lines.append(shlex.join(words + _named_again(run)))
+                break
+    return lines
+
+
+def _named_again(run: Run) -> list[str]:
+    """A user's own factory runs only if they name it themselves."""
+
+    return ["--model", run.config.model] if is_foreign(run.config.model) else []
+
+
 def _commands(comparison: Comparison) -> list[str]:
     """The commands that repeat one run of each method, from what its folder holds."""
 
@@ -367,7 +482,7 @@ def _commands(comparison: Comparison) -> list[str]:
     for method in comparison.methods:
         run = method.runs[0]
         words = ["asgt", "train", "--config", str(RunFolder(run.folder).config), "--out", f"again/{run.folder.name}"]
-        lines.append(shlex.join(words + (["--model", run.config.model] if is_foreign(run.config.model) else [])))
+        lines.append(shlex.join(words + _named_again(run)))
     return lines
 
 

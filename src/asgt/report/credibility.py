@@ -1,0 +1,261 @@
+"""Can the numbers of a comparison be believed? The checks of its evaluations, over the runs of each method.
+
+A check looks for one reason why an attack may have failed (:mod:`asgt.evaluation.checks`). Here its verdicts stand
+together: a method is as good as its worst run, and a run that was not checked does not hide behind one that was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..evaluation.checks import Check, Verdict
+from ..evaluation.protocols import PROTOCOLS, Protocol
+from ..numbers import eps_text
+from .comparison import Comparison, Method, Run
+
+__all__ = ["Credibility", "Finding", "Share", "Tally", "credibility"]
+
+_WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "WARN", "NOT RUN", "PASS")
+_MARKS: dict[Verdict, str] = {"FAIL": "✗", "WARN": "!", "NOT RUN": "–", "PASS": "✓"}
+_UNASKED = ("the evaluation holds no such check", "asgt evaluate RUN --resume runs it on the evidence that is there")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How a check ended in the runs of a method.
+
+    Attributes:
+        verdicts: one a run, by seed; ``"NOT RUN"`` of a run that holds no such check.
+        said: the evidence of the first run that ended worst, after its seed.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    said: str
+
+    @property
+    def worst(self) -> Verdict:
+        """The worst verdict; ``"PASS"`` only if every run was checked and passed."""
+
+        return min(self.verdicts, key=_WORST_FIRST.index)
+
+    def counts(self) -> dict[Verdict, int]:
+        """How many runs ended so, the worst first, and only in ways in which some did."""
+
+        return {verdict: n for verdict in _WORST_FIRST if (n := self.verdicts.count(verdict))}
+
+    def text(self) -> str:
+        """``PASS``; ``FAIL 2/3``, if one of three runs passed; ``FAIL 1/3, NOT RUN 2/3``."""
+
+        counts = self.counts()
+        if len(counts) == 1 and (len(self.verdicts) == 1 or self.worst in ("PASS", "NOT RUN")):
+            return self.worst
+        return ", ".join(f"{verdict} {n}/{len(self.verdicts)}" for verdict, n in counts.items() if verdict != "PASS")
+
+    def marks(self) -> str:
+        """The same in signs, for a narrow column: ``✗ 1/3, – 2/3``."""
+
+        text = self.text()
+        for verdict, mark in _MARKS.items():
+            text = text.replace(verdict, mark)
+        return text
+
+
+@dataclass(frozen=True)
+class Share:
+    """The runs of a method that a check ended in alike.
+
+    Attributes:
+        method: the method.
+        runs: how many of its runs.
+        first: the first of them, by seed.
+        check: what the check found there.
+    """
+
+    method: Method
+    runs: int
+    first: Run
+    check: Check
+
+    def text(self) -> str:
+        """``ST 2/3``: in two of three runs; ``ST``, if it has but one."""
+
+        total = len(self.method.runs)
+        return self.method.name if total == 1 else f"{self.method.name} {self.runs}/{total}"
+
+    def where(self) -> str:
+        """Which run the evidence is of, and which of the evaluated images."""
+
+        samples = f", samples no. {', '.join(map(str, self.check.samples))}" if self.check.samples else ""
+        return f"{self.method.name}, seed {self.first.seed}{samples}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A check that did not pass, in all the methods that it did not pass in.
+
+    Attributes:
+        verdict: how it ended.
+        name: the check.
+        remedy: what to do about it.
+        shares: the runs that it ended so in, by method.
+        everywhere: whether these are all runs of the comparison.
+    """
+
+    verdict: Verdict
+    name: str
+    remedy: str
+    shares: tuple[Share, ...]
+    everywhere: bool
+
+    @property
+    def runs(self) -> int:
+        return sum(share.runs for share in self.shares)
+
+    def who(self) -> str:
+        """``ST 2/3, SGT 1/3``; where these are all, ``all 21 runs``."""
+
+        if not self.everywhere:
+            return ", ".join(share.text() for share in self.shares)
+        return f"all {self.runs} runs" if self.runs > 1 else self.shares[0].text()
+
+    def evidence(self) -> tuple[tuple[str, tuple[Share, ...]], ...]:
+        """What was found, each sentence once, with the shares whose first run it is true of."""
+
+        said: dict[str, list[Share]] = {}
+        for share in self.shares:
+            said.setdefault(share.check.evidence, []).append(share)
+        return tuple((evidence, tuple(shares)) for evidence, shares in said.items())
+
+
+@dataclass(frozen=True)
+class Credibility:
+    """What the checks say of all evaluations by one protocol.
+
+    Attributes:
+        protocol: its definition.
+        methods: the columns of ``rows``.
+        rows: by check, in the order of the checks, a tally a method.
+        findings: the checks that failed, then those that warned.
+        unrun: those that were not run.
+        expected: why a FAIL of budget reach is no surprise here; empty where it would be one.
+    """
+
+    protocol: Protocol
+    methods: tuple[Method, ...]
+    rows: tuple[tuple[str, tuple[Tally, ...]], ...]
+    findings: tuple[Finding, ...]
+    unrun: tuple[Finding, ...]
+    expected: str
+
+    @property
+    def failed(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.verdict == "FAIL")
+
+    def summary(self) -> str:
+        """All checks of all runs in a line: how many failed and warned, and in how many runs; how many were run."""
+
+        runs = sum(len(method.runs) for method in self.methods)
+        by_run = [
+            [row[number].verdicts[place] for _, row in self.rows]
+            for number, method in enumerate(self.methods)
+            for place in range(len(method.runs))
+        ]
+        ran = [sum(verdict != "NOT RUN" for verdict in verdicts) for verdicts in by_run]
+        if not any(ran):
+            return f"nothing was checked in {_counted(runs, 'run')}"
+
+        said = []
+        for verdict, one, several in (("FAIL", "fails", "fail"), ("WARN", "warns", "warn")):
+            checks = len({finding.name for finding in self.findings if finding.verdict == verdict})
+            if checks:
+                where = sum(verdict in verdicts for verdicts in by_run)
+                said.append(f"{_counted(checks, 'check')} {one if checks == 1 else several} in {where}")
+        found = f"{' and '.join(said)} of {_counted(runs, 'run')}"
+        if not self.failed:
+            found = f"no failure detected in {_counted(runs, 'run')}" + (f", but {found}" if said else "")
+        unrun = [len(self.rows) - count for count in ran]
+        return f"{found}: {_range(ran)} {'check' if max(ran) == 1 else 'checks'} each, {_range(unrun)} not run"
+
+
+def credibility(comparison: Comparison) -> tuple[Credibility, ...]:
+    """What the checks say of a comparison, a protocol each; worst cases, which robustness is read off, stand first."""
+
+    names = sorted(comparison.epsilons, key=lambda name: not PROTOCOLS[name].worst_case)
+    return tuple(_of(comparison, name) for name in names)
+
+
+def _of(comparison: Comparison, name: str) -> Credibility:
+    methods = comparison.methods
+    asked = dict.fromkeys(
+        check.name for method in methods for run in method.runs for check in run.evaluations[name].checks
+    )
+    found = {
+        (check, method.name): [(run, _check(run, name, check)) for run in method.runs]
+        for check in asked
+        for method in methods
+    }
+    rows = tuple((check, tuple(_tally(found[check, method.name]) for method in methods)) for check in asked)
+    protocol = PROTOCOLS[name]
+    ended: dict[Verdict, tuple[Finding, ...]] = {
+        verdict: tuple(
+            finding
+            for check in asked
+            for finding in _findings(verdict, check, [(method, found[check, method.name]) for method in methods])
+        )
+        for verdict in _WORST_FIRST
+    }
+    return Credibility(
+        protocol=protocol,
+        methods=methods,
+        rows=rows,
+        findings=ended["FAIL"] + ended["WARN"],
+        unrun=ended["NOT RUN"],
+        expected=_expected(protocol, comparison.epsilons[name][-1]),
+    )
+
+
+def _check(run: Run, protocol: str, name: str) -> Check:
+    held = (check for check in run.evaluations[protocol].checks if check.name == name)
+    return next(held, Check(name, "NOT RUN", *_UNASKED))
+
+
+def _tally(found: Sequence[tuple[Run, Check]]) -> Tally:
+    run, check = min(found, key=lambda one: _WORST_FIRST.index(one[1].verdict))
+    return Tally(tuple(check.verdict for _, check in found), f"seed {run.seed}: {check.evidence}")
+
+
+def _findings(
+    verdict: Verdict, name: str, found: Sequence[tuple[Method, Sequence[tuple[Run, Check]]]]
+) -> Iterable[Finding]:
+    """What a check found in some methods, once for each remedy that it names."""
+
+    remedies: dict[str, list[Share]] = {}
+    for method, checks in found:
+        ended = [(run, check) for run, check in checks if check.verdict == verdict]
+        for remedy in dict.fromkeys(check.remedy for _, check in ended):
+            alike = [(run, check) for run, check in ended if check.remedy == remedy]
+            remedies.setdefault(remedy, []).append(Share(method, len(alike), *alike[0]))
+    total = sum(len(method.runs) for method, _ in found)
+    for remedy, shares in remedies.items():
+        yield Finding(verdict, name, remedy, tuple(shares), sum(share.runs for share in shares) == total)
+
+
+def _expected(protocol: Protocol, largest: float) -> str:
+    reaches = [search.reach for search in protocol.searches if search.reach is not None and search.reach < largest]
+    if protocol.worst_case or not reaches:
+        return ""
+    across = " or ".join(eps_text(reach) for reach in sorted(set(reaches)))
+    return (
+        f"a FAIL of budget reach is expected here: the constant steps of {len(reaches)} of its "
+        f"{len(protocol.searches)} attacks cross ε = {across} at most. Protocol {protocol.name} v{protocol.version} "
+        f"repeats what papers quote, and is {protocol.claim}"
+    )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _range(counts: Sequence[int]) -> str:
+    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
