@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -299,3 +300,171 @@ def test_what_cannot_be_meant_is_refused(tmp_path: pytest.TempPathFactory) -> No
         robustness_curve(model, (x, torch.full_like(y, 7)), epsilons=[0.1])
     with pytest.raises(InputError, match=r"shape \(1,\)"):
         robustness_curve(lambda x: x.flatten(1)[:, 0], (x, y), epsilons=[0.1])
+
+
+class Table(nn.Module):
+    """One pixel that says how bright it is; fooled where the brightness, added to mid-grey, is in one of some bands."""
+
+    def __init__(self, *bands: tuple[float, float]) -> None:
+        super().__init__()
+        self.bands = bands
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        brighter = x.flatten(1).mean(dim=1) - 128 / 255
+        fooled = torch.stack([(low < brighter) & (brighter < high) for low, high in self.bands]).any(dim=0)
+        return torch.stack([torch.where(fooled, -1.0, 1.0), torch.zeros_like(brighter)], dim=1)
+
+
+def brighter_by(values: dict[float, float], name: str) -> Foreign:
+    """An attack that moves by what a table says for its ε, and by nothing for any other."""
+
+    def made(eps: float) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, y: x + next((move for at, move in values.items() if abs(at - eps) < 1e-6), 0.0)
+
+    return Foreign(0.0, made=made, name=name)
+
+
+def test_exhaustively_each_attack_is_tried_at_every_eps_at_which_it_has_not_failed() -> None:
+    # The first attack works at 0.4 and 0.3 alone, the second at 0.2 alone.
+    model, data = Table((0.17, 0.19), (0.29, 0.31), (0.39, 0.41)), band_images(4)
+    attacks = [brighter_by({0.4: 0.4, 0.3: 0.3}, "a"), brighter_by({0.2: 0.18}, "b")]
+    grid = (0.1, 0.2, 0.3, 0.4)
+    # Down from above, b is asked at 0.2, right below 0.3, and finds it.
+    assert (smallest_norms(model, data, attacks, grid).levels == 1).all()
+    # The other way round, b is asked at 0.4 and fails; a then leads to 0.3 and fails at 0.2.
+    assert (smallest_norms(model, data, attacks[::-1], grid).levels == 2).all()
+    assert (smallest_norms(model, data, attacks[::-1], grid, exhaustive=True).levels == 1).all()
+
+
+def test_a_foreign_attack_cannot_leave_a_model_in_training_nor_change_it() -> None:
+    data = images(30, seed=3)
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 2)).eval()
+    data = replace(data, labels=net(data.pixels / 255).argmax(dim=1))
+
+    def lazy(eps: float) -> Callable[[Tensor, Tensor], Tensor]:
+        def attack(x: Tensor, y: Tensor) -> Tensor:
+            nn.functional.cross_entropy(net(x), y).backward()
+            net.train()
+            return x
+
+        return attack
+
+    found = robustness_curve(net, data, attacks=lazy, epsilons=[0.1, 0.2], worst_case=False)
+    assert found.clean.all()
+    assert found.outcomes["lazy"].all()
+    assert not any(module.training for module in net.modules())
+    assert all(weight.grad is None for weight in net.parameters())
+
+    def careless(eps: float) -> Callable[[Tensor, Tensor], Tensor]:
+        def attack(x: Tensor, y: Tensor) -> Tensor:
+            net.train()
+            net(x)
+            return x
+
+        return attack
+
+    with pytest.raises(InputError, match="changed the model's weights or buffers"):
+        robustness_curve(net, data, attacks=careless, epsilons=[0.1])
+
+
+def test_evidence_tells_attacks_and_models_apart_or_is_not_kept(digits_net: Net, tmp_path: Path) -> None:
+    net, x, y = digits_net[0], digits_net[1][:30], digits_net[2][:30]
+
+    def curve(attack: object, folder: str, **words: object) -> asgt.Evaluation:
+        return robustness_curve(net, (x, y), attacks=attack, epsilons=[0.1, 0.2], folder=tmp_path / folder, **words)  # type: ignore[arg-type]
+
+    with pytest.raises(InputError, match="by its name alone"):
+        curve(lambda eps: lambda x, y: x, "nameless")
+    with pytest.raises(InputError, match="by its weights"):
+        robustness_curve(Noisy(0.0), (x, y * 0), epsilons=[0.1], folder=tmp_path / "weightless")
+
+    weak = Foreign(0.0, made=lambda eps: lambda x, y: x, name="a")
+    kept = curve([weak], "own", worst_case=False)
+    assert torch.equal(curve([weak], "own", worst_case=False, resume=True).outcomes["a"], kept.outcomes["a"])
+    with pytest.raises(InputError, match="other settings"):
+        curve([STRONG], "own", worst_case=False, resume=True)
+    with pytest.raises(InputError, match="attacks of one's own"):
+        asgt.load_evaluation(tmp_path / "own")
+
+    # A search may be called what another's exhaustive part was called: they share no file.
+    names = [Foreign(0.0, made=lambda eps: lambda x, y: x, name="corner exhaustive"), replace(weak, name="corner")]
+    both = curve(names, "names", worst_case=False)
+    assert set(both.outcomes) == {"corner-exhaustive", "corner"}
+    assert len(list((tmp_path / "names").glob("*.safetensors"))) == 2
+
+
+def test_a_model_that_wavers_is_seen_behind_a_masked_class() -> None:
+    torch.manual_seed(0)
+    data = Images(torch.full((60, 1, 4, 4), 140, dtype=torch.uint8), torch.ones(60, dtype=torch.int64), ("a", "b", "c"))
+    for absent in (-30.0, -1e9, -torch.inf):
+
+        class Masked(Noisy):
+            def forward(self, x: Tensor) -> Tensor:
+                return torch.cat([super().forward(x), torch.full((len(x), 1), absent)], dim=1)  # noqa: B023
+
+        found = robustness_curve(Masked(0.1), data, attacks=STRONG, epsilons=[0.02])
+        assert found.votes == VOTES
+        assert next(check.verdict for check in found.checks if check.name == "determinism") == "FAIL"
+        fixed = robustness_curve(Masked(0.0), data, attacks=STRONG, epsilons=[0.02])
+        assert fixed.votes == 1
+
+
+def test_the_clean_image_is_no_witness_however_often_a_wavering_model_is_asked() -> None:
+    pixels = torch.full((200, 1, 4, 4), 140, dtype=torch.uint8)  # a margin of 0.3 deviations: nine votes often err
+    data = Images(pixels, torch.ones(200, dtype=torch.int64), ("a", "b"))
+    nothing = [Foreign(0.0, made=lambda eps: lambda x, y: x, name=str(number)) for number in range(10)]
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    found = robustness_curve(Noisy(0.15), data, attacks=nothing, epsilons=[0.001])
+    assert 0.6 < found.clean.double().mean() < 0.95
+    assert (found.details["worst-case"]["norms"][found.clean] > 0).all()
+    again = robustness_curve(Noisy(0.15), data, attacks=nothing, epsilons=[0.001])
+    assert torch.equal(found.clean, again.clean), "the global generators are seeded for it"
+    assert torch.equal(torch.random.get_rng_state(), before)
+    each = robustness_curve(Noisy(0.15), data, attacks=nothing[:3], epsilons=[0.001], worst_case=False)
+    assert torch.equal(each.clean, found.clean)
+    assert not any((right & ~each.clean).any() for right in each.outcomes.values())
+
+
+def test_a_model_without_gradients_is_attacked_by_square_and_said_to_have_none() -> None:
+    data = replace(images(20, seed=9), labels=torch.ones(20, dtype=torch.int64))
+    model = TwoClasses(torch.ones(16) / 16, -0.45)
+
+    def closed(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model(x)
+
+    found = robustness_curve(closed, data, attacks=Square(0.0, steps=60), epsilons=[0.02, 0.1, 0.4], worst_case=False)
+    assert found.outcomes["square"][0].sum() > found.outcomes["square"][2].sum()
+    assert next(check.verdict for check in found.checks if check.name == "gradients at the start") == "FAIL"
+
+
+def test_curves_are_drawn_under_inference_mode_too(digits_net: Net) -> None:
+    net, x, y = digits_net[0], digits_net[1][:40], digits_net[2][:40]
+    data = Images(x, y, tuple("0123456789"))
+    for protocol in ("paper", "pgd"):
+        plain = evaluate(net, data, protocol=protocol, epsilons=[0.1])
+        with torch.inference_mode():
+            asked = Images(x.clone(), y.clone(), data.classes)
+            within = evaluate(net, asked, protocol=protocol, epsilons=[0.1])
+        assert all(torch.equal(plain.outcomes[name], within.outcomes[name]) for name in plain.outcomes)
+
+
+def test_two_attacks_of_one_title_are_counted_together() -> None:
+    model, data = Table((0.17, 0.19), (0.39, 0.41)), band_images(4)
+    attacks = [brighter_by({0.4: 0.4}, "a"), brighter_by({0.2: 0.18}, "a")]
+    found = robustness_curve(model, data, attacks=attacks, epsilons=[0.2, 0.4])
+    assert found.first_to_break("worst-case") == {"a": 4}
+
+
+def test_images_in_half_precision_and_no_images_a_pass_are_refused() -> None:
+    data = images(4)
+    with pytest.raises(InputError, match="half precision"):
+        robustness_curve(Band(), ((data.pixels / 255).half(), data.labels), epsilons=[0.1])
+    with pytest.raises(InputError, match="batch_size = 0"):
+        robustness_curve(Band(), data, epsilons=[0.1], batch_size=0)
+    with pytest.raises(InputError, match="int32"):
+        robustness_curve(Band(), (data.pixels / 255, data.labels.int()), epsilons=[0.1])
+    with pytest.raises(InputError, match="aims at classes"):
+        robustness_curve(Band(), data, attacks=APGD(0.0, loss="dlr-targeted", target=5), epsilons=[0.1])

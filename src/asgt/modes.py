@@ -9,7 +9,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Classifier", "at_least_float32", "differentiable", "evaluating"]
+from .errors import InputError
+
+__all__ = ["Classifier", "at_least_float32", "differentiable", "evaluating", "untouched"]
 
 Classifier: TypeAlias = Callable[[Tensor], Tensor]
 """Anything that maps images (B, C, H, W) in [0, 1] to logits (B, K); most often an ``nn.Module``."""
@@ -33,6 +35,37 @@ def evaluating(model: Classifier) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def untouched(model: Classifier) -> Iterator[None]:
+    """Puts modes and gradients of ``model`` back as they were, whatever somebody else's code does to them.
+
+    Raises:
+        InputError: that code changed weights or buffers, which cannot be put back.
+    """
+
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    gradients = [(weight, weight.grad) for weight in model.parameters()]
+    for weight, _ in gradients:
+        weight.grad = None
+    held = [tensor for tensor in (*model.parameters(), *model.buffers()) if not tensor.is_inference()]
+    versions = [(tensor, tensor._version) for tensor in held]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for weight, gradient in gradients:
+            weight.grad = gradient
+    if any(tensor._version != version for tensor, version in versions):
+        raise InputError(
+            "the attack changed the model's weights or buffers: it must leave BatchNorm in evaluation mode and step no "
+            "optimizer"
+        )
 
 
 def differentiable(tensor: Tensor) -> Tensor:

@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +31,7 @@ __all__ = [
     "normal_like",
     "seed_of",
     "seeded",
+    "seeded_globally",
     "uniform_like",
 ]
 
@@ -46,6 +51,28 @@ def seeded(*key: int | str, device: torch.device | str = "cpu") -> torch.Generat
     """A generator whose whole stream is a function of ``key``."""
 
     return torch.Generator(device).manual_seed(seed_of(*key))
+
+
+@contextmanager
+def seeded_globally(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seeds the global generators of PyTorch, numpy and Python, for code that draws from them, and puts them back.
+
+    Args:
+        seed: for all of them.
+        device: whose generator that code draws from, beside the CPU's.
+    """
+
+    device = torch.device(device)
+    numpys, pythons = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(numpys)
+        random.setstate(pythons)
 
 
 class SampleKeyed:

@@ -118,7 +118,10 @@ class State:
                 total = F.cross_entropy(at_least_float32(logits), differentiable(self.y), reduction="sum")
             else:
                 total = loss(at_least_float32(logits)).sum()
-            (gradient,) = torch.autograd.grad(total, x_adv)
+            # An answer that does not depend on the image, or not so that autograd knows, has no slope to follow.
+            gradient = torch.autograd.grad(total, x_adv, allow_unused=True)[0] if total.requires_grad else None
+            if gradient is None:
+                gradient = torch.zeros_like(x_adv)
 
         return gradient, logits.detach()
 
@@ -294,7 +297,7 @@ def is_legal(x_adv: Tensor, x: Tensor, eps: float | Tensor, norm: Norm) -> Tenso
 def logit_margin(logits: Tensor, label: Tensor) -> Tensor:
     """The logit of the label minus the largest other (B,): below zero, the model is fooled."""
 
-    index = label[:, None]
+    index = differentiable(label)[:, None]
     return logits.gather(1, index).squeeze(1) - logits.scatter(1, index, -torch.inf).amax(dim=1)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..modes import Classifier
-from ..randomness import Generator, keys_like
+from ..randomness import Generator, keys_like, seeded_globally
 from .base import Attack, State
 
 __all__ = ["AutoAttack", "Foreign", "Whole", "WholeState"]
@@ -39,8 +38,8 @@ class WholeState(State):
 class Whole(Attack):
     """What :class:`AutoAttack` and :class:`Foreign` share.
 
-    Such attacks draw from PyTorch's global generators, which are seeded for the call and put back as they were. The
-    noise of a sample depends on the batch that it sits in: a result is repeated by calls on the same batches.
+    Such attacks draw from global generators, which are seeded for the call and put back as they were. The noise
+    of a sample depends on the batch that it sits in: a result is repeated by calls on the same batches.
     """
 
     steps: int = field(default=1, init=False)
@@ -81,7 +80,7 @@ class Whole(Attack):
         x_adv = state.x.clone()
         for eps in state.eps.unique().tolist():
             rows = (state.eps == eps).nonzero().squeeze(1)
-            with _seeded_globally(state.seed, x_adv.device):
+            with seeded_globally(state.seed, x_adv.device):
                 found = self.perturbed(state.model, state.x[rows], state.label[rows], eps, state.seed)
             if not isinstance(found, Tensor) or found.shape != state.x[rows].shape:
                 told = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
@@ -124,16 +123,19 @@ class AutoAttack(Whole):
         except ImportError as error:
             raise InputError("AutoAttack needs its authors' package: pip install 'asgt[autoattack]'") from error
 
+        def asked(images: Tensor) -> Tensor:  # their package computes in float32
+            return model(images.to(x.dtype)).float()
+
         with torch.no_grad():
             classes = model(x[:1]).shape[1]
         options: dict[str, Any] = {"eps": eps, "norm": {"linf": "Linf", "l2": "L2"}[self.norm]}
         options |= {"seed": seed, "device": x.device}
         if self.adapted(classes):
             dlr = ["apgd-dlr"] if classes == 3 else []
-            ensemble = Authors(model, attacks=["apgd-ce", *dlr, "fab-t", "square"], version="custom", **options)
+            ensemble = Authors(asked, attacks=["apgd-ce", *dlr, "fab-t", "square"], version="custom", **options)
             ensemble.apgd.n_restarts = ensemble.fab.n_restarts = 1
         else:
-            ensemble = Authors(model, **options)
+            ensemble = Authors(asked, **options)
         ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = min(9, classes - 1)
 
         # What it warns of are checks of ours, with evidence.
@@ -141,7 +143,7 @@ class AutoAttack(Whole):
         level = log.level
         log.setLevel(logging.ERROR)
         try:
-            x_adv: Tensor = ensemble.run_standard_evaluation(x, y, batch_size=len(x))[0]
+            x_adv: Tensor = ensemble.run_standard_evaluation(x.float(), y, batch_size=len(x))[0]
         finally:
             log.setLevel(level)
         return x_adv
@@ -157,7 +159,8 @@ class Foreign(Whole):
         made: from a radius to the attack: ``lambda eps: torchattacks.PGD(model, eps=eps, alpha=eps / 4, steps=10)``. Or
             the attack itself, whose attribute ``eps`` is then set for each call and put back; a step length that does
             not follow it stays what it is.
-        name: what to call it. Default: its class or function. In evidence that is kept on disk, the name stands for it.
+        name: what to call it. Default: as its class or function is called. Evidence on disk knows the attack by its
+            name alone, so there it must be given, and tell one setting from another.
 
     Raises:
         InputError: ``made`` cannot be called.
@@ -172,13 +175,13 @@ class Foreign(Whole):
             raise InputError(
                 f"an attack is called with images and labels, or with eps to give such a one: {self.made!r}"
             )
-        if not self.name:
-            named = type(self.made).__name__ if hasattr(self.made, "eps") else getattr(self.made, "__name__", "attack")
-            object.__setattr__(self, "name", "attack" if named == "<lambda>" else named)
 
     @property
     def title(self) -> str:
-        return self.name
+        if self.name:
+            return self.name
+        named = type(self.made).__name__ if hasattr(self.made, "eps") else getattr(self.made, "__name__", "attack")
+        return "attack" if named == "<lambda>" else named
 
     def perturbed(self, model: Classifier, x: Tensor, y: Tensor, eps: float, seed: int) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
@@ -192,11 +195,3 @@ class Foreign(Whole):
             finally:
                 self.made.eps = before
             return found
-
-
-@contextmanager
-def _seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

@@ -37,6 +37,8 @@ class Images:
                 f"pixels are {self.pixels.dtype} {tuple(self.pixels.shape)}: expected uint8 (N, C, H, W), or floats in "
                 "[0, 1]"
             )
+        if self.labels.dtype != torch.int64:
+            raise InputError(f"labels are {self.labels.dtype}: expected int64 (N,)")
         if self.labels.shape != self.pixels.shape[:1]:
             raise InputError(f"{len(self.labels)} labels for {len(self.pixels)} images")
         if len(self.labels) == 0:

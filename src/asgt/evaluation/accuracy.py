@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from ..attacks import Attack
+from ..attacks.base import logit_margin
 from ..data import Images, batches, to_unit
 from ..errors import InputError
-from ..modes import Classifier, evaluating
+from ..modes import Classifier, at_least_float32, evaluating
 from ..randomness import SampleKeyed
 
-__all__ = ["class_count", "correct", "correct_under_attack", "predict", "wavers"]
+__all__ = ["class_count", "correct", "correct_under_attack", "margin_change", "predict", "wavers"]
 
 
 @torch.no_grad()
@@ -29,11 +30,19 @@ def predict(model: Classifier, x: Tensor, what: str = "clean images") -> Tensor:
     return logits.argmax(dim=1)
 
 
-def correct(model: Classifier, images: Images, batch_size: int = 256) -> tuple[Tensor, Tensor]:
-    """Which images are classified correctly, bool (N,), and the predictions, int64 (N,)."""
+def correct(model: Classifier, images: Images, batch_size: int = 256, *, votes: int = 1) -> tuple[Tensor, Tensor]:
+    """Which images are classified correctly, bool (N,), and the predictions, int64 (N,).
 
-    predictions = torch.cat([predict(model, x) for x, _ in batches(images, batch_size)])
-    return predictions == images.labels, predictions
+    Args:
+        model: the classifier.
+        images: N images.
+        batch_size: images per pass.
+        votes: how often it is asked; right is what is right more often than not. The predictions are the first ones.
+    """
+
+    asked = [torch.cat([predict(model, x) for x, _ in batches(images, batch_size)]) for _ in range(votes)]
+    right = torch.stack([predictions == images.labels for predictions in asked]).sum(dim=0)
+    return 2 * right > votes, asked[0]
 
 
 def correct_under_attack(
@@ -68,12 +77,32 @@ def class_count(model: Classifier, images: Images) -> int:
     return int(logits.shape[1])
 
 
+def margin_change(answers: Tensor) -> float:
+    """How far several answers to the same images lie apart.
+
+    What counts is the margin of the first prediction: a class that is masked out, by -1e9 or minus infinity, must not
+    hide the noise of the others.
+
+    Args:
+        answers: logits (P, B, K) of P passes.
+
+    Returns:
+        The largest change of a margin, as a share of the size of logits. Infinities that are equal do not differ; NaN
+        is what a NaN gives.
+    """
+
+    label = answers[0].argmax(dim=1)
+    margins = torch.stack([logit_margin(logits, label) for logits in answers])
+    change = torch.where(margins == margins[0], 0.0, (margins - margins[0]).abs()).max()
+    sizes = answers[0].topk(2, dim=1).values.abs()
+    sizes = sizes[sizes.isfinite()]
+    return float(change) / max(float(sizes.median()) if len(sizes) else 0.0, 1e-12)
+
+
 @torch.no_grad()
 def wavers(model: Classifier, images: Images) -> bool:
     """Whether a model in evaluation mode answers differently from one time to the next, beyond a device's rounding."""
 
     x = to_unit(images.pixels[:64])
     with evaluating(model):
-        answers = torch.stack([model(x) for _ in range(5)])
-    apart = (answers.amax(dim=0) - answers.amin(dim=0)).max()
-    return bool(apart > 1e-4 * answers.abs().max())
+        return margin_change(torch.stack([at_least_float32(model(x)) for _ in range(5)])) > 1e-4

@@ -30,6 +30,7 @@ from ..modes import Classifier, at_least_float32, evaluating
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed, uniform_like
 from ..statistics import clopper_pearson, wilson
+from .accuracy import margin_change
 from .health import is_catastrophic
 from .look import DRAW, Look, Samples
 from .protocols import Search
@@ -235,17 +236,14 @@ def _determinism(look: Look) -> Check:
     """A model that answers by chance is broken by chance, and its gradients are those of another model."""
 
     name, samples = "determinism", look.random
-    first = look.random_logits
-    passes = [first, *(look.logits(samples.x) for _ in range(_PASSES - 1))]
-    scale = float(first.where(first.isfinite(), 0.0).abs().max())
-
-    deviation = max(_deviation(logits, first) for logits in passes)
-    moved = torch.stack([logits.argmax(dim=1) != first.argmax(dim=1) for logits in passes]).any(dim=0).cpu()
+    passes = torch.stack([look.random_logits, *(look.logits(samples.x) for _ in range(_PASSES - 1))])
+    predicted = passes.argmax(dim=2)
+    moved, change = (predicted != predicted[0]).any(dim=0).cpu(), margin_change(passes)
     evidence = (
-        f"over {_PASSES} passes of the same {len(samples)} images in evaluation mode, logits differ by up to "
-        f"{deviation:.2g} (largest {scale:.2g}), and {int(moved.sum())} predictions flip"
+        f"over {_PASSES} passes of the same {len(samples)} images in evaluation mode, a margin changes by up to "
+        f"{change:.2g} of the size of the logits (threshold {_REPEATED:g}), and {int(moved.sum())} predictions flip"
     )
-    if not deviation <= _REPEATED * scale:
+    if not change <= _REPEATED:
         remedy = (
             "turn off what is random in the forward pass (functional dropout or noise that ignores eval()); if it is "
             "meant, attack by expectation over transformation (EOT)"
@@ -253,9 +251,9 @@ def _determinism(look: Look) -> Check:
         return Check(name, "FAIL", evidence, remedy, _first(samples.rows[moved]))
 
     halves = torch.cat([look.logits(part.x) for part in samples.split(max(len(samples) // 2, 1))])
-    apart = _deviation(halves, first)
-    if not apart <= _REBATCHED * scale:
-        evidence += f"; in batches of half the size they differ by {apart:.2g}"
+    apart = margin_change(torch.stack([passes[0], halves]))
+    if not apart <= _REBATCHED:
+        evidence += f"; in batches of half the size by {apart:.2g} (threshold {_REBATCHED:g})"
         remedy = "normalise by stored statistics: an image's answer must not depend on the images beside it"
         return Check(name, "FAIL", evidence, remedy)
     return Check(name, "PASS", evidence)
@@ -414,7 +412,7 @@ def _monotonicity(look: Look) -> Check:
             verdict, rows = "WARN", (told["missed"] > 0).nonzero().squeeze(1)
     if not said:
         return Check(name, "NOT RUN", "no sample was attacked below its failure", "--exhaustive attacks all of them")
-    evidence = f"of the samples attacked below an ε that they withstand, there broke {', '.join(said)}"
+    evidence = f"of the samples attacked at a smaller ε than one that they withstand, there broke {', '.join(said)}"
     if verdict == "PASS":
         return Check(name, "PASS", evidence)
     return Check(
@@ -618,12 +616,6 @@ def _no_survivors(name: str, look: Look) -> Check:
 
 def _first(rows: Tensor) -> tuple[int, ...]:
     return tuple(sorted(rows.tolist())[:_LISTED])
-
-
-def _deviation(logits: Tensor, first: Tensor) -> float:
-    """The largest difference of two passes; infinities that are equal do not differ."""
-
-    return float(torch.where(logits == first, 0.0, (logits - first).abs()).max())
 
 
 def _listed(values: list[float]) -> str:

@@ -19,12 +19,12 @@ from ..errors import InputError
 from ..files import digest_tensors, read_json, write_json, write_tensors
 from ..modes import Classifier, evaluating
 from ..progress import SILENT, Progress
-from ..randomness import SampleKeyed, seeded
+from ..randomness import SampleKeyed, seed_of, seeded, seeded_globally
 from .accuracy import class_count, correct, predict, wavers
 from .checks import THOROUGH, run_checks
 from .engine import smallest_norms
 from .protocols import Protocol, Search, protocol_named
-from .result import EXHAUSTIVE, SCHEMA, Evaluation, checked_grid, evidence_key, kept_shard
+from .result import EXHAUSTIVE, SCHEMA, Evaluation, checked_grid, definition, evidence_key, kept_shard
 
 __all__ = ["AUDITED", "evaluate", "robustness_curve"]
 
@@ -77,9 +77,9 @@ def evaluate(
         InputError: the grid, the model or the folder does not fit.
     """
 
-    definition = protocol_named(protocol, norm)
+    named = protocol_named(protocol, norm)
     return _evaluated(
-        model, images, definition, epsilons, norm, seed, exhaustive, thorough, batch_size, folder, resume, progress
+        model, images, named, epsilons, norm, seed, exhaustive, thorough, batch_size, folder, resume, progress
     )
 
 
@@ -130,13 +130,13 @@ def robustness_curve(
     """
 
     images = data if isinstance(data, Images) else _paired(*data)
-    definition = protocol_named(attacks, norm) if isinstance(attacks, str) else _of_ones_own(attacks, norm, worst_case)
-    if isinstance(attacks, str) and not worst_case and definition.worst_case:
+    protocol = protocol_named(attacks, norm) if isinstance(attacks, str) else _of_ones_own(attacks, norm, worst_case)
+    if isinstance(attacks, str) and not worst_case and protocol.worst_case:
         raise InputError(f"protocol {attacks} is a worst case: hand over attacks for curves of their own")
     return _evaluated(
         model,
         images,
-        definition,
+        protocol,
         epsilons,
         norm,
         seed,
@@ -186,7 +186,7 @@ def _slug(title: str) -> str:
 def _evaluated(
     model: nn.Module | Classifier,
     images: Images,
-    definition: Protocol,
+    protocol: Protocol,
     epsilons: Sequence[float],
     norm: Norm,
     seed: int,
@@ -198,47 +198,76 @@ def _evaluated(
     progress: Progress,
 ) -> Evaluation:
     grid = checked_grid(epsilons, norm)
-    if folder is not None and not isinstance(model, nn.Module):
-        raise InputError("evidence names the weights that it is about: hand over an nn.Module, or no folder")
-    worst_case, classes = definition.worst_case, class_count(model, images)
+    _check(model, images, protocol, batch_size, folder)
+    device = images.labels.device
+    # A model that draws from the global generators draws the same again, and leaves them as they were.
+    with seeded_globally(seed_of("classes", seed), device):
+        classes = class_count(model, images)
     if (largest := int(images.labels.max())) >= classes:
         raise InputError(f"label {largest} is out of range: the model tells {classes} classes apart, from 0")
+    for search in protocol.searches:
+        if not search.among(classes).attacks:
+            raise InputError(f"{search.title} aims at classes that a model of {classes} does not have")
+
+    with seeded_globally(seed_of("clean", seed), device):
+        votes = VOTES if protocol.worst_case and wavers(model, images) else 1
+        clean = correct(model, images, batch_size, votes=votes)[0].cpu()
     found = Evaluation(
-        definition,
+        protocol,
         norm,
         grid,
         seed,
         model=digest_tensors(model.state_dict()) if isinstance(model, nn.Module) else "",
         data=images.digest(),
         classes=classes,
-        clean=torch.empty(0, dtype=torch.bool) if worst_case else correct(model, images, batch_size)[0].cpu(),
+        clean=clean,
         outcomes={},
         exhaustive=exhaustive,
-        votes=VOTES if worst_case and wavers(model, images) else 1,
+        votes=votes,
     )
     if folder is not None:
         _claim(folder, resume)
         thorough |= _same(folder / "result.json", found)
 
-    parts = sum(len(search.among(found.classes).attacks) for search in definition.searches)
-    progress.start(f"{definition.name} v{definition.version}", parts * len(images))
-    for search in definition.searches:
+    parts = sum(len(search.among(classes).attacks) for search in protocol.searches)
+    progress.start(f"{protocol.name} v{protocol.version}", parts * len(images))
+    for search in protocol.searches:
         kept, seconds = _searched(model, images, search, found, search.name, exhaustive, batch_size, folder, progress)
-        if worst_case and not exhaustive and _assumed_too_much(kept):
+        if protocol.worst_case and not exhaustive and _assumed_too_much(kept):
             progress.say(f"{search.name}: attacks below a failure succeeded: every sample is attacked at every eps")
             progress.start(f"{search.name}, at every eps", len(images))
             name = f"{search.name}{EXHAUSTIVE}"
-            kept, seconds = _searched(model, images, search, found, name, True, batch_size, folder, progress)
+            kept, more = _searched(model, images, search, found, name, True, batch_size, folder, progress)
+            seconds += more
         found.outcomes[search.name] = kept.pop("correct")
         found = replace(found, clean=kept.pop("clean"))
         found.details[search.name], found.seconds[search.name] = kept, seconds
     progress.stop()
-    checks = run_checks(model, images, found, thorough=thorough, batch_size=batch_size, progress=progress)
+    with seeded_globally(seed_of("checks", seed), device):
+        checks = run_checks(model, images, found, thorough=thorough, batch_size=batch_size, progress=progress)
     found = replace(found, checks=checks)
 
     if folder is not None:
         write_json(folder / "result.json", found.to_dict())
     return found
+
+
+def _check(
+    model: nn.Module | Classifier, images: Images, protocol: Protocol, batch_size: int, folder: Path | None
+) -> None:
+    """Refuses what could not be evaluated, or not be told apart on disk."""
+
+    if batch_size < 1:
+        raise InputError(f"batch_size = {batch_size}: at least one image a pass")
+    if images.pixels.dtype in (torch.float16, torch.bfloat16):
+        raise InputError("images in half precision leave the ball by rounding: hand over float32, cast in the model")
+    if folder is None:
+        return
+    if not isinstance(model, nn.Module) or not model.state_dict():
+        raise InputError("evidence knows a model by its weights: hand over an nn.Module that has some, or no folder")
+    for attack in (attack for search in protocol.searches for attack in search.attacks):
+        if isinstance(attack, Foreign) and not attack.name:
+            raise InputError(f"evidence knows {attack.title} by its name alone: Foreign(0.0, made=…, name=…) gives one")
 
 
 def _audited(count: int, seed: int) -> Tensor:
@@ -288,15 +317,16 @@ def _searched(
         else:
             began = time.perf_counter()
             part, place = images[rows.to(images.labels.device)], rows.to(images.labels.device)
-            if found.protocol.worst_case:
-                kept = _worst(
-                    model, part, place, search, attacks, found, audited[rows], exhaustive, batch_size, progress
-                )
-            else:
-                kept = {"clean": found.clean[rows]} | _as_it_falls_out(
-                    model, part, place, search, found, batch_size, progress
-                )
-            took = time.perf_counter() - began
+            with seeded_globally(seed_of(stem, found.seed, int(rows[0])), place.device):
+                if found.protocol.worst_case:
+                    kept = _worst(
+                        model, part, place, search, attacks, found, audited[rows], exhaustive, batch_size, progress
+                    )
+                else:
+                    kept = {"clean": found.clean[rows]} | _as_it_falls_out(
+                        model, part, place, search, found, batch_size, progress
+                    )
+            took = round(time.perf_counter() - began, 3)
             if evidence is not None:
                 metadata = {"key": evidence_key(found, stem, int(rows[0]), len(rows)), "seconds": f"{took:.3f}"}
                 write_tensors(evidence, kept, metadata)
@@ -326,6 +356,7 @@ def _worst(
         found.epsilons,
         seed=found.seed,
         rows=rows,
+        clean=found.clean[rows.cpu()].to(rows.device),
         own=search.own,
         audited=audited,
         exhaustive=exhaustive,
@@ -399,19 +430,20 @@ def _same(path: Path, found: Evaluation) -> bool:
     kept = read_json(path)
     asked = {
         "schema": SCHEMA,
-        "protocol": (found.protocol.name, found.protocol.version),
+        "protocol": definition(found.protocol, found.classes),
         "norm": found.norm,
         "seed": found.seed,
         "model": found.model,
         "data": found.data,
         "exhaustive": found.exhaustive,
+        "votes": found.votes,
     }
     try:
-        there = {name: kept[name] for name in asked} | {
-            "protocol": (kept["protocol"]["name"], kept["protocol"]["version"])
-        }
+        there = {name: kept[name] for name in asked}
+        grids = {tuple(row["eps"] for row in curve) for curve in kept["attacks"].values()}
+        there["schema"] = kept["schema"] if grids == {found.epsilons} else None
         remedies = [check["remedy"] for check in kept["checks"]]
-    except (LookupError, TypeError):
+    except (AttributeError, LookupError, TypeError):
         there, remedies = {}, []
     if there != asked:
         raise InputError(

@@ -43,9 +43,10 @@ from ..attacks import PGD, Attack, Norm, State, Whole
 from ..attacks.base import delta_norm, is_legal, logit_margin, per_sample, project, steepest
 from ..data import Images, to_unit
 from ..errors import InputError
-from ..modes import Classifier, at_least_float32, evaluating
+from ..modes import Classifier, at_least_float32, evaluating, untouched
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed
+from .accuracy import correct
 
 __all__ = ["CLEAN", "MARGIN", "NOTHING", "PRESS_STEPS", "PROBE_STEPS", "Outcome", "smallest_norms"]
 
@@ -116,6 +117,7 @@ def smallest_norms(
     *,
     seed: int = 0,
     rows: Tensor | None = None,
+    clean: Tensor | None = None,
     own: bool = False,
     audited: Tensor | None = None,
     exhaustive: bool = False,
@@ -133,6 +135,7 @@ def smallest_norms(
         grid: radii above zero, ascending.
         seed: keys the noise.
         rows: the number of each image in its data set, int64 (N,), which keys its noise. Default: 0 to N − 1.
+        clean: which images the model gets right as they are, bool (N,). Default: it is asked.
         own: count only what the one attack finds, not what probe and press do.
         audited: shares in [0, 1), float (N,), of those to be attacked at one ε below their own too: at that share of
             them. NaN for the others. Default: none.
@@ -153,9 +156,11 @@ def smallest_norms(
 
     if rows is None:
         rows = torch.arange(len(images), device=images.labels.device)
+    if clean is None:
+        clean = correct(model, images, batch_size, votes=votes)[0]
     run = _Run(model, images, attacks[0].norm, tuple(grid), seed, rows, own, votes, batch_size, progress)
     with evaluating(model):
-        run.clean()
+        run.clean(clean)
         guess = run.probe()
         for number, attack in enumerate(attacks):
             run.use(number, attack)
@@ -208,7 +213,8 @@ class _Run:
         self.spent = self.gradients
         # On the host: the search asks for them sample by sample.
         self.levels = [len(grid)] * count
-        self.withstood = [0] * count
+        # By attack: the number of ε that each sample withstands for sure.
+        self.failed: dict[int, list[int]] = {}
         self.with_gradient = self.without = 0
 
     def model(self, x: Tensor) -> Tensor:
@@ -228,22 +234,15 @@ class _Run:
         self.number, self.attack = number, attack
         self.restarts = attack.restarts if isinstance(attack, PGD) else 1
         self.once = replace(attack, restarts=1) if isinstance(attack, PGD) else attack
-        self.withstood = [0] * len(self.levels)
+        self.withstood = self.failed.setdefault(number, [0] * len(self.levels))
 
-    def clean(self) -> None:
-        """A clean error is broken at every ε, for one forward pass."""
+    def clean(self, right: Tensor) -> None:
+        """A clean error is broken at every ε, at no cost."""
 
-        for part in torch.arange(len(self.y), device=self.y.device).split(self.batch_size):
-            wrong = torch.zeros_like(part)
-            for _ in range(self.votes):
-                logits = self._forward(self.x[part], part)
-                if bool(logits.isnan().any()):
-                    raise InputError("the model gives NaN on clean images: no accuracy can be stated")
-                wrong += logits.argmax(dim=1) != self.y[part]
-            errors = part[2 * wrong > self.votes]
-            self.norms[errors], self.found_by[errors] = 0.0, CLEAN
-            for sample in errors.tolist():
-                self.levels[sample] = 0
+        errors = (~right).nonzero().squeeze(1)
+        self.norms[errors], self.found_by[errors] = 0.0, CLEAN
+        for sample in errors.tolist():
+            self.levels[sample] = 0
 
     def probe(self) -> list[int]:
         """An upper bound of each sample's ε*, with its witness; for an own curve, only where to look first."""
@@ -297,7 +296,8 @@ class _Run:
 
         self.spent = self.audit
         if audited is None:
-            self._search([(sample, level - 2, 0) for sample, level in enumerate(self.levels) if level > 1], "all")
+            starts = [self._below(sample, level) for sample, level in enumerate(self.levels)]
+            self._search([trial for trials in starts for trial in trials], "all")
             return
         if self.number == 0:
             self.chosen = {
@@ -407,7 +407,8 @@ class _Run:
             for samples in everyone.split(_WHOLE_BATCH):
                 before = self.with_gradient, self.without
                 noise = SampleKeyed(self.seed, self.rows[samples], draw=self.number * _STREAMS + level)
-                x_adv = self.attack(self.model, self.x[samples], self.y[samples], eps=eps, generator=noise)
+                with untouched(self.asked):
+                    x_adv = self.attack(self.model, self.x[samples], self.y[samples], eps=eps, generator=noise)
                 self._share(self.spent, samples, self.with_gradient - before[0])
                 self._share(self.forwards, samples, self.without - before[1])
 
@@ -479,7 +480,7 @@ class _Run:
         if follow != "bound":
             self.tested[sample] += self.number == 0
             self.missed[sample] += 1
-            return [(sample, level - 1, 0)] if follow == "all" and level > 0 else []
+            return self._below(sample, level) if follow == "all" else []
         if self.withstood[sample] < level:
             return [(sample, level - 1, 0)]
         self.progress.advance()
@@ -493,12 +494,18 @@ class _Run:
             return [(sample, level, restart + 1)]
         if follow != "bound":
             self.tested[sample] += self.number == 0
-            return [(sample, level - 1, 0)] if follow == "all" and level > 0 else []
+            return self._below(sample, level) if follow == "all" else []
         self.withstood[sample] = level + 1
         if level + 1 < self.levels[sample]:
             return [(sample, level + 1, 0)]
         self.progress.advance()
         return []
+
+    def _below(self, sample: int, level: int) -> list[_Trial]:
+        """The next ε below one, without that at which the attack has failed already."""
+
+        following = level - 1 - (level == self.withstood[sample])
+        return [(sample, following, 0)] if following >= 0 else []
 
     def _accept(self, samples: Tensor, witnesses: Tensor, steps: Tensor, eps: float | Tensor = torch.inf) -> None:
         """Notes witnesses that fool the model in a batch of fixed size and lie where they must.
@@ -513,7 +520,8 @@ class _Run:
         norms = delta_norm(witnesses - self.x[samples], self.norm)
         legal = is_legal(witnesses, self.x[samples], eps, self.norm)
         self.illegal[samples] += ~legal
-        better = (legal & (norms < self.norms[samples])).nonzero().squeeze(1)
+        # The clean image is no witness: whether a model that wavers gets it right has been asked.
+        better = (legal & (norms > 0) & (norms < self.norms[samples])).nonzero().squeeze(1)
         if len(better) == 0:
             return
         samples, witnesses, norms, steps = (part[better] for part in (samples, witnesses, norms, steps))
@@ -574,7 +582,7 @@ def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> t
         margin = logit_margin(at_least_float32(logits), y).nan_to_num(nan=torch.inf).to(x.dtype)
         gradient = gradient.nan_to_num()
         length = delta_norm(x_adv - x, norm)
-        better = (margin < 0) & (length < best)
+        better = (margin < 0) & (length > 0) & (length < best)
         best = torch.where(better, length, best)
         steps = torch.where(better, step + 1, steps)
         witnesses = torch.where(per_sample(better, x), x_adv, witnesses)

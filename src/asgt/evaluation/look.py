@@ -28,7 +28,7 @@ __all__ = ["DRAW", "Look", "Samples"]
 # point (0.99^256 = 8 %).
 _EXAMINED, _MANY = 64, 256
 
-DRAW = 1000
+DRAW = 1_000_000
 """The first draw of a look: it is a fresh one, so its noise lies far from that of any search (two draws a restart)."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -22,15 +23,24 @@ from ..errors import DamagedFileError, InputError
 from ..files import digest, read_json, read_tensors
 from ..statistics import clopper_pearson, share_of
 from .checks import Check
-from .engine import CLEAN, MARGIN, PRESS_STEPS, PROBE_STEPS
+from .engine import CLEAN, MARGIN, NOTHING, PRESS_STEPS, PROBE_STEPS
 from .protocols import PROTOCOLS, Protocol, protocol_named
 
-__all__ = ["EXHAUSTIVE", "SCHEMA", "Evaluation", "checked_grid", "evidence_key", "kept_shard", "load_evaluation"]
+__all__ = [
+    "EXHAUSTIVE",
+    "SCHEMA",
+    "Evaluation",
+    "checked_grid",
+    "definition",
+    "evidence_key",
+    "kept_shard",
+    "load_evaluation",
+]
 
 SCHEMA = 3
 CONFIDENCE = 0.95
-EXHAUSTIVE = "-exhaustive"
-"""What the names of shards end in where every sample was attacked at every ε after all."""
+EXHAUSTIVE = ".exhaustive"
+"""What the names of shards end in where every sample was attacked at every ε after all; no search is called so."""
 
 _COUNTS = ("found_by", "gradients", "forwards", "floor", "audit", "tested", "missed", "illegal")
 _FOUND = dict.fromkeys(_COUNTS, torch.int64) | {"norms": torch.float32}
@@ -105,15 +115,17 @@ class Evaluation:
         titles = {CLEAN: "clean error", MARGIN: "the margin's gradient"}
         titles |= {number: attack.title for number, attack in enumerate(asked.among(self.classes).attacks)}
         found = self.details[search]["found_by"].tolist()
-        return {title: found.count(number) for number, title in titles.items() if number in found}
+        counts = Counter(titles[number] for number in found if number != NOTHING)
+        return {title: counts[title] for title in titles.values() if title in counts}
 
     def cost(self, search: str) -> dict[str, float]:
         """What a worst-case search took and how it was tested; empty for another.
 
         ``gradients`` and ``forwards`` per sample, beside ``floor``, the gradients of a clairvoyant, who runs each
         attack once, where it just fails, and what found the witness once more. ``audit``: gradients a sample beyond
-        these, spent below a failure on ``tested`` samples, ``missed`` of which broke there; ``missed_high`` is the
-        upper end of the Clopper–Pearson interval of their share.
+        these, spent on ``tested`` samples at an ε below a failure, each at a random one or, exhaustively, at all;
+        ``missed`` of them broke there, and ``missed_high`` is the upper end of the Clopper–Pearson interval of their
+        share. Where all were attacked at every ε after all, the passes are those of that time alone.
         """
 
         told = self.details[search]
@@ -133,7 +145,7 @@ class Evaluation:
 
         return {
             "schema": SCHEMA,
-            "protocol": _definition(self.protocol, self.classes),
+            "protocol": definition(self.protocol, self.classes),
             "adapted": self.adapted,
             "claim": self.protocol.claim,
             "norm": self.norm,
@@ -177,6 +189,8 @@ def load_evaluation(folder: Path) -> Evaluation:
         raise InputError(
             f"{path} has schema {schema!r}, this version of asgt reads {SCHEMA}: evaluate again into another folder"
         )
+    if name == "own":
+        raise InputError(f"{path} is of attacks of one's own: asgt.robustness_curve takes it up, with the same attacks")
     if known is None or number != known.version:
         here = "none of that name" if known is None else f"v{known.version}"
         raise InputError(
@@ -185,22 +199,22 @@ def load_evaluation(folder: Path) -> Evaluation:
         )
 
     try:
-        definition = protocol_named(name, result["norm"])
-        grid = checked_grid([row["eps"] for row in result["attacks"][definition.searches[0].name]], result["norm"])
+        protocol = protocol_named(name, result["norm"])
+        grid = checked_grid([row["eps"] for row in result["attacks"][protocol.searches[0].name]], result["norm"])
         identity = (result["seed"], result["model"], result["data"], int(result["classes"]))
         votes = int(result["votes"])
-        seconds = {search.name: float(result["seconds"][search.name]) for search in definition.searches}
+        seconds = {search.name: float(result["seconds"][search.name]) for search in protocol.searches}
         checks = tuple(map(Check.from_dict, result["checks"]))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise DamagedFileError(f"{path} is damaged: it is not the result of an evaluation") from error
 
     exhaustive = result.get("exhaustive") is True
-    found = Evaluation(definition, result["norm"], grid, *identity, torch.empty(0), {}, exhaustive, votes)
-    for search in definition.searches:
+    found = Evaluation(protocol, result["norm"], grid, *identity, torch.empty(0), {}, exhaustive, votes)
+    for search in protocol.searches:
         kept = _read_shards(folder, search.name, found, path)
         found.outcomes[search.name], clean = kept.pop("correct"), kept.pop("clean")
         found.details[search.name] = kept
-        if search is definition.searches[0]:
+        if search is protocol.searches[0]:
             found = replace(found, clean=clean)
         elif not torch.equal(clean, found.clean):
             raise DamagedFileError(
@@ -296,7 +310,7 @@ def _share(outcomes: Tensor) -> dict[str, float]:
     return share_of(int(outcomes.sum()), len(outcomes), CONFIDENCE)
 
 
-def _definition(protocol: Protocol, classes: int) -> dict[str, Any]:
+def definition(protocol: Protocol, classes: int) -> dict[str, Any]:
     margin = {"probe_steps": PROBE_STEPS, "press_steps": PRESS_STEPS}
     return {
         "name": protocol.name,
