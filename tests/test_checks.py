@@ -288,7 +288,7 @@ def test_a_model_whose_answers_depend_on_the_other_images_fails(
     net, images = digits
     model = Wrapped(net, before=lambda x: F.batch_norm(x, None, None, training=True))
     it = check("determinism", model, images, healthy)
-    assert (it.verdict, "differ by up to 0 " in it.evidence, "half the size" in it.evidence) == ("FAIL", True, True)
+    assert (it.verdict, "changes by up to 0 " in it.evidence, "half the size" in it.evidence) == ("FAIL", True, True)
 
 
 def test_probabilities_fail_and_log_probabilities_are_said(
@@ -427,10 +427,10 @@ def test_logits_that_drown_the_cross_entropy_hide_what_scaling_finds(
     assert check("gradients at the start", model, images, worst).verdict == "WARN"
 
 
-@pytest.mark.parametrize(("black", "verdict"), [(30, "FAIL"), (42, "PASS")])
+@pytest.mark.parametrize(("black", "verdict"), [(30, "FAIL"), (48, "PASS")])
 def test_a_model_that_is_right_on_any_image_fails(black: int, verdict: str) -> None:
     # The class is the first pixel, rounded: no gradient. A random start of any size moves it over 1/2 in a quarter of
-    # the cases, which leaves three quarters. A constant answer leaves half; 60 images do not tell that from 70 %.
+    # the cases, which leaves three quarters. A constant answer leaves half of the images, or four fifths.
     labels = (torch.arange(60) >= black).long()
     images = Images(labels.float().view(60, 1, 1, 1).repeat(1, 1, 3, 3), labels, ("black", "white"))
     model = Score(lambda x: 1 - 2 * x[:, 0, 0, 0].round())
