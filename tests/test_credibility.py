@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from asgt.evaluation.checks import Check, Verdict
 from asgt.evaluation.protocols import PROTOCOLS
 from asgt.report import Comparison, Method, credibility
 from asgt.report.credibility import Tally
+from asgt.report.page import _what_runs
 from test_comparison import hand_made, side_by_side
 
 EPS = 0.1
@@ -228,3 +230,38 @@ def test_a_damaged_result_is_not_written_over(cli: Callable, finished_run: Path,
     path.write_text(damage)
     assert str(path) in cli(*asked, "--resume").failure()
     assert path.read_text() == damage
+
+
+# --- what a protocol runs, in the page's words -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("protocol", "classes", "said", "unsaid"),
+    [
+        ("paper", 10, ["MI-FGSM-10, α = 2.5ε/10; each from scratch at every ε", "final iterate"], ["margin"]),
+        ("pgd", 10, ["The worst of PGD-40 × 5 (α = 2.5ε/40, random starts), and of a search"], ["APGD", "adapted"]),
+        (
+            "standard",
+            10,
+            ["PGD-40 × 5", "APGD-CE (100 steps)", "(100 steps on each of 9 targets)", "Square (5,000 queries)"],
+            ["adapted", "waver"],
+        ),
+        ("standard", 3, ["(100 steps on each of 2 targets)", "adapted to 3 classes"], ["9 targets"]),
+        ("autoattack", 10, ["AutoAttack (its authors' package, whole"], ["adapted", "APGD-CE"]),
+        ("autoattack", 2, ["adapted to 2 classes: they are not their authors' own"], []),
+    ],
+)
+def test_a_page_says_what_each_protocol_runs(protocol: str, classes: int, said: list[str], unsaid: list[str]) -> None:
+    definition = PROTOCOLS[protocol]
+    run = hand_made(method="at", right={search.name: {EPS: 50} for search in definition.searches})
+    found = replace(run.evaluations[protocol], classes=classes)
+    first = Method("A", (replace(run, evaluations={protocol: found}),))
+    words = _what_runs(under(first, protocols=(protocol,)), definition)
+    assert [part for part in said if part not in words] == []
+    assert [part for part in unsaid if part in words] == []
+    assert words.endswith("ε: 0.1")
+    assert ("clean errors are errors" in words) == definition.worst_case
+
+    wavering = Method("B", (replace(run, evaluations={protocol: replace(found, votes=9)}),))
+    words = _what_runs(under(first, wavering, protocols=(protocol,)), definition)
+    assert ("The answers of 1 of 2 models waver: each counted is the majority of 9" in words) == definition.worst_case

@@ -33,7 +33,7 @@ from asgt.experiments.cost import evaluation_passes, step_passes, training_passe
 from asgt.experiments.grid import NOTE, plan
 from asgt.experiments.job import Job, do
 from asgt.experiments.local import run_jobs
-from asgt.files import write_yaml
+from asgt.files import read_tensors, write_yaml
 from asgt.models import small_cnn
 from asgt.progress import SILENT
 from asgt.report.comparison import method_names
@@ -90,8 +90,13 @@ def assert_same_run(run: Path, other: Path) -> None:
     evidence = [
         f"evaluation/{name}" for name in ("paper/pgd-relative-00000.safetensors", "pgd/pgd-40x5-00000.safetensors")
     ]
-    for name in ("config.yaml", "model.safetensors", *evidence):
+    for name in ("config.yaml", "model.safetensors"):
         assert (run / name).read_bytes() == (other / name).read_bytes(), name
+    for name in evidence:
+        (tensors, told), (others, other_told) = read_tensors(run / name), read_tensors(other / name)
+        assert told["key"] == other_told["key"], name  # beside it stands how long it took
+        assert tensors.keys() == others.keys()
+        assert all(torch.equal(tensors[tensor], others[tensor]) for tensor in tensors), name
 
 
 @dataclass(frozen=True)
@@ -269,17 +274,28 @@ def test_a_step_costs_what_is_counted_on_a_real_model(
     assert counts["forward"] + counts["to the input"] + 2 * counts["to the weights"] == batch * passes
 
 
+# What the checks take of each of up to 64 samples: six forwards for determinism; a gradient of two losses; PGD-40 and a
+# forward, again on scaled logits, which takes one more to find the scale, and over the full range; twenty noises.
+CHECKS = 6 + 2 * 2 + (81 + 82 + 81) + 20
+
+
 @pytest.mark.parametrize("grid_of_eps", [(0.1,), (0.05, 0.1), (0.05, 0.1, 0.2, 0.3)])
 def test_an_evaluation_costs_what_its_protocol_says(grid_of_eps: tuple[float, ...]) -> None:
     n = len(grid_of_eps)
-    # A clean forward; FGSM's one gradient and a forward an eps; five attacks of ten gradients and a forward an eps.
-    assert evaluation_passes("paper", grid_of_eps, 1) == 1 + (2 + n) + 5 * n * (10 * 2 + 1)
-    # A clean forward, another before the search; ten gradients of the probe; five restarts of forty gradients and a
-    # forward at the largest eps, and on 64 samples at every eps.
-    one = 1 + 1 + 10 * 2 + 5 * (40 * 2 + 1)
-    assert evaluation_passes("pgd", grid_of_eps, 1) == one + (n - 1) * 5 * (40 * 2 + 1)
-    assert evaluation_passes("pgd", grid_of_eps, 100) == 100 * one + 64 * (n - 1) * 5 * (40 * 2 + 1)
-    assert evaluation_passes("pgd", grid_of_eps, 20, "l2") == 20 * evaluation_passes("pgd", grid_of_eps, 1)
+    # One forward to see how many classes there are. A clean forward; FGSM's one gradient and a forward an eps; five
+    # attacks of ten gradients and a forward an eps.
+    paper = 1 + (2 + n) + 5 * n * (10 * 2 + 1)
+    assert evaluation_passes("paper", grid_of_eps, 1) == 1 + paper + CHECKS
+    assert evaluation_passes("paper", grid_of_eps, 100) == 1 + 100 * paper + 64 * CHECKS
+
+    # A clean forward; ten gradients of the probe; five restarts of forty gradients and a forward at the largest eps. Of
+    # 64 samples, five forwards to see whether the answers waver, and the attack at one eps below its failure.
+    search = 5 * (40 * 2 + 1)
+    worst, some = 1 + 10 * 2 + search, 5 + (search if n > 1 else 0)
+    one_step = 2 + n  # another check: a gradient, and a forward an eps
+    assert evaluation_passes("pgd", grid_of_eps, 1) == 1 + worst + some + CHECKS + one_step
+    assert evaluation_passes("pgd", grid_of_eps, 100) == 1 + 100 * (worst + one_step) + 64 * (some + CHECKS)
+    assert evaluation_passes("pgd", grid_of_eps, 20, "l2") == 20 * evaluation_passes("pgd", grid_of_eps, 1) - 19
 
 
 def test_a_training_costs_its_steps_and_its_judging() -> None:
@@ -552,8 +568,9 @@ def test_a_dry_run_lists_every_run_and_creates_nothing(cli: Callable, tmp_path: 
     # 300 of the training images, by class and rounded: 299, and 30 of them only judge.
     steps, judging = 299 - 30, 30
     costs = {"ST": EPOCHS * (3 * steps + judging), "ASGT-PGD": EPOCHS * (15 * steps + 25 * judging)}
-    # Beside a clean pass each: FGSM and five attacks of ten steps; a probe of ten and five restarts of forty.
-    evaluation = 20 * ((3 + 106 * 2) + (2 + 20 + 405 * 2))
+    # Beside a clean pass each, and one for the classes: FGSM and five attacks of ten steps; five passes for wavering, a
+    # probe of ten, and five restarts of forty, once above and once below; and their checks.
+    evaluation = 2 + 20 * ((3 + 106 * 2) + (1 + 5 + 20 + 405 * 2) + 2 * CHECKS + (2 + 2))
     lines = [line for line in answer.out.splitlines() if "seed" in line]
     for line, (name, seed) in zip(lines, [(m, s) for s in (0, 1) for m in ("ASGT-PGD", "ST")], strict=True):
         cells = [cell.strip() for cell in line.strip("│").split("│")]

@@ -326,7 +326,7 @@ def _searched(
                     kept = {"clean": found.clean[rows]} | _as_it_falls_out(
                         model, part, place, search, found, batch_size, progress
                     )
-            took = round(time.perf_counter() - began, 3)
+            took = round(time.perf_counter() - began, 3)  # as the shard keeps it
             if evidence is not None:
                 metadata = {"key": evidence_key(found, stem, int(rows[0]), len(rows)), "seconds": f"{took:.3f}"}
                 write_tensors(evidence, kept, metadata)
