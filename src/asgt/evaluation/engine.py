@@ -460,7 +460,8 @@ class _Run:
 
         samples = torch.tensor([sample for sample, _, _ in trials], device=self.y.device)
         before = [self.levels[sample] for sample, _, _ in trials]
-        self._accept(samples, state.witness, state.iteration, eps=state.eps)
+        taken = state.iteration if self.once.uses_gradients else torch.zeros_like(samples)
+        self._accept(samples, state.witness, taken, eps=state.eps)
         if follow == "bound" and not self.own:
             self.press([trial[0] for trial, old in zip(trials, before, strict=True) if self.levels[trial[0]] < old])
         following, refuted = list[_Trial](), list[int]()
