@@ -62,6 +62,7 @@ NOTHING, CLEAN, MARGIN = -1, -2, -3
 _TOLERANCE = 1e-6
 _FIXED_BATCH = 64
 _WHOLE_BATCH = 256  # what an attack that draws by batches is called with, whatever the batch size
+_TAIL = 0.5  # how many of those that still run the waiting must be, before they are looked at in a smaller batch
 _SHRINK = 0.3
 # By the linear estimate: how much of the way to the corner may be missing, and how far beyond the boundary to go.
 _SLACK, _BEYOND = 0.7, 1.5
@@ -252,7 +253,7 @@ class _Run:
         for part in self._open().split(self.batch_size):
             norms, witnesses, steps = _probe(self.model, self.x[part], self.y[part], self.norm, float(self.grid[-1]))
             self.gradients[part] += PROBE_STEPS
-            levels = self._levels(norms)
+            levels = _levels(self.grid, norms)
             found = levels < len(self.grid)
             if self.own:
                 for sample, level in zip(part[found].tolist(), levels[found].tolist(), strict=True):
@@ -266,16 +267,17 @@ class _Run:
         """Presses the witnesses of some samples on to ever smaller ε."""
 
         number, self.number = self.number, MARGIN
-        while samples := [sample for sample in samples if self.levels[sample] > 0]:
-            before = {sample: self.levels[sample] for sample in samples}
-            for part in torch.tensor(samples, device=self.y.device).split(self.batch_size):
-                eps = self.grid[[self.levels[sample] - 1 for sample in part.tolist()]]
-                witnesses, steps, fooled = _press(
-                    self.model, self.x[part], self.y[part], self.witnesses[part], eps, self.norm
-                )
-                self.gradients[part] += steps
-                self._accept(part[fooled], witnesses[fooled], steps[fooled], eps=eps[fooled])
-            samples = [sample for sample in samples if self.levels[sample] < before[sample]]
+        pressed = torch.tensor(
+            [sample for sample in samples if self.levels[sample] > 0], dtype=torch.int64, device=self.y.device
+        )
+        for part in pressed.split(self.batch_size):
+            levels = torch.tensor([self.levels[sample] for sample in part.tolist()], device=self.y.device)
+            witnesses, steps, last = _press(
+                self.model, self.x[part], self.y[part], self.witnesses[part], self.grid, levels, self.norm
+            )
+            self.gradients[part] += steps
+            found = last > 0
+            self._accept(part[found], witnesses[found], last[found])
         self.number = number
 
     def descend(self, guess: list[int] | None) -> None:
@@ -357,7 +359,9 @@ class _Run:
 
         while queue or slots or waiting:
             # Successes wait for company: they are verified in batches of one size.
-            if successes is not None and (len(waiting) >= _FIXED_BATCH or not queue):
+            if successes is not None and (
+                len(waiting) >= _FIXED_BATCH or (not queue and len(waiting) >= _TAIL * len(slots))
+            ):
                 following, refuted = self._verified(waiting, successes, follow)
                 queue.extend(following)
                 if len(refuted):  # they go on from where they stood
@@ -531,13 +535,8 @@ class _Run:
 
         self.norms[samples], self.witnesses[samples] = norms.float(), witnesses
         self.found_by[samples], self.success[samples] = self.number, steps
-        for sample, level in zip(samples.tolist(), self._levels(norms).tolist(), strict=True):
+        for sample, level in zip(samples.tolist(), _levels(self.grid, norms).tolist(), strict=True):
             self.levels[sample] = min(self.levels[sample], level)
-
-    def _levels(self, norms: Tensor) -> Tensor:
-        """How many ε of the grid lie below a norm (B,), to rounding."""
-
-        return torch.searchsorted(self.grid, (norms * (1 - 10 * _TOLERANCE) - _TOLERANCE).contiguous())
 
     def _fooled(self, witnesses: Tensor, samples: Tensor) -> Tensor:
         """Whether the model is fooled, bool (B,), asked in batches of one size, padded; by majority where it wavers."""
@@ -605,43 +604,59 @@ def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> t
 
 
 def _press(
-    model: Classifier, x: Tensor, y: Tensor, witnesses: Tensor, eps: Tensor, norm: Norm
+    model: Classifier, x: Tensor, y: Tensor, witnesses: Tensor, grid: Tensor, levels: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Looks for a witness within a smaller radius, from one that is scaled down to it.
+    """Looks for witnesses within ever smaller radii of the grid, each from the one before, scaled down to it.
 
     Args:
         model: the classifier.
         x: images (B, C, H, W).
         y: labels (B,).
         witnesses: what fools the model, of the shape of ``x``.
-        eps: the radii to reach, (B,), below the witnesses' norms.
+        grid: the radii, ascending.
+        levels: how many of them lie below the witnesses' norms, int64 (B,), above zero.
         norm: the norm of ε.
 
     Returns:
-        What was found, of the shape of ``x``, the gradients it took, int64 (B,), and whether it fools, bool (B,).
+        The smallest found, of the shape of ``x``, the gradients it took, int64 (B,), and those of them that led to it
+        from the one before, int64 (B,); zero where none was found.
     """
 
-    delta = witnesses - x
-    x_adv = project(x + delta * per_sample(eps / delta_norm(delta, norm), x), x, eps, norm)
-    steps, fooled = torch.zeros_like(y), torch.zeros_like(y, dtype=torch.bool)
-    going = torch.arange(len(y), device=y.device)
-    for _ in range(PRESS_STEPS):
-        here, centre, radius, label = x_adv[going], x[going], eps[going], y[going]
-        state = State(model, centre, label, radius, here, label, fooled[going], witness=centre)
+    best, steps, last, tries = witnesses.clone(), torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(y)
+    x_adv, radius, going = x.clone(), x.new_zeros(len(x)), torch.arange(len(y), device=y.device)
+    down = going  # whose best witness is to be scaled down next
+
+    while len(going):
+        if len(down):
+            delta, radius[down] = best[down] - x[down], grid[levels[down] - 1]
+            scaled = x[down] + delta * per_sample(radius[down] / delta_norm(delta, norm), x)
+            x_adv[down], tries[down] = project(scaled, x[down], radius[down], norm), 0
+
+        here, centre, eps, label = x_adv[going], x[going], radius[going], y[going]
+        state = State(model, centre, label, eps, here, label, torch.zeros_like(label, dtype=torch.bool), witness=centre)
         gradient, logits = state.gradient(lambda logits, label=label: logit_margin(logits, label))  # type: ignore[misc]
         steps[going] += 1
+        tries[going] += 1
         # NaN counts as not fooled, and leads nowhere.
         margin = logit_margin(at_least_float32(logits), label).nan_to_num(nan=torch.inf).to(x.dtype)
         gradient = gradient.nan_to_num()
-        fooled[going] = margin < 0
 
-        corner = project(centre - per_sample(radius, x) * steepest(gradient, norm), centre, radius, norm)
+        fooled = margin < 0
+        down = going[fooled]
+        best[down], last[down] = here[fooled], tries[down]
+        levels = levels.index_put((down,), _levels(grid, delta_norm(here[fooled] - centre[fooled], norm)))
+
+        corner = project(centre - per_sample(eps, x) * steepest(gradient, norm), centre, eps, norm)
         gain = (gradient * (here - corner)).flatten(1).sum(dim=1)
-        near = (margin >= 0) & (_SLACK * gain > margin)
+        near = ~fooled & (_SLACK * gain > margin) & (tries[going] < PRESS_STEPS)
         share = (_BEYOND * margin / gain.clamp_min(torch.finfo(x.dtype).tiny)).clamp(0.0, 1.0)
-        moved = here + per_sample(share, x) * (corner - here)
-        going = going[near]
-        if len(going) == 0:
-            break
-        x_adv[going] = moved[near]
-    return x_adv, steps, fooled
+        x_adv[going[near]] = (here + per_sample(share, x) * (corner - here))[near]
+        down = down[levels[down] > 0]
+        going = torch.cat([going[near], down])
+    return best, steps, last
+
+
+def _levels(grid: Tensor, norms: Tensor) -> Tensor:
+    """How many ε of a grid lie below a norm (B,), to rounding."""
+
+    return torch.searchsorted(grid, (norms * (1 - 10 * _TOLERANCE) - _TOLERANCE).contiguous())
