@@ -151,14 +151,15 @@ def engine(subjects: list[Subject], repetitions: int) -> str:
                     time=ratio >= target, gradients=cost["gradients"] <= OVER_FLOOR * floor, accuracy=above <= EXCESS
                 )
                 rows.append(
-                    f"| {subject.name} | {count} | {peer}, {sizes[peer]} | {taken[peer]} | {ours} | {taken['asgt'].median:.2f} | "
+                    f"| {subject.name} | {count} | {peer}, {sizes[peer]} | {taken[peer]} | {ours} | "
+                    f"{taken['asgt'].median:.2f} | "
                     f"**{ratio:.1f}×** | ≥ {target:g}× | {cost['gradients']:.1f} | {cost['audit']:.1f} | {floor:.1f} | "
                     f"{cost['gradients'] / floor:.2f} | {above:+.1f} | {met} |"
                 )
     return "\n".join(
         [
-            "| net | ε | peer, batch | its seconds | our seconds | with checks | faster | target | our gradients | audit | "
-            "floor | over floor | accuracy above | met |",
+            "| net | ε | peer, batch | its seconds | our seconds | with checks | faster | target | our gradients | "
+            "audit | floor | over floor | accuracy above | met |",
             "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
             *rows,
         ]
