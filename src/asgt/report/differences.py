@@ -106,7 +106,7 @@ class Difference:
         if self.kind == "models":
             first, second = f"the model of {first}", f"that of {second}"
             seeds = f"seed {self.seeds[0]}" if len(self.seeds) == 1 else f"seeds {self.seeds[0]} and {self.seeds[1]}"
-            paired = f"these two models ({seeds}): nothing is said about the methods"
+            paired = seeds
 
         words = f"{first} less {second} is not decided"
         if self.verdict == "more":
