@@ -592,14 +592,20 @@ def marks(*counts: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("fgsm", "rest", "verdict"),
-    [(180, 20, "WARN"), (180, 170, "PASS"), (180, 100, "PASS"), (120, 20, "PASS")],
+    ("fgsm", "half", "rest", "verdict"),
+    [
+        (180, 150, 20, "WARN"),
+        (180, 185, 170, "PASS"),
+        (180, 150, 100, "PASS"),
+        (120, 150, 20, "PASS"),
+        (180, 160, 20, "PASS"),  # robust up to half of it: trained at about that
+    ],
 )
 def test_high_under_one_step_and_low_under_several_is_a_warning(
-    digits: tuple[nn.Module, Images], fgsm: int, rest: int, verdict: str
+    digits: tuple[nn.Module, Images], fgsm: int, half: int, rest: int, verdict: str
 ) -> None:
     searches = PROTOCOLS["paper"].searches
-    outcomes = {search.name: marks(185, rest) for search in searches} | {"fgsm": marks(185, fgsm)}
+    outcomes = {search.name: marks(half, rest) for search in searches} | {"fgsm": marks(185, fgsm)}
     found = made(digits[1], PROTOCOLS["paper"], marks(190)[0], outcomes, (0.01, 0.02))
     it = check("catastrophic overfitting", *digits, found)
     assert it.verdict == verdict
@@ -609,7 +615,7 @@ def test_high_under_one_step_and_low_under_several_is_a_warning(
 def test_one_step_is_tried_where_the_protocol_has_none(digits: tuple[nn.Module, Images]) -> None:
     net, images = digits
     clean = correct(net, images)[0]
-    outcomes = {"pgd-40x5": marks(200, 20) & clean}
+    outcomes = {"pgd-40x5": marks(100, 20) & clean}
     found = made(images, PROTOCOLS["pgd"], clean, outcomes, (0.005, 0.01))
     it = check("catastrophic overfitting", net, images, found)
 

@@ -515,12 +515,16 @@ def _catastrophic_overfitting(look: Look) -> Check:
     else:
         asked, single, worst = look.several, look.found.clean & ~look.one_step, look.right
 
-    said, clean, count = [], float(look.found.clean[asked].double().mean()), int(asked.sum())
-    for eps, alone, rest in zip(look.found.epsilons, single[:, asked], worst[:, asked], strict=True):
-        fgsm, pgd = float(alone.double().mean()), float(rest.double().mean())
+    clean, count = float(look.found.clean[asked].double().mean()), int(asked.sum())
+    fgsm, pgd = (rows[:, asked].double().mean(dim=1).tolist() for rows in (single, worst))
+    said = []
+    for level, eps in enumerate(look.found.epsilons):
+        # A model that is robust up to half of this ε has not died: one step merely fails beyond its training ε.
+        below = [other for other in range(level) if look.found.epsilons[other] <= eps / 2]
+        alive = below and pgd[below[-1]] >= _HIGH * clean
         # Far beyond the ε of the training one step is weak on any model, and then leaves little of the accuracy too.
-        if fgsm >= _HIGH * clean and is_catastrophic(fgsm, pgd):
-            said.append(f"{fgsm:.1%} under one step, {pgd:.1%} under several at ε = {eps:g}")
+        if not alive and fgsm[level] >= _HIGH * clean and is_catastrophic(fgsm[level], pgd[level]):
+            said.append(f"{fgsm[level]:.1%} under one step, {pgd[level]:.1%} under several at ε = {eps:g}")
     if said:
         remedy = "never quote the figure under FGSM; if one step trained the model, train against several (PGD)"
         return Check(name, "WARN", f"{'; '.join(said)} (n = {count})", remedy)
