@@ -468,3 +468,25 @@ def test_images_in_half_precision_and_no_images_a_pass_are_refused() -> None:
         robustness_curve(Band(), (data.pixels / 255, data.labels.int()), epsilons=[0.1])
     with pytest.raises(InputError, match="aims at classes"):
         robustness_curve(Band(), data, attacks=APGD(0.0, loss="dlr-targeted", target=5), epsilons=[0.1])
+
+
+def test_an_attack_that_is_called_whole_is_audited_in_the_calls_that_are_made_anyway() -> None:
+    calls: list[tuple[float, int]] = []
+    table = {0.4: 0.4, 0.2: 0.18}
+
+    def made(eps: float) -> Callable[[Tensor, Tensor], Tensor]:
+        def attack(x: Tensor, y: Tensor) -> Tensor:
+            calls.append((round(eps, 1), len(x)))
+            return x + next((move for at, move in table.items() if abs(at - eps) < 1e-6), 0.0)
+
+        return attack
+
+    # All break at 0.4 and withstand 0.3; below that, the attack works at 0.2 and fails at 0.1.
+    model, data = Table((0.17, 0.19), (0.39, 0.41)), band_images(6)
+    shares = torch.tensor([torch.nan, 0.0, 0.0, 0.5, 0.999, torch.nan])
+    attack = [Foreign(0.0, made=made, name="a")]
+    found = smallest_norms(model, data, attack, (0.1, 0.2, 0.3, 0.4), audited=shares)
+    assert calls == [(0.4, 6), (0.3, 6), (0.2, 2), (0.1, 2)]
+    assert found.levels.tolist() == [3, 3, 3, 1, 1, 3]
+    assert found.tested.tolist() == [0, 1, 1, 1, 1, 0]
+    assert found.missed.tolist() == [0, 0, 0, 1, 1, 0]

@@ -163,10 +163,14 @@ def smallest_norms(
     with evaluating(model):
         run.clean(clean)
         guess = run.probe()
+        # A call about few images takes as long as about many: where one such attack is all, its audit shares its calls.
+        if shared := audited is not None and not exhaustive and not own and isinstance(attacks[0], Whole):
+            shared = len(attacks) == 1
+        run.shares = audited.tolist() if shared and audited is not None else []
         for number, attack in enumerate(attacks):
             run.use(number, attack)
             run.descend(guess if own else None)
-        if exhaustive or audited is not None:
+        if exhaustive or (audited is not None and not shared):
             for number, attack in enumerate(attacks):
                 run.use(number, attack)
                 run.look_below(None if exhaustive else audited)
@@ -216,6 +220,7 @@ class _Run:
         self.levels = [len(grid)] * count
         # By attack: the number of ε that each sample withstands for sure.
         self.failed: dict[int, list[int]] = {}
+        self.shares: list[float] = []
         self.with_gradient = self.without = 0
 
     def model(self, x: Tensor) -> Tensor:
@@ -404,6 +409,7 @@ class _Run:
         pending: dict[int, list[int]] = {}
         for sample, level, _ in trials:
             pending.setdefault(level, []).append(sample)
+        audits: dict[int, int] = {}  # by sample, the number of the ε that it is audited at
         while pending:
             level = max(pending)
             everyone = torch.tensor(sorted(pending.pop(level)), device=self.y.device)
@@ -413,22 +419,26 @@ class _Run:
                 noise = SampleKeyed(self.seed, self.rows[samples], draw=self.number * _STREAMS + level)
                 with untouched(self.asked):
                     x_adv = self.attack(self.model, self.x[samples], self.y[samples], eps=eps, generator=noise)
-                self._share(self.spent, samples, self.with_gradient - before[0])
+                audit = torch.tensor([sample in audits for sample in samples.tolist()], device=samples.device)
+                self._share(self.spent, samples, self.with_gradient - before[0], self.audit, audit)
                 self._share(self.forwards, samples, self.without - before[1])
 
                 self._accept(samples, x_adv, torch.zeros_like(samples), eps=eps)
-                successes = {sample for sample in samples.tolist() if self.levels[sample] <= level}
+                broken = {sample for sample in samples.tolist() if self.levels[sample] <= level}
                 if follow == "bound" and not self.own:
-                    self.press(sorted(successes))
+                    self.press(sorted(broken - audits.keys()))
                 for sample in samples.tolist():
-                    broken = sample in successes
-                    following = (
-                        self._after_success(sample, follow)
-                        if broken
-                        else self._after_failure((sample, level, 0), follow)
-                    )
+                    how: _Follow = "none" if sample in audits else follow
+                    if sample in broken:
+                        following = self._after_success(sample, how)
+                    else:
+                        following = self._after_failure((sample, level, 0), how)
                     for _, next_level, _ in following:
                         pending.setdefault(next_level, []).append(sample)
+                    share = self.shares[sample] if self.shares and how == "bound" and not following else torch.nan
+                    if share == share and self.levels[sample] > 1:
+                        audits[sample] = int(share * (self.levels[sample] - 1))
+                        pending.setdefault(audits[sample], []).append(sample)
 
     def _start(self, fresh: list[_Trial]) -> State:
         """Trials from the start of their restart, by which they are sorted."""
@@ -558,11 +568,23 @@ class _Run:
         with torch.no_grad():
             return self.model(x)
 
-    def _share(self, counter: Tensor, samples: Tensor, passes: int) -> None:
-        """Adds passes that were made for some samples together, evenly."""
+    def _share(
+        self,
+        counter: Tensor,
+        samples: Tensor,
+        passes: int,
+        other: Tensor | None = None,
+        there: Tensor | None = None,
+    ) -> None:
+        """Adds passes that were made for some samples together, evenly; for those marked, to the other counter."""
 
         even, rest = divmod(passes, len(samples))
-        counter[samples] += even + (torch.arange(len(samples), device=samples.device) < rest)
+        each = even + (torch.arange(len(samples), device=samples.device) < rest)
+        if other is None or there is None:
+            counter[samples] += each
+            return
+        counter[samples[~there]] += each[~there]
+        other[samples[there]] += each[there]
 
 
 def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> tuple[Tensor, Tensor, Tensor]:
