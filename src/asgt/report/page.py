@@ -222,7 +222,7 @@ def _findings(
             decided = sum(one.verdict != "not decided" for one in found)
             sentences.append(
                 f"{found[0].where[0].upper()}{found[0].where[1:]}, {decided} of {len(found)} differences between "
-                f"{kind} are decided ({beside}; p < 0.05 by Holm's correction)."
+                f"{kind} {'is' if decided == 1 else 'are'} decided ({beside}; p < 0.05 by Holm's correction)."
             )
 
     # The same model at the same ε, judged by a weak and by a strong attack: where they part furthest.
