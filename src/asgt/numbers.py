@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from .errors import InputError
 
-__all__ = ["Number", "eps_text", "norm_sign", "number"]
+__all__ = ["Number", "counted", "eps_text", "norm_sign", "number"]
 
 Number: TypeAlias = float | str
 """A real number, or a text such as ``8/255`` that stands for one."""
@@ -31,6 +31,12 @@ def number(value: Number, name: str) -> float:
         return float(above) / float(below) if slash else float(above)
     except (ValueError, ZeroDivisionError) as error:
         raise InputError(f"{name} = {value!r} is not a number: write 0.3 or 8/255") from error
+
+
+def counted(count: int, what: str) -> str:
+    """``1 run``, ``2 runs``."""
+
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def eps_text(eps: float) -> str:

@@ -42,8 +42,7 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
         E. B. Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
 
-    if not 0 <= successes <= trials or trials == 0:
-        raise ValueError(f"{successes} successes of {trials} trials have no interval")
+    _refuse_no_share(successes, trials)
 
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     share = successes / trials
@@ -71,8 +70,7 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
 
     from scipy.special import betaincinv
 
-    if not 0 <= successes <= trials or trials == 0:
-        raise ValueError(f"{successes} successes of {trials} trials have no interval")
+    _refuse_no_share(successes, trials)
     tail = (1 - confidence) / 2
     low = 0.0 if successes == 0 else float(betaincinv(successes, trials - successes + 1, tail))
     high = 1.0 if successes == trials else float(betaincinv(successes + 1, trials - successes, 1 - tail))
@@ -249,3 +247,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
         reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[number]))
         adjusted[number] = reached
     return adjusted
+
+
+def _refuse_no_share(successes: int, trials: int) -> None:
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(f"{successes} successes of {trials} trials have no interval")

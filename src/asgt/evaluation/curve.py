@@ -24,7 +24,7 @@ from .accuracy import class_count, correct, predict, wavers
 from .checks import THOROUGH, run_checks
 from .engine import smallest_norms
 from .protocols import Protocol, Search, protocol_named
-from .result import EXHAUSTIVE, SCHEMA, Evaluation, checked_grid, definition, evidence_key, kept_shard
+from .result import EXHAUSTIVE, SCHEMA, WORST_CASE, Evaluation, checked_grid, definition, evidence_key, kept_shard
 
 __all__ = ["AUDITED", "evaluate", "robustness_curve"]
 
@@ -373,8 +373,7 @@ def _worst(
             f"the model gives NaN on images attacked by {search.name}: no accuracy can be stated; look for overflow "
             "in the model"
         )
-    details = ("norms", "found_by", "gradients", "forwards", "floor", "audit", "tested", "missed", "illegal")
-    kept = {name: getattr(outcome, name).cpu() for name in details}
+    kept = {name: getattr(outcome, name).cpu() for name in WORST_CASE}
     return kept | {"clean": (outcome.norms > 0).cpu(), "correct": outcome.correct(len(found.epsilons)).cpu()}
 
 

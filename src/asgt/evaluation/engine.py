@@ -164,13 +164,13 @@ def smallest_norms(
         run.clean(clean)
         guess = run.probe()
         # A call about few images takes as long as about many: where one such attack is all, its audit shares its calls.
-        if shared := audited is not None and not exhaustive and not own and isinstance(attacks[0], Whole):
-            shared = len(attacks) == 1
-        run.shares = audited.tolist() if shared and audited is not None else []
+        alone = len(attacks) == 1 and isinstance(attacks[0], Whole) and not own and not exhaustive
+        if alone and audited is not None:
+            run.shares, audited = audited.tolist(), None
         for number, attack in enumerate(attacks):
             run.use(number, attack)
             run.descend(guess if own else None)
-        if exhaustive or (audited is not None and not shared):
+        if exhaustive or audited is not None:
             for number, attack in enumerate(attacks):
                 run.use(number, attack)
                 run.look_below(None if exhaustive else audited)
@@ -409,7 +409,7 @@ class _Run:
         pending: dict[int, list[int]] = {}
         for sample, level, _ in trials:
             pending.setdefault(level, []).append(sample)
-        audits: dict[int, int] = {}  # by sample, the number of the ε that it is audited at
+        audits: set[int] = set()  # samples that are through but for their audit
         while pending:
             level = max(pending)
             everyone = torch.tensor(sorted(pending.pop(level)), device=self.y.device)
@@ -420,13 +420,15 @@ class _Run:
                 with untouched(self.asked):
                     x_adv = self.attack(self.model, self.x[samples], self.y[samples], eps=eps, generator=noise)
                 audit = torch.tensor([sample in audits for sample in samples.tolist()], device=samples.device)
-                self._share(self.spent, samples, self.with_gradient - before[0], self.audit, audit)
-                self._share(self.forwards, samples, self.without - before[1])
+                gradients = _shared(self.with_gradient - before[0], samples)
+                self.spent[samples[~audit]] += gradients[~audit]
+                self.audit[samples[audit]] += gradients[audit]
+                self.forwards[samples] += _shared(self.without - before[1], samples)
 
                 self._accept(samples, x_adv, torch.zeros_like(samples), eps=eps)
                 broken = {sample for sample in samples.tolist() if self.levels[sample] <= level}
                 if follow == "bound" and not self.own:
-                    self.press(sorted(broken - audits.keys()))
+                    self.press(sorted(broken - audits))
                 for sample in samples.tolist():
                     how: _Follow = "none" if sample in audits else follow
                     if sample in broken:
@@ -437,8 +439,8 @@ class _Run:
                         pending.setdefault(next_level, []).append(sample)
                     share = self.shares[sample] if self.shares and how == "bound" and not following else torch.nan
                     if share == share and self.levels[sample] > 1:
-                        audits[sample] = int(share * (self.levels[sample] - 1))
-                        pending.setdefault(audits[sample], []).append(sample)
+                        audits.add(sample)
+                        pending.setdefault(int(share * (self.levels[sample] - 1)), []).append(sample)
 
     def _start(self, fresh: list[_Trial]) -> State:
         """Trials from the start of their restart, by which they are sorted."""
@@ -474,8 +476,8 @@ class _Run:
 
         samples = torch.tensor([sample for sample, _, _ in trials], device=self.y.device)
         before = [self.levels[sample] for sample, _, _ in trials]
-        taken = state.iteration if self.once.uses_gradients else torch.zeros_like(samples)
-        self._accept(samples, state.witness, taken, eps=state.eps)
+        gradients = state.iteration if self.once.uses_gradients else torch.zeros_like(samples)
+        self._accept(samples, state.witness, gradients, eps=state.eps)
         if follow == "bound" and not self.own:
             self.press([trial[0] for trial, old in zip(trials, before, strict=True) if self.levels[trial[0]] < old])
         following, refuted = list[_Trial](), list[int]()
@@ -567,24 +569,6 @@ class _Run:
         self.forwards[samples] += 1
         with torch.no_grad():
             return self.model(x)
-
-    def _share(
-        self,
-        counter: Tensor,
-        samples: Tensor,
-        passes: int,
-        other: Tensor | None = None,
-        there: Tensor | None = None,
-    ) -> None:
-        """Adds passes that were made for some samples together, evenly; for those marked, to the other counter."""
-
-        even, rest = divmod(passes, len(samples))
-        each = even + (torch.arange(len(samples), device=samples.device) < rest)
-        if other is None or there is None:
-            counter[samples] += each
-            return
-        counter[samples[~there]] += each[~there]
-        other[samples[there]] += each[there]
 
 
 def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -682,3 +666,10 @@ def _levels(grid: Tensor, norms: Tensor) -> Tensor:
     """How many ε of a grid lie below a norm (B,), to rounding."""
 
     return torch.searchsorted(grid, (norms * (1 - 10 * _TOLERANCE) - _TOLERANCE).contiguous())
+
+
+def _shared(passes: int, samples: Tensor) -> Tensor:
+    """Passes that were made for some samples together, shared evenly among them, int64 (B,)."""
+
+    even, rest = divmod(passes, len(samples))
+    return even + (torch.arange(len(samples), device=samples.device) < rest)

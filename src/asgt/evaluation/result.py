@@ -29,6 +29,7 @@ from .protocols import PROTOCOLS, Protocol, protocol_named
 __all__ = [
     "EXHAUSTIVE",
     "SCHEMA",
+    "WORST_CASE",
     "Evaluation",
     "checked_grid",
     "definition",
@@ -43,7 +44,8 @@ EXHAUSTIVE = ".exhaustive"
 """What the names of shards end in where every sample was attacked at every ε after all; no search is called so."""
 
 _COUNTS = ("found_by", "gradients", "forwards", "floor", "audit", "tested", "missed", "illegal")
-_FOUND = dict.fromkeys(_COUNTS, torch.int64) | {"norms": torch.float32}
+WORST_CASE = dict.fromkeys(_COUNTS, torch.int64) | {"norms": torch.float32}
+"""What a worst case keeps of each sample beside its outcomes, as :class:`asgt.evaluation.engine.Outcome` calls it."""
 _FINAL = {"illegal": torch.int64}
 
 
@@ -262,7 +264,7 @@ def kept_shard(evidence: Path, found: Evaluation, stem: str, first: int) -> tupl
     count = tensors["clean"].numel() if "clean" in tensors else 0
     if metadata.get("key") != evidence_key(found, stem, first, count):
         return None
-    expected = {"correct": torch.bool, "clean": torch.bool} | (_FOUND if found.protocol.worst_case else _FINAL)
+    expected = {"correct": torch.bool, "clean": torch.bool} | (WORST_CASE if found.protocol.worst_case else _FINAL)
     shapes = {name: (len(found.epsilons), count) if name == "correct" else (count,) for name in expected}
     if count == 0 or {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()} != {
         name: (expected[name], shapes[name]) for name in expected

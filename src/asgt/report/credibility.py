@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..evaluation.checks import Check, Verdict
 from ..evaluation.protocols import PROTOCOLS, Protocol
-from ..numbers import eps_text
+from ..numbers import counted, eps_text
 from .comparison import Comparison, Method, Run
 
 __all__ = ["Credibility", "Finding", "Share", "Tally", "credibility"]
@@ -163,17 +163,17 @@ class Credibility:
         ]
         ran = [sum(verdict != "NOT RUN" for verdict in verdicts) for verdicts in by_run]
         if not any(ran):
-            return f"nothing was checked in {_counted(runs, 'run')}"
+            return f"nothing was checked in {counted(runs, 'run')}"
 
         said = []
         for verdict, one, several in (("FAIL", "fails", "fail"), ("WARN", "warns", "warn")):
             checks = len({finding.name for finding in self.findings if finding.verdict == verdict})
             if checks:
                 where = sum(verdict in verdicts for verdicts in by_run)
-                said.append(f"{_counted(checks, 'check')} {one if checks == 1 else several} in {where}")
-        found = f"{' and '.join(said)} of {_counted(runs, 'run')}"
+                said.append(f"{counted(checks, 'check')} {one if checks == 1 else several} in {where}")
+        found = f"{' and '.join(said)} of {counted(runs, 'run')}"
         if not self.failed:
-            found = f"no failure detected in {_counted(runs, 'run')}" + (f", but {found}" if said else "")
+            found = f"no failure detected in {counted(runs, 'run')}" + (f", but {found}" if said else "")
         unrun = [len(self.rows) - count for count in ran]
         return f"{found}: {_range(ran)} {'check' if max(ran) == 1 else 'checks'} each, {_range(unrun)} not run"
 
@@ -251,10 +251,6 @@ def _expected(protocol: Protocol, largest: float) -> str:
         f"{len(protocol.searches)} attacks cross ε = {across} at most. Protocol {protocol.name} v{protocol.version} "
         f"repeats what papers quote, and is {protocol.claim}"
     )
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _range(counts: Sequence[int]) -> str:

@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from ..numbers import eps_text
+from ..numbers import counted, eps_text
 from ..statistics import holm, mcnemar, paired_bootstrap, t_interval, t_test
 from .comparison import Column, Comparison, Method, Run
 
@@ -114,7 +114,7 @@ class Difference:
             if self.column is None:
                 words = f"{first} is right on more clean images than {second}"
         p = "p < 0.001" if self.adjusted < 0.001 else f"p = {self.adjusted:.3f}"
-        over = f"Holm over {_counted(self.claims, 'pair')}"
+        over = f"Holm over {counted(self.claims, 'pair')}"
         return f"{words}: {self.points()} points {self.interval()}, {p} ({over}), {paired}"
 
 
@@ -166,7 +166,7 @@ def basis(found: Sequence[Difference]) -> list[str]:
     for kind in KINDS:
         if not (of_kind := [one for one in found if one.kind == kind]):
             continue
-        over = f"Holm's correction over {_counted(len(of_kind), 'claim')}"
+        over = f"Holm's correction over {counted(len(of_kind), 'claim')}"
         if kind == "methods":
             seeds = " or ".join(map(str, sorted({len(one.seeds) for one in of_kind})))
             sentences.append(f"Methods, paired by seed ({seeds} seeds): the runs' mean difference, t interval, {over}")
@@ -183,10 +183,6 @@ def _points(share: float, sign: Literal["+", "-"] = "-") -> str:
 
     text = f"{100 * share:{sign}.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", "−")
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _pairs(first: Method, second: Method) -> tuple[Kind, list[tuple[Run, Run]]]:
