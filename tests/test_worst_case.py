@@ -240,6 +240,63 @@ def test_autoattack_says_what_the_authors_package_says_at_every_eps(
     assert 0 < found.outcomes["autoattack"].double().mean() < 1
 
 
+@pytest.fixture
+def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The authors' FAB and Square with fewer steps: what they take does not change what a step does."""
+
+    for name, steps in (("FABAttack_PT", {"n_iter": 20}), ("SquareAttack", {"n_queries": 500})):
+        whole = getattr(pyautoattack.autoattack, name)
+        monkeypatch.setattr(
+            pyautoattack.autoattack,
+            name,
+            lambda *given, whole=whole, steps=steps, **named: whole(*given, **named | steps),
+        )
+
+
+def test_square_of_several_eps_in_one_run_is_the_authors_at_each(digits_net: Net, short_runs: None) -> None:
+    net, x, y = digits_net
+    x, y = x[:12], y[:12]
+    # A run's noise depends on how many images there are: theirs is asked about all of them at each ε.
+    eps = torch.tensor([0.1, 0.25, 0.4]).repeat(4)
+    ours = AutoAttack(0.0, part="square")(net, x, y, eps=eps, generator=torch.Generator().manual_seed(3))
+    keys = torch.randint(-(1 << 63), (1 << 63) - 1, (12,), generator=torch.Generator().manual_seed(3))
+    seed = int(keys[0]) & 0x7FFFFFFF
+    right = net(x).argmax(dim=1) == y
+    assert right.sum() >= 10
+    assert (net(ours)[right].argmax(dim=1) != y[right]).any()
+    for radius in (0.1, 0.25, 0.4):
+        theirs = pyautoattack.square.SquareAttack(
+            net, p_init=0.8, n_queries=500, eps=radius, norm="Linf", seed=seed, device="cpu", resc_schedule=False
+        )
+        torch.manual_seed(seed)
+        theirs.init_hyperparam(x)
+        _, expected = theirs.attack_single_run(x, y)
+        mine = right & (eps == radius)
+        torch.testing.assert_close(ours[mine], expected[mine], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_fab_once_says_what_the_authors_fab_says_at_every_eps(digits_net: Net, norm: str, short_runs: None) -> None:
+    net, x, y = digits_net
+    right = (net(x).argmax(dim=1) == y).nonzero().squeeze(1)[:12]
+    x, y = x[right], y[right]
+    everything = 1.0 if norm == "linf" else 8.0
+    nearest = AutoAttack(everything, norm=norm, part="fab-t")(net, x, y)
+    moved = (nearest - x).flatten(1)
+    length = moved.abs().amax(dim=1) if norm == "linf" else moved.norm(dim=1)
+    assert (net(nearest).argmax(dim=1) != y).all()
+    for eps in length.quantile(torch.tensor([0.3, 0.7])).tolist():
+        theirs = pyautoattack.AutoAttack(
+            net, attacks=["fab-t"], version="custom", eps=eps, norm={"linf": "Linf", "l2": "L2"}[norm], seed=0
+        )
+        theirs.fab.n_restarts = 1
+        x_adv, _ = theirs.run_standard_evaluation(x, y, batch_size=12)
+        assert torch.equal(net(x_adv).argmax(dim=1) != y, length <= eps)
+        # Asked for a smaller radius, what lies beyond it is not an answer.
+        within = AutoAttack(eps, norm=norm, part="fab-t")(net, x, y)
+        assert torch.equal(within, torch.where((length <= eps)[:, None, None, None], nearest, x))
+
+
 class Noisy(nn.Module):
     """A linear margin under noise: each image is right with a probability of its own."""
 

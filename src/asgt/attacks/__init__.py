@@ -1,12 +1,13 @@
 """Attacks: perturbations ``(model, x, y) -> x'`` within a ball and the box [0, 1]. One file an attack."""
 
 from .apgd import APGD, APGDState
+from .autoattack import AutoAttack
 from .base import Attack, Norm, State, check_eps
 from .fgsm import FGSM
 from .mifgsm import MIFGSM
 from .pgd import PGD
 from .square import Square, SquareState
-from .whole import AutoAttack, Foreign, Whole
+from .whole import Foreign, Whole
 
 __all__ = [
     "APGD",

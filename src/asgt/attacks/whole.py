@@ -6,7 +6,6 @@ as it is: whoever drives them must look whether it lies in the ball and the box.
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from ..modes import Classifier
 from ..randomness import Generator, keys_like, seeded_globally
 from .base import Attack, State
 
-__all__ = ["AutoAttack", "Foreign", "Whole", "WholeState"]
+__all__ = ["Foreign", "Whole", "WholeState"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class WholeState(State):
 
 @dataclass(frozen=True)
 class Whole(Attack):
-    """What :class:`AutoAttack` and :class:`Foreign` share.
+    """What :class:`~asgt.attacks.AutoAttack` and :class:`Foreign` share.
 
     Such attacks draw from global generators, which are seeded for the call and put back as they were. The noise
     of a sample depends on the batch that it sits in: a result is repeated by calls on the same batches.
@@ -45,8 +44,20 @@ class Whole(Attack):
     steps: int = field(default=1, init=False)
 
     @abstractmethod
-    def perturbed(self, model: Classifier, x: Tensor, y: Tensor, eps: float, seed: int) -> Tensor:
-        """The attacked images (B, C, H, W) of a batch at one radius."""
+    def perturbed(self, model: Classifier, x: Tensor, y: Tensor, eps: Tensor, seed: int) -> Tensor:
+        """The attacked images (B, C, H, W) of a batch; its radii (B,) are all alike, unless the attack mixes them."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a call may be about samples of different radii."""
+
+        return False
+
+    @property
+    def asks_eps(self) -> bool:
+        """Whether it looks for something else at another ε; if not, one call about a sample tells for every ε."""
+
+        return True
 
     def start(
         self,
@@ -70,7 +81,7 @@ class Whole(Attack):
         return WholeState(**vars(super().start(model, x, y, eps)), seed=seed)
 
     def step(self, state: State) -> State:
-        """The whole attack, once for each radius of the batch.
+        """The whole attack, once, or once for each radius of the batch.
 
         Raises:
             InputError: what it answers is no batch of images of the shape that it was given.
@@ -78,10 +89,10 @@ class Whole(Attack):
 
         assert isinstance(state, WholeState)
         x_adv = state.x.clone()
-        for eps in state.eps.unique().tolist():
-            rows = (state.eps == eps).nonzero().squeeze(1)
+        everyone = torch.arange(len(x_adv), device=x_adv.device)
+        for rows in [everyone] if self.mixes else [everyone[state.eps == eps] for eps in state.eps.unique()]:
             with seeded_globally(state.seed, x_adv.device):
-                found = self.perturbed(state.model, state.x[rows], state.label[rows], eps, state.seed)
+                found = self.perturbed(state.model, state.x[rows], state.label[rows], state.eps[rows], state.seed)
             if not isinstance(found, Tensor) or found.shape != state.x[rows].shape:
                 told = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
                 raise InputError(
@@ -89,64 +100,6 @@ class Whole(Attack):
                 )
             x_adv[rows] = found.detach().to(x_adv)
         return replace(state, x_adv=x_adv, iteration=state.iteration + 1)
-
-
-@dataclass(frozen=True)
-class AutoAttack(Whole):
-    """AutoAttack as its authors' package, ``pyautoattack``, has it: APGD-CE, APGD-T, FAB-T and Square, in L∞ or L2.
-
-    Below ten classes APGD-T and FAB-T aim at all wrong ones. Below four there is no targeted DLR loss, and below three
-    none at all: the ensemble is then APGD-CE, with three classes APGD-DLR, FAB-T and Square (:meth:`adapted`).
-
-    Args:
-        eps: the radius in [0, 1].
-        norm: ``"linf"`` or ``"l2"``.
-
-    References:
-        Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-        attacks", https://arxiv.org/abs/2003.01690
-    """
-
-    @property
-    def title(self) -> str:
-        return "AutoAttack"
-
-    @staticmethod
-    def adapted(classes: int) -> bool:
-        """Whether the ensemble is not the authors' own for a model of so many classes."""
-
-        return classes < 4
-
-    def perturbed(self, model: Classifier, x: Tensor, y: Tensor, eps: float, seed: int) -> Tensor:
-        try:
-            from pyautoattack import AutoAttack as Authors
-        except ImportError as error:
-            raise InputError("AutoAttack needs its authors' package: pip install 'asgt[autoattack]'") from error
-
-        def asked(images: Tensor) -> Tensor:  # their package computes in float32
-            return model(images.to(x.dtype)).float()
-
-        with torch.no_grad():
-            classes = model(x[:1]).shape[1]
-        options: dict[str, Any] = {"eps": eps, "norm": {"linf": "Linf", "l2": "L2"}[self.norm]}
-        options |= {"seed": seed, "device": x.device}
-        if self.adapted(classes):
-            dlr = ["apgd-dlr"] if classes == 3 else []
-            ensemble = Authors(asked, attacks=["apgd-ce", *dlr, "fab-t", "square"], version="custom", **options)
-            ensemble.apgd.n_restarts = ensemble.fab.n_restarts = 1
-        else:
-            ensemble = Authors(asked, **options)
-        ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = min(9, classes - 1)
-
-        # What it warns of are checks of ours, with evidence.
-        log = logging.getLogger("auto-attack")
-        level = log.level
-        log.setLevel(logging.ERROR)
-        try:
-            x_adv: Tensor = ensemble.run_standard_evaluation(x.float(), y, batch_size=len(x))[0]
-        finally:
-            log.setLevel(level)
-        return x_adv
 
 
 @dataclass(frozen=True)
@@ -183,14 +136,15 @@ class Foreign(Whole):
         named = type(self.made).__name__ if hasattr(self.made, "eps") else getattr(self.made, "__name__", "attack")
         return "attack" if named == "<lambda>" else named
 
-    def perturbed(self, model: Classifier, x: Tensor, y: Tensor, eps: float, seed: int) -> Tensor:
+    def perturbed(self, model: Classifier, x: Tensor, y: Tensor, eps: Tensor, seed: int) -> Tensor:
+        radius = float(eps[0])
         with torch.inference_mode(False), torch.enable_grad():
             if not hasattr(self.made, "eps"):
-                found: Tensor = self.made(eps)(x.clone(), y.clone())
+                found: Tensor = self.made(radius)(x.clone(), y.clone())
                 return found
             before = self.made.eps
             try:
-                self.made.eps = eps
+                self.made.eps = radius
                 found = self.made(x.clone(), y.clone())
             finally:
                 self.made.eps = before

@@ -11,7 +11,7 @@ attack that fails costs all of its steps, one that succeeds leaves early: so the
    again, on to the next ε.
 3. **Descend.** The first attack, at the next ε below the bound. Where it succeeds, the witness is pressed on; where it
    fails, with all of its restarts, the next attack goes on from there: one failure a sample and attack, if the bound
-   was right.
+   was right. An attack that looks for the nearest adversarial image, whatever ε is, is asked once a sample.
 
 A sample leaves an attack at the iterate that fools the model, and another takes its place, so that batches stay full.
 Noise is keyed by (seed, sample, attack, restart): what a sample meets does not depend on how batches were filled. A
@@ -31,6 +31,7 @@ References:
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -163,9 +164,9 @@ def smallest_norms(
     with evaluating(model):
         run.clean(clean)
         guess = run.probe()
-        # A call about few images takes as long as about many: where one such attack is all, its audit shares its calls.
-        alone = len(attacks) == 1 and isinstance(attacks[0], Whole) and not own and not exhaustive
-        if alone and audited is not None:
+        # A call about few images takes as long as about many: where such attacks are all, their audit shares the calls.
+        whole = all(isinstance(attack, Whole) for attack in attacks) and not own and not exhaustive
+        if whole and audited is not None:
             run.shares, audited = audited.tolist(), None
         for number, attack in enumerate(attacks):
             run.use(number, attack)
@@ -292,6 +293,10 @@ class _Run:
             guess: the number of the ε to begin at, by sample. Default: that below what is known.
         """
 
+        if isinstance(self.attack, Whole) and not self.attack.asks_eps:
+            self._nearest()
+            self.progress.advance(len(self.levels))
+            return
         samples = self._open().tolist()
         self.progress.advance(len(self.levels) - len(samples))
         self._search(
@@ -301,6 +306,8 @@ class _Run:
     def look_below(self, audited: Tensor | None) -> None:
         """The attack at every ε below that at which the search failed; audited samples at one of them."""
 
+        if isinstance(self.attack, Whole) and not self.attack.asks_eps:
+            return
         self.spent = self.audit
         if audited is None:
             starts = [self._below(sample, level) for sample, level in enumerate(self.levels)]
@@ -403,30 +410,37 @@ class _Run:
             slots = [trial for trial, end in zip(slots, over, strict=True) if not end]
             state = state[~ended] if slots else None
 
-    def _call(self, trials: list[_Trial], follow: _Follow) -> None:
-        """Whole, from the largest ε down: each call is about one ε."""
+    def _nearest(self) -> None:
+        """At the full range, once: the norm of what is found is the verdict at every ε."""
 
+        everything = 1.0 if self.norm == "linf" else math.sqrt(self.x[0].numel())
+        for samples in self._open().split(_WHOLE_BATCH):
+            x_adv = self._answered(samples, everything, len(self.grid))
+            self._accept(samples, x_adv, torch.zeros_like(samples), eps=everything)
+            if not self.own:
+                self.press([sample for sample in samples.tolist() if self.levels[sample] < len(self.grid)])
+
+    def _call(self, trials: list[_Trial], follow: _Follow) -> None:
+        """Whole, from the largest ε down: each call is about one ε, unless the attack mixes them."""
+
+        assert isinstance(self.attack, Whole)
         pending: dict[int, list[int]] = {}
         for sample, level, _ in trials:
             pending.setdefault(level, []).append(sample)
         audits: set[int] = set()  # samples that are through but for their audit
         while pending:
-            level = max(pending)
-            everyone = torch.tensor(sorted(pending.pop(level)), device=self.y.device)
-            eps = float(self.grid[level])
-            for samples in everyone.split(_WHOLE_BATCH):
-                before = self.with_gradient, self.without
-                noise = SampleKeyed(self.seed, self.rows[samples], draw=self.number * _STREAMS + level)
-                with untouched(self.asked):
-                    x_adv = self.attack(self.model, self.x[samples], self.y[samples], eps=eps, generator=noise)
+            top = max(pending)
+            taken = {
+                sample: level for level in pending for sample in pending[level] if self.attack.mixes or level == top
+            }
+            pending = {level: samples for level, samples in pending.items() if not self.attack.mixes and level < top}
+            for samples in torch.tensor(sorted(taken), device=self.y.device).split(_WHOLE_BATCH):
                 audit = torch.tensor([sample in audits for sample in samples.tolist()], device=samples.device)
-                gradients = _shared(self.with_gradient - before[0], samples)
-                self.spent[samples[~audit]] += gradients[~audit]
-                self.audit[samples[audit]] += gradients[audit]
-                self.forwards[samples] += _shared(self.without - before[1], samples)
+                eps = self.grid[torch.tensor([taken[sample] for sample in samples.tolist()], device=samples.device)]
+                x_adv = self._answered(samples, eps, top, audit)
 
                 self._accept(samples, x_adv, torch.zeros_like(samples), eps=eps)
-                broken = {sample for sample in samples.tolist() if self.levels[sample] <= level}
+                broken = {sample for sample in samples.tolist() if self.levels[sample] <= taken[sample]}
                 if follow == "bound" and not self.own:
                     self.press(sorted(broken - audits))
                 for sample in samples.tolist():
@@ -434,13 +448,27 @@ class _Run:
                     if sample in broken:
                         following = self._after_success(sample, how)
                     else:
-                        following = self._after_failure((sample, level, 0), how)
+                        following = self._after_failure((sample, taken[sample], 0), how)
                     for _, next_level, _ in following:
                         pending.setdefault(next_level, []).append(sample)
                     share = self.shares[sample] if self.shares and how == "bound" and not following else torch.nan
                     if share == share and self.levels[sample] > 1:
                         audits.add(sample)
                         pending.setdefault(int(share * (self.levels[sample] - 1)), []).append(sample)
+
+    def _answered(self, samples: Tensor, eps: float | Tensor, draw: int, audit: Tensor | None = None) -> Tensor:
+        """What a whole attack answers; its passes are shared evenly, those for audits, bool (B,), counted apart."""
+
+        before = self.with_gradient, self.without
+        noise = SampleKeyed(self.seed, self.rows[samples], draw=self.number * _STREAMS + draw)
+        with untouched(self.asked):
+            x_adv = self.attack(self.model, self.x[samples], self.y[samples], eps=eps, generator=noise)
+        gradients = _shared(self.with_gradient - before[0], samples)
+        audit = torch.zeros_like(samples, dtype=torch.bool) if audit is None else audit
+        self.spent[samples[~audit]] += gradients[~audit]
+        self.audit[samples[audit]] += gradients[audit]
+        self.forwards[samples] += _shared(self.without - before[1], samples)
+        return x_adv
 
     def _start(self, fresh: list[_Trial]) -> State:
         """Trials from the start of their restart, by which they are sorted."""

@@ -19,9 +19,10 @@ witness is valid, and a search along the gradient of the margin goes before the 
     What a robustness claim rests on: per sample, the worst of ``pgd``, APGD-CE with 100 steps, APGD-T with 100 steps on
     each of min(9, K − 1) targets, and Square with 5,000 queries. Below four classes APGD-T is adapted.
 
-``autoattack`` v1
-    AutoAttack, its authors' package, whole, at the ε just below what is known to break a sample, and further down as
-    long as it succeeds. Below four classes the ensemble is adapted, and the result says so.
+``autoattack`` v2
+    AutoAttack, its authors' package, whole: APGD, FAB-T and Square one after the other, APGD and Square at the ε just
+    below what is known to break a sample and further down as long as they succeed, FAB-T, which asks for no ε, once. In
+    v1 the ensemble was called as one, again at every ε. Below four classes it is adapted, and the result says so.
 """
 
 from __future__ import annotations
@@ -166,8 +167,14 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "autoattack": Protocol(
         "autoattack",
-        1,
-        (Search("autoattack", (AutoAttack(0.0),), title="AutoAttack"),),
+        2,
+        (
+            Search(
+                "autoattack",
+                (AutoAttack(0.0, part="apgd"), AutoAttack(0.0, part="fab-t"), AutoAttack(0.0, part="square")),
+                title="AutoAttack",
+            ),
+        ),
         worst_case=True,
         claim="an empirical robustness claim",
     ),

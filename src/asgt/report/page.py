@@ -308,10 +308,10 @@ def _attacks(search: Search) -> str:
             told.append(f"{attack.title} ({attack.steps} steps)")
         elif isinstance(attack, PGD):
             told.append(f"{attack.title} (α = 2.5ε/{attack.steps}, random starts)")
-        elif isinstance(attack, AutoAttack):
+        elif isinstance(attack, AutoAttack) and attack == search.attacks[0]:
             told.append(
-                "AutoAttack (its authors' package, whole, at the ε just below what is known to break a sample, and "
-                "further down as long as it succeeds)"
+                "AutoAttack (its authors' package, whole: APGD and Square at the ε just below what is known to break a "
+                "sample, and further down as long as they succeed; FAB-T, which asks for no ε, once)"
             )
     return ", ".join(told)
 
