@@ -60,7 +60,7 @@ def net(images: asgt.Images) -> nn.Module:
 def test_paper_protocol_equals_torchattacks_given_its_parameters(
     net: nn.Module, images: asgt.Images, name: str
 ) -> None:
-    grid = (0.01, 0.03, 0.1)
+    grid = (0.01, 0.03, 0.1, 0.2)
     found = evaluate(net, images, protocol="paper", epsilons=grid, batch_size=16)
 
     x, y = images.pixels.float() / 255, images.labels
@@ -77,6 +77,24 @@ def test_paper_protocol_equals_torchattacks_given_its_parameters(
         assert torch.equal(found.outcomes[name][row], expected)
 
     assert 0 < found.outcomes[name].float().mean() < 1, "a curve of zeros or ones would compare nothing"
+
+
+def test_a_ball_that_constant_steps_cannot_cross_costs_nothing_and_one_that_they_can_does(
+    net: nn.Module, images: asgt.Images
+) -> None:
+    calls: list[int] = []
+    net.register_forward_hook(lambda *_: calls.append(1))
+
+    def asked(grid: tuple[float, ...]) -> int:
+        calls.clear()
+        evaluate(net, images, protocol="paper", epsilons=grid, batch_size=64)
+        return len(calls)
+
+    # 20/255 is how far ten steps of 2/255 go. FGSM, and PGD and MI-FGSM without a random start, look once more at 0.3;
+    # PGD from a random start and both relative ones take ten gradients each.
+    assert asked((0.1, 0.2, 0.3)) - asked((0.1, 0.2)) == 6 + 3 * 10
+    assert asked((0.05, 0.06, 0.2)) - asked((0.05, 0.2)) == 6 + 5 * 10
+    net._forward_hooks.clear()
 
 
 def test_pgd_protocol_finds_the_exact_robust_accuracy_of_a_linear_model() -> None:

@@ -403,12 +403,25 @@ def _as_it_falls_out(
 def _final_iterates(
     model: Classifier, x: Tensor, y: Tensor, rows: Tensor, search: Search, found: Evaluation
 ) -> Iterator[Tensor]:
-    """Each ε from scratch on every image of a batch. FGSM's one gradient serves all ε."""
+    """Each ε from scratch on every image of a batch.
+
+    FGSM's one gradient serves all ε. And a ball that the steps cannot cross does not stop them: from X itself, every ε
+    beyond their reach gives the same iterates.
+    """
 
     (attack,) = search.attacks
     if not isinstance(attack, FGSM):
+        reach = None if attack.starts_at_random else search.reach
+        beyond: Tensor | None = None
         for eps in found.epsilons:
-            yield search.at(eps)(model, x, y, generator=SampleKeyed(found.seed, rows))
+            if beyond is not None:
+                yield beyond
+                continue
+            x_adv = search.at(eps)(model, x, y, generator=SampleKeyed(found.seed, rows))
+            # A thousandth is far more than ten steps round.
+            if reach is not None and eps > 1.001 * reach:
+                beyond = x_adv
+            yield x_adv
         return
     with evaluating(model):
         state = attack.start(model, x, y, 0.0)
