@@ -331,12 +331,17 @@ def _claimed(folder: Path, asked: Explanation, resume: bool) -> Explanation | No
         f"{folder} was made of another model, other images or other settings: name another folder by --out"
     )
     if (folder / "result.json").is_file():
-        kept = load_explanation(folder)
-        if any(getattr(kept, name) != getattr(asked, name) for name in _IDENTITY) or not kept.ids.equal(asked.ids):
+        finished = load_explanation(folder)
+        if any(getattr(finished, name) != getattr(asked, name) for name in _IDENTITY):
             raise other
-        return kept
-    if (folder / "values.safetensors").is_file() and read_values(folder, asked) is None:
-        raise other
+        if not finished.ids.equal(asked.ids):
+            raise other
+        return finished
+    # Values without a result are those of a run that was stopped between the two: they are made again.
+    if (folder / "values.safetensors").is_file():
+        stopped = read_values(folder, asked)
+        if stopped is None or not stopped.ids.equal(asked.ids):
+            raise other
     return None
 
 

@@ -186,7 +186,7 @@ def load_explanation(folder: Path | str) -> Explanation:
             seed=int(result["seed"]),
             model=result["model"],
             data=result["data"],
-            **_empty(int(result["samples"])),
+            **_unread(int(result["samples"])),
             notes=tuple(map(str, result["notes"])),
             seconds=float(result["seconds"]),
             batch_size=int(result["batch_size"]),
@@ -247,9 +247,11 @@ def _key(found: Explanation, ids: Tensor) -> str:
     return digest(repr((*plain, digest_tensors({"ids": ids}))).encode())
 
 
-def _empty(samples: int) -> dict[str, Any]:
+def _unread(samples: int) -> dict[str, Any]:
     """The tensors of an explanation whose evidence is not read yet."""
 
+    if samples < 1:
+        raise ValueError(f"{samples} images")
     return {name: torch.empty(samples) for name in _OWN} | {"values": {}}
 
 
