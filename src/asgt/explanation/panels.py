@@ -453,21 +453,27 @@ def _blank(seeds: Sequence[int], count: int, why: str) -> Score:
 def _curves(runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...]], right: Tensor) -> tuple[Curve, ...]:
     """Masked accuracy over q, of every method, fill and order."""
 
+    least = 1 / (sqrt(12) * int(right.sum()))
+    # Over several random orders an image is right as often as it is: (Q, n) a run.
+    each = {
+        (method, fill, order): [
+            kept.double() if kept.ndim == 2 else kept.double().mean(dim=0)
+            for kept in (runs[method, seed].values[f"{fill}/{order}"][..., right] for seed in several)
+        ]
+        for method, several in seeds.items()
+        for fill, order in _CURVES
+    }
+    rows = [row for several in each.values() if len(several) == 1 for row in several[0]]
+    intervals = iter(bootstrap_means(torch.stack(rows)) if rows else [])
+
     found = []
-    for method in seeds:
-        for fill, order in _CURVES:
-            # Over several random orders an image is right as often as it is: (Q, n) a run.
-            each = [
-                kept.double() if kept.ndim == 2 else kept.double().mean(dim=0)
-                for kept in (runs[method, seed].values[f"{fill}/{order}"][..., right] for seed in seeds[method])
-            ]
-            by_images = bootstrap_means(each[0]) if len(each) == 1 else [None] * len(QUANTILES)
-            points = [
-                _score([one[place] for one in each], by_images[place], 1 / (sqrt(12) * int(right.sum())))
-                for place in range(len(QUANTILES))
-            ]
-            means, lows, highs = zip(*((point.mean, point.low, point.high) for point in points), strict=True)
-            found.append(Curve(method, fill, order, QUANTILES, means, lows, highs))
+    for (method, fill, order), several in each.items():
+        points = [
+            _score([one[place] for one in several], next(intervals) if len(several) == 1 else None, least)
+            for place in range(len(QUANTILES))
+        ]
+        means, lows, highs = zip(*((point.mean, point.low, point.high) for point in points), strict=True)
+        found.append(Curve(method, fill, order, QUANTILES, means, lows, highs))
     return tuple(found)
 
 
