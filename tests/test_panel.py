@@ -36,6 +36,7 @@ def made(wrong: int = 0, seed: int = 0, **values: Tensor | float) -> Explanation
     outcomes |= {f"{fill}/random": torch.ones(D, Q, N, dtype=torch.bool) for fill in ("mean", "noise")}
     plain: dict[str, Any] = {
         "area": torch.full((N,), 0.25, dtype=torch.float64),
+        "between": torch.full((3, N), 0.3, dtype=torch.float64),
         "finite": torch.ones(N, dtype=torch.bool),
         "flipped": torch.zeros(2, N, dtype=torch.bool),
         "linear/least": torch.ones(Q, N, dtype=torch.bool),
@@ -203,6 +204,8 @@ def test_the_gate_is_the_median_over_images_draws_and_seeds() -> None:
     found = panel({"A": [low], "B": [high], "C": [replace(made(), gate=mixed)], "D": [low, high, high], "E": [not_run]})
     assert [found.gate(method) for method in "ABCD"] == [0.1, 0.9, 0.2, 0.9]
     assert [found.uninformative(method) for method in "ABCDE"] == [False, True, False, True, None]
+    assert [found.between(method) for method in "ABCD"] == [0.3] * 4
+    assert math.isnan(found.between("E"))
     # A half is not above a half.
     assert (
         panel({"A": [replace(made(), gate=torch.full((3, N), 0.5, dtype=torch.float64))]}).uninformative("A") is False

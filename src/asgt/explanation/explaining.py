@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +204,9 @@ def _measured(
         for name, value in own.items():
             values[name].append(_kept(value))
 
-        random_maps = [magnitude(mapper(copy, x, y, ids)) for copy in random]
-        gates.append(
-            torch.stack([_kept(_rank(m, other)) for other in random_maps]) if random else torch.empty(0, len(y))
-        )
+        drawn = [magnitude(mapper(copy, x, y, ids)) for copy in random]
+        gates.append(_stacked([_rank(m, other) for other in drawn], len(y)))
+        values["between"].append(_stacked([_rank(one, other) for one, other in combinations(drawn, 2)], len(y)))
         first += len(y)
         progress.advance(len(y))
 
@@ -214,7 +214,7 @@ def _measured(
         asked,
         predictions=torch.cat(predictions).cpu(),
         values={name: torch.cat(parts, dim=-1) for name, parts in values.items()},
-        gate=torch.cat(gates, dim=-1).double(),
+        gate=torch.cat(gates, dim=-1),
     )
 
 
@@ -280,6 +280,12 @@ def _rank(m: Tensor, other: Tensor) -> Tensor:
 
     finite = m.flatten(1).isfinite().all(dim=1) & other.flatten(1).isfinite().all(dim=1)
     return spearman(m, other).masked_fill(~finite, torch.nan)
+
+
+def _stacked(rows: Sequence[Tensor], count: int) -> Tensor:
+    """Some rows of ``count`` values as they go to disk; none where the gate was not run."""
+
+    return _kept(torch.stack(list(rows))) if rows else torch.empty(0, count, dtype=torch.float64)
 
 
 def _kept(value: Tensor) -> Tensor:

@@ -177,8 +177,8 @@ class Panel:
         curves: masked accuracy over the share of hidden pixels, by method, fill and order.
         scores: of each measure, those of each method: what :meth:`value` reads.
         found: of each measure, all differences: what :meth:`differences` reads.
-        gates: of each method, the median rank correlation of m with that of re-initialised models; NaN where the gate
-            was not run.
+        gates: of each method, the median rank correlation of m with that of re-initialised models, and that of two
+            re-initialised models with each other; NaN where the gate was not run.
     """
 
     methods: tuple[str, ...]
@@ -195,7 +195,7 @@ class Panel:
     curves: tuple[Curve, ...] = ()
     scores: dict[str, dict[str, Score]] = field(default_factory=dict)
     found: dict[str, tuple[PanelDifference, ...]] = field(default_factory=dict)
-    gates: dict[str, float] = field(default_factory=dict)
+    gates: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -232,7 +232,13 @@ class Panel:
         """The median rank correlation of m with that of re-initialised models; NaN where the gate was not run."""
 
         self._known(method)
-        return self.gates.get(method, nan)
+        return self.gates.get(method, (nan, nan))[0]
+
+    def between(self, method: str) -> float:
+        """That of two re-initialised models with each other: what maps have in common whatever the weights."""
+
+        self._known(method)
+        return self.gates.get(method, (nan, nan))[1]
 
     def uninformative(self, method: str) -> bool | None:
         """Whether the gate says so: the median is above 0.5; ``None`` where the gate was not run."""
@@ -487,14 +493,19 @@ _CURVES: tuple[tuple[Literal["mean", "noise", "linear"], Literal["top", "random"
 )
 
 
-def _gates(runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...]], right: Tensor) -> dict[str, float]:
-    """The median over images, re-initialised models and seeds; NaN unless the gate was run on every run of a method."""
+def _gates(
+    runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...]], right: Tensor
+) -> dict[str, tuple[float, float]]:
+    """The medians over images, copies and seeds, of each method; NaN unless the gate was run on every run of it."""
 
     found = {}
     for method, several in seeds.items():
-        gates = [runs[method, seed].gate[:, right] for seed in several]
-        run = all(gate.numel() for gate in gates)
-        found[method] = float(torch.cat(gates).flatten().nanmedian()) if run else nan
+        each = [runs[method, seed] for seed in several]
+        found[method] = (nan, nan)
+        if all(one.gate.numel() for one in each):
+            trained = torch.cat([one.gate[:, right] for one in each])
+            between = torch.cat([one.values["between"][:, right] for one in each])
+            found[method] = float(trained.nanmedian()), float(between.nanmedian())
     return found
 
 
