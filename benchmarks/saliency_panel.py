@@ -72,8 +72,8 @@ def our_noise(x: Tensor, radius: float) -> Perturbation:
     noise = asgt.SampleKeyed(0, torch.arange(len(x)))
 
     def perturbed(arr: np.ndarray[Any, Any], **_: Any) -> np.ndarray[Any, Any]:
-        delta = radius * (2 * noise.uniform_like(x) - 1)
-        return arr + delta.flatten(1).numpy()
+        delta: np.ndarray[Any, Any] = (radius * (2 * noise.uniform_like(x) - 1)).flatten(1).numpy()
+        return arr + delta
 
     return perturbed
 
@@ -141,8 +141,8 @@ def whole_panel(repetitions: int) -> str:
         [
             "| models | images | seconds | target | processor seconds | of them comparing | met |",
             "|---|---|---|---|---|---|---|",
-            f"| {PANEL_MODELS} | {PANEL_IMAGES} | **{taken}** | ≤ {PANEL_SECONDS:g} | {processor:.1f} | {comparing:.1f} "
-            f"| {met} |",
+            f"| {PANEL_MODELS} | {PANEL_IMAGES} | **{taken}** | ≤ {PANEL_SECONDS:g} | {processor:.1f} | "
+            f"{comparing:.1f} | {met} |",
         ]
     )
 
