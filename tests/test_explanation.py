@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from asgt.data import Images, load_data
+from asgt.data import Images
 from asgt.errors import DamagedFileError, InputError
 from asgt.explanation import MEASURES, QUANTILES, Explanation, explain, load_explanation, measure_named, strokes
 from asgt.explanation.gate import reinitialised
@@ -56,10 +57,10 @@ def test_the_gini_index_by_hand() -> None:
 def test_the_gini_index_is_that_of_quantus() -> None:
     quantus = pytest.importorskip("quantus", reason="quantus is not installed")
     maps = random(6, 1, 9, 9) - 0.5
-    # Its own adds 1e-7 to every value, which is nothing beside values of a million.
+    # It adds 1e-7 to every value, which is nothing beside values of a million.
     metric = quantus.Sparseness(normalise=False, disable_warnings=True)
-    theirs = [metric.evaluate_instance(x=one.numpy(), a=1e6 * one.abs().numpy()) for one in maps]
-    assert gini(maps).tolist() == pytest.approx(theirs, abs=1e-6)
+    theirs = metric.evaluate_batch(x_batch=maps.numpy(), a_batch=1e6 * maps.abs().double().numpy())
+    assert gini(maps).tolist() == pytest.approx(theirs.tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize("levels", [2, 5, 1000])
@@ -407,7 +408,9 @@ def test_the_gate_tells_a_map_that_was_learnt_from_one_that_was_not(found: Expla
     assert found.gate.shape == (3, 200)
     assert abs(found.gate_median()) < 0.3
     blind = explain(Blind(), patched(), eps=0.1)
-    assert blind.gate_median() == pytest.approx(1.0)
+    assert blind.gate_median() == blind.between_median() == pytest.approx(1.0)
+    # Two random linear maps of 144 pixels have nothing in common.
+    assert abs(found.between_median()) < 0.3
 
 
 def test_batches_change_nothing_and_none_is_larger_than_asked(found: Explanation) -> None:
@@ -451,13 +454,40 @@ def test_real_digits_have_every_measure(digits_net: tuple[nn.Module, Tensor, Ten
     assert found.notes == ()
 
 
+@pytest.mark.parametrize("attribution", ["ig", "smoothgrad", "input-x-gradient", "gradcam"])
+def test_other_attributions_are_measured_as_well(attribution: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model("small_cnn", (1, SIDE, SIDE), 2, width=0.1)
+    images, rows = patched(12), torch.arange(4, 8)
+    found = explain(model, images, eps=0.05, attribution=attribution, objects=on_patch(12), batch_size=12)
+    assert found.settings["method"] == attribution
+    assert found.gate.shape == (3, 12)
+    for name in ("sparseness", "sensitivity", "rank", "mass"):
+        assert found.values[name].isfinite().any(), name
+
+    # The noise is the image's own: a part of the images has the maps it has among all of them.
+    part = explain(model, images[rows], eps=0.05, attribution=attribution, ids=rows)
+    for name in ("sparseness", "sensitivity", "rank"):
+        expected = found.values[name][..., rows].numpy()
+        assert part.values[name].numpy() == pytest.approx(expected, rel=1e-3, nan_ok=True), name
+
+
 # --- on disk ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written") / "explanation"
+    explain(Patch(), patched(20), eps=0.1, objects=on_patch(20), folder=folder)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    explain(Patch(), patched(20), eps=0.1, objects=on_patch(20), folder=tmp_path / "explanation")
-    return tmp_path / "explanation"
+def folder(written: Path, tmp_path: Path) -> Path:
+    """A finished explanation, for the test to damage as it likes."""
+
+    return shutil.copytree(written, tmp_path / "explanation")
 
 
 def test_an_explanation_comes_back_as_it_was(folder: Path) -> None:
@@ -473,6 +503,7 @@ def test_an_explanation_comes_back_as_it_was(folder: Path) -> None:
     result = read_json(folder / "result.json")
     assert result["settings"]["mean"] == pytest.approx([0.5])
     assert result["settings"]["reduction"] == "mean over channels of |a|"
+    assert result["settings"]["method"] == "gradient"
     assert result["means"]["mass"] == {"mean": 1.0, "n": 20}
 
 
@@ -706,15 +737,3 @@ def test_every_measure_has_its_own_name_and_sentence() -> None:
         *(measure.name for measure in MEASURES if "@" in measure.name),
     }
     assert [measure.name for measure in MEASURES if measure.better is None] == ["sparseness"]
-
-
-def test_an_untrained_net_on_mnist(mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ASGT_DATA", str(mnist.parent))
-    images = load_data("mnist", train=False).test[:12]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = build_model("small_cnn", (1, 28, 28), 10, width=0.25)
-    found = explain(model, images, eps=0.3, objects=strokes(images))
-    assert 0.1 < float(found.values["area"].mean()) < 0.35
-    # What nobody taught looks at the object no more than anywhere; between none and twice its share is wide enough.
-    assert 0 < mean_of(found, "mass") < 2.5 * float(found.values["area"].mean())
