@@ -72,8 +72,9 @@ def our_noise(x: Tensor, radius: float) -> Perturbation:
     noise = asgt.SampleKeyed(0, torch.arange(len(x)))
 
     def perturbed(arr: np.ndarray[Any, Any], **_: Any) -> np.ndarray[Any, Any]:
-        delta: np.ndarray[Any, Any] = (radius * (2 * noise.uniform_like(x) - 1)).flatten(1).numpy()
-        return arr + delta
+        delta = radius * (2 * noise.uniform_like(x) - 1)
+        moved: np.ndarray[Any, Any] = arr + delta.flatten(1).numpy()
+        return moved
 
     return perturbed
 
