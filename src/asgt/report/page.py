@@ -37,7 +37,7 @@ from .credibility import Credibility, Finding, credibility
 from .curves import bands, robustness_curves, robustness_panels, training_panels
 from .differences import Difference, basis, shown_differences
 from .figures import Panel, panel_svg, swatch_svg, write_panels
-from .maps import RULE, SaliencyMaps, draw_maps, map_words, saliency_maps, write_maps
+from .maps import RULE, SaliencyMaps, saliency_maps, write_maps
 
 __all__ = ["Table", "tables", "write_report"]
 
