@@ -13,19 +13,26 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from math import sqrt
 from statistics import fmean
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from torch import Tensor
 
 from ..numbers import counted, eps_text
-from ..statistics import holm, mcnemar, paired_bootstrap, t_interval, t_test
+from ..statistics import (
+    KINDS,
+    Kind,
+    Verdict,
+    holm_by_kind,
+    mcnemar,
+    paired_bootstrap,
+    paired_by_seed,
+    t_interval,
+    t_test,
+    verdict,
+)
 from .comparison import Column, Comparison, Method, Run
 
 __all__ = ["Difference", "basis", "differences", "shown_differences"]
-
-Kind: TypeAlias = Literal["methods", "models"]
-KINDS: tuple[Kind, ...] = ("methods", "models")
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -64,12 +71,10 @@ class Difference:
     samples: int
 
     @property
-    def verdict(self) -> Literal["more", "less", "not decided"]:
+    def verdict(self) -> Verdict:
         """Whether the first is decided to have more or less than the second."""
 
-        if self.adjusted >= ALPHA or self.low <= 0 <= self.high:
-            return "not decided"
-        return "more" if self.low > 0 else "less"
+        return verdict(self.low, self.high, self.adjusted)
 
     @property
     def where(self) -> str:
@@ -186,13 +191,8 @@ def _points(share: float, sign: Literal["+", "-"] = "-") -> str:
 
 
 def _pairs(first: Method, second: Method) -> tuple[Kind, list[tuple[Run, Run]]]:
-    """Which runs are held against each other: those of each common seed, or the only ones."""
-
     one, other = ({run.seed: run for run in method.runs} for method in (first, second))
-    pairs = [(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
-    if not pairs and len(first.runs) == len(second.runs) == 1:
-        pairs = [(first.runs[0], second.runs[0])]
-    return "methods" if len(pairs) > 1 else "models", pairs
+    return paired_by_seed(one, other)
 
 
 def _of_methods(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float, float, float]:
@@ -216,11 +216,7 @@ def _of_models(one: Tensor, other: Tensor) -> tuple[float, float, float, float]:
 
 
 def _adjusted(found: Sequence[Difference]) -> tuple[Difference, ...]:
-    """The differences with their p adjusted: methods among methods, models among models."""
+    """The differences with their p adjusted."""
 
-    adjusted = list(found)
-    for kind in KINDS:
-        places = [number for number, one in enumerate(found) if one.kind == kind]
-        for number, p in zip(places, holm([found[number].p for number in places]), strict=True):
-            adjusted[number] = replace(found[number], adjusted=p, claims=len(places))
-    return tuple(adjusted)
+    adjusted = holm_by_kind([(one.kind, one.p) for one in found])
+    return tuple(replace(one, adjusted=p, claims=claims) for one, (p, claims) in zip(found, adjusted, strict=True))
