@@ -151,6 +151,7 @@ def saliency_maps(
     eps: float | None = None,
     norm: Norm = "linf",
     seed: int = 0,
+    rows: Tensor | None = None,
 ) -> SaliencyMaps:
     """Explains the same images under any classifiers, for :func:`asgt.write_maps` to draw.
 
@@ -168,7 +169,8 @@ def saliency_maps(
         attribution: what makes the maps.
         eps: the radius of each model's own attack, PGD-20 away from the class that is explained. Default: none.
         norm: its norm.
-        seed: keys its random start by image.
+        seed: keys its random start, as that of :func:`asgt.explain`.
+        rows: the rows of the test split that the images are, int64 (N,), which key it too. Default: 0 … N − 1.
 
     Raises:
         InputError: images, labels, or the attribution do not fit.
@@ -177,8 +179,9 @@ def saliency_maps(
     if not models:
         raise InputError("there is no model to explain: hand over classifiers by name")
     check_batch(images, torch.zeros(len(images), dtype=torch.int64) if labels is None else labels)
+    rows = torch.arange(len(images), device=images.device) if rows is None else rows.to(images.device)
     columns = [
-        _column(name, (seeds or {}).get(name), model, images, labels, attribution, eps, norm, seed)
+        _column(name, (seeds or {}).get(name), model, images, labels, attribution, eps, norm, seed, rows)
         for name, model in models.items()
     ]
 
@@ -203,6 +206,7 @@ def _column(
     eps: float | None,
     norm: Norm,
     seed: int,
+    rows: Tensor,
 ) -> MapColumn:
     predictions = predict(model, x)
     y = predictions if labels is None else labels
@@ -211,7 +215,6 @@ def _column(
     if eps is None:
         return plain
 
-    rows = torch.arange(len(x), device=x.device)
     attacked = PGD(eps=eps, norm=norm, steps=STEPS)(
         model, x, y, generator=SampleKeyed(seed_of("attack", seed), rows)
     )

@@ -1,0 +1,157 @@
+"""What is drawn of the models themselves: maps of a few images and of many, and how their gradients are distributed.
+
+Each method is shown by the model of its first seed. A model that cannot be had (its data is not here, or its code is
+the user's own) is left out, and said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..attacks import Norm
+from ..data import Images, batches, sample, sampled_rows, to_unit
+from ..errors import InputError
+from ..names import is_foreign
+from ..numbers import counted
+from ..saliency import saliency
+from ..training.run import load_run
+from .comparison import Method
+from .explained import Explained
+from .figures import Panel, write_panels
+from .gradients import gradient_panels
+from .maps import SaliencyMaps, saliency_maps, write_contact_sheet, write_maps
+
+__all__ = ["BLOCKS", "Pictures", "pictures", "write_pictures"]
+
+BLOCKS = 3
+"""Images that are drawn with their attacked selves."""
+
+_CONTACT = 48
+_GRADIENTS = 256
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of some methods.
+
+    Attributes:
+        shown: the first test image of each of the first ten classes, with its attacked self; ``None`` without models.
+        contact: the first test images, as they are.
+        gradients: the distributions of the gradient's values.
+        missing: sentences on methods that have no picture.
+    """
+
+    shown: SaliencyMaps | None
+    contact: SaliencyMaps | None
+    gradients: tuple[Panel, ...]
+    missing: tuple[str, ...]
+
+
+def pictures(
+    methods: Sequence[Method],
+    *,
+    eps: float,
+    norm: Norm,
+    samples: int | None = None,
+    explained: Explained | None = None,
+    trusted_model: str | None = None,
+) -> Pictures:
+    """Makes them.
+
+    Args:
+        methods: finished runs on the same data.
+        eps: the radius of each model's own attack.
+        norm: its norm.
+        samples: how many of the test images there are to choose from. Default: all.
+        explained: whose images the gradients' distributions are of. Default: the first test images, right or wrong.
+        trusted_model: the user's own ``package.module:factory``, named again.
+    """
+
+    models: dict[str, nn.Module] = {}
+    missing = []
+    test: Images | None = None
+    for method in methods:
+        run = method.runs[0]
+        try:
+            named = trusted_model if is_foreign(run.config.model) else None
+            models[method.name], data, _, _ = load_run(run.folder, trusted_model=named)
+        except InputError as error:
+            missing.append(f"{method.name}: {error}")
+            continue
+        test = test or data.test
+    if test is None:
+        return Pictures(None, None, (), tuple(missing))
+
+    seeds = {method.name: method.runs[0].seed for method in methods}
+    among = len(test) if samples is None else min(samples, len(test))
+
+    def drawn(rows: Tensor, radius: float | None) -> SaliencyMaps:
+        images = test[rows]
+        return saliency_maps(
+            models,
+            to_unit(images.pixels),
+            images.labels,
+            classes=images.classes,
+            seeds=seeds,
+            eps=radius,
+            norm=norm,
+            rows=rows,
+        )
+
+    numbers = {method.name: number for number, method in enumerate(methods)}
+    chosen, whose = _explained_rows(test, among, explained)
+    gradients = {name: _gradients(model, test[chosen]) for name, model in models.items()}
+    return Pictures(
+        drawn(_one_a_class(sample(test, among), sampled_rows(test, among)), eps),
+        drawn(sampled_rows(test, min(_CONTACT, among)), None),
+        tuple(gradient_panels(gradients, numbers, whose)),
+        tuple(missing),
+    )
+
+
+def write_pictures(found: Pictures, folder: Path, data: str) -> None:
+    """Writes the figures for papers; those of an earlier time that are not made again are removed."""
+
+    for suffix in ("png", "pdf"):
+        places = {name: folder / f"{name}.{suffix}" for name in ("saliency", "saliency-signed", "contact", "gradients")}
+        if found.shown is not None:
+            write_maps(found.shown[:BLOCKS], places["saliency"])
+            write_maps(found.shown[:BLOCKS], places["saliency-signed"], kind="signed")
+        if found.contact is not None:
+            write_contact_sheet(found.contact, places["contact"])
+        if found.gradients:
+            write_panels(found.gradients, places["gradients"], title=f"values of the gradient on {data}, by method")
+        for name, there in (
+            ("saliency", found.shown),
+            ("saliency-signed", found.shown),
+            ("contact", found.contact),
+            ("gradients", found.gradients),
+        ):
+            if not there:
+                places[name].unlink(missing_ok=True)
+
+
+def _explained_rows(test: Images, among: int, explained: Explained | None) -> tuple[Tensor, str]:
+    """The rows whose gradients are shown, and what they are in words."""
+
+    if explained is not None and not explained.panel.not_run:
+        rows = explained.panel.ids[:_GRADIENTS]
+        return rows, f"{counted(len(rows), 'test image')} that all models get right, first seeds"
+    rows = sampled_rows(test, min(_GRADIENTS, among))
+    return rows, f"{counted(len(rows), 'test image')}, right or wrong, first seeds"
+
+
+def _gradients(model: nn.Module, images: Images) -> Tensor:
+    return torch.cat([saliency(model, x, y) for x, y in batches(images, 64)])
+
+
+def _one_a_class(images: Images, rows: Tensor, count: int = 10) -> Tensor:
+    """The row of the first image of each of the first classes."""
+
+    present = images.labels.unique()[:count]
+    return rows[torch.stack([(images.labels == label).nonzero()[0, 0] for label in present])]
