@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import matplotlib
 import torch
@@ -25,7 +25,7 @@ from ..evaluation.accuracy import predict
 from ..modes import Classifier
 from ..numbers import eps_text, norm_sign
 from ..randomness import SampleKeyed, seed_of
-from ..saliency import saliency
+from ..saliency import attribute
 from .figures import house_style, write_figure
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 Kind: TypeAlias = Literal["magnitude", "signed"]
+_Record = TypeVar("_Record", "MapColumn", "SaliencyMaps")
 
 STEPS = 20
 """The steps of each model's own PGD."""
@@ -119,25 +120,11 @@ class SaliencyMaps:
     def __getitem__(self, rows: slice) -> SaliencyMaps:
         """The same of some of the images."""
 
-        def some(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[rows]
+        def of(record: _Record) -> _Record:
+            values = {name: value[rows] for name, value in vars(record).items() if isinstance(value, Tensor)}
+            return replace(record, **values)
 
-        columns = tuple(
-            MapColumn(
-                column.name,
-                column.seed,
-                column.explained[rows],
-                column.predictions[rows],
-                column.maps[rows],
-                some(column.attacked),
-                some(column.attacked_predictions),
-                some(column.attacked_maps),
-            )
-            for column in self.columns
-        )
-        return SaliencyMaps(
-            self.images[rows], some(self.labels), self.classes, self.attribution, self.eps, self.norm, columns
-        )
+        return replace(of(self), columns=tuple(map(of, self.columns)))
 
 
 def saliency_maps(
@@ -148,6 +135,7 @@ def saliency_maps(
     classes: Sequence[str] | None = None,
     seeds: Mapping[str, int] | None = None,
     attribution: str = "gradient",
+    layer: str | None = None,
     eps: float | None = None,
     norm: Norm = "linf",
     seed: int = 0,
@@ -166,7 +154,8 @@ def saliency_maps(
         labels: int64 (N,). Default: not known, and each model is explained, and attacked, on its own predictions.
         classes: the names of the K classes. Default: their numbers.
         seeds: of the runs of the models, to be shown.
-        attribution: what makes the maps.
+        attribution: what makes the maps, by name, as :func:`asgt.saliency.attribute` knows it.
+        layer: the layer that it looks at, where it looks at one.
         eps: the radius of each model's own attack, PGD-20 away from the class that is explained. Default: none.
         norm: its norm.
         seed: keys its random start, as that of :func:`asgt.explain`.
@@ -180,53 +169,37 @@ def saliency_maps(
         raise InputError("there is no model to explain: hand over classifiers by name")
     check_batch(images, torch.zeros(len(images), dtype=torch.int64) if labels is None else labels)
     rows = torch.arange(len(images), device=images.device) if rows is None else rows.to(images.device)
-    columns = [
-        _column(name, (seeds or {}).get(name), model, images, labels, attribution, eps, norm, seed, rows)
-        for name, model in models.items()
-    ]
 
-    seen = [column.explained for column in columns] + [column.predictions for column in columns]
-    seen += [column.attacked_predictions for column in columns if column.attacked_predictions is not None]
-    most = int(torch.cat(seen).max())
+    def column(name: str, model: Classifier) -> MapColumn:
+        """A model on all images."""
+
+        predictions = predict(model, images)
+        y = predictions if labels is None else labels
+
+        def maps(x: Tensor) -> Tensor:
+            noise = SampleKeyed(seed_of("picture", seed), rows)
+            return attribute(model, x, y, attribution, layer=layer, generator=noise).cpu()
+
+        plain = MapColumn(name, (seeds or {}).get(name), y.cpu(), predictions.cpu(), maps(images))
+        if eps is None:
+            return plain
+        attack = PGD(eps=eps, norm=norm, steps=STEPS)
+        attacked = attack(model, images, y, generator=SampleKeyed(seed_of("attack", seed), rows))
+        return replace(
+            plain,
+            attacked=attacked.cpu(),
+            attacked_predictions=predict(model, attacked, "attacked images").cpu(),
+            attacked_maps=maps(attacked),
+        )
+
+    columns = [column(name, model) for name, model in models.items()]
+    seen = [tensor for one in columns for tensor in (one.explained, one.predictions, one.attacked_predictions)]
+    most = int(torch.cat([tensor for tensor in seen if tensor is not None]).max())
     names = tuple(map(str, range(most + 1))) if classes is None else tuple(classes)
     if most >= len(names):
         raise InputError(f"class {most} has no name: {len(names)} are given")
     return SaliencyMaps(
         images.cpu(), None if labels is None else labels.cpu(), names, attribution, eps, norm, tuple(columns)
-    )
-
-
-def _column(
-    name: str,
-    run_seed: int | None,
-    model: Classifier,
-    x: Tensor,
-    labels: Tensor | None,
-    attribution: str,
-    eps: float | None,
-    norm: Norm,
-    seed: int,
-    rows: Tensor,
-) -> MapColumn:
-    predictions = predict(model, x)
-    y = predictions if labels is None else labels
-    maps = saliency(model, x, y)
-    plain = MapColumn(name, run_seed, y.cpu(), predictions.cpu(), maps.cpu())
-    if eps is None:
-        return plain
-
-    attacked = PGD(eps=eps, norm=norm, steps=STEPS)(
-        model, x, y, generator=SampleKeyed(seed_of("attack", seed), rows)
-    )
-    return MapColumn(
-        name,
-        run_seed,
-        plain.explained,
-        plain.predictions,
-        plain.maps,
-        attacked.cpu(),
-        predict(model, attacked, "attacked images").cpu(),
-        saliency(model, attacked, y).cpu(),
     )
 
 
@@ -385,6 +358,7 @@ class _Sheet:
     def picture(self, x: float, y: float, side: float, picture: Tensor, wrong: str) -> None:
         """Pixels as they are, in a square; or the word for what cannot be shown, on hatching."""
 
+        from matplotlib.image import AxesImage
         from matplotlib.patches import Rectangle
 
         x, y = x + _EDGE, y + self.top
@@ -403,12 +377,11 @@ class _Sheet:
             )
             word.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
             return
-        self.axis.imshow(
-            picture.numpy(), extent=(x, x + width, y + height, y), interpolation="nearest", aspect="auto", zorder=1
-        )
+        image = AxesImage(self.axis, extent=(x, x + width, y + height, y), interpolation="nearest", zorder=1)
+        image.set_data(picture.numpy())
+        # Not by imshow, which takes the axes for its own, and its time.
+        self.axis.add_image(image)
         self.axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="#8a8a8a", lw=0.4, zorder=2))
-        # imshow takes the axes for its own.
-        self.axis.set(xlim=(0, self.size[0]), ylim=(self.size[1], 0))
 
     def words(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -40,13 +41,14 @@ class Pictures:
     """The pictures of some methods.
 
     Attributes:
-        shown: the first test image of each of the first ten classes, with its attacked self; ``None`` without models.
-        contact: the first test images, as they are.
+        shown: by attribution, the gradient's first: the first test image of each of the first ten classes, with its
+            attacked self; empty without models.
+        contact: the first test images, as they are; ``None`` without models.
         gradients: the distributions of the gradient's values.
-        missing: sentences on methods that have no picture.
+        missing: sentences on methods, or attributions, that have no picture.
     """
 
-    shown: SaliencyMaps | None
+    shown: dict[str, SaliencyMaps]
     contact: SaliencyMaps | None
     gradients: tuple[Panel, ...]
     missing: tuple[str, ...]
@@ -58,7 +60,7 @@ def pictures(
     eps: float,
     norm: Norm,
     samples: int | None = None,
-    explained: Explained | None = None,
+    found: Sequence[Explained] = (),
     trusted_model: str | None = None,
 ) -> Pictures:
     """Makes them.
@@ -68,7 +70,8 @@ def pictures(
         eps: the radius of each model's own attack.
         norm: its norm.
         samples: how many of the test images there are to choose from. Default: all.
-        explained: whose images the gradients' distributions are of. Default: the first test images, right or wrong.
+        found: the attributions that are drawn beside the gradient. The gradients' distributions are of the images that
+            all models get right by the first, or else of the first test images, right or wrong.
         trusted_model: the user's own ``package.module:factory``, named again.
     """
 
@@ -85,30 +88,25 @@ def pictures(
             continue
         test = test or data.test
     if test is None:
-        return Pictures(None, None, (), tuple(missing))
+        return Pictures({}, None, (), tuple(missing))
 
-    seeds = {method.name: method.runs[0].seed for method in methods}
     among = len(test) if samples is None else min(samples, len(test))
+    draw = partial(_drawn, models, {method.name: method.runs[0].seed for method in methods}, test, norm)
+    first = _one_a_class(sample(test, among), sampled_rows(test, among))
+    shown = {"gradient": draw(first, "gradient", None, eps)}
+    for one in found:
+        if one.attribution not in shown:
+            try:
+                shown[one.attribution] = draw(first, one.attribution, one.panel.settings.get("layer"), eps)
+            except InputError as error:
+                missing.append(f"{one.attribution}: {error}")
 
-    def drawn(rows: Tensor, radius: float | None) -> SaliencyMaps:
-        images = test[rows]
-        return saliency_maps(
-            models,
-            to_unit(images.pixels),
-            images.labels,
-            classes=images.classes,
-            seeds=seeds,
-            eps=radius,
-            norm=norm,
-            rows=rows,
-        )
-
+    rows, whose = _shown_rows(test, among, found)
+    gradients = {name: _gradients(model, test[rows]) for name, model in models.items()}
     numbers = {method.name: number for number, method in enumerate(methods)}
-    chosen, whose = _explained_rows(test, among, explained)
-    gradients = {name: _gradients(model, test[chosen]) for name, model in models.items()}
     return Pictures(
-        drawn(_one_a_class(sample(test, among), sampled_rows(test, among)), eps),
-        drawn(sampled_rows(test, min(_CONTACT, among)), None),
+        shown,
+        draw(sampled_rows(test, min(_CONTACT, among)), "gradient", None, None),
         tuple(gradient_panels(gradients, numbers, whose)),
         tuple(missing),
     )
@@ -117,30 +115,50 @@ def pictures(
 def write_pictures(found: Pictures, folder: Path, data: str) -> None:
     """Writes the figures for papers; those of an earlier time that are not made again are removed."""
 
+    for old in (*folder.glob("saliency*.*"), *folder.glob("contact.*"), *folder.glob("gradients.*")):
+        old.unlink()
     for suffix in ("png", "pdf"):
-        places = {name: folder / f"{name}.{suffix}" for name in ("saliency", "saliency-signed", "contact", "gradients")}
-        if found.shown is not None:
-            write_maps(found.shown[:BLOCKS], places["saliency"])
-            write_maps(found.shown[:BLOCKS], places["saliency-signed"], kind="signed")
+        for attribution, maps in found.shown.items():
+            name = "saliency" if attribution == "gradient" else f"saliency-{attribution}"
+            write_maps(maps[:BLOCKS], folder / f"{name}.{suffix}")
+            write_maps(maps[:BLOCKS], folder / f"{name}-signed.{suffix}", kind="signed")
         if found.contact is not None:
-            write_contact_sheet(found.contact, places["contact"])
+            write_contact_sheet(found.contact, folder / f"contact.{suffix}")
         if found.gradients:
-            write_panels(found.gradients, places["gradients"], title=f"values of the gradient on {data}, by method")
-        for name, there in (
-            ("saliency", found.shown),
-            ("saliency-signed", found.shown),
-            ("contact", found.contact),
-            ("gradients", found.gradients),
-        ):
-            if not there:
-                places[name].unlink(missing_ok=True)
+            title = f"values of the gradient on {data}, by method"
+            write_panels(found.gradients, folder / f"gradients.{suffix}", title=title)
 
 
-def _explained_rows(test: Images, among: int, explained: Explained | None) -> tuple[Tensor, str]:
+def _drawn(
+    models: dict[str, nn.Module],
+    seeds: dict[str, int],
+    test: Images,
+    norm: Norm,
+    rows: Tensor,
+    attribution: str,
+    layer: str | None,
+    eps: float | None,
+) -> SaliencyMaps:
+    images = test[rows]
+    return saliency_maps(
+        models,
+        to_unit(images.pixels),
+        images.labels,
+        classes=images.classes,
+        seeds=seeds,
+        attribution=attribution,
+        layer=layer,
+        eps=eps,
+        norm=norm,
+        rows=rows,
+    )
+
+
+def _shown_rows(test: Images, among: int, found: Sequence[Explained]) -> tuple[Tensor, str]:
     """The rows whose gradients are shown, and what they are in words."""
 
-    if explained is not None and not explained.panel.not_run:
-        rows = explained.panel.ids[:_GRADIENTS]
+    if found and not found[0].panel.not_run:
+        rows = found[0].panel.ids[:_GRADIENTS]
         return rows, f"{counted(len(rows), 'test image')} that all models get right, first seeds"
     rows = sampled_rows(test, min(_GRADIENTS, among))
     return rows, f"{counted(len(rows), 'test image')}, right or wrong, first seeds"
