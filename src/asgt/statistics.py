@@ -9,11 +9,14 @@ claims stand side by side, :func:`holm` corrects for their number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from math import inf, nan, sqrt
 from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = [
@@ -226,15 +229,11 @@ def bootstrap_means(
         raise ValueError(f"values of shape {rows.shape} have no means: expected finite (P, N)")
 
     samples = rows.shape[1]
-    generator = np.random.default_rng(seed)
     at_once = max(1, _AT_ONCE // samples)
-    means = []
-    for first in range(0, draws, at_once):
-        count = min(at_once, draws - first)
-        drawn = generator.integers(samples, size=(count, samples)) + samples * np.arange(count)[:, None]
-        # How often each sample fell: one product then gives the means of all quantities.
-        often = np.bincount(drawn.ravel(), minlength=count * samples).reshape(count, samples)
-        means.append(often @ rows.T / samples)
+    means = [
+        _drawn_again(samples, min(at_once, draws - first), seed, first).astype(np.float64) @ rows.T / samples
+        for first in range(0, draws, at_once)
+    ]
 
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
@@ -392,6 +391,22 @@ def paired_by_seed(first: Mapping[int, _Run], second: Mapping[int, _Run]) -> tup
     if not pairs and len(first) == len(second) == 1:
         pairs = list(zip(first.values(), second.values(), strict=True))
     return "methods" if len(pairs) > 1 else "models", pairs
+
+
+@lru_cache(maxsize=4)
+def _drawn_again(samples: int, count: int, seed: int, first: int) -> NDArray[np.uint16]:
+    """How often each sample falls in each of ``count`` bootstrap samples, from the ``first`` on: (count, samples).
+
+    One product with it gives the means of any number of quantities. Kept, for the next ones are often of the same
+    samples.
+    """
+
+    import numpy as np
+
+    drawn = np.random.default_rng([seed, first]).integers(samples, size=(count, samples))
+    drawn += samples * np.arange(count)[:, None]
+    often = np.bincount(drawn.ravel(), minlength=count * samples)
+    return often.reshape(count, samples).astype(np.uint16)
 
 
 def _refuse_no_share(successes: int, trials: int) -> None:

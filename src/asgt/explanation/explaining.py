@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,21 @@ from torch import Tensor, nn
 
 from ..attacks import PGD, Norm, check_eps
 from ..data import Images, batches
-from ..errors import InputError, unknown
+from ..errors import InputError
 from ..evaluation.accuracy import class_count, predict
 from ..files import digest_tensors
-from ..modes import precise
+from ..modes import Classifier, precise
 from ..numbers import counted
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed, seed_of, seeded_globally
+from ..saliency import attribute, attribution_settings, magnitude
 from .gate import RANDOMISED, reinitialised
 from .hiding import RANDOM_ORDERS, right_when_hidden, right_when_imputed
 from .maps import cosine, gini, order_of, spearman, top_overlap
 from .measures import QUANTILES
 from .result import Explanation, load_explanation, read_values, write_explanation
 from .road import NOISE
-from .sensitivity import DRAWS, RADIUS, Mapper, gradient, max_sensitivity
+from .sensitivity import DRAWS, RADIUS, Mapper, max_sensitivity
 
 __all__ = ["STEPS", "explain"]
 
@@ -64,8 +66,8 @@ def explain(
         eps: the training ε, above zero, of the methods that are to be compared; stability is measured at a quarter of
             it and at all of it.
         norm: its norm.
-        attribution: what makes the maps.
-        layer: the layer that it looks at, by name, where it looks at one. Default: found for models of asgt.
+        attribution: what makes the maps, a name of :data:`asgt.saliency.ATTRIBUTIONS`, with its default settings.
+        layer: for ``"gradcam"``, the dotted name of the module that it looks at. Default: found for models of asgt.
         objects: where the object is, bool (N, H, W), as of :func:`asgt.explanation.strokes`. Default: not known, and
             the mass on it is not run.
         ids: the rows of the test split that the images are, int64 (N,), which key the noise. Default: 0 … N − 1.
@@ -81,10 +83,10 @@ def explain(
 
     ids = torch.arange(len(images)) if ids is None else ids.cpu()
     _check(model, images, eps, norm, objects, ids, batch_size)
-    mapper, own = _attribution(attribution, layer)
+    mapper = _mapper(attribution, layer, seed, batch_size)
     asked = Explanation(
         attribution=attribution,
-        settings=own | _settings(images, objects),
+        settings=attribution_settings(attribution, layer=layer, model=model) | _settings(images, objects),
         eps=float(eps),
         norm=norm,
         seed=seed,
@@ -130,14 +132,14 @@ def explain(
     return found
 
 
-def _attribution(name: str, layer: str | None) -> tuple[Mapper, dict[str, Any]]:
-    """What makes the maps, and its settings."""
+def _mapper(attribution: str, layer: str | None, seed: int, batch_size: int) -> Mapper:
+    """What makes the maps; the noise of one that draws any is the image's own, the same before and after an attack."""
 
-    if name != "gradient":
-        raise unknown("attribution", name, ["gradient"])
-    if layer is not None:
-        raise InputError(f"attribution {name} looks at no layer: leave the layer out")
-    return gradient, {"target": "logit", "reduction": "mean over channels of |a|"}
+    def mapper(model: Classifier, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
+        noise = SampleKeyed(seed_of("attribution", seed), ids)
+        return attribute(model, x, y, attribution, layer=layer, generator=noise, batch_size=batch_size)
+
+    return mapper
 
 
 def _settings(images: Images, objects: Tensor | None) -> dict[str, Any]:
@@ -181,7 +183,7 @@ def _measured(
         finite = a.flatten(1).isfinite().all(dim=1)
         # What is not finite is left out in the end; until then it must not disturb the others.
         a = a.where(finite.view(-1, 1, 1, 1), 0.0)
-        m = a.abs().mean(dim=1)
+        m = magnitude(a)
 
         own = _of_the_map(x, a, m, mean, None if objects is None else objects[rows].to(y.device))
         # Ties fall differently before and after an attack: maps of mostly zeros must not share their tops by the order.
@@ -202,10 +204,9 @@ def _measured(
         for name, value in own.items():
             values[name].append(_kept(value))
 
-        random_maps = [mapper(copy, x, y, ids).abs().mean(dim=1) for copy in random]
-        gates.append(
-            torch.stack([_kept(_rank(m, other)) for other in random_maps]) if random else torch.empty(0, len(y))
-        )
+        drawn = [magnitude(mapper(copy, x, y, ids)) for copy in random]
+        gates.append(_stacked([_rank(m, other) for other in drawn], len(y)))
+        values["between"].append(_stacked([_rank(one, other) for one, other in combinations(drawn, 2)], len(y)))
         first += len(y)
         progress.advance(len(y))
 
@@ -213,7 +214,7 @@ def _measured(
         asked,
         predictions=torch.cat(predictions).cpu(),
         values={name: torch.cat(parts, dim=-1) for name, parts in values.items()},
-        gate=torch.cat(gates, dim=-1).double(),
+        gate=torch.cat(gates, dim=-1),
     )
 
 
@@ -264,7 +265,7 @@ def _under_attack(
         attack = PGD(eps=eps, norm=asked.norm, steps=STEPS)
         x_adv = attack(model, x, y, generator=SampleKeyed(seed_of("attack", asked.seed), ids))
         a_adv = mapper(model, x_adv, y, ids)
-        m_adv = a_adv.abs().mean(dim=1)
+        m_adv = magnitude(a_adv)
 
         rows["flipped"].append(predict(model, x_adv, "attacked images") != y)
         rows["rank"].append(_rank(m, m_adv))
@@ -279,6 +280,12 @@ def _rank(m: Tensor, other: Tensor) -> Tensor:
 
     finite = m.flatten(1).isfinite().all(dim=1) & other.flatten(1).isfinite().all(dim=1)
     return spearman(m, other).masked_fill(~finite, torch.nan)
+
+
+def _stacked(rows: Sequence[Tensor], count: int) -> Tensor:
+    """Some rows of ``count`` values as they go to disk; none where the gate was not run."""
+
+    return _kept(torch.stack(list(rows))) if rows else torch.empty(0, count, dtype=torch.float64)
 
 
 def _kept(value: Tensor) -> Tensor:
@@ -331,12 +338,17 @@ def _claimed(folder: Path, asked: Explanation, resume: bool) -> Explanation | No
         f"{folder} was made of another model, other images or other settings: name another folder by --out"
     )
     if (folder / "result.json").is_file():
-        kept = load_explanation(folder)
-        if any(getattr(kept, name) != getattr(asked, name) for name in _IDENTITY) or not kept.ids.equal(asked.ids):
+        finished = load_explanation(folder)
+        if any(getattr(finished, name) != getattr(asked, name) for name in _IDENTITY):
             raise other
-        return kept
-    if (folder / "values.safetensors").is_file() and read_values(folder, asked) is None:
-        raise other
+        if not finished.ids.equal(asked.ids):
+            raise other
+        return finished
+    # Values without a result are those of a run that was stopped between the two: they are made again.
+    if (folder / "values.safetensors").is_file():
+        stopped = read_values(folder, asked)
+        if stopped is None or not stopped.ids.equal(asked.ids):
+            raise other
     return None
 
 

@@ -147,6 +147,7 @@ class Curve:
         accuracy: at each q, the mean over seeds, in [0, 1]; all images are right at q = 0.
         low: the lower end of its 95 % interval at each q, as that of a :class:`Score`.
         high: the upper end.
+        sd: the standard deviation over seeds at each q; NaN of one seed.
     """
 
     method: str
@@ -156,6 +157,7 @@ class Curve:
     accuracy: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    sd: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,8 @@ class Panel:
         curves: masked accuracy over the share of hidden pixels, by method, fill and order.
         scores: of each measure, those of each method: what :meth:`value` reads.
         found: of each measure, all differences: what :meth:`differences` reads.
-        gates: of each method, the median rank correlation of m with that of re-initialised models; NaN where the gate
-            was not run.
+        gates: of each method, the median rank correlation of m with that of re-initialised models, and that of two
+            re-initialised models with each other; NaN where the gate was not run.
     """
 
     methods: tuple[str, ...]
@@ -195,7 +197,7 @@ class Panel:
     curves: tuple[Curve, ...] = ()
     scores: dict[str, dict[str, Score]] = field(default_factory=dict)
     found: dict[str, tuple[PanelDifference, ...]] = field(default_factory=dict)
-    gates: dict[str, float] = field(default_factory=dict)
+    gates: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -232,7 +234,13 @@ class Panel:
         """The median rank correlation of m with that of re-initialised models; NaN where the gate was not run."""
 
         self._known(method)
-        return self.gates.get(method, nan)
+        return self.gates.get(method, (nan, nan))[0]
+
+    def between(self, method: str) -> float:
+        """That of two re-initialised models with each other: what maps have in common whatever the weights."""
+
+        self._known(method)
+        return self.gates.get(method, (nan, nan))[1]
 
     def uninformative(self, method: str) -> bool | None:
         """Whether the gate says so: the median is above 0.5; ``None`` where the gate was not run."""
@@ -453,21 +461,27 @@ def _blank(seeds: Sequence[int], count: int, why: str) -> Score:
 def _curves(runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...]], right: Tensor) -> tuple[Curve, ...]:
     """Masked accuracy over q, of every method, fill and order."""
 
+    least = 1 / (sqrt(12) * int(right.sum()))
+    # Over several random orders an image is right as often as it is: (Q, n) a run.
+    each = {
+        (method, fill, order): [
+            kept.double() if kept.ndim == 2 else kept.double().mean(dim=0)
+            for kept in (runs[method, seed].values[f"{fill}/{order}"][..., right] for seed in several)
+        ]
+        for method, several in seeds.items()
+        for fill, order in _CURVES
+    }
+    rows = [row for several in each.values() if len(several) == 1 for row in several[0]]
+    intervals = iter(bootstrap_means(torch.stack(rows)) if rows else [])
+
     found = []
-    for method in seeds:
-        for fill, order in _CURVES:
-            # Over several random orders an image is right as often as it is: (Q, n) a run.
-            each = [
-                kept.double() if kept.ndim == 2 else kept.double().mean(dim=0)
-                for kept in (runs[method, seed].values[f"{fill}/{order}"][..., right] for seed in seeds[method])
-            ]
-            by_images = bootstrap_means(each[0]) if len(each) == 1 else [None] * len(QUANTILES)
-            points = [
-                _score([one[place] for one in each], by_images[place], 1 / (sqrt(12) * int(right.sum())))
-                for place in range(len(QUANTILES))
-            ]
-            means, lows, highs = zip(*((point.mean, point.low, point.high) for point in points), strict=True)
-            found.append(Curve(method, fill, order, QUANTILES, means, lows, highs))
+    for (method, fill, order), several in each.items():
+        points = [
+            _score([one[place] for one in several], next(intervals) if len(several) == 1 else None, least)
+            for place in range(len(QUANTILES))
+        ]
+        means, lows, highs = zip(*((point.mean, point.low, point.high) for point in points), strict=True)
+        found.append(Curve(method, fill, order, QUANTILES, means, lows, highs))
     return tuple(found)
 
 
@@ -481,14 +495,19 @@ _CURVES: tuple[tuple[Literal["mean", "noise", "linear"], Literal["top", "random"
 )
 
 
-def _gates(runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...]], right: Tensor) -> dict[str, float]:
-    """The median over images, re-initialised models and seeds; NaN unless the gate was run on every run of a method."""
+def _gates(
+    runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...]], right: Tensor
+) -> dict[str, tuple[float, float]]:
+    """The medians over images, copies and seeds, of each method; NaN unless the gate was run on every run of it."""
 
     found = {}
     for method, several in seeds.items():
-        gates = [runs[method, seed].gate[:, right] for seed in several]
-        run = all(gate.numel() for gate in gates)
-        found[method] = float(torch.cat(gates).flatten().nanmedian()) if run else nan
+        each = [runs[method, seed] for seed in several]
+        found[method] = (nan, nan)
+        if all(one.gate.numel() for one in each):
+            trained = torch.cat([one.gate[:, right] for one in each])
+            between = torch.cat([one.values["between"][:, right] for one in each])
+            found[method] = float(trained.nanmedian()), float(between.nanmedian())
     return found
 
 

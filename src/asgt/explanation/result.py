@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class Explanation:
             object's share of the image, the last two only where the object is known; ``rank``, ``overlap`` and
             ``cosine``, float64 (2, N), at ε/4 and at ε, and ``flipped`` by the attack, bool (2, N). Whether the image
             is right with pixels hidden, by fill and order: ``mean/top``, ``noise/top``, ``linear/top`` and
-            ``linear/least``, bool (Q, N), ``mean/random`` and ``noise/random``, bool (D, Q, N).
+            ``linear/least``, bool (Q, N), ``mean/random`` and ``noise/random``, bool (D, Q, N). ``between``: the rank
+            correlation of every two of the re-initialised models, as ``gate`` is.
         gate: the rank correlation of m with that of each of three re-initialised models, float64 (3, N); (0, N) where
             the gate was not run.
         notes: what was not run and why, and how many maps are zero or not finite.
@@ -121,7 +123,12 @@ class Explanation:
     def gate_median(self) -> float:
         """The median rank correlation with re-initialised models over the images that are right; NaN if not run."""
 
-        return float(self.gate[:, self.right].flatten().nanmedian()) if self.gate.numel() else float("nan")
+        return _median(self.gate[:, self.right])
+
+    def between_median(self) -> float:
+        """That of two re-initialised models: what maps of this architecture have in common whatever the weights."""
+
+        return _median(self.values["between"][:, self.right])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``result.json`` holds."""
@@ -138,7 +145,11 @@ class Explanation:
             "samples": self.samples,
             "accuracy": float((self.predictions == self.labels).double().mean()),
             "means": {measure.name: self._mean(measure.name) for measure in MEASURES},
-            "gate": {"median": _plain(self.gate_median()), "uninformative_above": UNINFORMATIVE},
+            "gate": {
+                "median": _plain(self.gate_median()),
+                "between": _plain(self.between_median()),
+                "uninformative_above": UNINFORMATIVE,
+            },
             "notes": list(self.notes),
             "seconds": self.seconds,
             "batch_size": self.batch_size,
@@ -186,7 +197,7 @@ def load_explanation(folder: Path | str) -> Explanation:
             seed=int(result["seed"]),
             model=result["model"],
             data=result["data"],
-            **_empty(int(result["samples"])),
+            **_unread(int(result["samples"])),
             notes=tuple(map(str, result["notes"])),
             seconds=float(result["seconds"]),
             batch_size=int(result["batch_size"]),
@@ -247,9 +258,11 @@ def _key(found: Explanation, ids: Tensor) -> str:
     return digest(repr((*plain, digest_tensors({"ids": ids}))).encode())
 
 
-def _empty(samples: int) -> dict[str, Any]:
+def _unread(samples: int) -> dict[str, Any]:
     """The tensors of an explanation whose evidence is not read yet."""
 
+    if samples < 1:
+        raise ValueError(f"{samples} images")
     return {name: torch.empty(samples) for name in _OWN} | {"values": {}}
 
 
@@ -272,10 +285,15 @@ def _shapes(found: Explanation, tensors: dict[str, Tensor]) -> dict[str, tuple[t
         "flipped": (torch.bool, (len(_PLACES), samples)),
         "finite": (torch.bool, (samples,)),
         "gate": (torch.float64, (randomised, samples)),
+        "between": (torch.float64, (randomised * (randomised - 1) // 2, samples)),
     }
+
+
+def _median(gate: Tensor) -> float:
+    return float(gate.flatten().nanmedian()) if gate.numel() else nan
 
 
 def _plain(value: float) -> float | None:
     """A number for JSON, which has no NaN."""
 
-    return None if value != value else value
+    return None if isnan(value) else value

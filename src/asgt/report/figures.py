@@ -300,6 +300,9 @@ def _draw(axis: Axes, panel: Panel) -> None:
             axis.plot(line.x, line.beside, gid=f"beside-band-{line.number}", **style)  # type: ignore[arg-type]
 
     axis.set_yscale(panel.y_scale)
+    if panel.y_scale == "log":
+        # Not as powers of ten, whose exponents are too small to be read on the page.
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if panel.y_limits is not None:
         axis.set_ylim(*panel.y_limits)
     for x, dash in panel.marks:

@@ -147,13 +147,18 @@ def panel_words(found: Explained) -> str:
 
 
 def panel_unrun(found: Explained) -> list[tuple[str, str]]:
-    """The measures that have no value, by title, and why."""
+    """The measures that have no value, those of the same reason together, and why; what a note tells is not repeated."""
 
     if found.panel.not_run:
         return []
     method = found.panel.methods[0]
-    scores = {measure.title: found.panel.value(method, measure.name) for measure in MEASURES}
-    return [(title, score.not_run) for title, score in scores.items() if score.not_run]
+    told = " ".join(found.notes)
+    reasons: dict[str, list[str]] = {}
+    for measure in MEASURES:
+        why = found.panel.value(method, measure.name).not_run
+        if why and f"{measure.title}: NOT RUN" not in told:
+            reasons.setdefault(why, []).append(measure.title)
+    return [("; ".join(titles), why) for why, titles in reasons.items()]
 
 
 def panel_basis(found: Sequence[PanelDifference]) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan
 
+from ..explanation import Curve
 from .explained import Explained
 from .figures import Line, Panel
 
 __all__ = ["masked_panels"]
 
 _SHOWN = (
-    ("mean", "random", "the images' mean as fill", "thick: the top pixels by m hidden; thin: random ones"),
-    ("noise", "random", "uniform noise as fill", "thick: the top pixels by m hidden; thin: random ones"),
-    ("linear", "least", "ROAD: noisy linear imputation", "thick: the top pixels by m first; thin: the least relevant"),
+    ("mean", "random", "the images' mean as fill", "thick: the top by m hidden; thin: random pixels"),
+    ("noise", "random", "uniform noise as fill", "thick: the top by m hidden; thin: random pixels"),
+    ("linear", "least", "ROAD: noisy linear imputation", "thick: the top by m first; thin: the least"),
 )
 
 
@@ -33,27 +35,7 @@ def masked_panels(found: Explained, numbers: Mapping[str, int]) -> list[Panel]:
         lines = []
         for method in found.panel.methods:
             top, other = curves[method, fill, "top"], curves[method, fill, beside]  # type: ignore[index]
-            lines.append(
-                Line(
-                    name=method,
-                    number=numbers[method],
-                    # The images are those that every model gets right.
-                    x=(0.0, *(100 * share for share in top.shares)),
-                    y=(100.0, *(100 * value for value in top.accuracy)),
-                    low=(100.0, *(100 * value for value in top.low)),
-                    high=(100.0, *(100 * value for value in top.high)),
-                    texts=(
-                        "100.0",
-                        *(
-                            f"{100 * hidden:.1f} [{100 * low:.1f}, {100 * high:.1f}], {beside}: {100 * held:.1f}"
-                            for hidden, low, high, held in zip(
-                                top.accuracy, top.low, top.high, other.accuracy, strict=True
-                            )
-                        ),
-                    ),
-                    beside=(100.0, *(100 * value for value in other.accuracy)),
-                )
-            )
+            lines.append(_line(numbers[method], top, other))
         panels.append(
             Panel(
                 key=f"masked-{found.attribution}-{fill}",
@@ -67,3 +49,29 @@ def masked_panels(found: Explained, numbers: Mapping[str, int]) -> list[Panel]:
             )
         )
     return panels
+
+
+def _line(number: int, top: Curve, other: Curve) -> Line:
+    """The images are those that every model gets right, so that each curve begins at all of them."""
+
+    points = list(zip(top.accuracy, top.low, top.high, top.sd, other.accuracy, strict=True))
+    edges = [(low, high) if isnan(sd) else (mean - sd, mean + sd) for mean, low, high, sd, _ in points]
+    spans = [
+        f"[{100 * low:.1f}, {100 * high:.1f}]" if isnan(sd) else f"± {100 * sd:.1f}" for _, low, high, sd, _ in points
+    ]
+    return Line(
+        name=top.method,
+        number=number,
+        x=(0.0, *(100 * share for share in top.shares)),
+        y=(100.0, *(100 * point[0] for point in points)),
+        low=(100.0, *(100 * max(low, 0.0) for low, _ in edges)),
+        high=(100.0, *(100 * min(high, 1.0) for _, high in edges)),
+        texts=(
+            "100.0",
+            *(
+                f"{100 * point[0]:.1f} {span}, {other.order}: {100 * point[4]:.1f}"
+                for point, span in zip(points, spans, strict=True)
+            ),
+        ),
+        beside=(100.0, *(100 * value for value in other.accuracy)),
+    )

@@ -125,7 +125,7 @@ def write_pictures(found: Pictures, folder: Path, data: str) -> None:
         if found.contact is not None:
             write_contact_sheet(found.contact, folder / f"contact.{suffix}")
         if found.gradients:
-            title = f"values of the gradient on {data}, by method"
+            title = f"a: gradient of the label's logit, {data}"
             write_panels(found.gradients, folder / f"gradients.{suffix}", title=title)
 
 
@@ -159,9 +159,9 @@ def _shown_rows(test: Images, among: int, found: Sequence[Explained]) -> tuple[T
 
     if found and not found[0].panel.not_run:
         rows = found[0].panel.ids[:_GRADIENTS]
-        return rows, f"{counted(len(rows), 'test image')} that all models get right, first seeds"
+        return rows, f"{counted(len(rows), 'image')} that all get right, first seeds"
     rows = sampled_rows(test, min(_GRADIENTS, among))
-    return rows, f"{counted(len(rows), 'test image')}, right or wrong, first seeds"
+    return rows, f"{counted(len(rows), 'image')}, right or wrong, first seeds"
 
 
 def _gradients(model: nn.Module, images: Images) -> Tensor:

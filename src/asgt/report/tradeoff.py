@@ -85,9 +85,11 @@ def tradeoff(comparison: Comparison, found: Explained) -> Tradeoff | None:
         title="Do robustness and interpretability rise together?",
         subtitle=(
             f"primary measure, named in advance: {measure.title} ({found.attribution})\n"
-            f"{counted(len(points), 'method')}, n = {samples} images right under all{beside}\nbars: {bars}"
+            f"{counted(len(points), 'method')}, n = {samples} images right under all{beside}\n"
+            f"robust accuracy: {judge.title}, protocol {judge.protocol} v{judge.version}, ε = {eps_text(eps)}\n"
+            f"bars: {bars}"
         ),
-        x_label=f"accuracy under {judge.title} at ε = {eps_text(eps)} (%)",
+        x_label="robust accuracy (%)",
         y_label=f"{measure.title} {arrow}",
         x_name="robust accuracy (%)",
         points=tuple(points),
