@@ -56,8 +56,8 @@ def explain_run(
     """
 
     place = folder.explanation(attribution)
-    finished = explained_alike(place, samples=samples, eps=eps, norm=norm)
     rows = sampled_rows(test, samples)
+    finished = explained_alike(place, samples=len(rows), eps=eps, norm=norm)
     images = test[rows].to(where := resolve_device(device))
     return explain(
         model.to(where),

@@ -480,8 +480,9 @@ def _curves(runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...
             _score([one[place] for one in several], next(intervals) if len(several) == 1 else None, least)
             for place in range(len(QUANTILES))
         ]
-        means, lows, highs = zip(*((point.mean, point.low, point.high) for point in points), strict=True)
-        found.append(Curve(method, fill, order, QUANTILES, means, lows, highs))
+        told = ((point.mean, point.low, point.high, point.sd) for point in points)
+        means, lows, highs, sds = zip(*told, strict=True)
+        found.append(Curve(method, fill, order, QUANTILES, means, lows, highs, sds))
     return tuple(found)
 
 

@@ -286,9 +286,7 @@ def trained_eps(methods: Sequence[Method], norm: Norm) -> float | None:
     ``None`` where no run was.
     """
 
-    counts = Counter(
-        eps for method in methods for run in method.runs if (eps := _trained_eps(run, norm)) is not None
-    )
+    counts = Counter(eps for method in methods for run in method.runs if (eps := _trained_eps(run, norm)) is not None)
     return max(counts, key=lambda eps: (counts[eps], eps), default=None)
 
 

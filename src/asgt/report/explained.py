@@ -100,8 +100,8 @@ def _by(attribution: str, methods: Sequence[Method]) -> Explained:
     notes = []
     if others:
         notes.append(
-            f"explained with other settings than most, and left out: {listed(others)}; remove explanation/{attribution} "
-            "there and explain them again"
+            f"explained with other settings than most, and left out: {listed(others)}; remove "
+            f"explanation/{attribution} there and explain them again"
         )
     if lacking:
         notes.append(f"not explained by {attribution}, and left out: {listed(lacking)}")

@@ -39,10 +39,7 @@ def gradient_panels(gradients: Mapping[str, Tensor], numbers: Mapping[str, int],
 
     flat = {name: values.double().flatten(1) for name, values in gradients.items()}
     # An image whose gradient is zero, or is no number, has no largest value.
-    flat = {
-        name: values[values.isfinite().all(dim=1) & (values != 0).any(dim=1)]
-        for name, values in flat.items()
-    }
+    flat = {name: values[values.isfinite().all(dim=1) & (values != 0).any(dim=1)] for name, values in flat.items()}
     flat = {name: values for name, values in flat.items() if len(values)}
     if not flat:
         return []
@@ -80,9 +77,7 @@ def gradient_panels(gradients: Mapping[str, Tensor], numbers: Mapping[str, int],
     ]
 
 
-def _lines(
-    values: Mapping[str, Tensor], numbers: Mapping[str, int], edges: Tensor, floor: float
-) -> tuple[Line, ...]:
+def _lines(values: Mapping[str, Tensor], numbers: Mapping[str, int], edges: Tensor, floor: float) -> tuple[Line, ...]:
     """The share of the values in each bin, in percent, over the bins' middles."""
 
     middles = tuple(((edges[1:] + edges[:-1]) / 2).tolist())

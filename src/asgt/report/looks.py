@@ -20,7 +20,7 @@ from ..files import write_bytes
 from ..numbers import counted, eps_text
 from ..training.config import default_eps
 from .comparison import Comparison, Method, data_name, trained_eps
-from .explained import ARROWS, Explained, explained, measures_of, score_text
+from .explained import ARROWS, Explained, explained, measures_of
 from .figures import Panel, write_panels, write_scatter
 from .masked import masked_panels
 from .pictures import Pictures, pictures, write_pictures
@@ -147,7 +147,7 @@ def panel_words(found: Explained) -> str:
 
 
 def panel_unrun(found: Explained) -> list[tuple[str, str]]:
-    """The measures that have no value, those of the same reason together, and why; what a note tells is not repeated."""
+    """The measures that have no value, and why, those of the same reason together; what a note tells is left out."""
 
     if found.panel.not_run:
         return []
@@ -170,8 +170,8 @@ def panel_basis(found: Sequence[PanelDifference]) -> str:
         sentences.append(f"Methods, paired by seed ({seeds} seeds): t interval, Holm over {len(several)} pairs")
     if ones := [one for one in found if one.kind == "models"]:
         sentences.append(
-            f"Two models (one seed), paired by image: bootstrap interval, t test, Holm over {counted(len(ones), 'pair')}; "
-            "nothing is said about the methods"
+            "Two models (one seed), paired by image: bootstrap interval, t test, Holm over "
+            f"{counted(len(ones), 'pair')}; nothing is said about the methods"
         )
     return ". ".join(sentences)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import matplotlib
 import torch
@@ -121,7 +121,8 @@ class SaliencyMaps:
         """The same of some of the images."""
 
         def of(record: _Record) -> _Record:
-            values = {name: value[rows] for name, value in vars(record).items() if isinstance(value, Tensor)}
+            tensors = {name: value for name, value in vars(record).items() if isinstance(value, Tensor)}
+            values: dict[str, Any] = {name: tensor[rows] for name, tensor in tensors.items()}
             return replace(record, **values)
 
         return replace(of(self), columns=tuple(map(of, self.columns)))
@@ -419,15 +420,17 @@ class _Sheet:
 
         y, height, width = self.top - 0.36, 0.08, 1.5
         ramp = matplotlib.colormaps[_COLOURS[self.kind]](torch.linspace(0, 1, 256).numpy()[None])
-        axis = self.figure.add_axes((_EDGE / self.size[0], 1 - (y + height) / self.size[1], width / self.size[0], height / self.size[1]))
+        axis = self.figure.add_axes(
+            (_EDGE / self.size[0], 1 - (y + height) / self.size[1], width / self.size[0], height / self.size[1])
+        )
         axis.imshow(ramp, aspect="auto", extent=(0, 1, 0, 1))
         ends = ["0", "99th percentile"] if self.kind == "magnitude" else ["− 99th pct.", "0", "99th pct."]
         axis.set_xticks([place / (len(ends) - 1) for place in range(len(ends))], ends, fontsize=6.5)
         axis.set_yticks([])
         axis.tick_params(length=2, pad=1)
         labels = axis.get_xticklabels()
-        labels[0].set_ha("left")
-        labels[-1].set_ha("right")
+        labels[0].set_horizontalalignment("left")
+        labels[-1].set_horizontalalignment("right")
         axis.spines[:].set_linewidth(0.4)
 
 

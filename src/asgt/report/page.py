@@ -407,8 +407,8 @@ def _findings_of_maps(look: Looks) -> list[str]:
         low, high = (end(scores, key=lambda method: scores[method].mean) for end in (min, max))
         area = f"; the object's share of the area is {panel.area:.3f}" if measure.name == "mass" else ""
         sentences.append(
-            f"Where they look: {measure.title} by the {found.attribution} runs from {score_text(scores[low])} ({low}) to "
-            f"{score_text(scores[high])} ({high}){area}; {measured}."
+            f"Where they look: {measure.title} by the {found.attribution} runs from {score_text(scores[low])} ({low}) "
+            f"to {score_text(scores[high])} ({high}){area}; {measured}."
         )
         if differences := panel.differences(measure.name):
             decided = [one for one in differences if one.verdict != "not decided"]
@@ -420,8 +420,8 @@ def _findings_of_maps(look: Looks) -> list[str]:
         sentences.append(f"{look.tradeoffs[found.attribution].sentence()}; {measured}.")
     if blind := [method for method in panel.methods if panel.uninformative(method)]:
         sentences.append(
-            f"The maps of {', '.join(blind)} hardly change when the weights are drawn anew: what is measured of them is "
-            "not about the trained model."
+            f"The maps of {', '.join(blind)} hardly change when the weights are drawn anew: what is measured of them "
+            "is not about the trained model."
         )
     return sentences
 
@@ -449,7 +449,7 @@ def _look(look: Looks, number: int) -> dict[str, Any]:
             }
             for row in panel_rows(found)
         ],
-        "gates": [(panel.gate(method), panel.uninformative(method)) for method in panel.methods],
+        "gates": [(panel.gate(method), panel.between(method), panel.uninformative(method)) for method in panel.methods],
         "unrun": panel_unrun(found),
         "masked": look.masked[found.attribution],
         "tradeoff": look.tradeoffs.get(found.attribution),
@@ -523,7 +523,13 @@ def _map_rows(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
             "name": "image",
             "seed": None,
             "cells": [
-                {"source": _png(pixels_of(image)), "alt": f"test image of class {label}", "wrong": "", "words": "", "label": label}
+                {
+                    "source": _png(pixels_of(image)),
+                    "alt": f"test image of class {label}",
+                    "wrong": "",
+                    "words": "",
+                    "label": label,
+                }
                 for image, label in zip(maps.images, labels, strict=True)
             ],
         }
@@ -535,7 +541,8 @@ def _map_rows(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
             said = maps.classes[prediction]
             words = f"says {said}" if said != label else ""
             alt = ": ".join(
-                part for part in (f"saliency map of {column.name}, class {label}", ", ".join(filter(None, (wrong, words))))
+                part
+                for part in (f"saliency map of {column.name}, class {label}", ", ".join(filter(None, (wrong, words))))
                 if part
             )
             cells.append(
