@@ -294,7 +294,8 @@ def test_the_tables_hold_means_and_deviations_of_the_evidence(report: Path) -> N
 
 def test_the_curves_data_is_that_of_the_evidence(report: Path) -> None:
     data = Page(report).figure_data()
-    assert {key for key in data if key.startswith(("paper-", "pgd-"))} == {column.replace("/", "-") for column in COLUMNS}
+    attacks = {key for key in data if key.startswith(("paper-", "pgd-"))}
+    assert attacks == {column.replace("/", "-") for column in COLUMNS}
     for column in COLUMNS:
         panel = data[column.replace("/", "-")]
         assert panel["x"] == "ε"
