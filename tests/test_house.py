@@ -86,7 +86,8 @@ def test_the_readmes_mnist_commands_run_at_a_small_scale(tmp_path: Path, mnist: 
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md", "docs/saliency.md"])
-def test_the_python_of_the_pages_runs(page: str) -> None:
+def test_the_python_of_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks
     for block in blocks:
