@@ -758,7 +758,9 @@ def test_names_of_classes_are_only_names(
     page = Page(report_of(tmp_path, ["runs/st"]))
     (table,) = page.kind("maps")
     assert sorted(words_of(cell) for cell in table.rows[0][1:]) == sorted(" ".join(name.split()) for name in names)
-    assert [attributes["src"][:5] for tag, attributes in page.tags if tag == "img"] == ["data:"] * (2 * len(names))
+    # Each class's image and its map; and of the first three, image and map before and under attack.
+    count = 2 * len(names) + 3 * 4
+    assert [attributes["src"][:5] for tag, attributes in page.tags if tag == "img"] == ["data:"] * count
     assert sum(tag == "script" for tag, _ in page.tags) == 2
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     for name in FIGURES:
