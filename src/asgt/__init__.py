@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from .explanation import Explanation, Panel, explain, load_explanation, panel
     from .models import Normalize, build_model, load_weights
     from .randomness import Generators, SampleKeyed
-    from .report import Comparison, compare, robustness_curves, write_report
+    from .report import (
+        Comparison,
+        SaliencyMaps,
+        compare,
+        robustness_curves,
+        saliency_maps,
+        write_contact_sheet,
+        write_maps,
+        write_report,
+    )
     from .saliency import SaliencyMask
     from .training.config import TrainConfig
     from .training.objectives import ASGT, AT, SGA, SGT, ST, TRADES, Objective, Output
@@ -64,6 +73,7 @@ __all__ = [
     "Panel",
     "Preset",
     "Protocol",
+    "SaliencyMaps",
     "SaliencyMask",
     "SampleKeyed",
     "Splits",
@@ -84,7 +94,10 @@ __all__ = [
     "reproduce",
     "robustness_curve",
     "robustness_curves",
+    "saliency_maps",
     "train",
+    "write_contact_sheet",
+    "write_maps",
     "write_report",
 ]
 
@@ -99,7 +112,16 @@ _HOMES = {
     "explanation": ("Explanation", "Panel", "explain", "load_explanation", "panel"),
     "models": ("Normalize", "build_model", "load_weights"),
     "randomness": ("Generators", "SampleKeyed"),
-    "report": ("Comparison", "compare", "robustness_curves", "write_report"),
+    "report": (
+        "Comparison",
+        "SaliencyMaps",
+        "compare",
+        "robustness_curves",
+        "saliency_maps",
+        "write_contact_sheet",
+        "write_maps",
+        "write_report",
+    ),
     "saliency": ("SaliencyMask",),
     "training.config": ("TrainConfig",),
     "training.objectives": ("ASGT", "AT", "SGA", "SGT", "ST", "TRADES", "Objective", "Output"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from math import inf, sqrt
+from math import inf, nan, sqrt
 from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -31,6 +31,7 @@ __all__ = [
     "mcnemar",
     "paired_bootstrap",
     "paired_by_seed",
+    "rank_correlation",
     "share_of",
     "spread",
     "t_interval",
@@ -50,6 +51,8 @@ ALPHA = 0.05
 """A difference is decided if its adjusted p is below this, and its interval excludes zero."""
 
 _AT_ONCE = 1 << 22  # samples drawn again at a time: some 100 MB
+
+_ALL_ORDERS = 8  # pairs whose orders, 40,320, are gone through one by one
 
 _Run = TypeVar("_Run")
 
@@ -286,6 +289,46 @@ def t_test(values: Sequence[float], *, least: float = 0.0) -> float:
         return 1.0
     error = max(sd, least) / sqrt(len(values))
     return 2 * float(stdtr(len(values) - 1, -abs(mean) / error if error else -inf))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Spearman's rank correlation of a few pairs, and its two-sided p.
+
+    Args:
+        first: at least three values.
+        second: as many, in the same order; equal values share their mean rank.
+
+    Returns:
+        The correlation, in [-1, 1], and p: the share of all orders of ``second`` that correlate as strongly or more, of
+        eight pairs or fewer; of more, by Student's t. NaN and 1 where either holds one value only.
+
+    Raises:
+        ValueError: fewer than three pairs.
+
+    References:
+        C. Spearman 1904, "The proof and measurement of association between two things".
+    """
+
+    from itertools import permutations
+
+    import numpy as np
+    from scipy.special import stdtr
+    from scipy.stats import rankdata
+
+    if len(first) != len(second) or len(first) < 3:
+        raise ValueError(f"{len(first)} and {len(second)} values have no rank correlation")
+    one, other = (ranks - ranks.mean() for ranks in (rankdata(first), rankdata(second)))
+    size = sqrt(float(one @ one) * float(other @ other))
+    if size == 0:
+        return nan, 1.0
+
+    found = float(one @ other) / size
+    if len(one) > _ALL_ORDERS:
+        left = max(1 - found * found, 0.0)
+        strength = abs(found) * sqrt((len(one) - 2) / left) if left else inf
+        return found, 2 * float(stdtr(len(one) - 2, -strength))
+    orders = np.array(list(permutations(other))) @ one / size
+    return found, float((np.abs(orders) >= abs(found) - 1e-9).mean())
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -147,6 +147,7 @@ class Curve:
         accuracy: at each q, the mean over seeds, in [0, 1]; all images are right at q = 0.
         low: the lower end of its 95 % interval at each q, as that of a :class:`Score`.
         high: the upper end.
+        sd: the standard deviation over seeds at each q; NaN of one seed.
     """
 
     method: str
@@ -156,6 +157,7 @@ class Curve:
     accuracy: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    sd: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -478,8 +480,9 @@ def _curves(runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...
             _score([one[place] for one in several], next(intervals) if len(several) == 1 else None, least)
             for place in range(len(QUANTILES))
         ]
-        means, lows, highs = zip(*((point.mean, point.low, point.high) for point in points), strict=True)
-        found.append(Curve(method, fill, order, QUANTILES, means, lows, highs))
+        told = ((point.mean, point.low, point.high, point.sd) for point in points)
+        means, lows, highs, sds = zip(*told, strict=True)
+        found.append(Curve(method, fill, order, QUANTILES, means, lows, highs, sds))
     return tuple(found)
 
 

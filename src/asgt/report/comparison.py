@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,26 @@ from ..errors import DamagedFileError, InputError
 from ..evaluation.health import is_catastrophic
 from ..evaluation.protocols import PROTOCOLS
 from ..evaluation.result import Evaluation, load_evaluation
+from ..explanation import Explanation, load_explanation
 from ..files import digest_tensors, read_tensors
 from ..names import short_name
 from ..statistics import share_of, spread
 from ..training.config import ATTACKS, MAY_CHANGE, METHODS, TrainConfig
 from ..training.run import RunFolder, TrainResult
 
-__all__ = ["Accuracy", "Column", "Comparison", "Method", "Run", "compare", "method_names"]
+__all__ = [
+    "Accuracy",
+    "Column",
+    "Comparison",
+    "Method",
+    "Run",
+    "compare",
+    "data_name",
+    "listed",
+    "method_names",
+    "read_methods",
+    "trained_eps",
+]
 
 _ATTACK_ORDER = sorted(ATTACKS, key=lambda name: not name.startswith("fgsm"))
 
@@ -42,6 +55,7 @@ class Run:
         result: how the training ended.
         history: the rows of ``metrics.jsonl``, one an epoch.
         evaluations: its finished evaluations, by protocol name.
+        explanations: its finished explanations, by attribution.
     """
 
     folder: Path
@@ -49,6 +63,7 @@ class Run:
     result: TrainResult
     history: tuple[dict[str, Any], ...]
     evaluations: dict[str, Evaluation]
+    explanations: dict[str, Explanation] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -181,10 +196,7 @@ class Comparison:
         ``None`` where no run was trained against an attack in that norm.
         """
 
-        counts = Counter(
-            eps for method in self.methods for run in method.runs if (eps := _trained_eps(run, self.norm)) is not None
-        )
-        return max(counts, key=lambda eps: (counts[eps], eps), default=None)
+        return trained_eps(self.methods, self.norm)
 
     def table_epsilons(self) -> tuple[float, ...]:
         """The few ε of a table, ascending, of those that all protocols share.
@@ -230,16 +242,10 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
         DamagedFileError: a file of a run is damaged.
     """
 
-    if not folders:
-        raise InputError("there is no run to compare: asgt compare RUN…")
-    paths = [Path(folder) for folder in folders]
-    for number, path in enumerate(paths):
-        if path.resolve() in [other.resolve() for other in paths[:number]]:
-            raise InputError(f"{path} is named twice: leave one out")
-
-    runs = [_read(path) for path in paths]
-    _refuse_repeated(runs)
-    _refuse_other_data(runs)
+    runs = _read_all(folders, "compare")
+    for run in runs:
+        if not run.evaluations:
+            raise InputError(f"{run.folder} holds no evaluation: asgt evaluate {run.folder}")
     protocols = _shared_protocols(runs)
     _refuse_other_images(runs, protocols)
     _refuse_other_grids(runs, protocols)
@@ -257,10 +263,31 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
         epsilons=epsilons,
         norm=first.norm,
         samples=first.samples,
-        data=_data_name(runs[0]),
+        data=data_name(runs[0]),
         classes=tuple(runs[0].result.classes),
         left_out=tuple(_left_out(runs, epsilons)),
     )
+
+
+def read_methods(folders: Sequence[Path | str]) -> tuple[Method, ...]:
+    """The methods of finished runs on the same data, evaluated or not, in the order of their registry.
+
+    Raises:
+        InputError: a folder holds no finished run, or two of them cannot stand side by side.
+        DamagedFileError: a file of a run is damaged.
+    """
+
+    return _methods(_read_all(folders, "explain"))
+
+
+def trained_eps(methods: Sequence[Method], norm: Norm) -> float | None:
+    """The ε that most runs were trained at (of equally many, the largest), of those trained in a norm.
+
+    ``None`` where no run was trained against an attack in it.
+    """
+
+    counts = Counter(eps for method in methods for run in method.runs if (eps := _trained_eps(run, norm)) is not None)
+    return max(counts, key=lambda eps: (counts[eps], eps), default=None)
 
 
 def method_names(configs: Sequence[TrainConfig]) -> list[str]:
@@ -275,10 +302,10 @@ def method_names(configs: Sequence[TrainConfig]) -> list[str]:
     for mine in settings:
         rivals = [other for other in settings if _base_name(other) == _base_name(mine)]
         differing = []
-        for field in fields(TrainConfig):
-            values = {getattr(other, field.name) for other in rivals}
+        for setting in (each.name for each in fields(TrainConfig)):
+            values = {getattr(other, setting) for other in rivals}
             if len(values) > 1:
-                differing.append(f"{field.name} = {_value(getattr(mine, field.name), values)}")
+                differing.append(f"{setting} = {_value(getattr(mine, setting), values)}")
         names.append(_base_name(mine) + (f" ({', '.join(differing)})" if differing else ""))
     return names
 
@@ -363,6 +390,22 @@ def _catastrophe(run: Run) -> str | None:
     )
 
 
+def _read_all(folders: Sequence[Path | str], verb: str) -> list[Run]:
+    """Run folders that may stand side by side, each named once."""
+
+    if not folders:
+        raise InputError(f"there is no run to {verb}: asgt {verb} RUN…")
+    paths = [Path(folder) for folder in folders]
+    for number, path in enumerate(paths):
+        if path.resolve() in [other.resolve() for other in paths[:number]]:
+            raise InputError(f"{path} is named twice: leave one out")
+
+    runs = [_read(path) for path in paths]
+    _refuse_repeated(runs)
+    _refuse_other_data(runs)
+    return runs
+
+
 def _read(path: Path) -> Run:
     """A run folder, with every check that needs no other run."""
 
@@ -385,8 +428,6 @@ def _read(path: Path) -> Run:
         for name in PROTOCOLS
         if (folder.evaluation(name) / "result.json").exists()
     }
-    if not evaluations:
-        raise InputError(f"{path} holds no evaluation: asgt evaluate {path}")
     weights = digest_tensors(read_tensors(folder.model)[0])
     for name, found in evaluations.items():
         if found.protocol.name != name:
@@ -395,7 +436,23 @@ def _read(path: Path) -> Run:
             raise InputError(
                 f"{folder.evaluation(name)} was made of other weights than {folder.model}: {_again(path, name)}"
             )
-    return Run(path, config, result, tuple(history), evaluations)
+    return Run(path, config, result, tuple(history), evaluations, _explanations(folder, weights))
+
+
+def _explanations(folder: RunFolder, weights: str) -> dict[str, Explanation]:
+    """The finished explanations of a run, by attribution; they are of its own weights."""
+
+    found = {}
+    for place in sorted(path.parent for path in folder.path.glob("explanation/*/result.json")):
+        found[place.name] = explanation = load_explanation(place)
+        if explanation.attribution != place.name:
+            raise InputError(f"{place} holds an explanation by {explanation.attribution}: rename it")
+        if explanation.model != weights:
+            raise InputError(
+                f"{place} was made of other weights than {folder.model}: remove {place}, then: asgt explain "
+                f"{folder.path}"
+            )
+    return found
 
 
 def _refuse_repeated(runs: list[Run]) -> None:
@@ -425,7 +482,7 @@ def _refuse_other_data(runs: list[Run]) -> None:
     for run in runs[1:]:
         both = f"{first.folder} and {run.folder}"
         if run.result.test_data != first.result.test_data:
-            names = _data_name(first), _data_name(run)
+            names = data_name(first), data_name(run)
             which = f"images of {names[0]}" if names[0] == names[1] else f"data ({names[0]} and {names[1]})"
             raise InputError(f"{both} were tested on different {which}: compare runs of the same test images")
         if run.result.classes != first.result.classes:
@@ -443,7 +500,7 @@ def _refuse_other_images(runs: list[Run], protocols: list[str]) -> None:
         if found.data != first.data:
             counts = "" if found.samples == first.samples else f" (n = {first.samples} and {found.samples})"
             raise InputError(
-                f"{both} were tested on different images of {_data_name(run)}{counts}: "
+                f"{both} were tested on different images of {data_name(run)}{counts}: "
                 + _again(run.folder, name, f"--samples {first.samples}")
             )
         if found.norm != first.norm:
@@ -473,7 +530,7 @@ def _shared_protocols(runs: list[Run]) -> list[str]:
 
     shared = [name for name in PROTOCOLS if all(name in run.evaluations for run in runs)]
     if not shared:
-        held = "; ".join(f"{run.folder} holds {_listed(list(run.evaluations))}" for run in runs)
+        held = "; ".join(f"{run.folder} holds {listed(list(run.evaluations))}" for run in runs)
         name = max(PROTOCOLS, key=lambda name: sum(name in run.evaluations for run in runs))
         lacking = next(run.folder for run in runs if name not in run.evaluations)
         raise InputError(f"no protocol is common to all: {held}: asgt evaluate {lacking} --protocol {name}")
@@ -495,17 +552,17 @@ def _left_out(runs: list[Run], epsilons: dict[str, tuple[float, ...]]) -> list[s
     for name in PROTOCOLS:
         lacking = [str(run.folder) for run in runs if name not in run.evaluations]
         if name not in epsilons and len(lacking) < len(runs):
-            sentences.append(f"protocol {name} is left out: no evaluation by it in {_listed(lacking)}")
+            sentences.append(f"protocol {name} is left out: no evaluation by it in {listed(lacking)}")
 
     for name, shared in epsilons.items():
         grids = {str(run.folder): run.evaluations[name].epsilons for run in runs}
         for eps in sorted({eps for grid in grids.values() for eps in grid} - set(shared)):
             lacking = [folder for folder, grid in grids.items() if eps not in grid]
-            sentences.append(f"protocol {name} at eps {eps:g} is left out: not evaluated in {_listed(lacking)}")
+            sentences.append(f"protocol {name} at eps {eps:g} is left out: not evaluated in {listed(lacking)}")
     return sentences
 
 
-def _data_name(run: Run) -> str:
+def data_name(run: Run) -> str:
     """The data's name for people: of a folder, its last part."""
 
     data = run.config.data
@@ -521,5 +578,5 @@ def _again(run: Path, protocol: str, flags: str = "") -> str:
     return f"remove {folder}, then: asgt evaluate {run} --protocol {protocol} {flags}".rstrip()
 
 
-def _listed(words: list[str]) -> str:
+def listed(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
