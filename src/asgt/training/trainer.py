@@ -146,6 +146,8 @@ def train(
         total = epoch_steps * config.epochs
         warnings = _Warnings(config, progress, standing)
         saved = time.monotonic()
+        if world.size > 1:
+            progress.say(f"{world.size} processes, {batch // world.size} images of each step's {batch} to each")
         progress.start(f"{config.method} · {config.model} · {config.data}", total, standing.step)
 
         order = training_order(images, config.seed, standing.step // epoch_steps)
@@ -315,7 +317,7 @@ def _accelerator(config: TrainConfig, folder: RunFolder, world: World) -> Accele
     )
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise InputError(
-            f"launched for {accelerator.distributed_type.value}: here each process holds the whole model, launch without"
+            f"launched for {accelerator.distributed_type.value}: each process holds the whole model here, so do without"
         )
     return accelerator
 
@@ -352,7 +354,8 @@ def _resumed(
         raise InputError(f"{folder.path} was begun with other training images: they changed, or ASGT_DATA did")
     if standing.processes != fresh.processes:
         raise InputError(
-            f"{folder.path} was begun with {standing.processes} process(es), not {fresh.processes}: launch as many again"
+            f"{folder.path} was begun with {standing.processes} process(es), not {fresh.processes}: launch as many to "
+            "resume"
         )
     if standing.threads != fresh.threads:
         progress.warn(

@@ -15,6 +15,7 @@ must be kept from; what it gains, the reduction behind the backward pass, is lit
 
 from __future__ import annotations
 
+import atexit
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -231,12 +232,19 @@ def join(device: str) -> World:
 
     AcceleratorState._reset_state(reset_partial_state=True)
     state = PartialState(cpu=kind.type == "cpu")
+    # However this process ends: the threads of its connections would otherwise end it by an abort.
+    atexit.register(_leave)
     if state.num_processes != launched():
         raise InputError(
             f"WORLD_SIZE says {launched()} processes, but they have not found each other: start them by torchrun or "
             "accelerate launch"
         )
     return World(state.process_index, state.num_processes, dist.new_group(backend="gloo"))
+
+
+def _leave() -> None:
+    if is_joined():
+        dist.destroy_process_group()
 
 
 def is_joined() -> bool:
