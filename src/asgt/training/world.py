@@ -225,7 +225,7 @@ def join(device: str) -> World:
     if launched() == 1:
         return World()
     kind = resolve_device(device)
-    if kind.type == "mps" or kind.index is not None:
+    if kind.type == "mps" or ":" in device:
         raise InputError(
             f"--device {device} is one device, and {launched()} processes were launched: --device cuda or cpu"
         )
