@@ -379,8 +379,11 @@ def test_a_signal_that_a_launcher_passes_on_again_does_not_break_off_the_checkpo
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (("--batch-size", "31"), "--batch-size 31 does not split evenly over 2 processes: --batch-size 30 or 32 would"),
-        (("--limit", "47"), "the only batch, of 37 training images, does not split evenly over 2 processes"),
+        (("--batch-size", "31"), "--batch-size 31 does not split evenly over 2 processes: --batch-size 30 would do"),
+        (
+            ("--limit", "47"),
+            "the only batch, of 37 training images, does not split evenly over 2 processes: --batch-size 36",
+        ),
         (("--batch-size", "2", "--model", "resnet18", "--width", "0.05"), "--batch-size must be 4 or more"),
         (("--lr", "1e30", "--batch-size", "30"), "the loss is not a number in epoch 0"),
     ],

@@ -248,8 +248,8 @@ def train(
 
 def _uneven(what: str, count: int, world: World) -> str:
     below = count - count % world.size
-    mend = f"{below} or {below + world.size}" if below else f"{world.size}"
-    return f"{what} does not split evenly over {world.size} processes: --batch-size {mend} would"
+    mend = f"--batch-size {below}" if below else "fewer processes"
+    return f"{what} does not split evenly over {world.size} processes: {mend} would do"
 
 
 def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> TrainResult | None:

@@ -11,6 +11,8 @@ processes know the same afterwards: any of them could be the one that saves.
 ``DistributedDataParallel`` is not in the way here. It reduces inside the backward pass and copies the main process's
 buffers to the others before every forward, which a loss of several views, whose forwards may be shared with an attack,
 must be kept from; what it gains, the reduction behind the backward pass, is little beside the passes of such a step.
+Its gradients are these, bit for bit (ASGT-FGSM, ``small_cnn``, two processes over Gloo); a step with it took 0.97 of
+the time (ResNet-18 at a quarter of its width, 8 images to each process, six steps of both in turn on a busy machine).
 """
 
 from __future__ import annotations
