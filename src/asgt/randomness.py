@@ -6,6 +6,9 @@ a generator's seed is a hash of what it is for (:func:`seeded`), so that a resum
 :class:`SampleKeyed` goes one step further, for evaluation: the noise of a sample is a function of (seed, sample, draw)
 alone, whatever batch the sample sits in. It is the SplitMix64 counter generator (Steele et al. 2014, "Fast splittable
 pseudorandom number generators"), evaluated for all coordinates at once on the device.
+
+:class:`Share` is for a batch that several processes split: each draws the noise of the whole batch and keeps its own
+rows, so that the noise of a row does not depend on how many processes there are.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -26,6 +29,7 @@ __all__ = [
     "Generator",
     "Generators",
     "SampleKeyed",
+    "Share",
     "keyed_uniform",
     "keys_like",
     "normal_like",
@@ -104,8 +108,30 @@ class SampleKeyed:
         return _mix(self.samples.to(device) * _GOLDEN + stream)
 
 
-Generator: TypeAlias = torch.Generator | SampleKeyed
-"""Where noise comes from: PyTorch's generator on the device of the images, or noise keyed by sample."""
+@dataclass(frozen=True)
+class Share:
+    """The noise of one process's rows of a batch that several processes split evenly.
+
+    Args:
+        generator: where the noise of the whole batch comes from, in the same state on every process.
+        rank: which of the equal parts is meant, from 0.
+        ranks: how many there are.
+    """
+
+    generator: torch.Generator
+    rank: int
+    ranks: int
+
+    def of(self, draw: Callable[[Tensor, torch.Generator], Tensor], x: Tensor) -> Tensor:
+        """The own rows of what ``draw(batch, generator)`` makes for the whole batch; ``x`` (B, …) is a part of it."""
+
+        # Only shape, type and device of the batch matter to a draw: no memory is taken for the others' rows.
+        batch = x[:1].expand(len(x) * self.ranks, *x.shape[1:])
+        return draw(batch, self.generator)[self.rank * len(x) : (self.rank + 1) * len(x)]
+
+
+Generator: TypeAlias = torch.Generator | SampleKeyed | Share
+"""Where noise comes from: PyTorch's generator on the device of the images, noise keyed by sample, or a share of it."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +145,8 @@ class Generators:
 def uniform_like(x: Tensor, generator: Generator | None) -> Tensor:
     """Uniform values in [0, 1) of the shape, type and device of ``x``; ``None`` takes PyTorch's global generator."""
 
+    if isinstance(generator, Share):
+        return generator.of(uniform_like, x)
     if isinstance(generator, SampleKeyed):
         return generator.uniform_like(x)
     return torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
@@ -127,6 +155,8 @@ def uniform_like(x: Tensor, generator: Generator | None) -> Tensor:
 def normal_like(x: Tensor, generator: Generator | None) -> Tensor:
     """Standard normal values of the shape, type and device of ``x``."""
 
+    if isinstance(generator, Share):
+        return generator.of(normal_like, x)
     if isinstance(generator, SampleKeyed):
         normal: Tensor = torch.special.ndtri(generator.uniform_like(x.float())).to(x.dtype)
         return normal
@@ -139,6 +169,8 @@ def keys_like(x: Tensor, generator: Generator | None) -> Tensor:
     One draw of the generator, however much noise the keys are then asked for.
     """
 
+    if isinstance(generator, Share):
+        return generator.of(keys_like, x)
     if isinstance(generator, SampleKeyed):
         return generator.keys(x.device)
     return torch.randint(-(1 << 63), (1 << 63) - 1, x.shape[:1], device=x.device, generator=generator)

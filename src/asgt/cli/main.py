@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from ..errors import AsgtError, InputError, InterruptedRunError, unknown
+from ..processes import launched
 
 __all__ = ["main"]
 
@@ -70,6 +71,8 @@ def _run(words: list[str]) -> int:
 
     if words[0] not in _VERBS:
         raise unknown("verb", words[0], _VERBS)
+    if words[0] != "train" and launched() > 1:
+        raise InputError(f"asgt {words[0]} runs in one process, not in {launched()}: start it without a launcher")
     # Imported only now: asgt --help reads one file.
     run: Callable[[list[str]], int] = import_module(f".{words[0]}", __package__).run
     return run(words[1:])

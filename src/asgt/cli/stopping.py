@@ -7,17 +7,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ..processes import launched
+
 __all__ = ["stopping"]
 
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether to stop; the second signal does not wait for it to be asked."""
+    """Gives a function that tells whether to stop; the second signal does not wait for it to be asked.
+
+    Under a launcher it does: that passes on what Slurm, or a terminal, has sent to every process already.
+    """
 
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if received:
+        if received and launched() == 1:
             raise KeyboardInterrupt
         received.append(number)
 

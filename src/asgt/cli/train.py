@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, InterruptedRunError
 from ..files import read_yaml
 from ..names import is_foreign
+from ..processes import rank
 from ..training.config import TrainConfig
 from .parsing import Parser, given
 from .stopping import stopping
@@ -53,11 +54,19 @@ def run(words: list[str]) -> int:
         )
 
     from ..training.trainer import train
+    from ..training.world import is_joined
     from .console import Console
 
     console = Console()
-    with stopping() as should_stop:
-        result = train(config, out, resume=resume, should_stop=should_stop, progress=console)
+    try:
+        with stopping() as should_stop:
+            result = train(config, out, resume=resume, should_stop=should_stop, progress=console)
+    except (InputError, InterruptedRunError) as error:
+        # Once the processes have found each other, all raise what one does, and the main one says it.
+        if rank() == 0 or not is_joined():
+            raise
+        return 130 if isinstance(error, InterruptedRunError) else 2
 
-    console.trained(result)
+    if rank() == 0:
+        console.trained(result)
     return 0

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ..randomness import seeded
+from ..randomness import Share, seeded
 from .images import Images
 
 __all__ = ["Augmentation", "augment", "batches", "steps_per_epoch", "to_unit", "training_batch", "training_order"]
@@ -43,26 +43,34 @@ def training_order(images: Images, seed: int, epoch: int) -> Tensor:
 
 
 def training_batch(
-    images: Images, order: Tensor, step: int, batch_size: int, augmentation: Augmentation, generator: torch.Generator
+    images: Images,
+    order: Tensor,
+    step: int,
+    batch_size: int,
+    augmentation: Augmentation,
+    generator: torch.Generator | Share,
 ) -> tuple[Tensor, Tensor]:
     """Batch ``step`` of an epoch: float (B, C, H, W) in [0, 1] and labels (B,), gathered and augmented on the device.
 
-    Rows that do not fill a last batch sit an epoch out: another order leaves out others.
+    Rows that do not fill a last batch sit an epoch out: another order leaves out others. With a :class:`Share` the rows
+    of one process are made, B of the whole batch's B · ranks.
     """
 
     rows = order[step * batch_size : (step + 1) * batch_size]
+    if isinstance(generator, Share):
+        rows = rows.view(generator.ranks, -1)[generator.rank]
     pixels = images.pixels[rows]
     if augmentation == "crop-flip":
         pixels = augment(pixels, generator)
     return to_unit(pixels), images.labels[rows]
 
 
-def augment(pixels: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
+def augment(pixels: Tensor, generator: torch.Generator | Share, padding: int = 4) -> Tensor:
     """Pads with zeros, crops at random and flips at random, each image by itself, in one gather.
 
     Args:
         pixels: (B, C, H, W).
-        generator: on the device of the pixels.
+        generator: on the device of the pixels, or a share of one.
         padding: pixels of zeros on each side.
     """
 
@@ -70,13 +78,19 @@ def augment(pixels: Tensor, generator: torch.Generator, padding: int = 4) -> Ten
     device = pixels.device
     padded = torch.nn.functional.pad(pixels, (padding,) * 4)
 
-    top = torch.randint(0, 2 * padding + 1, (count, 1), generator=generator, device=device)
-    left = torch.randint(0, 2 * padding + 1, (count, 1), generator=generator, device=device)
-    flip = torch.rand((count, 1), generator=generator, device=device) < 0.5
+    def draw(pixels: Tensor, generator: torch.Generator) -> Tensor:
+        size = (len(pixels), 1)
+        top = torch.randint(0, 2 * padding + 1, size, generator=generator, device=device)
+        left = torch.randint(0, 2 * padding + 1, size, generator=generator, device=device)
+        flip = torch.rand(size, generator=generator, device=device) < 0.5
+        return torch.cat([top, left, flip], dim=1)
+
+    drawn = generator.of(draw, pixels) if isinstance(generator, Share) else draw(pixels, generator)
+    top, left, flip = drawn.split(1, dim=1)
 
     rows = top + torch.arange(height, device=device)
     across = torch.arange(width, device=device)
-    columns = left + torch.where(flip, across.flip(0), across)
+    columns = left + torch.where(flip.bool(), across.flip(0), across)
 
     sample = torch.arange(count, device=device)[:, None, None]
     # Indices around a slice put the sliced axis last.

@@ -46,16 +46,17 @@ def correct(model: Classifier, images: Images, batch_size: int = 256, *, votes: 
 
 
 def correct_under_attack(
-    model: Classifier, images: Images, attack: Attack, *, seed: int = 0, batch_size: int = 256
+    model: Classifier, images: Images, attack: Attack, *, seed: int = 0, batch_size: int = 256, first: int = 0
 ) -> Tensor:
     """Which images are classified correctly at the attack's final iterate, bool (N,).
 
-    Clean errors are attacked like all others; the noise of a random start is keyed by (seed, sample).
+    Clean errors are attacked like all others; the noise of a random start is keyed by (seed, sample), where samples are
+    counted from ``first``: not 0 for a part of more images.
     """
 
     outcomes = []
     for number, (x, y) in enumerate(batches(images, batch_size)):
-        rows = torch.arange(len(y), device=y.device) + number * batch_size
+        rows = torch.arange(len(y), device=y.device) + first + number * batch_size
         x_adv = attack(model, x, y, generator=SampleKeyed(seed, rows))
         outcomes.append(predict(model, x_adv, "attacked images") == y)
     return torch.cat(outcomes)

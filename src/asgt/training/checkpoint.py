@@ -2,7 +2,7 @@
 
 Tensors: the model, the average of its weights, the optimizer's state, the sums of the epoch's metrics. Metadata: the
 step, the best epoch so far, and what must not have changed meanwhile. There is no random state: order and noise are
-functions of (seed, epoch, step).
+functions of (seed, epoch, step, rank).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DamagedFileError, InputError
-from ..files import read_tensors, write_tensors
+from ..files import write_tensors
 
 __all__ = ["Standing", "load_checkpoint", "save_checkpoint"]
 
@@ -35,6 +35,7 @@ class Standing:
         config: the resolved configuration.
         data: SHA-256 of the training images.
         threads: CPU threads of PyTorch: another number sums in another order.
+        processes: how many train together: another number sums in another order, and draws other noise for dropout.
     """
 
     step: int = 0
@@ -45,6 +46,7 @@ class Standing:
     config: dict[str, Any] = field(default_factory=dict)
     data: str = ""
     threads: int = 0
+    processes: int = 1
 
 
 def save_checkpoint(
@@ -68,19 +70,30 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
+    path: Path,
+    held: tuple[Mapping[str, Tensor], Mapping[str, str]],
+    model: nn.Module,
+    average: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
 ) -> tuple[Standing, dict[str, Tensor]]:
     """Puts a checkpoint back into a model, its average and its optimizer.
+
+    Args:
+        path: the file, for errors to name.
+        held: the tensors and the metadata that it holds, whoever read it.
+        model: takes its weights.
+        average: takes the average's, where there is one.
+        optimizer: takes its state.
 
     Returns:
         Where the run stands, and the sums of the epoch's metrics.
 
     Raises:
-        DamagedFileError: the file cannot be read whole.
+        DamagedFileError: it does not hold what a checkpoint does.
         InputError: it is of another model.
     """
 
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = held
     try:
         standing = Standing(**json.loads(metadata["standing"]))
     except (KeyError, TypeError, ValueError) as error:

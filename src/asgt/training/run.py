@@ -56,6 +56,7 @@ class TrainResult:
         train_data: SHA-256 of the training images and labels.
         test_data: SHA-256 of the test images and labels.
         seconds: wall time of the last call.
+        processes: how many trained it together.
     """
 
     folder: str
@@ -74,6 +75,7 @@ class TrainResult:
     train_data: str
     test_data: str
     seconds: float
+    processes: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``training.json`` holds."""

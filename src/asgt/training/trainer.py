@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -19,7 +19,7 @@ from ..devices import resolve_device
 from ..errors import DamagedFileError, InputError, InterruptedRunError
 from ..evaluation.accuracy import correct, correct_under_attack
 from ..evaluation.health import is_catastrophic, is_collapsed
-from ..files import write_json, write_tensors
+from ..files import read_tensors, write_json, write_tensors
 from ..progress import SILENT, Progress
 from ..randomness import Generators, seed_of, seeded
 from .checkpoint import Standing, load_checkpoint, save_checkpoint
@@ -28,11 +28,15 @@ from .methods import build_objective
 from .objectives import Output
 from .run import RunFolder, TrainResult, build_from
 from .schedule import learning_rate, ramped
+from .world import World, join
 
 __all__ = ["judge", "train", "validation_share"]
 
 _SHOWN_EVERY = 20
 _VALIDATION_IMAGES = 2_000
+
+# What a process asks for after a step; the largest of all processes' is done.
+_SAVE, _STOP = 1, 2
 
 
 def train(
@@ -45,12 +49,15 @@ def train(
 ) -> TrainResult:
     """Trains a classifier and leaves a run folder.
 
+    Where a launcher started several processes, each of them calls this, and they train one model together: they split
+    every batch evenly, the main one writes, and all return the same.
+
     Args:
         config: what to train, on what, how.
         out: the run folder.
         resume: go on from the last checkpoint in ``out``; from the beginning, if there is none. A resumed run ends
             bit-identical to one that was never stopped, on the same machine, versions and thread count.
-        should_stop: asked after every step; when it says so, a checkpoint is written and the run stops.
+        should_stop: asked after every step; when it says so, on any process, a checkpoint is written and the run stops.
         progress: is told how far it is.
 
     Returns:
@@ -58,20 +65,28 @@ def train(
 
     Raises:
         InputError: the configuration, the data or the folder does not fit, or the loss is no longer a number.
-        InterruptedRunError: ``should_stop`` said so.
+        InterruptedRunError: ``should_stop`` said so, or another process is gone.
     """
 
     began = time.monotonic()
-    config = config.resolved()
+    world = join(config.device)
+    if not world.is_main:
+        progress = SILENT
+    # The run folder need not be within reach of the other hosts, nor then what it was begun with.
+    config = world.from_main(config.resolved)
     objective = build_objective(config)
-    folder = _claim(RunFolder(out), config, resume)
-    if folder.result.exists():
+    if config.batch_size % world.size:
+        raise InputError(_uneven(f"--batch-size {config.batch_size}", config.batch_size, world))
+    folder = RunFolder(out)
+    finished = world.from_main(_claim, folder, config, resume)
+    if finished is not None:
         progress.say(f"{folder.path} is finished already")
-        return folder.load_result()
+        return finished
 
-    accelerator = _accelerator(config, folder)
+    accelerator = world.together(_accelerator, config, folder, world)
     device = accelerator.device
-    data = load_data(
+    data = world.main_first(
+        load_data,
         config.data,
         limit=config.limit,
         image_size=config.image_size,
@@ -79,6 +94,11 @@ def train(
         label_column=config.label_column,
         progress=progress,
     )
+    standing = Standing(
+        config=config.to_dict(), data=data.train.digest(), threads=torch.get_num_threads(), processes=world.size
+    )
+    if len(set(world.gathered(standing.data))) > 1:
+        raise InputError(f"the processes see different training images in {config.data}: every host needs the same")
     # The same validation part for every seed, so that seeds differ in what they are to differ in.
     rows, validation_rows = stratified(data.train.labels, validation_share(config, len(data.train)), "validation")
     if len(validation_rows) == 0:
@@ -86,20 +106,26 @@ def train(
             f"{len(data.train)} training images leave none for the validation part: more images, or a larger --limit"
         )
     images, validation = data.train[rows].to(device), data.train[validation_rows].to(device)
+    batch = min(config.batch_size, len(images))
+    if batch % world.size:
+        raise InputError(_uneven(f"the only batch, of {batch} training images,", batch, world))
     # The trainer owns the global generator while it runs (dropout and initialisation draw from it), and gives it back.
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(config.seed, "initialisation"))
-        model = build_from(config, data).to(device)
-        if min(config.batch_size, len(images)) == 1 and any("BatchNorm" in type(m).__name__ for m in model.modules()):
-            raise InputError(f"{config.model} normalises over its batch: --batch-size must be 2 or more")
+        model = world.together(build_from, config, data).to(device)
+        world.spread(model)
+        if any("BatchNorm" in type(m).__name__ for m in model.modules()):
+            if batch == world.size:
+                raise InputError(
+                    f"{config.model} normalises over its batch: --batch-size must be {2 * world.size} or more"
+                )
+            if world.size > 1:
+                progress.warn(
+                    f"{config.model} has BatchNorm: each of the {world.size} processes normalises over its own "
+                    f"{batch // world.size} images of a batch; the running statistics are the mean of theirs"
+                )
         # Only now that data, device and model are known to fit does the run begin to exist.
-        if not folder.config.exists():
-            config.save(folder.config)
-        # What a kill left half-written goes.
-        for part in folder.path.glob(".*.part"):
-            part.unlink(missing_ok=True)
-        if data.indices:
-            write_tensors(folder.split, data.indices)
+        world.from_main(_begin, folder, config, data.indices)
         if config.tensorboard:
             accelerator.init_trackers("tensorboard")
         average = _average(model, config.average)
@@ -107,18 +133,21 @@ def train(
             model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
 
-        standing = Standing(config=config.to_dict(), data=data.train.digest(), threads=torch.get_num_threads())
         sums: dict[str, Tensor] = {}
-        if folder.checkpoint.exists():
-            standing, sums = _resumed(folder, standing, model, average, optimizer, progress)
+        if world.from_main(folder.checkpoint.exists):
+            standing, sums = _resumed(folder, standing, model, average, optimizer, progress, world)
             sums = {name: tensor.to(device) for name, tensor in sums.items()}
-        folder.cut_rows(standing.step)
+        world.from_main(folder.cut_rows, standing.step)
 
-        prepared, optimizer = accelerator.prepare(model, optimizer)
+        # What accelerate calls evaluation is autocast alone: the world averages the gradients.
+        prepared = accelerator.prepare_model(model, evaluation_mode=True)
+        optimizer = accelerator.prepare_optimizer(optimizer)
         epoch_steps = steps_per_epoch(images, config.batch_size)
         total = epoch_steps * config.epochs
         warnings = _Warnings(config, progress, standing)
         saved = time.monotonic()
+        if world.size > 1:
+            progress.say(f"{world.size} processes, {batch // world.size} images of each step's {batch} to each")
         progress.start(f"{config.method} · {config.model} · {config.data}", total, standing.step)
 
         order = training_order(images, config.seed, standing.step // epoch_steps)
@@ -132,10 +161,12 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config.schedule, config.lr, done)
 
-            # Every stream is a function of (seed, step): nothing random needs storing.
-            torch.manual_seed(seed_of(config.seed, "dropout", step))
+            # Every stream is a function of (seed, step): nothing random needs storing. Dropout alone draws from the
+            # global generator, which knows no shares: other processes have streams of their own.
+            torch.manual_seed(seed_of(config.seed, "dropout", step, *([world.rank] if world.rank else [])))
             streams = {
-                name: seeded(config.seed, name, step, device=device) for name in ("augmentation", "attack", "mask")
+                name: world.share(seeded(config.seed, name, step, device=device))
+                for name in ("augmentation", "attack", "mask")
             }
             x, y = training_batch(
                 images, order, position, config.batch_size, config.augment or "none", streams["augmentation"]
@@ -147,12 +178,13 @@ def train(
             )
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(output.loss)
+            measured = world.average(model, _measured(output, y))
             optimizer.step()
             if average is not None:
                 average.update_parameters(model)
 
             # Sums stay on the device; only the display, every few steps, asks for them.
-            _add(sums, output, y)
+            _add(sums, measured)
             standing.step = step + 1
             shown = _means(sums) if standing.step % _SHOWN_EVERY == 0 else {}
             progress.advance(1, **shown)
@@ -167,17 +199,18 @@ def train(
                         f"the loss is not a number in epoch {epoch}: lower --lr ({config.lr:g})"
                         + (" or use --precision fp32" if config.precision == "bf16" else "")
                     )
-                row |= _validate(judged, validation, objective.adversary, config, warnings, epoch)
+                row |= _validate(judged, validation, objective.adversary, config, warnings, epoch, world)
                 row["seconds"] = round(time.monotonic() - began, 2)
-                if _is_better(row, config, standing, last=standing.step == total):
-                    write_tensors(folder.model, judged.state_dict())
-                folder.add_row(row)
+                better = _is_better(row, config, standing, last=standing.step == total)
+                world.from_main(_keep, folder, row, judged if better else None)
                 accelerator.log({k: v for k, v in row.items() if isinstance(v, float)}, step=standing.step)
                 progress.say(_line(row, config))
 
-            stop = should_stop()
-            if standing.step % epoch_steps == 0 or stop or time.monotonic() - saved >= config.checkpoint_every:
-                save_checkpoint(folder.checkpoint, standing, model, average, optimizer, sums)
+            due = world.is_main and time.monotonic() - saved >= config.checkpoint_every
+            asked = world.most(_STOP if should_stop() else _SAVE if due else 0)
+            stop = asked == _STOP
+            if standing.step % epoch_steps == 0 or asked:
+                world.from_main(save_checkpoint, folder.checkpoint, standing, model, average, optimizer, sums)
                 saved = time.monotonic()
             if stop and standing.step < total:
                 progress.stop()
@@ -186,10 +219,7 @@ def train(
                 )
         progress.stop()
 
-    accelerator.end_training()
-    chosen = next((row for row in folder.rows() if row["epoch"] == standing.best_epoch), None)
-    if chosen is None:
-        raise DamagedFileError(f"{folder.metrics} is damaged: it lacks epoch {standing.best_epoch}, which was chosen")
+    chosen = world.from_main(_chosen, folder, standing.best_epoch)
     result = TrainResult(
         folder=str(folder.path),
         epochs=config.epochs,
@@ -209,13 +239,21 @@ def train(
         train_data=standing.data,
         test_data=data.test.digest(),
         seconds=round(time.monotonic() - began, 2),
+        processes=world.size,
     )
-    write_json(folder.result, result.to_dict())
+    world.from_main(write_json, folder.result, result.to_dict())
+    accelerator.end_training()
     return result
 
 
-def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> RunFolder:
-    """The run folder, free or to be taken up."""
+def _uneven(what: str, count: int, world: World) -> str:
+    below = count - count % world.size
+    mend = f"--batch-size {below}" if below else "fewer processes"
+    return f"{what} does not split evenly over {world.size} processes: {mend} would do"
+
+
+def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> TrainResult | None:
+    """Looks whether the run folder is free, or to be taken up; where it is finished already, how it ended."""
 
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is a file: --out takes a folder")
@@ -226,14 +264,43 @@ def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> RunFolder:
         if not folder.config.exists():
             raise InputError(f"{folder.path} is no run folder: it has no config.yaml")
         TrainConfig.load(folder.config).refuse_other(config.to_dict(), str(folder.path))
-    return folder
+    return folder.load_result() if folder.result.exists() else None
 
 
-def _accelerator(config: TrainConfig, folder: RunFolder) -> Accelerator:
-    """One process on one device; several come with an environment that launched them."""
+def _begin(folder: RunFolder, config: TrainConfig, indices: dict[str, Tensor]) -> None:
+    """Puts into the run folder what is known before the first step."""
 
-    # A process that trains twice may want another device or precision the second time.
-    AcceleratorState._reset_state(reset_partial_state=True)
+    if not folder.config.exists():
+        config.save(folder.config)
+    # What a kill left half-written goes.
+    for part in folder.path.glob(".*.part"):
+        part.unlink(missing_ok=True)
+    if indices:
+        write_tensors(folder.split, indices)
+
+
+def _keep(folder: RunFolder, row: dict[str, Any], better: nn.Module | None) -> None:
+    """Puts an epoch's line into the run folder, and its weights, where they are the model so far."""
+
+    if better is not None:
+        write_tensors(folder.model, better.state_dict())
+    folder.add_row(row)
+
+
+def _chosen(folder: RunFolder, epoch: int) -> dict[str, Any]:
+    """The line of the epoch that was chosen."""
+
+    row = next((row for row in folder.rows() if row["epoch"] == epoch), None)
+    if row is None:
+        raise DamagedFileError(f"{folder.metrics} is damaged: it lacks epoch {epoch}, which was chosen")
+    return row
+
+
+def _accelerator(config: TrainConfig, folder: RunFolder, world: World) -> Accelerator:
+    """This process's device, precision and tracker."""
+
+    # A process that trains twice may want another device or precision the second time; with others it keeps its place.
+    AcceleratorState._reset_state(reset_partial_state=world.size == 1)
     device = resolve_device(config.device)
     if config.tensorboard:
         try:
@@ -248,8 +315,10 @@ def _accelerator(config: TrainConfig, folder: RunFolder) -> Accelerator:
         log_with="tensorboard" if config.tensorboard else None,
         project_dir=str(folder.path) if config.tensorboard else None,
     )
-    if accelerator.num_processes > 1:
-        raise InputError("asgt train runs in one process so far: start it without a launcher")
+    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise InputError(
+            f"launched for {accelerator.distributed_type.value}: each process holds the whole model here, so do without"
+        )
     return accelerator
 
 
@@ -275,12 +344,19 @@ def _resumed(
     average: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
+    world: World,
 ) -> tuple[Standing, dict[str, Tensor]]:
-    standing, sums = load_checkpoint(folder.checkpoint, model, average, optimizer)
+    held = world.from_main(read_tensors, folder.checkpoint)
+    standing, sums = load_checkpoint(folder.checkpoint, held, model, average, optimizer)
     if any(standing.config.get(name) != value for name, value in fresh.config.items() if name not in MAY_CHANGE):
         raise InputError(f"{folder.checkpoint} is of a run with another configuration than {folder.config}")
     if standing.data != fresh.data:
         raise InputError(f"{folder.path} was begun with other training images: they changed, or ASGT_DATA did")
+    if standing.processes != fresh.processes:
+        raise InputError(
+            f"{folder.path} was begun with {standing.processes} process(es), not {fresh.processes}: launch as many to "
+            "resume"
+        )
     if standing.threads != fresh.threads:
         progress.warn(
             f"begun with {standing.threads} threads, resumed with {fresh.threads}: sums are taken in another "
@@ -290,13 +366,18 @@ def _resumed(
     return standing, sums
 
 
-def _add(sums: dict[str, Tensor], output: Output, y: Tensor) -> None:
-    """Adds a step to the sums of its epoch, on the device."""
+def _measured(output: Output, y: Tensor) -> dict[str, Tensor]:
+    """The metrics of a step, on the device: means over its images."""
 
     values = {"loss": output.loss} | output.terms
     values |= {f"accuracy_{view}": (z.argmax(dim=1) == y).float().mean() for view, z in output.logits.items()}
-    values["steps"] = torch.ones_like(output.loss)
-    for name, value in values.items():
+    return values
+
+
+def _add(sums: dict[str, Tensor], measured: dict[str, Tensor]) -> None:
+    """Adds a step to the sums of its epoch, on the device."""
+
+    for name, value in (measured | {"steps": torch.ones_like(measured["loss"])}).items():
         # float64 holds an epoch's sum exactly enough that resuming in the middle cannot show.
         value = value.detach().double() if value.device.type != "mps" else value.detach()
         sums[name] = sums[name] + value if name in sums else value
@@ -307,11 +388,17 @@ def _means(sums: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _validate(
-    model: nn.Module, images: Images, adversary: Attack | None, config: TrainConfig, warnings: _Warnings, epoch: int
+    model: nn.Module,
+    images: Images,
+    adversary: Attack | None,
+    config: TrainConfig,
+    warnings: _Warnings,
+    epoch: int,
+    world: World,
 ) -> dict[str, Any]:
     """Accuracies on the validation part, and whether the epoch shows one of the two ways to die."""
 
-    accuracies, predictions = judge(model, images, adversary, config.seed)
+    accuracies, predictions = judge(model, images, adversary, config.seed, world)
     row: dict[str, Any] = {f"validation_{name}": accuracy for name, accuracy in accuracies.items()}
     row["collapsed"] = is_collapsed(predictions, images.labels)
     row["catastrophic_overfitting"] = False
@@ -323,23 +410,41 @@ def _validate(
     return row
 
 
-def judge(model: nn.Module, images: Images, adversary: Attack | None, seed: int = 0) -> tuple[dict[str, float], Tensor]:
+def judge(
+    model: nn.Module, images: Images, adversary: Attack | None, seed: int = 0, world: World | None = None
+) -> tuple[dict[str, float], Tensor]:
     """How an epoch is judged: ``clean`` accuracy; with an adversary, ``fgsm`` (one step) and ``pgd`` (PGD-10) at its ε.
+
+    Args:
+        model: the classifier.
+        images: N images.
+        adversary: what it was trained against.
+        seed: of the attacks' random starts.
+        world: the processes that split the images, each of which returns the same. Default: this one alone.
 
     Returns:
         The accuracies by name, and the predicted classes of the clean images, int64 (N,).
     """
 
-    right, predictions = correct(model, images)
-    found = {"clean": float(right.float().mean())}
+    world = world or World()
+    count, part = len(images), world.part(len(images))
 
-    if adversary is not None and adversary.eps > 0:
-        eps, norm = adversary.eps, adversary.norm
-        single: Attack = FGSM(eps) if norm == "linf" else PGD(eps, norm=norm, steps=1, alpha=eps, random_start=False)
-        for name, attack in (("fgsm", single), ("pgd", PGD(eps, norm=norm, steps=10))):
-            found[name] = float(correct_under_attack(model, images, attack, seed=seed).float().mean())
+    def outcomes() -> dict[str, Tensor]:
+        own = images[part]
+        right, predictions = correct(model, own)
+        found = {"predictions": predictions, "clean": right}
+        if adversary is not None and adversary.eps > 0:
+            eps, norm = adversary.eps, adversary.norm
+            single: Attack = (
+                FGSM(eps) if norm == "linf" else PGD(eps, norm=norm, steps=1, alpha=eps, random_start=False)
+            )
+            for name, attack in (("fgsm", single), ("pgd", PGD(eps, norm=norm, steps=10))):
+                found[name] = correct_under_attack(model, own, attack, seed=seed, first=part.start)
+        return found
 
-    return found, predictions
+    found = {name: world.whole(own, count) for name, own in world.together(outcomes).items()}
+    predictions = found.pop("predictions")
+    return {name: float(right.float().mean()) for name, right in found.items()}, predictions
 
 
 def _is_better(row: dict[str, Any], config: TrainConfig, standing: Standing, last: bool) -> bool:
