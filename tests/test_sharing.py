@@ -354,7 +354,7 @@ def test_another_terms_of_the_same_logits_gets_its_own_gradient() -> None:
 
 
 def test_images_that_changed_meanwhile_are_asked_about_anew() -> None:
-    model, (x, y) = net(), batch()
+    model, (x, _) = net(), batch()
     shared = Shared(model, model, x, alone=False)
     with torch.no_grad():
         before = shared(x)

@@ -16,7 +16,7 @@ from ..errors import AsgtError, InputError, InterruptedRunError, unknown
 
 __all__ = ["main"]
 
-_VERBS = ("train", "evaluate", "compare", "reproduce")
+_VERBS = ("train", "evaluate", "compare", "reproduce", "profile")
 
 _USAGE = """usage: asgt VERB [OPTIONS]
 
@@ -27,6 +27,7 @@ verbs:
   evaluate   accuracy under attack, over a grid of eps, with intervals
   compare    one page of several runs: tables, curves, saliency maps
   reproduce  a grid of methods and seeds, trained, evaluated and compared
+  profile    what a training step of each method costs, in passes and seconds
 
 asgt VERB --help tells what each takes; asgt --version the version.
 """

@@ -52,9 +52,11 @@ def run(words: list[str]) -> int:
             f"{config.model} is code of your own, which no file may run: name it by --model {config.model}"
         )
 
+    from ..processor import prepare
     from ..training.trainer import train
     from .console import Console
 
+    prepare()
     console = Console()
     with stopping() as should_stop:
         result = train(config, out, resume=resume, should_stop=should_stop, progress=console)

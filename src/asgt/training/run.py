@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class TrainResult:
         train_data: SHA-256 of the training images and labels.
         test_data: SHA-256 of the test images and labels.
         seconds: wall time of the last call.
+        speed: ``passes_per_step``, ``samples_per_second`` and ``outside_passes``, the share of the steps' time that no
+            pass took, of the last call; ``threads`` of the CPU, and whether freed memory stayed with the process.
     """
 
     folder: str
@@ -73,6 +75,7 @@ class TrainResult:
     train_data: str
     test_data: str
     seconds: float
+    speed: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``training.json`` holds."""
