@@ -1,10 +1,30 @@
-"""Where the printed tables go: between two comments of a page, and nothing else of it changes."""
+"""Where the printed tables go, between two comments of a page, and what stands above each: the machine."""
 
 from __future__ import annotations
 
+import os
+import platform
+from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["replace_section"]
+import torch
+
+__all__ = ["machine", "replace_section"]
+
+
+def machine(told: str, *packages: str) -> str:
+    """Where, by what and on how much the figures were taken; ``told`` says the last."""
+
+    processor = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        named = [line for line in information.read_text().splitlines() if line.startswith("model name")]
+        processor = named[0].partition(":")[2].strip() if named else processor
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", *packages))
+    return (
+        f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s); "
+        f"Python {platform.python_version()}, {versions}; {told}."
+    )
 
 
 def replace_section(page: Path, name: str, text: str) -> None:

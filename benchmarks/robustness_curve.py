@@ -8,13 +8,10 @@ each peer's fastest batch size; medians are compared. Run it with ``make bench``
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +23,7 @@ import asgt
 from asgt.data import sample, to_unit
 from floor import clairvoyant
 from nets import NETS, net
-from page import replace_section
+from page import machine, replace_section
 from peers import PAPER, foolbox_pgd, pyautoattack_curve, torchattacks_curve, torchattacks_pgd
 
 __all__ = ["main"]
@@ -236,22 +233,8 @@ def autoattack(subjects: list[Subject], repetitions: int) -> str:
     )
 
 
+PACKAGES = ("torchattacks", "foolbox", "pyautoattack")
 SECTIONS = {"engine": engine, "paper": paper, "autoattack": autoattack}
-
-
-def machine(samples: int, repetitions: int) -> str:
-    """Where, by what and on how much the figures were taken."""
-
-    processor = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        named = [line for line in information.read_text().splitlines() if line.startswith("model name")]
-        processor = named[0].partition(":")[2].strip() if named else processor
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchattacks", "foolbox", "pyautoattack"))
-    return (
-        f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s); "
-        f"Python {platform.python_version()}, {packages}; {samples} MNIST test images, {repetitions} repetition(s)."
-    )
 
 
 def main() -> None:
@@ -269,7 +252,8 @@ def main() -> None:
         samples = min(asked.samples, AUTOATTACK_SAMPLES) if name == "autoattack" else asked.samples
         repetitions = 1 if name == "autoattack" else asked.repetitions
         subjects = [Subject(kind, model, sample(images, samples)) for kind, (model, images) in nets.items()]
-        text = f"{machine(samples, repetitions)}\n\n{SECTIONS[name](subjects, repetitions)}"
+        told = f"{samples} MNIST test images, {repetitions} repetition(s)"
+        text = f"{machine(told, *PACKAGES)}\n\n{SECTIONS[name](subjects, repetitions)}"
         print(f"\n## {name}\n\n{text}", flush=True)
         # Each table as soon as it is there: a later one takes long.
         if asked.write is not None:
