@@ -288,6 +288,41 @@ def test_a_loss_goes_back_to_the_weights_alone() -> None:
     assert counted.total == plain.total
 
 
+def test_images_that_want_a_gradient_get_it() -> None:
+    """What makes the images may be trained as well."""
+
+    model, (x, y) = net(), batch()
+    x.requires_grad_()
+    theirs = x.detach().clone().requires_grad_()
+
+    AT(FAST, clean_weight=0.5)(model, x, y).loss.backward()
+    (0.5 * F.cross_entropy(model(theirs), y)).backward()
+
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, theirs.grad, rtol=0, atol=1e-12)
+
+
+def test_a_wrapper_of_lower_precision_loses_nothing_by_sharing() -> None:
+    """Under autocast the pass itself is the same; its cross-entropy is summed in float32."""
+
+    model, (x, y) = net().float(), batch()
+    x = x.float()
+    theirs = copy.deepcopy(model)
+    objective = SGT(mask=mask("log_prob"), detach_clean=True)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = objective(model, x, y, generator=streams()).loss
+        x.requires_grad_()  # every question is asked anew
+        plain = objective(theirs, x, y, generator=streams()).loss
+    loss.backward()
+    plain.backward()
+
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, plain, rtol=0, atol=1e-6)
+    for mine, other in zip(model.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=0.02, atol=1e-3)
+
+
 def test_weights_that_are_frozen_stay_without_gradients() -> None:
     model, (x, y) = net(), batch()
     model[0].requires_grad_(False)

@@ -127,7 +127,7 @@ class Shared(nn.Module):
         if torch.is_grad_enabled() or not self._clean.is_same(x):
             logits: Tensor = self.model(x)
             return logits
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             return self.ask(x, again=True).logits.detach()
 
     def ask(self, x: Tensor, again: bool) -> _Asked:
@@ -330,7 +330,7 @@ def _gradients(total: Tensor, to: list[Tensor], keep: bool) -> list[Tensor | Non
 
 _SAME_IN_BOTH_MODES = frozenset(
     {
-        *(nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Unflatten, Shared),
+        *(nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Unflatten),
         *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
         *(nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm),
         *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),

@@ -18,7 +18,10 @@ __all__ = ["evaluation_passes", "step_passes", "training_passes"]
 
 
 def training_passes(config: TrainConfig, images: int, validation: int) -> int:
-    """Passes of a training: the steps on its images, and after every epoch the judging of the validation part."""
+    """Passes of a training: the steps on its images, and after every epoch the judging of the validation part.
+
+    Of a model that keeps training and evaluation mode apart; another one shares forward passes, and takes fewer.
+    """
 
     objective, model = build_objective(config), Counter()
     judge(model, _images(), objective.adversary, config.seed)

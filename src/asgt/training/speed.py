@@ -65,9 +65,11 @@ class Display:
     def offer(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Takes the sums of an epoch, and gives the means that can be shown."""
 
+        if self.device.type not in ("cpu", "cuda"):  # without pinned memory a copy waits
+            return {}
         names = [name for name in sums if name != "steps"]
         means = torch.stack([sums[name] / sums["steps"] for name in names])
-        if self.device.type != "cuda":
+        if self.device.type == "cpu":
             return dict(zip(names, means.tolist(), strict=True))
 
         shown: dict[str, float] = {}

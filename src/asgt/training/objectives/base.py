@@ -74,7 +74,8 @@ class Objective(ABC):
             generator = Generators(attack=generator, mask=generator)
 
         forward = model if forward is None else forward
-        if isinstance(model, nn.Module) and modes_agree(model):
+        # Images that want a gradient of their own get it from a forward pass of their own.
+        if isinstance(model, nn.Module) and modes_agree(model) and not x.requires_grad:
             model = Shared(model, forward, x, self.clean_alone)
             forward = model.logits
         views = self.views(model, x, y, eps, generator)
