@@ -46,7 +46,7 @@ def input_gradient(
 
     with torch.inference_mode(False), torch.enable_grad(), a_pass():
         asked = model.ask(x, again) if isinstance(model, Shared) else _Asked.by(model, x)
-        (gradient,) = _gradients(score(at_least_float32(asked.logits)), [asked.x], keep=asked.kept)
+        (gradient,) = _gradients(score(at_least_float32(asked.logits)), asked.x, keep=asked.kept)
 
     return torch.zeros_like(x) if gradient is None else gradient, asked.logits.detach()
 
@@ -154,7 +154,7 @@ class Shared(nn.Module):
             asked = self.ask(x, again=True)
             logits = at_least_float32(asked.logits)
             total = F.cross_entropy(logits, differentiable(y), reduction="sum")
-            gradient, *to_weights = _gradients(total, [asked.x, *weights], keep=True)
+            gradient, *to_weights = _gradients(total, (asked.x, *weights), keep=True)
         if logits is asked.logits:
             asked.known = _Known(_Snapshot(y), total.detach(), weights, to_weights)
         return torch.zeros_like(x) if gradient is None else gradient, asked.logits.detach()
@@ -321,10 +321,10 @@ class _Delivered(torch.autograd.Function):
         return None, *(None if known is None else gradient.to(known.dtype) * known for known in ctx.gradients)
 
 
-def _gradients(total: Tensor, to: list[Tensor], keep: bool) -> list[Tensor | None]:
+def _gradients(total: Tensor, to: Tensor | tuple[Tensor, ...], keep: bool) -> list[Tensor | None]:
     # An answer that does not depend on the image, or not so that autograd knows, has no slope to follow.
     if not total.requires_grad:
-        return [None] * len(to)
+        return [None] * (1 if isinstance(to, Tensor) else len(to))
     return list(torch.autograd.grad(total, to, retain_graph=keep, allow_unused=True))
 
 
