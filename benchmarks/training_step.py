@@ -62,9 +62,9 @@ class Subject:
         self.plain: nn.Module = asgt.build_model(name, self.shape, 10).train()
         self.net = place(asgt.build_model(name, self.shape, 10), CPU).train()
         self.net.load_state_dict(self.plain.state_dict())
-        settings = {"lr": 1e-6, "momentum": 0.9, "weight_decay": 5e-4}
-        self.optimizer = torch.optim.SGD(self.net.parameters(), fused=True, **settings)
-        self.usual = torch.optim.SGD(self.plain.parameters(), **settings)
+        sgd = partial(torch.optim.SGD, lr=1e-6, momentum=0.9, weight_decay=5e-4)
+        self.optimizer = sgd(self.net.parameters(), fused=True)
+        self.usual = sgd(self.plain.parameters())
 
     def ours(self, objective: asgt.Objective) -> None:
         """A step of :func:`asgt.train`."""
