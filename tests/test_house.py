@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-VERBS = ("train", "evaluate", "explain", "compare", "reproduce")
+VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile")
 SMALL = {"train": " --limit 200 --epochs 1", "evaluate": " --samples 20 --epsilons 0.3", "reproduce": " --dry-run"}
 
 

@@ -1,12 +1,13 @@
-"""Devices by name."""
+"""Devices by name, and models on them."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from .errors import InputError
 
-__all__ = ["resolve_device"]
+__all__ = ["place", "resolve_device"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -29,3 +30,10 @@ def resolve_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise InputError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:N or mps")
     return device
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model itself, on a device, its convolutions with the channels of a pixel side by side: they run faster so."""
+
+    placed: nn.Module = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed

@@ -16,11 +16,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..modes import Classifier, at_least_float32, differentiable, evaluating
+from ..modes import Classifier, differentiable, evaluating
+from ..passes import cross_entropy_gradient, input_gradient
 from ..randomness import Generator, normal_like, uniform_like
 
 __all__ = [
@@ -110,20 +110,9 @@ class State:
             The gradient, of the shape of ``x``, and the logits (B, K), detached.
         """
 
-        with torch.inference_mode(False), torch.enable_grad():
-            x_adv = differentiable(self.x_adv).requires_grad_()
-            logits = self.model(x_adv)
-            # The sum keeps samples apart: no sample's gradient depends on the size of the batch.
-            if loss is None:
-                total = F.cross_entropy(at_least_float32(logits), differentiable(self.y), reduction="sum")
-            else:
-                total = loss(at_least_float32(logits)).sum()
-            # An answer that does not depend on the image, or not so that autograd knows, has no slope to follow.
-            gradient = torch.autograd.grad(total, x_adv, allow_unused=True)[0] if total.requires_grad else None
-            if gradient is None:
-                gradient = torch.zeros_like(x_adv)
-
-        return gradient, logits.detach()
+        if loss is None:
+            return cross_entropy_gradient(self.model, self.x_adv, self.y)
+        return input_gradient(self.model, self.x_adv, lambda logits: loss(logits).sum())
 
     def judged(self, logits: Tensor) -> Self:
         """The state that knows what the model answered at the current iterate, ``logits`` (B, K)."""
@@ -219,7 +208,7 @@ class Attack(ABC):
         elif self.starts_at_random:
             x_adv = random_start(x, eps, self.norm, generator)
         else:
-            x_adv = x.clone()
+            x_adv = x
 
         iteration = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
         return State(model, x, y, eps, x_adv, iteration, fooled=iteration.bool(), witness=x)

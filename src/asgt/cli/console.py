@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..experiments.grid import Planned
     from ..report import Comparison, Credibility, Difference, Explained
     from ..report import Table as Grid
+    from ..training.profile import Profile
     from ..training.run import TrainResult
 
 __all__ = ["Console"]
@@ -114,7 +115,30 @@ class Console:
         )
         for line in result.warnings:
             self.warn(line)
+        if result.speed:
+            from ..training.speed import speed_text
+
+            passes = f"{result.speed['passes_per_step']} passes a step"
+            self.out.print(escape(f"{passes}, {speed_text(result.speed)}"))
         self.out.print(escape(f"run folder: {result.folder}"))
+
+    def profiled(self, title: str, found: Sequence[tuple[str, Profile]]) -> None:
+        """What a step of each method costs: passes, seconds, and what the passes take by themselves."""
+
+        table = Table("method", box=box.SIMPLE_HEAD)
+        for column in ("passes", "step, ms", "passes alone, ms", "ratio", "images/s"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for name, one in found:
+            table.add_row(
+                escape(name),
+                str(one.passes),
+                f"{1e3 * one.step:.1f}",
+                f"{1e3 * one.bare:.1f}",
+                f"{one.ratio:.2f}",
+                f"{one.samples / one.step:.0f}",
+            )
+        self.out.print(escape(title), style="bold")
+        self.out.print(table)
 
     def evaluated(self, found: Evaluation, data: str, folder: Path, warnings: list[str]) -> None:
         """The table of an evaluation: every accuracy with its interval; protocol, ε, n and seed in the header."""

@@ -75,9 +75,10 @@ def run(words: list[str]) -> int:
     asked = _as_before(out) | asked if "resume" in asked else asked
 
     from ..data import sample
-    from ..devices import resolve_device
+    from ..devices import place, resolve_device
     from ..evaluation.curve import evaluate
     from ..evaluation.protocols import protocol_named
+    from ..processor import prepare
     from .console import Console
 
     norm = asked.get("norm")
@@ -92,6 +93,7 @@ def run(words: list[str]) -> int:
     if asked.get("epsilons"):
         _numbers(asked["epsilons"], "epsilons")
 
+    prepare()
     console = Console()
     if "run" in asked:
         model, images, data, trained_norm, warnings = _from_run(asked, console)
@@ -110,7 +112,7 @@ def run(words: list[str]) -> int:
     grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else _EPSILONS.get(short_name(data), _SMALL_EPSILONS))
 
     found = evaluate(
-        model.to(device),
+        place(model, device),
         images.to(device),
         protocol=protocol,
         epsilons=_numbers(grid, "epsilons"),

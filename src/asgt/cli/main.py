@@ -17,7 +17,7 @@ from ..processes import launched
 
 __all__ = ["main"]
 
-_VERBS = ("train", "evaluate", "explain", "compare", "reproduce")
+_VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile")
 
 _USAGE = """usage: asgt VERB [OPTIONS]
 
@@ -29,6 +29,7 @@ verbs:
   explain    where models look, measured on the same images, and their maps
   compare    one page of several runs: tables, curves, saliency maps
   reproduce  a grid of methods and seeds, trained, evaluated and compared
+  profile    what a training step of each method costs, in passes and seconds
 
 asgt VERB --help tells what each takes; asgt --version the version.
 """

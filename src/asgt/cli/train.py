@@ -53,10 +53,12 @@ def run(words: list[str]) -> int:
             f"{config.model} is code of your own, which no file may run: name it by --model {config.model}"
         )
 
+    from ..processor import prepare
     from ..training.trainer import train
     from ..training.world import is_joined
     from .console import Console
 
+    prepare()
     console = Console()
     try:
         with stopping() as should_stop:

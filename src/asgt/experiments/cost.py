@@ -1,70 +1,28 @@
-"""What a run costs, in passes, counted before it begins by running its own code on a model that counts.
-
-One pass is a forward pass of one image, or a backward pass to the image alone, which costs about as much; a backward
-pass to the weights as well counts for two.
-"""
+"""What a run costs, in passes as :mod:`asgt.training.cost` counts them, before it begins: by running its own code."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from ..attacks import Norm
 from ..data import Images
 from ..evaluation.curve import AUDITED, evaluate
 from ..explanation import explain
 from ..training.config import TrainConfig
+from ..training.cost import Counter, step_passes
 from ..training.methods import build_objective
-from ..training.objectives import Objective
 from ..training.trainer import judge
 
 __all__ = ["evaluation_passes", "explanation_passes", "step_passes", "training_passes"]
 
 
-class _Counted(torch.autograd.Function):
-    """Adds one pass for each image when a gradient goes back through it."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, counter: Counter, images: int) -> Tensor:
-        ctx.counter, ctx.images = counter, images
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        ctx.counter.passes += ctx.images
-        return gradients[0], None, None
-
-
-class Counter(nn.Module):
-    """A classifier of two classes that always says the first, cannot be fooled, and counts its passes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-        self.passes = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.passes += len(x)
-        # A backward pass to the weights goes back through both, one to the image through the second alone.
-        weight: Tensor = _Counted.apply(self.weight, self, len(x))
-        logits: Tensor = _Counted.apply(0.0 * weight * x.flatten(1).sum(dim=1, keepdim=True), self, len(x))
-        return logits + torch.tensor([1.0, 0.0])
-
-
-def step_passes(objective: Objective) -> int:
-    """Passes per image of a training step."""
-
-    model = Counter()
-    images = _images()
-    objective(model, images.pixels / 255, images.labels, generator=torch.Generator()).loss.backward()
-    return model.passes
-
-
 def training_passes(config: TrainConfig, images: int, validation: int) -> int:
-    """Passes of a training: the steps on its images, and after every epoch the judging of the validation part."""
+    """Passes of a training: the steps on its images, and after every epoch the judging of the validation part.
+
+    Of a model that keeps training and evaluation mode apart; another one shares forward passes, and takes fewer.
+    """
 
     objective, model = build_objective(config), Counter()
     judge(model, _images(), objective.adversary, config.seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..attacks import Norm
 from ..data import sample
-from ..devices import resolve_device
+from ..devices import place, resolve_device
 from ..evaluation.curve import evaluate
 from ..progress import Progress
 from ..training.config import TrainConfig
@@ -79,7 +79,7 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
 
     model, data, config, _ = load_run(job.folder)
     device = resolve_device(config.device)
-    model = model.to(device)
+    model = place(model, device)
     images = (data.test if job.samples is None else sample(data.test, job.samples)).to(device)
     for number, protocol in enumerate(job.protocols, start=1):
         evaluate(

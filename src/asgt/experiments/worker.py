@@ -56,6 +56,9 @@ def main() -> None:
     threading.Thread(target=listen, daemon=True).start()
 
     from ..errors import AsgtError, InterruptedRunError
+    from ..processor import prepare
+
+    prepare()
     from .job import Job, do
 
     while True:

@@ -24,6 +24,7 @@ class Normalize(nn.Module):
 
     mean: Tensor
     std: Tensor
+    same_in_both_modes = True
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()

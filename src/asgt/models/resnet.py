@@ -15,6 +15,8 @@ __all__ = ["resnet18"]
 class _Block(nn.Module):
     """Two 3×3 convolutions around which the input is added."""
 
+    same_in_both_modes = True  # but for its BatchNorm, which is a module of its own
+
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
 from ..modes import Classifier, differentiable, evaluating
+from ..passes import cross_entropy_gradient, input_gradient
 
 __all__ = ["Target", "saliency"]
 
@@ -42,12 +41,10 @@ def saliency(model: Classifier, x: Tensor, y: Tensor, target: Target = "logit") 
     if target not in ("logit", "log_prob"):
         raise InputError(f"target = {target!r} is unknown: use 'logit' or 'log_prob'")
 
-    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        x = x.detach().clone().requires_grad_()
-        logits = model(x)
-        scores = F.log_softmax(logits, dim=1) if target == "log_prob" else logits
-        total = scores.gather(1, differentiable(y)[:, None]).sum()
-        # Logits that do not depend on the input, or not so that autograd knows, have the gradient zero.
-        gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
-
-    return torch.zeros_like(x) if gradient is None else gradient
+    with evaluating(model):
+        # What is masked by its saliency is, as it was before, a view of the loss in most methods.
+        if target == "log_prob":
+            return -cross_entropy_gradient(model, x, y, again=True)[0]
+        return input_gradient(model, x, lambda logits: logits.gather(1, differentiable(y)[:, None]).sum(), again=True)[
+            0
+        ]

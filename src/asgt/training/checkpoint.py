@@ -116,6 +116,11 @@ def load_checkpoint(
             index, _, key = name.partition(".")
             whole["state"].setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict(whole)
+        # The file knows no order of memory, and a fused step needs that of the weights.
+        for weight, state in optimizer.state.items():
+            for key, tensor in state.items():
+                if isinstance(tensor, Tensor) and tensor.shape == weight.shape:
+                    state[key] = torch.empty_like(weight).copy_(tensor)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"{path} is a checkpoint of another model: {str(error).splitlines()[-1].strip()[:200]}"

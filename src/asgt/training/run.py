@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class TrainResult:
         test_data: SHA-256 of the test images and labels.
         seconds: wall time of the last call.
         processes: how many trained it together.
+        speed: ``passes_per_step``, ``samples_per_second`` and ``outside_passes``, the share of the steps' time that no
+            pass took, of the last call; ``threads`` of the CPU, and whether freed memory stayed with the process.
     """
 
     folder: str
@@ -76,6 +78,7 @@ class TrainResult:
     test_data: str
     seconds: float
     processes: int = 1
+    speed: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``training.json`` holds."""

@@ -15,19 +15,23 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..attacks import FGSM, PGD, Attack
 from ..data import Images, load_data, steps_per_epoch, stratified, training_batch, training_order
-from ..devices import resolve_device
+from ..devices import place, resolve_device
 from ..errors import DamagedFileError, InputError, InterruptedRunError
 from ..evaluation.accuracy import correct, correct_under_attack
 from ..evaluation.health import is_catastrophic, is_collapsed
 from ..files import read_tensors, write_json, write_tensors
+from ..passes import a_pass, modes_agree
+from ..processor import keeps_memory
 from ..progress import SILENT, Progress
 from ..randomness import Generators, seed_of, seeded
 from .checkpoint import Standing, load_checkpoint, save_checkpoint
 from .config import MAY_CHANGE, TrainConfig
+from .cost import step_passes
 from .methods import build_objective
 from .objectives import Output
 from .run import RunFolder, TrainResult, build_from
 from .schedule import learning_rate, ramped
+from .speed import Display, Stopwatch, speed_text
 from .world import World, join
 
 __all__ = ["judge", "train", "validation_share"]
@@ -112,7 +116,7 @@ def train(
     # The trainer owns the global generator while it runs (dropout and initialisation draw from it), and gives it back.
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(config.seed, "initialisation"))
-        model = world.together(build_from, config, data).to(device)
+        model = place(world.together(build_from, config, data), device)
         world.spread(model)
         if any("BatchNorm" in type(m).__name__ for m in model.modules()):
             if batch == world.size:
@@ -130,7 +134,7 @@ def train(
             accelerator.init_trackers("tensorboard")
         average = _average(model, config.average)
         optimizer = torch.optim.SGD(
-            model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
         )
 
         sums: dict[str, Tensor] = {}
@@ -145,10 +149,13 @@ def train(
         epoch_steps = steps_per_epoch(images, config.batch_size)
         total = epoch_steps * config.epochs
         warnings = _Warnings(config, progress, standing)
+        watch = Stopwatch(device, step_passes(objective, modes_agree=modes_agree(model.train())))
+        display = Display(device)
         saved = time.monotonic()
         if world.size > 1:
             progress.say(f"{world.size} processes, {batch // world.size} images of each step's {batch} to each")
         progress.start(f"{config.method} · {config.model} · {config.data}", total, standing.step)
+        progress.say(f"{watch.passes} passes a step, {torch.get_num_threads()} CPU threads" + _memory())
 
         order = training_order(images, config.seed, standing.step // epoch_steps)
         for step in range(standing.step, total):
@@ -173,26 +180,29 @@ def train(
             )
 
             prepared.train()
-            output = objective(
-                prepared, x, y, eps=eps, generator=Generators(attack=streams["attack"], mask=streams["mask"])
-            )
-            optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(output.loss)
+            with watch.meter.on():
+                output = objective(
+                    prepared, x, y, eps=eps, generator=Generators(attack=streams["attack"], mask=streams["mask"])
+                )
+                optimizer.zero_grad(set_to_none=True)
+                with a_pass():
+                    accelerator.backward(output.loss)
             measured = world.average(model, _measured(output, y))
             optimizer.step()
             if average is not None:
                 average.update_parameters(model)
 
-            # Sums stay on the device; only the display, every few steps, asks for them.
+            # Sums stay on the device until the epoch's end; what is displayed comes when it comes.
             _add(sums, measured)
+            watch.count(len(y))
             standing.step = step + 1
-            shown = _means(sums) if standing.step % _SHOWN_EVERY == 0 else {}
-            progress.advance(1, **shown)
+            progress.advance(1, **(display.offer(sums) if standing.step % _SHOWN_EVERY == 0 else {}))
 
             if standing.step % epoch_steps == 0:
                 judged = model if average is None else average.module
                 row = {"epoch": epoch, "step": standing.step, "lr": optimizer.param_groups[0]["lr"], "eps": eps}
                 row |= _means(sums)
+                row["speed"] = watch.lap()
                 if not torch.isfinite(sums["loss"]):
                     progress.stop()
                     raise InputError(
@@ -212,6 +222,8 @@ def train(
             if standing.step % epoch_steps == 0 or asked:
                 world.from_main(save_checkpoint, folder.checkpoint, standing, model, average, optimizer, sums)
                 saved = time.monotonic()
+            if standing.step % epoch_steps == 0:
+                watch.start()
             if stop and standing.step < total:
                 progress.stop()
                 raise InterruptedRunError(
@@ -240,6 +252,7 @@ def train(
         test_data=data.test.digest(),
         seconds=round(time.monotonic() - began, 2),
         processes=world.size,
+        speed=watch.summary() | {"threads": torch.get_num_threads(), "keeps_memory": keeps_memory()},
     )
     world.from_main(write_json, folder.result, result.to_dict())
     accelerator.end_training()
@@ -477,6 +490,10 @@ def _chosen_by(config: TrainConfig, standing: Standing, row: dict[str, Any]) -> 
     return "robust accuracy" if "validation_pgd" in row else "clean accuracy"
 
 
+def _memory() -> str:
+    return ", freed memory stays with the process" if keeps_memory() else ""
+
+
 def _line(row: dict[str, Any], config: TrainConfig) -> str:
     parts = [f"epoch {row['epoch'] + 1}/{config.epochs}", f"loss {row['loss']:.3f}"]
     parts += [f"{name} {row[name]:.3f}" for name in ("clean", "adversarial", "consistency") if name in row]
@@ -485,6 +502,7 @@ def _line(row: dict[str, Any], config: TrainConfig) -> str:
         parts.append(
             f"FGSM {row['validation_fgsm']:.1%}, PGD-10 {row['validation_pgd']:.1%} at eps {float(config.eps or 0):.4g}"
         )
+    parts.append(speed_text(row["speed"]))
     return " · ".join(parts)
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...attacks import Attack
 from ...modes import Classifier
+from ...passes import cross_entropy
 from ...randomness import Generators
 from .base import Objective, check_weights
 
@@ -48,7 +48,11 @@ class AT(Objective):
         return {"adversarial": x_adv} | ({"clean": x} if self.clean_weight else {})
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor) -> dict[str, Tensor]:
-        terms = {"adversarial": F.cross_entropy(logits["adversarial"], y)}
+        terms = {"adversarial": cross_entropy(logits["adversarial"], y)}
         if self.clean_weight:
-            terms["clean"] = self.clean_weight * F.cross_entropy(logits["clean"], y)
+            terms["clean"] = self.clean_weight * cross_entropy(logits["clean"], y)
         return terms
+
+    @property
+    def clean_alone(self) -> bool:
+        return self.clean_weight > 0

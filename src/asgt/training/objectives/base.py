@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...attacks import Attack
 from ...errors import InputError
 from ...modes import Classifier
+from ...passes import Shared, a_pass, modes_agree
 from ...randomness import Generator, Generators
 
 __all__ = ["KL", "Objective", "Output", "check_kl", "check_weights", "consistency", "kl_divergence"]
@@ -50,6 +51,7 @@ class Objective(ABC):
         *,
         eps: float | None = None,
         generator: Generator | Generators | None = None,
+        forward: Classifier | None = None,
     ) -> Output:
         """The loss of a batch.
 
@@ -61,6 +63,8 @@ class Objective(ABC):
             eps: a radius that overrides the attack's own, for a ramp. Default: the attack's.
             generator: where random starts and fills come from: one generator for both, or :class:`Generators` with a
                 stream for each. Default: PyTorch's global generator.
+            forward: what the loss goes forward through, where it is not the model itself: a wrapper of it that keeps
+                several processes in step. Attacks and saliency ask the model.
 
         Returns:
             The loss, its terms and the logits of each view.
@@ -69,8 +73,14 @@ class Objective(ABC):
         if not isinstance(generator, Generators):
             generator = Generators(attack=generator, mask=generator)
 
+        forward = model if forward is None else forward
+        # Images that want a gradient of their own get it from a forward pass of their own.
+        if isinstance(model, nn.Module) and modes_agree(model) and not x.requires_grad:
+            model = Shared(model, forward, x, self.clean_alone)
+            forward = model.logits
         views = self.views(model, x, y, eps, generator)
-        logits = {name: model(view) for name, view in views.items()}
+        with a_pass():
+            logits = {name: forward(view) for name, view in views.items()}
         terms = self.terms(logits, y)
 
         return Output(sum(terms.values(), start=x.new_zeros(())), terms, logits)
@@ -84,6 +94,12 @@ class Objective(ABC):
     @abstractmethod
     def terms(self, logits: Mapping[str, Tensor], y: Tensor) -> dict[str, Tensor]:
         """The terms of the loss, scalars, from the logits (B, K) of the views."""
+
+    @property
+    def clean_alone(self) -> bool:
+        """Whether the cross-entropy is all that the clean logits are for. What a step costs depends on it, no more."""
+
+        return False
 
     @property
     def adversary(self) -> Attack | None:

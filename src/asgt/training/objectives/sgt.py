@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...modes import Classifier
+from ...passes import cross_entropy
 from ...randomness import Generators
 from ...saliency import SaliencyMask
 from .base import KL, Objective, check_kl, check_weights, consistency
@@ -54,6 +54,10 @@ class SGT(Objective):
     def terms(self, logits: Mapping[str, Tensor], y: Tensor) -> dict[str, Tensor]:
         divergence = consistency(logits["masked"], logits["clean"], self.kl, self.detach_clean)
         return {
-            "clean": F.cross_entropy(logits["clean"], y),
+            "clean": cross_entropy(logits["clean"], y),
             "consistency": self.weight * divergence,
         }
+
+    @property
+    def clean_alone(self) -> bool:
+        return self.detach_clean

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...modes import Classifier
+from ...passes import cross_entropy
 from ...randomness import Generators
 from .base import Objective
 
@@ -30,4 +30,4 @@ class ST(Objective):
         return {"clean": x}
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor) -> dict[str, Tensor]:
-        return {"clean": F.cross_entropy(logits["clean"], y)}
+        return {"clean": cross_entropy(logits["clean"], y)}

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...attacks import PGD
 from ...modes import Classifier, at_least_float32, evaluating
+from ...passes import a_pass, cross_entropy
 from ...randomness import Generators, normal_like
 from .base import Objective, check_weights, kl_divergence
 
@@ -46,7 +46,7 @@ class TRADES(Objective):
     def views(
         self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
     ) -> dict[str, Tensor]:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad(), a_pass():
             clean = at_least_float32(model(x)).softmax(dim=1)
 
         start = x + 0.001 * normal_like(x, generators.attack)
@@ -56,6 +56,6 @@ class TRADES(Objective):
 
     def terms(self, logits: Mapping[str, Tensor], y: Tensor) -> dict[str, Tensor]:
         return {
-            "clean": F.cross_entropy(logits["clean"], y),
+            "clean": cross_entropy(logits["clean"], y),
             "consistency": self.beta * kl_divergence(logits["clean"], logits["adversarial"]),
         }

@@ -1,0 +1,263 @@
+"""A training step against its bare passes, and against the steps that one writes without a thought of passes.
+
+All sides of a comparison run in one process, one after the other and again; medians are compared. Run it with
+``make bench``, or while at work on a step with ``python benchmarks/training_step.py --net alexnet --only methods``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import asgt
+from asgt.data import training_batch, training_order
+from asgt.devices import place
+from asgt.passes import input_gradient
+from asgt.processor import keeps_memory, prepare
+from asgt.randomness import Generators, seeded
+from asgt.training.profile import in_turn, profile_step
+from page import replace_section
+from timing import machine
+
+__all__ = ["main"]
+
+NETS = {"resnet18": ((3, 32, 32), 64), "alexnet": ((1, 28, 28), 128)}
+"""By name, the shape of the images and the batch size."""
+
+REPETITIONS = {"resnet18": 3, "alexnet": 15}
+OVER_BARE, OVER_PLAIN, OVER_LOOP, MASK_OVER_LOOP, DATA_SHARE, MASK_SHARE = 1.05, 1.4, 1.3, 8.0, 0.01, 0.02
+EPS, K = 8 / 255, 0.1
+CPU = torch.device("cpu")
+
+FGSM, PGD, MASK = asgt.FGSM(EPS), asgt.PGD(EPS, steps=2), asgt.SaliencyMask(K)
+METHODS: dict[str, asgt.Objective] = {
+    "ST": asgt.ST(),
+    "AT-FGSM": asgt.AT(FGSM),
+    "TRADES-2": asgt.TRADES(PGD),
+    "SGT": asgt.SGT(mask=MASK),
+    "SGA-FGSM": asgt.SGA(attack=FGSM, mask=MASK),
+    "ASGT-FGSM": asgt.ASGT(attack=FGSM, mask=MASK),
+    "ASGT-PGD-2": asgt.ASGT(attack=PGD, mask=MASK),
+}
+
+
+class Subject:
+    """A net as :func:`asgt.train` has it, the same as one builds it, and a batch."""
+
+    def __init__(self, name: str, repetitions: int | None) -> None:
+        self.name = name
+        self.repetitions = repetitions or REPETITIONS[name]
+        self.shape, self.batch = NETS[name]
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.rand(self.batch, *self.shape, generator=generator)
+        self.y = torch.randint(10, (self.batch,), generator=generator)
+        torch.manual_seed(0)
+        self.plain: nn.Module = asgt.build_model(name, self.shape, 10).train()
+        self.net = place(asgt.build_model(name, self.shape, 10), CPU).train()
+        self.net.load_state_dict(self.plain.state_dict())
+        sgd = partial(torch.optim.SGD, lr=1e-6, momentum=0.9, weight_decay=5e-4)
+        self.optimizer = sgd(self.net.parameters(), fused=True)
+        self.usual = sgd(self.plain.parameters())
+
+    def ours(self, objective: asgt.Objective) -> None:
+        """A step of :func:`asgt.train`."""
+
+        self.optimizer.zero_grad(set_to_none=True)
+        objective(self.net, self.x, self.y, generator=streams()).loss.backward()
+        self.optimizer.step()
+
+    def theirs(self, loss: Callable[[nn.Module, Tensor, Tensor], Tensor]) -> None:
+        """A step as one writes it."""
+
+        value = loss(self.plain, self.x, self.y)
+        self.usual.zero_grad()
+        value.backward()
+        self.usual.step()
+
+
+def streams() -> Generators:
+    return Generators(attack=seeded("benchmark", "attack"), mask=seeded("benchmark", "mask"))
+
+
+def whole_gradient(model: nn.Module, x: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+    """The gradient of the images by a whole backward pass, whose other gradients nobody needs."""
+
+    model.eval()
+    model.zero_grad()
+    x = x.clone().requires_grad_()
+    score(model(x)).backward()
+    model.train()
+    assert x.grad is not None
+    return x.grad
+
+
+def label_score(y: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda logits: logits.gather(1, y[:, None]).sum()
+
+
+def divergence(masked: Tensor, clean: Tensor) -> Tensor:
+    return F.kl_div(clean.log_softmax(1), masked.softmax(1), reduction="batchmean")
+
+
+def plain_asgt(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """ASGT-FGSM in 15 passes: three views, and a whole backward pass in attack and saliency."""
+
+    slope = whole_gradient(model, x, lambda logits: F.cross_entropy(logits, y))
+    x_adv = (x + EPS * slope.sign()).clamp(0, 1)
+    scores = MASK.scores_of(whole_gradient(model, x_adv, label_score(y)))
+    masked = MASK.apply(x_adv, scores, generator=seeded("benchmark", "mask"))
+    clean = model(x)
+    return F.cross_entropy(clean, y) + F.cross_entropy(model(x_adv), y) + divergence(model(masked), clean)
+
+
+def loop_mask(x: Tensor, gradient: Tensor) -> Tensor:
+    """The mask sample by sample and channel by channel, filled by numpy."""
+
+    filled = x.numpy().copy()
+    steep = np.abs(gradient.numpy()).mean(axis=1).reshape(len(x), -1)
+    count = int(K * steep.shape[1])
+    random = np.random.default_rng(0)
+    for sample, size in zip(filled, steep, strict=True):
+        hidden = np.argsort(size)[:count]
+        for channel in sample:
+            flat = channel.reshape(-1)
+            low, high = flat.min(), flat.max()
+            flat[hidden] = random.uniform(low, high, count)
+    return torch.from_numpy(filled)
+
+
+def loop_sgt(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """SGT with that mask."""
+
+    masked = loop_mask(x, whole_gradient(model, x, label_score(y)))
+    clean = model(x)
+    return F.cross_entropy(clean, y) + divergence(model(masked), clean)
+
+
+def methods(subject: Subject) -> list[str]:
+    """Each method's step over its bare passes."""
+
+    rows = []
+    for name, objective in METHODS.items():
+        found = profile_step(
+            objective, subject.net, subject.x, subject.y, subject.optimizer, repetitions=subject.repetitions
+        )
+        rows.append(
+            f"| {subject.name} | {name} | {found.passes} | {1e3 * found.step:.1f} | {1e3 * found.bare:.1f} | "
+            f"**{found.ratio:.3f}** | ≤ {OVER_BARE:g} | {met(found.ratio <= OVER_BARE)} |"
+        )
+    return rows
+
+
+def peers(subject: Subject) -> list[str]:
+    """Steps and masks over those that one writes without a thought of passes."""
+
+    asgt_fgsm, sgt = METHODS["ASGT-FGSM"], METHODS["SGT"]
+    gradient = input_gradient(subject.net.eval(), subject.x, label_score(subject.y))[0].contiguous()
+    subject.net.train()
+    masks: dict[str, Callable[[], object]] = {
+        "theirs": partial(loop_mask, subject.x, gradient),
+        "ours": lambda: MASK.apply(subject.x, MASK.scores_of(gradient), generator=seeded("benchmark", "mask")),
+    }
+    comparisons: list[tuple[str, dict[str, Callable[[], object]], int, float]] = [
+        (
+            "ASGT-FGSM over 15 passes",
+            {"theirs": partial(subject.theirs, plain_asgt), "ours": partial(subject.ours, asgt_fgsm)},
+            subject.repetitions,
+            OVER_PLAIN,
+        ),
+        (
+            "SGT over a loop of samples",
+            {"theirs": partial(subject.theirs, loop_sgt), "ours": partial(subject.ours, sgt)},
+            subject.repetitions,
+            OVER_LOOP,
+        ),
+        ("its masking alone", masks, 51, MASK_OVER_LOOP),
+    ]
+    rows = []
+    for what, sides, repetitions, target in comparisons:
+        taken = in_turn(sides, repetitions, CPU)
+        theirs, ours = median(taken["theirs"]), median(taken["ours"])
+        rows.append(
+            f"| {subject.name} | {what} | {1e3 * theirs:.2f} | {1e3 * ours:.2f} | **{theirs / ours:.2f}×** | "
+            f"≥ {target:g}× | {met(theirs / ours >= target)} |"
+        )
+    return rows
+
+
+def shares(subject: Subject) -> list[str]:
+    """What lies around the passes, as a share of the shortest step that has it."""
+
+    gradient = input_gradient(subject.net.eval(), subject.x, label_score(subject.y))[0]
+    subject.net.train()
+    pixels = torch.randint(256, (4 * subject.batch, *subject.shape), dtype=torch.uint8)
+    images = asgt.Images(pixels, torch.zeros(len(pixels), dtype=torch.int64), ("0", "1"))
+    order, generator = training_order(images, 0, 0), seeded("benchmark", "augmentation")
+    sides: dict[str, Callable[[], object]] = {
+        "ST": partial(subject.ours, METHODS["ST"]),
+        "data": lambda: training_batch(images, order, 1, subject.batch, "crop-flip", generator),
+        "SGT": partial(subject.ours, METHODS["SGT"]),
+        "mask": lambda: MASK.apply(subject.x, MASK.scores_of(gradient), generator=seeded("benchmark", "mask")),
+    }
+    taken = {name: median(seconds) for name, seconds in in_turn(sides, subject.repetitions, CPU).items()}
+    rows = []
+    for what, part, step, target in (
+        ("data, crops and flips", "data", "ST", DATA_SHARE),
+        ("mask, its gradient apart", "mask", "SGT", MASK_SHARE),
+    ):
+        share = taken[part] / taken[step]
+        rows.append(
+            f"| {subject.name} | {what} | {1e3 * taken[part]:.2f} | {step}: {1e3 * taken[step]:.1f} | "
+            f"**{share:.2%}** | ≤ {target:.0%} | {met(share <= target)} |"
+        )
+    return rows
+
+
+def met(holds: bool) -> str:
+    return "yes" if holds else "no"
+
+
+TABLES: dict[str, tuple[Callable[[Subject], list[str]], str]] = {
+    "methods": (methods, "| net | method | passes | step, ms | bare passes, ms | ratio | target | met |"),
+    "peers": (peers, "| net | what | theirs, ms | ours, ms | faster | target | met |"),
+    "shares": (shares, "| net | what | ms | of a step, ms | share | target | met |"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Times training steps against their bare passes and plain versions.")
+    parser.add_argument("--net", choices=tuple(NETS), help="one of the nets (default: both)")
+    parser.add_argument("--only", choices=tuple(TABLES), help="one of the tables (default: all)")
+    parser.add_argument("--repetitions", type=int, help=f"of each side (default: {REPETITIONS})")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch (default: 2)")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables between the comments of a page too")
+    asked = parser.parse_args()
+    prepare()
+    torch.set_num_threads(asked.threads)
+
+    subjects = [Subject(name, asked.repetitions) for name in ([asked.net] if asked.net else NETS)]
+    told = ", ".join(
+        f"{subject.name} {subject.batch} × {'×'.join(map(str, subject.shape))}, {subject.repetitions} repetition(s)"
+        for subject in subjects
+    )
+    memory = "freed memory kept" if keeps_memory() else "freed memory handed back"
+    for name in [asked.only] if asked.only else TABLES:
+        made, head = TABLES[name]
+        rows = [row for subject in subjects for row in made(subject)]
+        rule = "|" + "---|" * (head.count("|") - 1)
+        text = "\n".join([f"{machine(['torch'])}; {memory}; {told}.", "", head, rule, *rows])
+        print(f"\n## {name}\n\n{text}", flush=True)
+        if asked.write is not None:
+            replace_section(asked.write, name, text)
+
+
+if __name__ == "__main__":
+    main()

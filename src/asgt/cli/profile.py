@@ -1,0 +1,97 @@
+"""``asgt profile``: what a training step costs, in passes and in seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from ..errors import InputError
+from ..training.config import METHODS, TrainConfig, listens_to
+from .parsing import Parser, given
+
+__all__ = ["run"]
+
+_ALL = [("st", None), ("at", "fgsm"), ("at", "pgd"), ("trades", None), ("sgt", None), ("sga", "pgd")]
+_ALL += [("asgt", "fgsm"), ("asgt", "pgd")]
+
+_SETTINGS = {"model", "method", "width", "dropout", "batch_size", "device"} | {
+    setting for listened in METHODS.values() for setting in listened if setting != "warmup"
+}
+
+
+def run(words: list[str]) -> int:
+    """Runs ``asgt profile`` with the words that follow the verb."""
+
+    parser = Parser(
+        prog="asgt profile",
+        description="Times training steps on random images, in turn with their bare passes. Without --method, all.",
+        usage="asgt profile [--method M] [--model M] [--data-shape CxHxW] [--batch-size N] [OPTIONS]",
+    )
+    parser.add_argument("--data_shape", type=str, help="channels x height x width of the images (default: 3x32x32)")
+    parser.add_argument("--classes", type=int, help="how many logits the model has (default: 10)")
+    parser.add_argument("--repetitions", type=int, help="steps that are timed of each method (default: 5)")
+    skipped = {field.name for field in dataclasses.fields(TrainConfig)} - _SETTINGS
+    parser.add_class_arguments(TrainConfig, as_group=False, skip=skipped)
+
+    asked = {name: value for name, value in given(parser, words).items() if value is not None}
+    shape = _shape(asked.pop("data_shape", "3x32x32"))
+    classes, repetitions = asked.pop("classes", 10), asked.pop("repetitions", 5)
+    for name, value, least in (("classes", classes, 2), ("repetitions", repetitions, 1)):
+        if value < least:
+            raise InputError(f"--{name} {value}: at least {least} are needed")
+    configs = _configs(asked)
+
+    import torch
+
+    from ..devices import place, resolve_device
+    from ..models import build_model
+    from ..processor import prepare
+    from ..report.comparison import method_names
+    from ..training.methods import build_objective
+    from ..training.profile import profile_step
+    from .console import Console
+
+    prepare()
+    first, device = configs[0], resolve_device(configs[0].device)
+    options = {name: value for name in ("width", "dropout") if (value := getattr(first, name)) is not None}
+    model = place(build_model(first.model, shape, classes, **options), device).train()
+    if first.batch_size == 1 and any("BatchNorm" in type(module).__name__ for module in model.modules()):
+        raise InputError(f"{first.model} normalises over its batch: --batch-size must be 2 or more")
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4, fused=True)
+    x = torch.rand(first.batch_size, *shape, device=device)
+    y = torch.arange(first.batch_size, device=device) % classes
+    found = [
+        (name, profile_step(build_objective(config), model, x, y, optimizer, repetitions=repetitions))
+        for config, name in zip(configs, method_names(configs), strict=True)
+    ]
+    size = "×".join(map(str, shape))
+    Console().profiled(
+        f"{first.model} on {first.batch_size} images of {size}, {device}, {torch.get_num_threads()} CPU threads; "
+        f"medians of {repetitions}; a pass is a forward or a backward to the images, a backward to the weights is two",
+        found,
+    )
+    return 0
+
+
+def _configs(asked: dict[str, Any]) -> list[TrainConfig]:
+    if "method" in asked:
+        return [TrainConfig(**asked).resolved()]
+
+    # Of all methods, each takes what it listens to.
+    configs = []
+    settings = {setting for listened in METHODS.values() for setting in listened}
+    for method, attack in _ALL:
+        if attack is not None and "attack" in asked and attack != asked["attack"]:
+            continue
+        heard = {name: value for name, value in asked.items() if name not in settings - listens_to(method, attack)}
+        configs.append(TrainConfig(**heard | {"method": method, "attack": attack}).resolved())
+    return configs
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*x[1-9]\d*", text):
+        raise InputError(f"--data-shape {text}: channels, height and width, as 3x32x32")
+    channels, height, width = map(int, text.split("x"))
+    return channels, height, width

@@ -1,0 +1,343 @@
+r"""How a model is asked for logits and gradients, and when one forward pass may serve twice.
+
+Attacks and saliency need the gradient to the images alone, so no weight's gradient is computed for them. What they ask
+about is often a view that the loss needs as well: an FGSM attack asks about X, the mask of ASGT about X'. A
+:class:`Shared` model answers the second question from the graph of the first:
+
+.. math:: F + B_x + F + B \;\to\; F + B_x + B
+
+and where the cross-entropy is asked about and is all that the view is for, its one backward pass gives the gradient to
+images and weights at once, :math:`F + B`. That is exact where evaluation and training mode do the same
+(:func:`modes_agree`), and nowhere else: BatchNorm and dropout keep the two apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .modes import Classifier, at_least_float32, differentiable
+
+__all__ = ["Meter", "Shared", "a_pass", "cross_entropy", "cross_entropy_gradient", "input_gradient", "modes_agree"]
+
+
+def input_gradient(
+    model: Classifier, x: Tensor, score: Callable[[Tensor], Tensor], *, again: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The gradient of a score of the logits to the images alone: no parameter's ``grad`` is touched, none costs.
+
+    Args:
+        model: the classifier, in the mode that it is to be asked in.
+        x: images (B, C, H, W), or inputs of any shape (B, …).
+        score: from logits (B, K), in float32 or better, to a scalar.
+        again: the loss will ask about these images too: a :class:`Shared` model keeps the pass.
+
+    Returns:
+        The gradient, of the shape of ``x``, zero where the score does not depend on it; and the logits, detached.
+    """
+
+    with torch.inference_mode(False), torch.enable_grad(), a_pass():
+        asked = model.ask(x, again) if isinstance(model, Shared) else _Asked.by(model, x)
+        (gradient,) = _gradients(score(at_least_float32(asked.logits)), asked.x, keep=asked.kept)
+
+    return torch.zeros_like(x) if gradient is None else gradient, asked.logits.detach()
+
+
+def cross_entropy_gradient(model: Classifier, x: Tensor, y: Tensor, *, again: bool = False) -> tuple[Tensor, Tensor]:
+    """The gradient of each sample's cross-entropy to its image, and the logits; see :func:`input_gradient`.
+
+    Args:
+        model: the classifier.
+        x: images (B, C, H, W).
+        y: labels (B,), int64, or class probabilities (B, K).
+        again: the loss will ask about these images too.
+    """
+
+    if isinstance(model, Shared) and y.ndim == 1 and model.learns(x, again):
+        return model.learn(x, y)
+    # The sum keeps samples apart: no sample's gradient depends on the size of the batch.
+    return input_gradient(
+        model, x, lambda logits: F.cross_entropy(logits, differentiable(y), reduction="sum"), again=again
+    )
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """The batch mean of the cross-entropy of logits (B, K) to labels (B,).
+
+    Its gradient to the weights comes from the pass that made it, where an attack or a saliency has made one already.
+    """
+
+    known: _Known | None = getattr(logits, _KNOWN, None)
+    if known is None or not known.labels.is_same(y):
+        return F.cross_entropy(logits, y)
+    total: Tensor = _Delivered.apply(known, *known.weights)
+    return total / len(y)
+
+
+def modes_agree(model: Classifier) -> bool:
+    """Whether a model does the same in evaluation mode as in the mode that it is in, for sure.
+
+    Each of its modules has to be in evaluation mode, or of a kind that takes no notice, as convolutions and ReLU. A
+    module of one's own is taken to notice unless its class says ``same_in_both_modes = True``; so is one with hooks,
+    which may do anything. The modules of a plain function cannot be seen.
+    """
+
+    return isinstance(model, nn.Module) and all(
+        not module.training
+        or (_takes_no_notice(module) and not module._forward_hooks and not module._forward_pre_hooks)
+        for module in model.modules()
+    )
+
+
+def _takes_no_notice(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p == 0
+    return type(module) in _SAME_IN_BOTH_MODES or getattr(type(module), "same_in_both_modes", False)
+
+
+class Shared(nn.Module):
+    """A model whose modes agree, that remembers what it was asked about a view of the loss.
+
+    Args:
+        model: the model, which attacks and saliency ask.
+        forward: what the loss goes forward through, where it is not the model itself.
+        x: the clean images, which are a view of most losses.
+        alone: whether the cross-entropy is all that the clean logits are for. Only the cost depends on it.
+    """
+
+    def __init__(self, model: nn.Module, forward: Classifier, x: Tensor, alone: bool) -> None:
+        super().__init__()
+        self.model = model
+        # A wrapper is no part of the model.
+        self._through = forward.__call__ if isinstance(forward, nn.Module) else forward
+        self._clean, self._alone = _Snapshot(x), alone
+        self._asked: list[_Asked] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, as of the model itself; those of the clean images, where no gradient is asked for, stay known."""
+
+        if torch.is_grad_enabled() or not self._clean.is_same(x):
+            logits: Tensor = self.model(x)
+            return logits
+        with torch.inference_mode(False), torch.enable_grad():
+            return self.ask(x, again=True).logits.detach()
+
+    def ask(self, x: Tensor, again: bool) -> _Asked:
+        """A forward pass with a graph, kept where the images will be asked about again."""
+
+        if (asked := self._find(x)) is not None:
+            return asked
+        if not again and not self._clean.is_same(x):
+            return _Asked.by(self.model, x)
+        asked = _Asked.by(self._through, x, kept=True)
+        self._asked.append(asked)
+        return asked
+
+    def learns(self, x: Tensor, again: bool) -> bool:
+        """Whether the cross-entropy of images is likely to be all that the loss asks of them."""
+
+        return self._alone if self._clean.is_same(x) else again
+
+    def learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of the cross-entropy to images and weights at once, to the images returned, and the logits."""
+
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        with torch.inference_mode(False), torch.enable_grad(), a_pass():
+            asked = self.ask(x, again=True)
+            logits = at_least_float32(asked.logits)
+            total = F.cross_entropy(logits, differentiable(y), reduction="sum")
+            gradient, *to_weights = _gradients(total, (asked.x, *weights), keep=True)
+        if logits is asked.logits:
+            asked.known = _Known(_Snapshot(y), total.detach(), weights, to_weights)
+        return torch.zeros_like(x) if gradient is None else gradient, asked.logits.detach()
+
+    def logits(self, view: Tensor) -> Tensor:
+        """The logits (B, K) of a view, for the loss: gradients go from them to the weights alone."""
+
+        asked = self._find(view)
+        if asked is None:
+            return self._through(view)
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        logits: Tensor = _ToWeights.apply(asked, *weights)
+        if asked.known is not None:
+            setattr(logits, _KNOWN, asked.known)
+        return logits
+
+    def _find(self, x: Tensor) -> _Asked | None:
+        return next((asked for asked in self._asked if asked.images.is_same(x)), None)
+
+
+class Meter:
+    """The seconds that a device spends in passes; it is not waited for until they are read.
+
+    Args:
+        device: whose time is taken: the CPU's by the clock, CUDA's by events in its own stream.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._seconds = 0.0
+        self._events: list[tuple[Any, Any]] = []
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Takes the time of every :func:`a_pass` inside."""
+
+        token = _METER.set(self)
+        try:
+            yield
+        finally:
+            _METER.reset(token)
+
+    def read(self) -> float | None:
+        """The seconds since the last reading, ``None`` where the device has no clock to read."""
+
+        if self.device.type not in ("cpu", "cuda"):
+            return None
+        if self._events:
+            self._events[-1][1].synchronize()
+        self._seconds += sum(begin.elapsed_time(end) / 1e3 for begin, end in self._events)
+        seconds, self._seconds = self._seconds, 0.0
+        self._events.clear()
+        return seconds
+
+    @contextmanager
+    def _span(self) -> Iterator[None]:
+        if self.device.type == "cuda":
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            yield
+            end.record()
+            self._events.append((begin, end))
+        else:
+            began = time.perf_counter()
+            yield
+            self._seconds += time.perf_counter() - began
+
+
+@contextmanager
+def a_pass() -> Iterator[None]:
+    """What runs inside is a pass through a model, forward or backward: a :class:`Meter` that is on takes its time."""
+
+    meter = _METER.get()
+    if meter is None:
+        yield
+    else:
+        with meter._span():
+            yield
+
+
+_METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
+_KNOWN = "_asgt_known"
+
+
+class _Snapshot:
+    """A tensor as it is now, to be recognised: the same memory, unchanged."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.version = -1 if tensor.is_inference() else tensor._version
+
+    def is_same(self, other: Tensor) -> bool:
+        mine = self.tensor
+        return (
+            other.data_ptr() == mine.data_ptr()
+            and (other.dtype, other.shape, other.stride()) == (mine.dtype, mine.shape, mine.stride())
+            and not other.is_inference()
+            and other._version == mine._version == self.version
+        )
+
+
+@dataclass
+class _Known:
+    """The cross-entropy of a batch, summed, and its gradient to the weights."""
+
+    labels: _Snapshot
+    total: Tensor
+    weights: Sequence[Tensor]
+    gradients: list[Tensor | None]
+
+
+@dataclass
+class _Asked:
+    """A forward pass: a leaf of the graph, and the logits at its end."""
+
+    x: Tensor
+    logits: Tensor
+    kept: bool
+    images: _Snapshot
+    known: _Known | None = field(default=None)
+
+    @classmethod
+    def by(cls, model: Classifier, x: Tensor, kept: bool = False) -> _Asked:
+        leaf = differentiable(x).requires_grad_()
+        return cls(leaf, model(leaf), kept, _Snapshot(x))
+
+
+class _ToWeights(torch.autograd.Function):
+    """The logits of a pass; what comes back goes on to the weights, and costs no gradient to the images."""
+
+    @staticmethod
+    def forward(ctx: Any, asked: _Asked, *weights: Tensor) -> Tensor:
+        ctx.asked, ctx.of = asked, weights
+        return asked.logits.detach().clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = [weight for weight, needed in zip(ctx.of, ctx.needs_input_grad[1:], strict=True) if needed]
+        found = iter(
+            torch.autograd.grad(
+                ctx.asked.logits,
+                wanted,
+                gradient,
+                # As whoever called backward has it for the rest of the graph.
+                retain_graph=torch._C._autograd._get_current_graph_task_keep_graph(),
+                allow_unused=True,
+            )
+        )
+        return None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:])
+
+
+class _Delivered(torch.autograd.Function):
+    """A sum whose gradient to the weights is known already."""
+
+    @staticmethod
+    def forward(ctx: Any, known: _Known, *weights: Tensor) -> Tensor:
+        ctx.gradients = known.gradients
+        return known.total.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *(None if known is None else gradient.to(known.dtype) * known for known in ctx.gradients)
+
+
+def _gradients(total: Tensor, to: Tensor | tuple[Tensor, ...], keep: bool) -> list[Tensor | None]:
+    # An answer that does not depend on the image, or not so that autograd knows, has no slope to follow.
+    if not total.requires_grad:
+        return [None] * (1 if isinstance(to, Tensor) else len(to))
+    return list(torch.autograd.grad(total, to, retain_graph=keep, allow_unused=True))
+
+
+_SAME_IN_BOTH_MODES = frozenset(
+    {
+        *(nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Unflatten),
+        *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+        *(nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm),
+        *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
+        *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Softmax, nn.LogSoftmax),
+        *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+        *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+        *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+        *(nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.Upsample, nn.PixelShuffle),
+    }
+)

@@ -1,0 +1,129 @@
+"""What a training step costs, in passes, counted by running it on a model that counts; and those passes by themselves.
+
+One pass is a forward pass of one image, or a backward pass to the image alone, which costs about as much; a backward
+pass to the weights as well counts for two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..modes import evaluating
+from .objectives import Objective
+
+__all__ = ["Bare", "Counter", "bare_passes", "replay", "step_passes"]
+
+
+@dataclass
+class Bare:
+    """A forward pass and what goes back from it.
+
+    Attributes:
+        training: whether the model was in training mode.
+        graph: whether anything could go back.
+        back: where each backward pass went, in order: to the image, to the weights, or to both.
+    """
+
+    training: bool
+    graph: bool
+    back: list[set[Literal["image", "weights"]]] = field(default_factory=list)
+
+    @property
+    def passes(self) -> int:
+        """Passes of an image."""
+
+        return 1 + sum(2 if "weights" in to else 1 for to in self.back)
+
+
+class _Counted(torch.autograd.Function):
+    """Notes a gradient that goes back through it."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, note: Callable[[], None]) -> Tensor:
+        ctx.note = note
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        ctx.note()
+        return gradients[0], None
+
+
+class Counter(nn.Module):
+    """A classifier of two classes that always says the first, cannot be fooled, and counts its passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.passes = 0
+        self.made: list[Bare] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        bare = Bare(self.training, torch.is_grad_enabled())
+        self.made.append(bare)
+        self.passes += len(x)
+
+        def back() -> None:
+            self.passes += len(x)
+            bare.back.append(set())
+
+        def to_weight() -> None:
+            self.passes += len(x)
+            bare.back[-1].add("weights")
+
+        # Every backward pass comes by the logits first; one to the weights as well costs another pass.
+        weight: Tensor = _Counted.apply(self.weight, to_weight)
+        image: Tensor = _Counted.apply(x, lambda: bare.back[-1].add("image"))
+        logits: Tensor = _Counted.apply(0.0 * weight * image.flatten(1).sum(dim=1, keepdim=True), back)
+        return logits + torch.tensor([1.0, 0.0])
+
+
+def step_passes(objective: Objective, *, modes_agree: bool = False) -> int:
+    """Passes per image of a training step.
+
+    Args:
+        objective: the method.
+        modes_agree: whether the model does the same in training and in evaluation mode, and forward passes may be
+            shared (:func:`asgt.passes.modes_agree`). BatchNorm and dropout keep the two apart.
+    """
+
+    return sum(bare.passes for bare in bare_passes(objective, modes_agree=modes_agree))
+
+
+def bare_passes(objective: Objective, *, modes_agree: bool = False) -> list[Bare]:
+    """The passes of a training step, in order, without what the method does between them."""
+
+    model = Counter()
+    model.train(not modes_agree)
+    x, y = torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64)
+    objective(model, x, y, generator=torch.Generator()).loss.backward()
+    return model.made
+
+
+def replay(passes: list[Bare], model: nn.Module, x: Tensor) -> None:
+    """Makes these passes of a batch with a model, and nothing else; weights get their gradients as in a step."""
+
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    last: list[Tensor] = []
+    for bare in passes:
+        leaf = x.detach().requires_grad_(any("image" in to for to in bare.back))
+        with torch.set_grad_enabled(bare.graph):
+            if bare.training:
+                logits = model(leaf)
+            else:
+                with evaluating(model):
+                    logits = model(leaf)
+        total = logits.sum()
+        for to in bare.back:
+            if "image" not in to:
+                last.append(total)
+            else:
+                inputs = [leaf, *(weights if "weights" in to else [])]
+                torch.autograd.backward(total, inputs=inputs, retain_graph=len(bare.back) > 1)
+    if last:
+        torch.autograd.backward(last, inputs=weights)
