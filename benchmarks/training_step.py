@@ -119,19 +119,18 @@ def plain_asgt(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def loop_mask(x: Tensor, gradient: Tensor) -> Tensor:
-    """The mask sample by sample and channel by channel, filled by numpy."""
+    """The mask sample by sample: the order by PyTorch, the sample's range asked of it, the fill by numpy."""
 
-    filled = x.numpy().copy()
-    steep = np.abs(gradient.numpy()).mean(axis=1).reshape(len(x), -1)
-    count = int(K * steep.shape[1])
+    masked = x.clone()
     random = np.random.default_rng(0)
-    for sample, size in zip(filled, steep, strict=True):
-        hidden = np.argsort(size)[:count]
-        for channel in sample:
-            flat = channel.reshape(-1)
-            low, high = flat.min(), flat.max()
-            flat[hidden] = random.uniform(low, high, count)
-    return torch.from_numpy(filled)
+    for number in range(len(x)):
+        order = gradient[number].abs().mean(dim=0).flatten().argsort()
+        hidden = order[: int(K * len(order))]
+        for channel in range(x.shape[1]):
+            low, high = x[number, channel].min().item(), x[number, channel].max().item()
+            values = torch.from_numpy(random.uniform(low, high, size=len(hidden))).to(x)
+            masked[number, channel].view(-1)[hidden] = values
+    return masked
 
 
 def loop_sgt(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

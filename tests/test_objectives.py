@@ -105,7 +105,7 @@ def slow_attack(
 
 
 def slow_mask(net: nn.Module, sample: Tensor, label: int, noise: Tensor | None = None) -> Tensor:
-    """Fills the pixels of least |∇ logit| with the channel's mean, or, given noise, with values in its range."""
+    """Fills the pixels of least |∇ logit| with the channel's mean, or by noise (C, k), the least first, in its range."""
 
     inside = sample.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(logits_of(net, inside)[label], inside)
@@ -114,13 +114,13 @@ def slow_mask(net: nn.Module, sample: Tensor, label: int, noise: Tensor | None =
         for w in range(SIDE):
             scores[h, w] = sum(abs(float(gradient[c, h, w])) for c in range(CHANNELS)) / CHANNELS
     masked = sample.clone()
-    for h, w in sorted(scores, key=scores.__getitem__)[:FILLED]:
+    for place, (h, w) in enumerate(sorted(scores, key=scores.__getitem__)[:FILLED]):
         for c in range(CHANNELS):
             values = sample[c].flatten().tolist()
             if noise is None:
                 masked[c, h, w] = sum(values) / len(values)
             else:
-                masked[c, h, w] = min(values) + (max(values) - min(values)) * float(noise[c, h, w])
+                masked[c, h, w] = min(values) + (max(values) - min(values)) * float(noise[c, place])
     return masked
 
 
@@ -268,7 +268,7 @@ def test_asgt_with_random_start_and_uniform_fill_equals_its_algorithm_given_the_
         weight=0.4,
     )
     kick = torch.rand(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
-    noise = torch.rand(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(2))
+    noise = torch.rand(*x.shape[:2], FILLED, dtype=x.dtype, generator=torch.Generator().manual_seed(2))
     starts = (x + EPS * (2 * kick - 1)).clamp(0, 1)
 
     losses = []

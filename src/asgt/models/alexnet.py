@@ -14,6 +14,8 @@ __all__ = ["alexnet"]
 class _AlexNet(nn.Sequential):
     """The layers, and how they are initialised."""
 
+    same_in_both_modes = True  # but for its dropout, which is a module of its own
+
     def reset_parameters(self) -> None:
         """Draws all weights anew, by He et al.'s initialisation for rectifiers."""
 

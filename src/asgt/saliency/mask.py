@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from math import floor
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -88,31 +87,42 @@ class SaliencyMask:
         return gradient.mean(dim=1).flatten(1)
 
     def apply(self, x: Tensor, scores: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Fills the features of lowest score, given ``scores`` (B, n); no gradient flows through the choice."""
+        """Fills the features of lowest score, given ``scores`` (B, n); no gradient flows through the choice.
+
+        The generator is asked for (B, C, k) values, or (B, k) by elements, the lowest feature's first.
+        """
 
         x = x.detach()
         features = scores.shape[1]
         # 0.29 · 100 is 28.999… in floating point; the guard is far below one feature.
         count = max(1, floor(self.k * features + 1e-9))
 
-        # Indices, not a threshold: ties never mask more than their share.
-        lowest = scores.topk(count, dim=1, largest=False, sorted=False).indices
-        hidden = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, lowest, True)
-        hidden = hidden.view_as(x) if self.unit == "element" else hidden.view(x.shape[0], 1, *x.shape[2:])
+        # Indices, not a threshold: ties never mask more than their share. Sorted, so that each has its own noise.
+        hidden = scores.topk(count, dim=1, largest=False).indices
+        if self.unit == "element":
+            return x.flatten(1).scatter(1, hidden, self._values(x, hidden, generator)).view_as(x)
+        hidden = hidden[:, None].expand(-1, x.shape[1], -1)
+        return x.flatten(2).scatter(2, hidden, self._values(x, hidden, generator)).view_as(x)
 
-        return torch.where(hidden, self._values(x, generator), x)
+    def _values(self, x: Tensor, hidden: Tensor, generator: Generator | None) -> Tensor:
+        """What takes the place of the features ``hidden``, of its shape: (B, k), or (B, C, k) of pixels."""
 
-    def _values(self, x: Tensor, generator: Generator | None) -> Tensor:
-        if self.fill == "zero":
-            return torch.zeros_like(x)
+        def of_hidden(statistic: Tensor) -> Tensor:
+            if hidden.ndim == 3:
+                return statistic.flatten(2)
+            return statistic.expand_as(x).flatten(1).gather(1, hidden)
 
         # Per channel where there are channels with an extent; a flat input (B, D) is one channel.
         within = tuple(range(2, x.ndim)) if x.ndim > 2 else (1,)
+        if self.fill == "zero":
+            return x.new_zeros(()).expand_as(hidden)
         if self.fill == "mean":
-            return x.mean(dim=within, keepdim=True)
+            return of_hidden(x.mean(dim=within, keepdim=True)).expand_as(hidden)
 
-        low, high = x.amin(dim=within, keepdim=True), x.amax(dim=within, keepdim=True)
-        return low + (high - low) * uniform_like(x, generator)
+        # Only for what is filled: noise for every feature would cost more than all else here.
+        noise = uniform_like(x.new_empty(hidden.shape), generator)
+        low, high = of_hidden(x.amin(dim=within, keepdim=True)), of_hidden(x.amax(dim=within, keepdim=True))
+        return low + (high - low) * noise
 
 
 _CHOICES = {
