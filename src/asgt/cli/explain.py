@@ -125,7 +125,7 @@ def _explain(methods: Sequence[Method], attributions: Sequence[str], asked: dict
                 raise InputError(f"--samples {samples}: the test split has {len(data.test)} images")
             eps = number(asked["eps"], "--eps") if "eps" in asked else kept.eps if kept else usual_eps
             layer = asked.get("layer") if attribution == "gradcam" else None
-            console.say(f"{method.name}, seed {run.seed}: {attribution} of {samples} images")
+            console.say(f"{method.name}, seed {run.seed}: {attribution}")
             explain_run(
                 RunFolder(run.folder),
                 model,
