@@ -81,10 +81,10 @@ def plain_mask(model: nn.Module, x: Tensor, y: Tensor, target: str, noise: Tenso
     masked = x.clone()
     for i in range(len(x)):
         order = size[i].flatten().argsort()[: int(0.25 * size[i].numel())]
-        for place in order.tolist():
+        for rank, place in enumerate(order.tolist()):
             row, column = divmod(place, x.shape[3])
             low, high = x[i].amin(dim=(1, 2)), x[i].amax(dim=(1, 2))
-            masked[i, :, row, column] = low + (high - low) * noise[i, :, row, column]
+            masked[i, :, row, column] = low + (high - low) * noise[i, :, rank]
     return masked
 
 
@@ -101,7 +101,10 @@ def divergence(p: Tensor, q: Tensor) -> Tensor:
 
 
 def noise_like(x: Tensor) -> Tensor:
-    return torch.rand(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(6))
+    """Noise for a quarter of the pixels, from the least salient up."""
+
+    pixels = int(0.25 * x[0, 0].numel())
+    return torch.rand(*x.shape[:2], pixels, dtype=x.dtype, generator=torch.Generator().manual_seed(6))
 
 
 Plain = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
