@@ -21,9 +21,10 @@ from asgt.errors import InputError
 from asgt.experiments import load_preset
 from asgt.experiments.cost import explanation_passes
 from asgt.experiments.explaining import explain_run, explained_alike
-from asgt.experiments.grid import plan
+from asgt.experiments.grid import NOTE, plan
 from asgt.experiments.job import Job, do
 from asgt.explanation import load_explanation, strokes
+from asgt.files import write_yaml
 from asgt.progress import SILENT
 from asgt.report import compare, explained, read_methods, tradeoff
 from asgt.report.masked import masked_panels
@@ -334,6 +335,7 @@ def test_a_grid_explains_after_it_evaluates_and_counts_it(tmp_path: Path) -> Non
     assert first.job.passes[-1] == explanation_passes("gradient", 10) == 10 * explanation_passes("gradient", 1)
     assert Job.from_dict(first.job.to_dict()) == first.job
 
+    write_yaml(tmp_path / "grid" / NOTE, preset.to_dict())
     phases: list[int] = []
     do(first.job, should_stop=lambda: False, phase=lambda number: phases.append(number) or SILENT)  # type: ignore[func-returns-value]
     assert phases == [0, 1, 2]

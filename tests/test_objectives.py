@@ -105,7 +105,7 @@ def slow_attack(
 
 
 def slow_mask(net: nn.Module, sample: Tensor, label: int, noise: Tensor | None = None) -> Tensor:
-    """Fills the pixels of least |∇ logit| with the channel's mean, or by noise (C, k), the least first, in its range."""
+    """Fills the pixels of least |∇ logit| with the channel's mean, or by noise (C, k), the least first."""
 
     inside = sample.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(logits_of(net, inside)[label], inside)

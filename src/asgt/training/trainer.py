@@ -194,7 +194,7 @@ def train(
 
             # Sums stay on the device until the epoch's end; what is displayed comes when it comes.
             _add(sums, measured)
-            watch.count(len(y))
+            watch.count(len(y) * world.size)
             standing.step = step + 1
             progress.advance(1, **(display.offer(sums) if standing.step % _SHOWN_EVERY == 0 else {}))
 
