@@ -166,24 +166,29 @@ class Console:
                 line = f"{check.verdict} {check.name}: {check.evidence}{where}; {check.remedy}"
                 self.out.print(escape(line), style={"FAIL": "red", "WARN": "yellow"}.get(check.verdict, "dim"))
 
-    def planned(self, runs: Sequence[Planned], out: Path) -> None:
-        """The runs of a grid, what each costs, and where it stands."""
+    def planned(self, runs: Sequence[Planned], out: Path, pace: float) -> None:
+        """The runs of a grid, what each costs, and where it stands; ``pace`` is the seconds of a pass, as measured."""
 
-        table = Table("run", "epochs", "training", "evaluation", "state")
+        table = Table("run", "epochs", "training", "evaluation", "time", "state")
         self.out.print("passes in millions: a forward pass of an image is one, a backward pass to the weights two more")
-        for column in table.columns[1:4]:
+        self.out.print("time: an estimate from a second's steps on this machine, for a run that has a core to itself")
+        for column in table.columns[1:5]:
             column.justify = "right"
         for run in runs:
             training, *evaluations = run.job.passes
             costs = (f"{training / 1e6:.3g}", f"about {sum(evaluations) / 1e6:.3g}")
-            table.add_row(escape(run.job.label), str(run.job.config.epochs), *costs, run.state)
+            took = f"about {_duration(pace * sum(run.job.passes))}"
+            table.add_row(escape(run.job.label), str(run.job.config.epochs), *costs, took, run.state)
         self.out.print(table)
 
         left = sum(sum(run.job.passes) for run in runs if run.state != "finished") / 1e6
         states = ", ".join(
             f"{sum(run.state == state for run in runs)} {state}" for state in ("finished", "begun", "to do")
         )
-        self.out.print(escape(f"{len(runs)} runs ({states}), about {left:.3g} million passes left; they go to {out}"))
+        hours = f"{_duration(pace * left * 1e6)} one after the other"
+        self.out.print(
+            escape(f"{len(runs)} runs ({states}), about {left:.3g} million passes left, {hours}; they go to {out}")
+        )
 
     def compared(self, found: Comparison, page: Path) -> None:
         """The tables of a report, what their checks say, which differences are decided, warnings, and its page."""
@@ -347,6 +352,13 @@ def _audited(cost: dict[str, float]) -> str:
         f"of {cost['tested']:.0f} samples attacked below a failed eps {cost['missed']:.0f} broke there (at most "
         f"{100 * cost['missed_high']:.1f} %, Clopper-Pearson 95 %; {cost['audit']:.0f} gradients a sample more)"
     )
+
+
+def _duration(seconds: float) -> str:
+    """A time to plan with."""
+
+    minutes = seconds / 60
+    return f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min" if minutes >= 1 else f"{seconds:.0f} s"
 
 
 def _cell(share: dict[str, float]) -> str:

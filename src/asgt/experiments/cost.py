@@ -1,11 +1,12 @@
 """What a run costs, in passes, counted before it begins by running its own code on a model that counts.
 
 One pass is a forward pass of one image, or a backward pass to the image alone, which costs about as much; a backward
-pass to the weights as well counts for two.
+pass to the weights as well counts for two. What a pass takes on this machine is measured, for a guess of the time.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import Norm
-from ..data import Images
+from ..data import Images, load_data, to_unit
+from ..devices import resolve_device
 from ..evaluation.curve import AUDITED, evaluate
 from ..training.config import TrainConfig
 from ..training.methods import build_objective
 from ..training.objectives import Objective
+from ..training.run import build_from
 from ..training.trainer import judge
 
-__all__ = ["evaluation_passes", "step_passes", "training_passes"]
+__all__ = ["evaluation_passes", "pace", "step_passes", "training_passes"]
 
 
 class _Counted(torch.autograd.Function):
@@ -86,6 +89,44 @@ def evaluation_passes(protocol: str, epsilons: Sequence[float], samples: int, no
     few = min(samples, AUDITED)
     first = passes(few)
     return first + (samples - few) * (passes(few + 1) - first)
+
+
+def pace(config: TrainConfig) -> float:
+    """Seconds that a pass takes here: measured for a second on steps of the configuration's model, on one thread.
+
+    An estimate, on a CPU of processor time, so that whatever else is at work there does not count: for a run that has a
+    core to itself. An accelerator that several runs share does more than it does for one.
+
+    Raises:
+        InputError: the data or the model cannot be had.
+    """
+
+    device = resolve_device(config.device)
+    data = load_data(
+        config.data, limit=256, image_size=config.image_size, grey=config.grey, label_column=config.label_column
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng():
+            model = build_from(config, data).to(device)
+        images = data.train.to(device)
+        x, y = to_unit(images.pixels[: config.batch_size]), images.labels[: config.batch_size]
+
+        def step() -> None:
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            # Reading a number waits for the device.
+            float(next(model.parameters()).detach().flatten()[0])
+
+        clock = time.process_time if device.type == "cpu" else time.perf_counter
+        step()
+        began, steps = clock(), 0
+        while clock() - began < 1.0:
+            step()
+            steps += 1
+        return (clock() - began) / (3 * steps * len(x))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _images(count: int = 1) -> Images:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ..attacks import Norm
@@ -31,6 +32,7 @@ class Job:
         norm: the norm of ε.
         samples: how many of the test images, ``None`` for all.
         passes: what its training costs, then each evaluation, as :mod:`asgt.experiments.cost` counts.
+        keep: the file for what is kept of it; ``None`` keeps its folder alone.
     """
 
     label: str
@@ -41,6 +43,7 @@ class Job:
     norm: Norm
     samples: int | None
     passes: tuple[int, ...]
+    keep: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which :meth:`from_dict` makes the same job in another process."""
@@ -83,3 +86,9 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
             resume=True,
             progress=phase(number),
         )
+    if job.keep is not None:
+        # What reads a finished run is not needed before.
+        from ..report.comparison import read_run
+        from .kept import keep_run
+
+        keep_run(read_run(Path(job.folder)), Path(job.keep))

@@ -27,7 +27,18 @@ from ..statistics import share_of, spread
 from ..training.config import ATTACKS, MAY_CHANGE, METHODS, TrainConfig
 from ..training.run import RunFolder, TrainResult
 
-__all__ = ["Accuracy", "Column", "Comparison", "Method", "Run", "compare", "method_names"]
+__all__ = [
+    "Accuracy",
+    "Column",
+    "Comparison",
+    "Method",
+    "Run",
+    "compare",
+    "compare_runs",
+    "data_name",
+    "method_names",
+    "read_run",
+]
 
 _ATTACK_ORDER = sorted(ATTACKS, key=lambda name: not name.startswith("fgsm"))
 
@@ -237,7 +248,19 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
         if path.resolve() in [other.resolve() for other in paths[:number]]:
             raise InputError(f"{path} is named twice: leave one out")
 
-    runs = [_read(path) for path in paths]
+    return compare_runs([read_run(path) for path in paths])
+
+
+def compare_runs(runs: Sequence[Run]) -> Comparison:
+    """Puts side by side what can be compared of runs that were read already.
+
+    Raises:
+        InputError: there is none, or they cannot stand in one table.
+    """
+
+    if not runs:
+        raise InputError("there is no run to compare")
+    runs = list(runs)
     _refuse_repeated(runs)
     _refuse_other_data(runs)
     protocols = _shared_protocols(runs)
@@ -257,7 +280,7 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
         epsilons=epsilons,
         norm=first.norm,
         samples=first.samples,
-        data=_data_name(runs[0]),
+        data=data_name(runs[0].config),
         classes=tuple(runs[0].result.classes),
         left_out=tuple(_left_out(runs, epsilons)),
     )
@@ -363,8 +386,13 @@ def _catastrophe(run: Run) -> str | None:
     )
 
 
-def _read(path: Path) -> Run:
-    """A run folder, with every check that needs no other run."""
+def read_run(path: Path) -> Run:
+    """A run folder, with every check that needs no other run.
+
+    Raises:
+        InputError: the folder holds no finished and evaluated run.
+        DamagedFileError: a file of the run is damaged.
+    """
 
     folder = RunFolder(path)
     if not path.is_dir():
@@ -425,7 +453,7 @@ def _refuse_other_data(runs: list[Run]) -> None:
     for run in runs[1:]:
         both = f"{first.folder} and {run.folder}"
         if run.result.test_data != first.result.test_data:
-            names = _data_name(first), _data_name(run)
+            names = data_name(first.config), data_name(run.config)
             which = f"images of {names[0]}" if names[0] == names[1] else f"data ({names[0]} and {names[1]})"
             raise InputError(f"{both} were tested on different {which}: compare runs of the same test images")
         if run.result.classes != first.result.classes:
@@ -443,7 +471,7 @@ def _refuse_other_images(runs: list[Run], protocols: list[str]) -> None:
         if found.data != first.data:
             counts = "" if found.samples == first.samples else f" (n = {first.samples} and {found.samples})"
             raise InputError(
-                f"{both} were tested on different images of {_data_name(run)}{counts}: "
+                f"{both} were tested on different images of {data_name(run.config)}{counts}: "
                 + _again(run.folder, name, f"--samples {first.samples}")
             )
         if found.norm != first.norm:
@@ -505,10 +533,10 @@ def _left_out(runs: list[Run], epsilons: dict[str, tuple[float, ...]]) -> list[s
     return sentences
 
 
-def _data_name(run: Run) -> str:
+def data_name(config: TrainConfig) -> str:
     """The data's name for people: of a folder, its last part."""
 
-    data = run.config.data
+    data = config.data
     if Path(data).is_dir() or data.startswith((".", "/", "~")):
         return Path(data).name or data
     return short_name(data)

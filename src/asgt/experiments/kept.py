@@ -1,0 +1,168 @@
+"""What is kept of a run: one file of text, small enough for a repository, from which every figure can be made again.
+
+It holds what was asked, how the training went, and of each evaluation its definition, its checks and, bit by bit, which
+images stay right at each ε. The weights are not in it; their SHA-256 is.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DamagedFileError, InputError
+from ..evaluation.checks import Check
+from ..evaluation.protocols import PROTOCOLS, protocol_named
+from ..evaluation.result import Evaluation, checked_grid
+from ..files import read_json, write_json
+from ..report import Comparison, Run
+from ..report.comparison import compare_runs, data_name
+from ..training.config import TrainConfig
+from ..training.run import RunFolder, TrainResult
+
+__all__ = ["SCHEMA", "keep_run", "load_kept", "load_results"]
+
+SCHEMA = 1
+
+_SAID = ("cost", "first_to_break", "versions")
+"""What a result says of its evidence that the outcomes alone do not: kept as it stands."""
+
+
+def keep_run(run: Run, file: Path) -> None:
+    """Writes what is to be kept of a run that was read from its folder, whole or not at all."""
+
+    write_json(
+        file,
+        {
+            "schema": SCHEMA,
+            # The path of the data is its place on one machine.
+            "config": run.config.to_dict() | {"data": data_name(run.config)},
+            "training": {name: value for name, value in run.result.to_dict().items() if name != "folder"},
+            "history": list(run.history),
+            "evaluations": {
+                name: _packed_evaluation(found) | _said(RunFolder(run.folder).evaluation(name))
+                for name, found in run.evaluations.items()
+            },
+        },
+    )
+
+
+def load_kept(file: Path) -> Run:
+    """Reads what :func:`keep_run` wrote.
+
+    Raises:
+        InputError: there is no such file, or another version wrote it or evaluated the run.
+        DamagedFileError: it is not what :func:`keep_run` wrote.
+    """
+
+    kept = read_json(file)
+    try:
+        if kept["schema"] != SCHEMA:
+            raise InputError(f"{file} has schema {kept['schema']!r}, this version of asgt reads {SCHEMA}")
+        config = TrainConfig.from_dict(kept["config"], str(file))
+        result = TrainResult(folder=str(file), **kept["training"])
+        evaluations = {name: _evaluation(name, values, file) for name, values in kept["evaluations"].items()}
+        return Run(file, config, result, tuple(kept["history"]), evaluations)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
+
+
+def load_results(folder: Path) -> Comparison:
+    """The runs kept in a folder, side by side.
+
+    Raises:
+        InputError: the folder holds none, or they cannot stand in one table.
+        DamagedFileError: a file of it is damaged.
+    """
+
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise InputError(f"{folder} holds no kept runs: asgt reproduce … --keep {folder.parent} writes them")
+    return compare_runs([load_kept(file) for file in files])
+
+
+def _packed_evaluation(found: Evaluation) -> dict[str, Any]:
+    return {
+        "version": found.protocol.version,
+        "norm": found.norm,
+        "epsilons": list(found.epsilons),
+        "seed": found.seed,
+        "model": found.model,
+        "data": found.data,
+        "classes": found.classes,
+        "samples": found.samples,
+        "exhaustive": found.exhaustive,
+        "votes": found.votes,
+        "clean": _packed(found.clean),
+        "outcomes": {search: [_packed(row) for row in rows] for search, rows in found.outcomes.items()},
+        "checks": [check.to_dict() for check in found.checks],
+        "seconds": found.seconds,
+    }
+
+
+def _said(folder: Path) -> dict[str, Any]:
+    result = read_json(folder / "result.json")
+    return {name: result[name] for name in _SAID}
+
+
+def _evaluation(name: str, values: dict[str, Any], file: Path) -> Evaluation:
+    known = PROTOCOLS.get(name)
+    if known is None or known.version != values["version"]:
+        here = "none of that name" if known is None else f"v{known.version}"
+        raise InputError(f"{file} was made by protocol {name} v{values['version']}, this version of asgt knows {here}")
+
+    samples = values["samples"]
+    protocol = protocol_named(name, values["norm"])
+    found = Evaluation(
+        protocol,
+        values["norm"],
+        checked_grid(values["epsilons"], values["norm"]),
+        values["seed"],
+        values["model"],
+        values["data"],
+        values["classes"],
+        _unpacked(values["clean"], samples, file),
+        {},
+        values["exhaustive"],
+        values["votes"],
+        details={search.name: {} for search in protocol.searches},
+        checks=tuple(_check(check, file) for check in values["checks"]),
+        seconds=values["seconds"],
+    )
+    outcomes = {}
+    for search in protocol.searches:
+        rows = values["outcomes"][search.name]
+        if len(rows) != len(found.epsilons):
+            raise DamagedFileError(f"{file} is damaged: {search.name} lacks the outcomes at some eps")
+        outcomes[search.name] = torch.stack([_unpacked(row, samples, file) for row in rows])
+    return replace(found, outcomes=outcomes)
+
+
+def _check(values: Any, file: Path) -> Check:
+    try:
+        return Check.from_dict(values)
+    except ValueError as error:
+        raise DamagedFileError(f"{file} is damaged: {error}") from error
+
+
+def _packed(outcomes: Tensor) -> str:
+    """Eight outcomes a byte, in base64."""
+
+    return base64.b64encode(np.packbits(outcomes.numpy()).tobytes()).decode()
+
+
+def _unpacked(text: str, samples: int, file: Path) -> Tensor:
+    """The outcomes of so many samples, bool (N,)."""
+
+    try:
+        content = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
+    except ValueError as error:
+        raise DamagedFileError(f"{file} is damaged: {error}") from error
+    if samples < 1 or len(content) != -(-samples // 8):
+        raise DamagedFileError(f"{file} is damaged: it does not hold the outcomes of its {samples} samples")
+    return torch.from_numpy(np.unpackbits(content, count=samples).astype(bool))
