@@ -22,10 +22,11 @@ from ..evaluation.result import Evaluation, checked_grid
 from ..files import read_json, write_json
 from ..report import Comparison, Run
 from ..report.comparison import compare_runs, data_name
-from ..training.config import TrainConfig
+from ..training.config import MAY_CHANGE, TrainConfig
 from ..training.run import RunFolder, TrainResult
+from .job import Job
 
-__all__ = ["SCHEMA", "keep_run", "load_kept", "load_results"]
+__all__ = ["SCHEMA", "is_kept", "keep_run", "load_kept", "load_results"]
 
 SCHEMA = 1
 
@@ -70,6 +71,24 @@ def load_kept(file: Path) -> Run:
         return Run(file, config, result, tuple(kept["history"]), evaluations)
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
+
+
+def is_kept(job: Job) -> bool:
+    """Whether a job's file keeps what the job asks for, so that it need not be done again.
+
+    Raises:
+        InputError: the file is of another job.
+        DamagedFileError: it is damaged.
+    """
+
+    if job.keep is None or not (file := Path(job.keep)).exists():
+        return False
+    run = load_kept(file)
+    kept, asked = run.config.to_dict(), job.config.to_dict() | {"data": data_name(job.config)}
+    if any(kept[name] != asked[name] for name in asked if name not in (*MAY_CHANGE, "device")):
+        raise InputError(f"{file} keeps a run with other settings: name another folder for what is kept")
+    found = [run.evaluations.get(protocol) for protocol in job.protocols]
+    return all(one is not None and (one.epsilons, one.norm) == (job.epsilons, job.norm) for one in found)
 
 
 def load_results(folder: Path) -> Comparison:

@@ -27,7 +27,7 @@ from ..training.config import TrainConfig
 from .kept import load_results
 from .paper import Paper, load_paper, mean_distance, ours
 from .preset import Preset, load_preset, preset_names, preset_words
-from .verdicts import Claim, Claims, Verdict, judge, load_claims, named
+from .verdicts import Claim, Claims, State, Verdict, judge, load_claims, named
 
 __all__ = ["write_results"]
 
