@@ -103,7 +103,10 @@ def _pairs(flag: str, asked: dict[str, Any]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not (name and equals and value):
             raise InputError(f"--{flag} {asked[flag]}: pairs are needed, as name=value,name=value")
-        pairs[name.strip().replace("-", "_")] = plain_value(value)
+        try:
+            pairs[name.strip().replace("-", "_")] = plain_value(value)
+        except InputError as error:
+            raise InputError(f"--{flag} {pair}: {error}") from error
     return pairs
 
 
