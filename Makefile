@@ -21,6 +21,7 @@ test: $(VENV)/.ready-test
 
 bench: $(VENV)/.ready-bench
 	$(BIN)/python benchmarks/robustness_curve.py --write docs/performance.md
+	$(BIN)/python benchmarks/saliency_panel.py --write docs/performance.md
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff format --check .

@@ -8,15 +8,10 @@ each peer's fastest batch size; medians are compared. Run it with ``make bench``
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -28,6 +23,7 @@ from floor import clairvoyant
 from nets import NETS, net
 from page import replace_section
 from peers import PAPER, foolbox_pgd, pyautoattack_curve, torchattacks_curve, torchattacks_pgd
+from timing import Timed, in_turn, machine, verdict
 
 __all__ = ["main"]
 
@@ -39,23 +35,6 @@ BATCH_SIZES = (64, 256, 500)
 EXCESS, OVER_FLOOR = 1.0, 1.3
 AUTOATTACK_FASTER, AUTOATTACK_ALIKE, AUTOATTACK_EXCESS = 4.0, 99.0, 0.5
 AUTOATTACK_SAMPLES = 100  # the peer's loop over 8 ε takes minutes for a hundred images
-
-
-@dataclass(frozen=True)
-class Timed:
-    """What a side took and answered, repetition by repetition."""
-
-    seconds: list[float]
-    answers: list[Any]
-
-    @property
-    def median(self) -> float:
-        return median(self.seconds)
-
-    def __str__(self) -> str:
-        if len(self.seconds) == 1:
-            return f"{self.median:.2f}"
-        return f"{self.median:.2f} ({min(self.seconds):.2f}–{max(self.seconds):.2f})"
 
 
 @dataclass(frozen=True)
@@ -80,20 +59,6 @@ class Subject:
         return right
 
 
-def in_turn(sides: Mapping[str, Callable[[], Any]], repetitions: int) -> dict[str, Timed]:
-    """All sides one after the other, and again: what else the machine does falls on all of them."""
-
-    taken = {name: Timed([], []) for name in sides}
-    for repetition in range(repetitions):
-        for name, side in sides.items():
-            torch.manual_seed(repetition)
-            began = time.perf_counter()
-            answer = side()
-            taken[name].seconds.append(time.perf_counter() - began)
-            taken[name].answers.append(answer)
-    return taken
-
-
 def fastest_batch(loop: Callable[..., Tensor], subject: Subject) -> int:
     """The batch size at which a peer's loop is fastest on one ε; warms it up."""
 
@@ -110,13 +75,6 @@ def excess(ours: Tensor, theirs: Sequence[Tensor]) -> float:
     """How far our accuracy lies above theirs, in points, at the worst ε of the worst repetition; curves (E, N)."""
 
     return max(float(100 * (ours.double().mean(dim=1) - curve.double().mean(dim=1)).max()) for curve in theirs)
-
-
-def verdict(**kept: bool) -> str:
-    """Yes, or which of the targets are missed."""
-
-    missed = [name.replace("_", " ") for name, met in kept.items() if not met]
-    return "yes" if not missed else f"no: {', '.join(missed)}"
 
 
 def engine(subjects: list[Subject], repetitions: int) -> str:
@@ -239,21 +197,6 @@ def autoattack(subjects: list[Subject], repetitions: int) -> str:
 SECTIONS = {"engine": engine, "paper": paper, "autoattack": autoattack}
 
 
-def machine(samples: int, repetitions: int) -> str:
-    """Where, by what and on how much the figures were taken."""
-
-    processor = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        named = [line for line in information.read_text().splitlines() if line.startswith("model name")]
-        processor = named[0].partition(":")[2].strip() if named else processor
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchattacks", "foolbox", "pyautoattack"))
-    return (
-        f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s); "
-        f"Python {platform.python_version()}, {packages}; {samples} MNIST test images, {repetitions} repetition(s)."
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Times robustness curves against torchattacks, foolbox, pyautoattack.")
     parser.add_argument("--samples", type=int, default=500, help="test images (default: 500; AutoAttack: 100 at most)")
@@ -269,7 +212,9 @@ def main() -> None:
         samples = min(asked.samples, AUTOATTACK_SAMPLES) if name == "autoattack" else asked.samples
         repetitions = 1 if name == "autoattack" else asked.repetitions
         subjects = [Subject(kind, model, sample(images, samples)) for kind, (model, images) in nets.items()]
-        text = f"{machine(samples, repetitions)}\n\n{SECTIONS[name](subjects, repetitions)}"
+        here = machine(("torch", "torchattacks", "foolbox", "pyautoattack"))
+        much = f"{samples} MNIST test images, {repetitions} repetition(s)."
+        text = f"{here}; {much}\n\n{SECTIONS[name](subjects, repetitions)}"
         print(f"\n## {name}\n\n{text}", flush=True)
         # Each table as soon as it is there: a later one takes long.
         if asked.write is not None:

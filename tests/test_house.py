@@ -85,7 +85,7 @@ def test_the_readmes_mnist_commands_run_at_a_small_scale(tmp_path: Path, mnist: 
         assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md", "docs/saliency.md"])
 def test_the_python_of_the_pages_runs(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks

@@ -83,7 +83,7 @@ def test_a_run_keeps_no_path_and_little_else_than_it_needs(tmp_path: Path) -> No
         (lambda kept: kept.pop("config"), "not what is kept of a run"),
         (lambda kept: kept["config"].update(epochs="many"), "epochs"),
         (lambda kept: kept["evaluations"]["pgd"].update(clean="####"), "damaged"),
-        (lambda kept: kept["evaluations"]["pgd"].update(samples=4000), "4000 samples"),
+        (lambda kept: kept["evaluations"]["pgd"].update(samples=4000), "of 4000 samples"),
         (lambda kept: kept["evaluations"]["pgd"]["outcomes"]["pgd-40x5"].pop(), "some eps"),
         (lambda kept: kept["evaluations"]["pgd"]["outcomes"].pop("pgd-40x5"), "not what is kept of a run"),
         (lambda kept: kept["evaluations"]["pgd"]["checks"][0].pop("verdict"), "not a check"),

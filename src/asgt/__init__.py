@@ -6,8 +6,9 @@ In somebody's own loop::
     out = objective(model, x, y)
     out.loss.backward()
 
-A whole run: :func:`asgt.train` and :func:`asgt.evaluate`; a grid of them with its page: :func:`asgt.reproduce`. Names
-are imported when they are first used, so that ``import asgt`` costs nothing.
+A whole run: :func:`asgt.train` and :func:`asgt.evaluate`; a grid of them with its page: :func:`asgt.reproduce`. What a
+model looks at: :func:`asgt.explain`, and several models side by side: :func:`asgt.panel`. Names are imported when they
+are first used, so that ``import asgt`` costs nothing.
 """
 
 from __future__ import annotations
@@ -23,9 +24,19 @@ if TYPE_CHECKING:
     from .evaluation.protocols import PROTOCOLS, Protocol
     from .evaluation.result import Evaluation, load_evaluation
     from .experiments import Preset, load_preset, reproduce
+    from .explanation import Explanation, Panel, explain, load_explanation, panel
     from .models import Normalize, build_model, load_weights
     from .randomness import Generators, SampleKeyed
-    from .report import Comparison, compare, robustness_curves, write_report
+    from .report import (
+        Comparison,
+        SaliencyMaps,
+        compare,
+        robustness_curves,
+        saliency_maps,
+        write_contact_sheet,
+        write_maps,
+        write_report,
+    )
     from .saliency import SaliencyMask
     from .training.config import TrainConfig
     from .training.objectives import ASGT, AT, SGA, SGT, ST, TRADES, Objective, Output
@@ -50,6 +61,7 @@ __all__ = [
     "Comparison",
     "DamagedFileError",
     "Evaluation",
+    "Explanation",
     "Foreign",
     "Generators",
     "Images",
@@ -58,8 +70,10 @@ __all__ = [
     "Normalize",
     "Objective",
     "Output",
+    "Panel",
     "Preset",
     "Protocol",
+    "SaliencyMaps",
     "SaliencyMask",
     "SampleKeyed",
     "Splits",
@@ -69,15 +83,21 @@ __all__ = [
     "build_model",
     "compare",
     "evaluate",
+    "explain",
     "load_data",
     "load_evaluation",
+    "load_explanation",
     "load_preset",
     "load_run",
     "load_weights",
+    "panel",
     "reproduce",
     "robustness_curve",
     "robustness_curves",
+    "saliency_maps",
     "train",
+    "write_contact_sheet",
+    "write_maps",
     "write_report",
 ]
 
@@ -89,9 +109,19 @@ _HOMES = {
     "evaluation.protocols": ("PROTOCOLS", "Protocol"),
     "evaluation.result": ("Evaluation", "load_evaluation"),
     "experiments": ("Preset", "load_preset", "reproduce"),
+    "explanation": ("Explanation", "Panel", "explain", "load_explanation", "panel"),
     "models": ("Normalize", "build_model", "load_weights"),
     "randomness": ("Generators", "SampleKeyed"),
-    "report": ("Comparison", "compare", "robustness_curves", "write_report"),
+    "report": (
+        "Comparison",
+        "SaliencyMaps",
+        "compare",
+        "robustness_curves",
+        "saliency_maps",
+        "write_contact_sheet",
+        "write_maps",
+        "write_report",
+    ),
     "saliency": ("SaliencyMask",),
     "training.config": ("TrainConfig",),
     "training.objectives": ("ASGT", "AT", "SGA", "SGT", "ST", "TRADES", "Objective", "Output"),

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
+import platform
 import re
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "agree",
     "digest",
     "digest_tensors",
+    "package_versions",
     "plain_value",
     "read_json",
     "read_tensors",
@@ -183,6 +188,30 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
         sha.update(f"{len(name)}:{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
+
+
+def agree(value: Any, other: Any) -> bool:
+    """Whether two plain values are the same; floats to rounding, which may differ between machines."""
+
+    if isinstance(value, dict) and isinstance(other, dict):
+        return value.keys() == other.keys() and all(agree(value[name], other[name]) for name in value)
+    if isinstance(value, list) and isinstance(other, list):
+        return len(value) == len(other) and all(map(agree, value, other))
+    if isinstance(value, float) and isinstance(other, float):
+        return math.isclose(value, other, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(value == other)
+
+
+def package_versions(*packages: str) -> dict[str, str]:
+    """The versions of Python, asgt and those packages that are installed, as results hold them."""
+
+    found = {"python": platform.python_version()}
+    for package in ("asgt", *packages):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def _read(path: Path) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 
-__all__ = ["Classifier", "at_least_float32", "differentiable", "evaluating", "untouched"]
+__all__ = ["Classifier", "at_least_float32", "differentiable", "evaluating", "precise", "untouched"]
 
 Classifier: TypeAlias = Callable[[Tensor], Tensor]
 """Anything that maps images (B, C, H, W) in [0, 1] to logits (B, K); most often an ``nn.Module``."""
@@ -78,3 +78,9 @@ def at_least_float32(logits: Tensor) -> Tensor:
     """Logits in float32 where they came in less; a loss in half precision rounds its gradient away."""
 
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """The tensor in float64, or in float32 on Apple's devices, which have no better."""
+
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()

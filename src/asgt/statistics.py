@@ -8,25 +8,53 @@ claims stand side by side, :func:`holm` corrects for their number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import inf, sqrt
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import inf, nan, sqrt
 from statistics import NormalDist, fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = [
+    "ALPHA",
+    "KINDS",
+    "Kind",
+    "Verdict",
+    "bootstrap_means",
     "clopper_pearson",
     "holm",
+    "holm_by_kind",
     "mcnemar",
     "paired_bootstrap",
+    "paired_by_seed",
+    "rank_correlation",
     "share_of",
     "spread",
     "t_interval",
     "t_test",
+    "verdict",
     "wilson",
 ]
+
+Kind: TypeAlias = Literal["methods", "models"]
+"""What is compared: two methods, by one difference a seed, or two models, image by image."""
+
+KINDS: tuple[Kind, ...] = ("methods", "models")
+
+Verdict: TypeAlias = Literal["more", "less", "not decided"]
+
+ALPHA = 0.05
+"""A difference is decided if its adjusted p is below this, and its interval excludes zero."""
+
+_AT_ONCE = 1 << 22  # samples drawn again at a time: some 100 MB
+
+_ALL_ORDERS = 8  # pairs whose orders, 40,320, are gone through one by one
+
+_Run = TypeVar("_Run")
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -171,6 +199,47 @@ def paired_bootstrap(
     return float(low), float(high)
 
 
+def bootstrap_means(
+    values: Sequence[Sequence[float]] | Tensor, *, seed: int = 0, draws: int = 10_000, confidence: float = 0.95
+) -> list[tuple[float, float]]:
+    """The percentile interval of the mean of each of several quantities of the same samples, drawn again together.
+
+    Of a difference of two models, sample by sample, it is the paired bootstrap.
+
+    Args:
+        values: (P, N), P quantities of N samples.
+        seed: of the draws.
+        draws: bootstrap samples.
+        confidence: the share that each interval is to cover.
+
+    Returns:
+        The lower and the upper bound of each, P pairs.
+
+    Raises:
+        ValueError: no samples, or a value that is not finite.
+
+    References:
+        Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
+    """
+
+    import numpy as np
+
+    rows = np.asarray(values, dtype=np.float64)
+    if rows.ndim != 2 or rows.shape[1] == 0 or not np.isfinite(rows).all():
+        raise ValueError(f"values of shape {rows.shape} have no means: expected finite (P, N)")
+
+    samples = rows.shape[1]
+    at_once = max(1, _AT_ONCE // samples)
+    means = [
+        _drawn_again(samples, min(at_once, draws - first), seed, first).astype(np.float64) @ rows.T / samples
+        for first in range(0, draws, at_once)
+    ]
+
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
+    return [(float(one), float(other)) for one, other in zip(low, high, strict=True)]
+
+
 def t_interval(values: Sequence[float], confidence: float = 0.95, *, least: float = 0.0) -> tuple[float, float]:
     """Student's interval of the mean of a normal quantity, from a few values of it.
 
@@ -222,6 +291,46 @@ def t_test(values: Sequence[float], *, least: float = 0.0) -> float:
     return 2 * float(stdtr(len(values) - 1, -abs(mean) / error if error else -inf))
 
 
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Spearman's rank correlation of a few pairs, and its two-sided p.
+
+    Args:
+        first: at least three values.
+        second: as many, in the same order; equal values share their mean rank.
+
+    Returns:
+        The correlation, in [-1, 1], and p: the share of all orders of ``second`` that correlate as strongly or more, of
+        eight pairs or fewer; of more, by Student's t. NaN and 1 where either holds one value only.
+
+    Raises:
+        ValueError: fewer than three pairs.
+
+    References:
+        C. Spearman 1904, "The proof and measurement of association between two things".
+    """
+
+    from itertools import permutations
+
+    import numpy as np
+    from scipy.special import stdtr
+    from scipy.stats import rankdata
+
+    if len(first) != len(second) or len(first) < 3:
+        raise ValueError(f"{len(first)} and {len(second)} values have no rank correlation")
+    one, other = (ranks - ranks.mean() for ranks in (rankdata(first), rankdata(second)))
+    size = sqrt(float(one @ one) * float(other @ other))
+    if size == 0:
+        return nan, 1.0
+
+    found = float(one @ other) / size
+    if len(one) > _ALL_ORDERS:
+        left = max(1 - found * found, 0.0)
+        strength = abs(found) * sqrt((len(one) - 2) / left) if left else inf
+        return found, 2 * float(stdtr(len(one) - 2, -strength))
+    orders = np.array(list(permutations(other))) @ one / size
+    return found, float((np.abs(orders) >= abs(found) - 1e-9).mean())
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p values: those below α are claims of which all are right with probability 1 − α or more.
 
@@ -247,6 +356,57 @@ def holm(p_values: Sequence[float]) -> list[float]:
         reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[number]))
         adjusted[number] = reached
     return adjusted
+
+
+def holm_by_kind(found: Sequence[tuple[Kind, float]]) -> list[tuple[float, int]]:
+    """Holm's adjusted p of claims of two kinds, methods among methods and models among models.
+
+    Args:
+        found: the kind and the p of each claim.
+
+    Returns:
+        The adjusted p of each, and how many claims of its kind there are.
+    """
+
+    adjusted = [(0.0, 0)] * len(found)
+    for kind in KINDS:
+        places = [number for number, (one, _) in enumerate(found) if one == kind]
+        for number, p in zip(places, holm([found[number][1] for number in places]), strict=True):
+            adjusted[number] = (p, len(places))
+    return adjusted
+
+
+def verdict(low: float, high: float, adjusted: float) -> Verdict:
+    """Whether a difference is decided, by its interval and its adjusted p."""
+
+    if adjusted >= ALPHA or low <= 0 <= high:
+        return "not decided"
+    return "more" if low > 0 else "less"
+
+
+def paired_by_seed(first: Mapping[int, _Run], second: Mapping[int, _Run]) -> tuple[Kind, list[tuple[_Run, _Run]]]:
+    """Which runs of two methods, by seed, are held against each other: those of each common seed, or the only ones."""
+
+    pairs = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+    if not pairs and len(first) == len(second) == 1:
+        pairs = list(zip(first.values(), second.values(), strict=True))
+    return "methods" if len(pairs) > 1 else "models", pairs
+
+
+@lru_cache(maxsize=4)
+def _drawn_again(samples: int, count: int, seed: int, first: int) -> NDArray[np.uint16]:
+    """How often each sample falls in each of ``count`` bootstrap samples, from the ``first`` on: (count, samples).
+
+    One product with it gives the means of any number of quantities. Kept, for the next ones are often of the same
+    samples.
+    """
+
+    import numpy as np
+
+    drawn = np.random.default_rng([seed, first]).integers(samples, size=(count, samples))
+    drawn += samples * np.arange(count)[:, None]
+    often = np.bincount(drawn.ravel(), minlength=count * samples)
+    return often.reshape(count, samples).astype(np.uint16)
 
 
 def _refuse_no_share(successes: int, trials: int) -> None:

@@ -22,14 +22,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ..numbers import eps_text, norm_sign
+from ..numbers import counted, eps_text, norm_sign
 from ..statistics import share_of
 
 if TYPE_CHECKING:
     from ..evaluation.checks import Check
     from ..evaluation.result import Evaluation
     from ..experiments.grid import Planned
-    from ..report import Comparison, Credibility, Difference
+    from ..report import Comparison, Credibility, Difference, Explained
     from ..report import Table as Grid
     from ..training.run import TrainResult
 
@@ -169,16 +169,20 @@ class Console:
     def planned(self, runs: Sequence[Planned], out: Path, pace: float) -> None:
         """The runs of a grid, what each costs, and where it stands; ``pace`` is the seconds of a pass, as measured."""
 
-        table = Table("run", "epochs", "training", "evaluation", "time", "state")
+        explained = any(run.job.attributions for run in runs)
+        costs = ["training", "evaluation", *(["explanation"] if explained else []), "time"]
+        table = Table("run", "epochs", *costs, "state")
         self.out.print("passes in millions: a forward pass of an image is one, a backward pass to the weights two more")
         self.out.print("time: an estimate from a second's steps on this machine, for a run that has a core to itself")
-        for column in table.columns[1:5]:
+        for column in table.columns[1:-1]:
             column.justify = "right"
         for run in runs:
-            training, *evaluations = run.job.passes
-            costs = (f"{training / 1e6:.3g}", f"about {sum(evaluations) / 1e6:.3g}")
-            took = f"about {_duration(pace * sum(run.job.passes))}"
-            table.add_row(escape(run.job.label), str(run.job.config.epochs), *costs, took, run.state)
+            training, *others = run.job.passes
+            count = len(run.job.protocols)
+            parts = (others[:count], others[count:])[: 1 + explained]
+            told = [f"{training / 1e6:.3g}", *(f"about {sum(part) / 1e6:.3g}" for part in parts)]
+            told.append(f"about {_duration(pace * sum(run.job.passes))}")
+            table.add_row(escape(run.job.label), str(run.job.config.epochs), *told, run.state)
         self.out.print(table)
 
         left = sum(sum(run.job.passes) for run in runs if run.state != "finished") / 1e6
@@ -193,7 +197,7 @@ class Console:
     def compared(self, found: Comparison, page: Path) -> None:
         """The tables of a report, what their checks say, which differences are decided, warnings, and its page."""
 
-        from ..report import credibility, shown_differences, tables
+        from ..report import credibility, explained, shown_differences, tables
 
         norm = norm_sign(found.norm)
         seeds = sorted({len(method.runs) for method in found.methods})
@@ -213,11 +217,48 @@ class Console:
                 self.out.print(part)
         self._believed(credibility(found))
         self._differ(shown_differences(found))
+        self.explained(explained(found.methods))
         for method, run, text in found.warnings():
             self.warn(f"{method.name}, seed {run.seed}: {text}")
         for sentence in found.left_out:
             self.say(sentence)
         self.out.print(escape(f"report: {page}"))
+
+    def explained(self, found: Sequence[Explained]) -> None:
+        """The panel of each attribution: what every measure says of every method, and what is decided."""
+
+        from ..report import panel_rows, panel_unrun, panel_words
+
+        for one in found:
+            self.out.print(escape(f"\nwhere they look, by {one.attribution}"), style="bold")
+            self.out.print(escape(f"  {panel_words(one)}"), style="dim")
+            rows = panel_rows(one)
+            if rows:
+                for part in self._fitting_panel(one):
+                    self.out.print(part)
+                self.out.print(
+                    "  ↑ more is better, ↓ less is better; * partly restates robustness; ± over seeds, [95 %] of a model"
+                )
+            for title, why in panel_unrun(one):
+                self.out.print(escape(f"  NOT RUN {title}: {why}"), style="dim")
+            for note in one.notes:
+                self.out.print(escape(f"  {note}"), style="dim")
+            pairs = one.panel.differences(one.primary.name)
+            decided = [pair for pair in pairs if pair.verdict != "not decided"]
+            if pairs:
+                self.out.print(f"  {one.primary.title}: {len(decided)} of {counted(len(pairs), 'difference')} decided")
+            for pair in decided[:_SENTENCES]:
+                self.out.print(escape(f"    {pair.text()}"))
+            if len(decided) > _SENTENCES:
+                self.out.print(f"    and {len(decided) - _SENTENCES} more on the page")
+
+    def _fitting_panel(self, found: Explained) -> list[Table]:
+        """A row a measure, a column a method, as many side by side as fit."""
+
+        size = count = len(found.panel.methods)
+        while size > 1 and not self._fits(_by_measure(found, 0, size)):
+            size -= 1
+        return [_by_measure(found, first, first + size) for first in range(0, count, size)]
 
     def _believed(self, checked: Sequence[Credibility]) -> None:
         """What the checks say of each protocol; those that failed or warned in a line each, over all methods."""
@@ -310,6 +351,24 @@ def _by_attack(table: Grid, first: int, last: int) -> Table:
         grid.add_column(escape(method.name), justify="right", no_wrap=True)
     for number, title in enumerate(("clean", *(column.title for column in table.columns))):
         grid.add_row(escape(title), *[escape(cells[number].text()) for _, cells in table.rows[first:last]])
+    return grid
+
+
+def _by_measure(found: Explained, first: int, last: int) -> Table:
+    from ..report import panel_rows, score_text
+
+    grid = Table("measure", box=box.SIMPLE_HEAD)
+    grid.add_column("n", justify="right")
+    methods = found.panel.methods[first:last]
+    for method in methods:
+        grid.add_column(escape(method), justify="right", no_wrap=True)
+    for row in panel_rows(found):
+        style = "bold" if row.measure == found.primary else None
+        cells = [escape(score_text(score)) for score in row.scores[first:last]]
+        grid.add_row(escape(row.title), str(row.n), *cells, style=style)
+    words = {None: "NOT RUN", True: "✗", False: "✓"}
+    gates = [(found.panel.gate(method), words[found.panel.uninformative(method)]) for method in methods]
+    grid.add_row("gate: re-initialised weights", "", *[w if g != g else f"{g:.3f} {w}" for g, w in gates])
     return grid
 
 

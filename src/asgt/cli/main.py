@@ -16,7 +16,7 @@ from ..errors import AsgtError, InputError, InterruptedRunError, unknown
 
 __all__ = ["main"]
 
-_VERBS = ("train", "evaluate", "compare", "reproduce")
+_VERBS = ("train", "evaluate", "explain", "compare", "reproduce")
 
 _USAGE = """usage: asgt VERB [OPTIONS]
 
@@ -25,6 +25,7 @@ Trains image classifiers that are robust and interpretable, and says honestly ho
 verbs:
   train      train a classifier by st, at, trades, sgt, sga or asgt
   evaluate   accuracy under attack, over a grid of eps, with intervals
+  explain    where models look, measured on the same images, and their maps
   compare    one page of several runs: tables, curves, saliency maps
   reproduce  a grid of methods and seeds, trained, evaluated and compared
 

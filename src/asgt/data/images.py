@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files import digest_tensors
 from ..randomness import seeded
 
-__all__ = ["Images", "Splits", "check_batch", "sample", "stratified"]
+__all__ = ["Images", "Splits", "check_batch", "sample", "sampled_rows", "stratified"]
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,23 @@ def sample(images: Images, count: int) -> Images:
         InputError: there are not so many.
     """
 
+    return images[sampled_rows(images, count)]
+
+
+def sampled_rows(images: Images, count: int) -> Tensor:
+    """The rows that :func:`sample` takes, int64, ascending.
+
+    Raises:
+        InputError: there are not so many.
+    """
+
     if not 1 <= count <= len(images):
         raise InputError(f"{count} images asked for: the test split has {len(images)}, and at least one is needed")
 
-    first, classes = images[:count], len(images.labels.unique())
-    if len(first.labels.unique()) == classes or count < classes:
-        return first
-    return images[stratified(images.labels, count / len(images), "samples")[1]]
+    classes = len(images.labels.unique())
+    if len(images.labels[:count].unique()) == classes or count < classes:
+        return torch.arange(count, device=images.labels.device)
+    return stratified(images.labels, count / len(images), "samples")[1]
 
 
 def stratified(labels: Tensor, share: float, *key: int | str) -> tuple[Tensor, Tensor]:

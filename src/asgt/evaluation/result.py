@@ -6,12 +6,9 @@ a search, each written as soon as its samples are through and never rewritten.
 
 from __future__ import annotations
 
-import math
-import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ from torch import Tensor
 
 from ..attacks import Norm, check_eps
 from ..errors import DamagedFileError, InputError
-from ..files import digest, read_json, read_tensors
+from ..files import agree, digest, package_versions, read_json, read_tensors
 from ..statistics import clopper_pearson, share_of
 from .checks import Check
 from .engine import CLEAN, MARGIN, NOTHING, PRESS_STEPS, PROBE_STEPS
@@ -165,7 +162,7 @@ class Evaluation:
             "cost": {name: cost for name in self.details if (cost := self.cost(name))},
             "checks": [check.to_dict() for check in self.checks],
             "seconds": self.seconds,
-            "versions": _versions(),
+            "versions": package_versions("torch", "numpy", "datasets", "safetensors", "pyautoattack"),
         }
 
 
@@ -225,7 +222,7 @@ def load_evaluation(folder: Path) -> Evaluation:
     found = replace(found, checks=checks, seconds=seconds)
 
     # The versions are those of the machine that evaluated.
-    if not _agree(found.to_dict() | {"versions": result.get("versions")}, result):
+    if not agree(found.to_dict() | {"versions": result.get("versions")}, result):
         raise DamagedFileError(f"{path} is damaged: its figures are not those of the evidence beside it")
     return found
 
@@ -296,18 +293,6 @@ def _read_shards(folder: Path, name: str, found: Evaluation, result: Path) -> di
     )
 
 
-def _agree(value: Any, other: Any) -> bool:
-    """Whether two plain values are the same; floats to rounding, which may differ between machines."""
-
-    if isinstance(value, dict) and isinstance(other, dict):
-        return value.keys() == other.keys() and all(_agree(value[name], other[name]) for name in value)
-    if isinstance(value, list) and isinstance(other, list):
-        return len(value) == len(other) and all(map(_agree, value, other))
-    if isinstance(value, float) and isinstance(other, float):
-        return math.isclose(value, other, rel_tol=1e-9, abs_tol=1e-12)
-    return bool(value == other)
-
-
 def _share(outcomes: Tensor) -> dict[str, float]:
     return share_of(int(outcomes.sum()), len(outcomes), CONFIDENCE)
 
@@ -321,13 +306,3 @@ def definition(protocol: Protocol, classes: int) -> dict[str, Any]:
         **(margin if protocol.worst_case else {}),
         "attacks": {search.name: repr(search.among(classes)) for search in protocol.searches},
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("asgt", "torch", "numpy", "datasets", "safetensors", "pyautoattack"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -17,13 +17,14 @@ from ..attacks import Norm
 from ..data import Images, load_data, to_unit
 from ..devices import resolve_device
 from ..evaluation.curve import AUDITED, evaluate
+from ..explanation import explain
 from ..training.config import TrainConfig
 from ..training.methods import build_objective
 from ..training.objectives import Objective
 from ..training.run import build_from
 from ..training.trainer import judge
 
-__all__ = ["evaluation_passes", "pace", "step_passes", "training_passes"]
+__all__ = ["evaluation_passes", "explanation_passes", "pace", "step_passes", "training_passes"]
 
 
 class _Counted(torch.autograd.Function):
@@ -89,6 +90,19 @@ def evaluation_passes(protocol: str, epsilons: Sequence[float], samples: int, no
     few = min(samples, AUDITED)
     first = passes(few)
     return first + (samples - few) * (passes(few + 1) - first)
+
+
+def explanation_passes(attribution: str, samples: int, norm: Norm = "linf") -> int:
+    """Passes of an explanation, without those of the re-initialised models.
+
+    Raises:
+        InputError: there is no such attribution.
+    """
+
+    model = Counter()
+    # GradCAM goes forward and back as the gradient does; a model that only counts has no layer to look at.
+    explain(model, _images(), eps=0.1, norm=norm, attribution="gradient" if attribution == "gradcam" else attribution)
+    return samples * model.passes
 
 
 def pace(config: TrainConfig) -> float:

@@ -16,7 +16,8 @@ from ..report.comparison import method_names
 from ..training.config import MAY_CHANGE, TrainConfig
 from ..training.run import RunFolder
 from ..training.trainer import validation_share
-from .cost import evaluation_passes, training_passes
+from .cost import evaluation_passes, explanation_passes, training_passes
+from .explaining import explained_alike
 from .job import Job
 from .preset import Preset
 
@@ -66,6 +67,10 @@ def plan(preset: Preset, out: Path, progress: Progress = SILENT, keep: Path | No
     # Where it is drawn class by class, a sample may come to a few more or less.
     samples = len(sample(data.test, samples))
     judging = tuple(evaluation_passes(protocol, preset.epsilons, samples, preset.norm) for protocol in preset.protocols)
+    if preset.explained > len(data.test):
+        raise InputError(f"{preset.name} explains {preset.explained} test images: {preset.data} has {len(data.test)}")
+    shown = len(sample(data.test, preset.explained)) if preset.attributions else 0
+    explaining = tuple(explanation_passes(attribution, shown, preset.norm) for attribution in preset.attributions)
     planned: list[Planned] = []
     for config, name in zip(configs := preset.configs(), method_names(configs), strict=True):
         run_name = f"{_slug(name)}-{config.seed}"
@@ -77,12 +82,15 @@ def plan(preset: Preset, out: Path, progress: Progress = SILENT, keep: Path | No
             epsilons=preset.epsilons,
             norm=preset.norm,
             samples=preset.samples,
-            passes=(_training(config, data), *judging),
+            passes=(_training(config, data), *judging, *explaining),
+            attributions=preset.attributions,
+            explained=preset.explained,
+            eps=preset.eps,
             keep=None if keep is None else str(keep / preset.name / f"{run_name}.json"),
         )
         if any(run.job.folder == job.folder for run in planned):
             raise InputError(f"{preset.name} holds the same method twice: {name}, with the same settings")
-        planned.append(Planned(job, _state(job, samples)))
+        planned.append(Planned(job, _state(job, samples, shown)))
     return sorted(planned, key=lambda run: (run.job.config.seed, -sum(run.job.passes)))
 
 
@@ -111,7 +119,7 @@ def _refuse_other(out: Path, preset: Preset) -> None:
         raise InputError(f"{out} holds something else than a grid of runs: name another --out")
 
 
-def _state(job: Job, samples: int) -> Literal["finished", "begun", "to do"]:
+def _state(job: Job, samples: int, shown: int) -> Literal["finished", "begun", "to do"]:
     folder = RunFolder(job.folder)
     if not folder.config.exists():
         return "to do"
@@ -128,6 +136,9 @@ def _state(job: Job, samples: int) -> Literal["finished", "begun", "to do"]:
             raise InputError(
                 f"{folder.evaluation(protocol)} holds an evaluation with other settings: name another folder by --out"
             )
+    for attribution in job.attributions:
+        if not explained_alike(folder.explanation(attribution), samples=shown, eps=job.eps, norm=job.norm):
+            return "begun"
     return "finished"
 
 

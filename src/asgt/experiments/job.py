@@ -1,4 +1,4 @@
-"""One run of a grid, from images to evidence: trained, then evaluated by every protocol, from wherever it stands."""
+"""One run of a grid, from images to evidence: trained, evaluated by every protocol, explained, from where it stands."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..progress import Progress
 from ..training.config import TrainConfig
 from ..training.run import RunFolder, load_run
 from ..training.trainer import train
+from .explaining import explain_run
 
 __all__ = ["Job", "do"]
 
@@ -31,7 +32,11 @@ class Job:
         epsilons: the grid of ε.
         norm: the norm of ε.
         samples: how many of the test images, ``None`` for all.
-        passes: what its training costs, then each evaluation, as :mod:`asgt.experiments.cost` counts.
+        passes: what its training costs, then each evaluation and each explanation, as :mod:`asgt.experiments.cost`
+            counts.
+        attributions: what it is explained by, after that, in this order.
+        explained: on how many of the test images.
+        eps: the ε at which its maps are attacked.
         keep: the file for what is kept of it; ``None`` keeps its folder alone.
     """
 
@@ -43,6 +48,9 @@ class Job:
     norm: Norm
     samples: int | None
     passes: tuple[int, ...]
+    attributions: tuple[str, ...] = ()
+    explained: int = 0
+    eps: float = 0.0
     keep: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,7 +60,7 @@ class Job:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Job:
-        lists = {name: tuple(values[name]) for name in ("protocols", "epsilons", "passes")}
+        lists = {name: tuple(values[name]) for name in ("protocols", "epsilons", "passes", "attributions")}
         return cls(**values | lists | {"config": TrainConfig(**values["config"])})
 
 
@@ -62,7 +70,8 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
     Args:
         job: what to do. What its folder holds already is not repeated.
         should_stop: asked after every training step.
-        phase: gives the progress of the phase of a number: 0 is the training, then come the protocols.
+        phase: gives the progress of the phase of a number: 0 is the training, then come the protocols and the
+            attributions.
 
     Raises:
         InputError: the configuration, the data or the folder does not fit, or the loss is no longer a number.
@@ -83,6 +92,20 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
             epsilons=job.epsilons,
             norm=job.norm,
             folder=RunFolder(job.folder).evaluation(protocol),
+            resume=True,
+            progress=phase(number),
+        )
+    for number, attribution in enumerate(job.attributions, start=1 + len(job.protocols)):
+        explain_run(
+            RunFolder(job.folder),
+            model,
+            data.test,
+            config.data,
+            samples=job.explained,
+            eps=job.eps,
+            norm=job.norm,
+            attribution=attribution,
+            device=config.device,
             resume=True,
             progress=phase(number),
         )

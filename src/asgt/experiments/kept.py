@@ -1,12 +1,14 @@
 """What is kept of a run: one file of text, small enough for a repository, from which every figure can be made again.
 
-It holds what was asked, how the training went, and of each evaluation its definition, its checks and, bit by bit, which
-images stay right at each ε. The weights are not in it; their SHA-256 is.
+It holds what was asked, how the training went, of each evaluation its definition, its checks and, bit by bit, which
+images stay right at each ε, and of each explanation what was measured of each image, to seven digits. The weights are
+not in it; their SHA-256 is.
 """
 
 from __future__ import annotations
 
 import base64
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ..errors import DamagedFileError, InputError
 from ..evaluation.checks import Check
 from ..evaluation.protocols import PROTOCOLS, protocol_named
 from ..evaluation.result import Evaluation, checked_grid
+from ..explanation import Explanation
 from ..files import read_json, write_json
 from ..report import Comparison, Run
 from ..report.comparison import compare_runs, data_name
@@ -33,6 +36,11 @@ SCHEMA = 1
 _SAID = ("cost", "first_to_break", "versions")
 """What a result says of its evidence that the outcomes alone do not: kept as it stands."""
 
+_PLAIN = ("attribution", "settings", "eps", "norm", "seed", "model", "data", "seconds", "batch_size")
+_TENSORS = ("ids", "labels", "predictions", "gate")
+_STORED = {"float": "<f4", "int": "<i4"}
+_MEANT = {"float": np.float64, "int": np.int64}
+
 
 def keep_run(run: Run, file: Path) -> None:
     """Writes what is to be kept of a run that was read from its folder, whole or not at all."""
@@ -42,13 +50,14 @@ def keep_run(run: Run, file: Path) -> None:
         {
             "schema": SCHEMA,
             # The path of the data is its place on one machine.
-            "config": run.config.to_dict() | {"data": data_name(run.config)},
+            "config": run.config.to_dict() | {"data": data_name(run)},
             "training": {name: value for name, value in run.result.to_dict().items() if name != "folder"},
             "history": list(run.history),
             "evaluations": {
                 name: _packed_evaluation(found) | _said(RunFolder(run.folder).evaluation(name))
                 for name, found in run.evaluations.items()
             },
+            "explanations": {name: _packed_explanation(found) for name, found in run.explanations.items()},
         },
     )
 
@@ -68,7 +77,8 @@ def load_kept(file: Path) -> Run:
         config = TrainConfig.from_dict(kept["config"], str(file))
         result = TrainResult(folder=str(file), **kept["training"])
         evaluations = {name: _evaluation(name, values, file) for name, values in kept["evaluations"].items()}
-        return Run(file, config, result, tuple(kept["history"]), evaluations)
+        explanations = {name: _explanation(values, file) for name, values in kept["explanations"].items()}
+        return Run(file, config, result, tuple(kept["history"]), evaluations, explanations)
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
 
@@ -84,8 +94,9 @@ def is_kept(job: Job) -> bool:
     if job.keep is None or not (file := Path(job.keep)).exists():
         return False
     run = load_kept(file)
-    kept, asked = run.config.to_dict(), job.config.to_dict() | {"data": data_name(job.config)}
-    if any(kept[name] != asked[name] for name in asked if name not in (*MAY_CHANGE, "device")):
+    kept, asked = run.config.to_dict(), job.config.to_dict()
+    # The data may lie, and the device be, elsewhere.
+    if any(kept[name] != asked[name] for name in asked if name not in (*MAY_CHANGE, "data", "device")):
         raise InputError(f"{file} keeps a run with other settings: name another folder for what is kept")
     found = [run.evaluations.get(protocol) for protocol in job.protocols]
     return all(one is not None and (one.epsilons, one.norm) == (job.epsilons, job.norm) for one in found)
@@ -169,19 +180,51 @@ def _check(values: Any, file: Path) -> Check:
         raise DamagedFileError(f"{file} is damaged: {error}") from error
 
 
-def _packed(outcomes: Tensor) -> str:
-    """Eight outcomes a byte, in base64."""
+def _packed_explanation(found: Explanation) -> dict[str, Any]:
+    tensors = {name: getattr(found, name) for name in _TENSORS} | {f"values/{n}": t for n, t in found.values.items()}
+    return {name: getattr(found, name) for name in _PLAIN} | {
+        "notes": list(found.notes),
+        "tensors": {
+            name: {"shape": list(t.shape), "kind": _kind(t), "data": _packed(t)} for name, t in tensors.items()
+        },
+    }
 
-    return base64.b64encode(np.packbits(outcomes.numpy()).tobytes()).decode()
+
+def _explanation(values: dict[str, Any], file: Path) -> Explanation:
+    tensors = {
+        name: _unpacked(told["data"], math.prod(told["shape"]), file, told["kind"]).reshape(told["shape"])
+        for name, told in values["tensors"].items()
+    }
+    plain: dict[str, Any] = {name: values[name] for name in _PLAIN}
+    plain |= {name: tensors[name] for name in _TENSORS}
+    return Explanation(
+        **plain,
+        values={name.removeprefix("values/"): tensors[name] for name in tensors if name.startswith("values/")},
+        notes=tuple(values["notes"]),
+    )
 
 
-def _unpacked(text: str, samples: int, file: Path) -> Tensor:
-    """The outcomes of so many samples, bool (N,)."""
+def _kind(tensor: Tensor) -> str:
+    return "bool" if tensor.dtype == torch.bool else "float" if tensor.is_floating_point() else "int"
+
+
+def _packed(tensor: Tensor) -> str:
+    """Eight outcomes a byte, numbers in four bytes, in base64."""
+
+    array = tensor.numpy().ravel()
+    content = np.packbits(array) if tensor.dtype == torch.bool else array.astype(_STORED[_kind(tensor)])
+    return base64.b64encode(content.tobytes()).decode()
+
+
+def _unpacked(text: str, count: int, file: Path, kind: str = "bool") -> Tensor:
+    """So many outcomes, bool (N,), or numbers, float64 or int64."""
 
     try:
-        content = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
+        content = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise DamagedFileError(f"{file} is damaged: {error}") from error
-    if samples < 1 or len(content) != -(-samples // 8):
-        raise DamagedFileError(f"{file} is damaged: it does not hold the outcomes of its {samples} samples")
-    return torch.from_numpy(np.unpackbits(content, count=samples).astype(bool))
+    if len(content) != (-(-count // 8) if kind == "bool" else 4 * count):
+        raise DamagedFileError(f"{file} is damaged: it does not hold what it should of {count} samples")
+    if kind == "bool":
+        return torch.from_numpy(np.unpackbits(np.frombuffer(content, dtype=np.uint8), count=count).astype(bool))
+    return torch.from_numpy(np.frombuffer(content, dtype=_STORED[kind]).astype(_MEANT[kind]))

@@ -7,6 +7,7 @@
     train: {…}                     # settings of asgt train for every run; a method takes those that it listens to
     methods: [{method: st}, …]     # a line a method, with the settings of its own
     evaluate: {protocols: […], epsilons: […], samples: 500}
+    explain: {samples: 256, attributions: [gradient]}    # may be left out: then no run is explained
 
 Settings can be overridden for all runs at once: a setting that is named so goes before those of the file, and the
 preset's name tells of it.
@@ -24,13 +25,15 @@ from ..errors import DamagedFileError, InputError, unknown
 from ..files import read_yaml
 from ..names import is_foreign
 from ..numbers import number
-from ..training.config import METHODS, TrainConfig, listens_to
+from ..saliency import ATTRIBUTIONS
+from ..training.config import METHODS, TrainConfig, default_eps, listens_to
 
 __all__ = ["Preset", "load_preset", "preset_names", "preset_words"]
 
 _FOLDER = Path(__file__).parent / "presets"
-_SETTINGS = {"data", "seeds", "train", "methods", "evaluate"}
+_SETTINGS = {"data", "seeds", "train", "methods", "evaluate", "explain"}
 _EVALUATE = {"protocols", "epsilons", "samples"}
+_EXPLAIN = {"samples", "attributions"}
 _IMAGES = {"image_size", "grey", "label_column"}
 
 
@@ -46,6 +49,8 @@ class Preset:
         protocols: the protocols that every run is evaluated by.
         epsilons: the grid of ε, ascending.
         samples: how many of the test images, ``None`` for all.
+        attributions: by which every run is explained; none where it is not.
+        explained: on how many of the test images.
     """
 
     name: str
@@ -55,6 +60,15 @@ class Preset:
     protocols: tuple[str, ...]
     epsilons: tuple[float, ...]
     samples: int | None
+    attributions: tuple[str, ...] = ()
+    explained: int = 0
+
+    @property
+    def eps(self) -> float:
+        """The ε at which maps are attacked: that which most methods train at, of equally many the largest."""
+
+        trained = [float(method.eps) for method in self.methods if method.eps and (method.norm or "linf") == self.norm]
+        return max(trained, key=lambda eps: (trained.count(eps), eps), default=default_eps(self.data))
 
     @property
     def norm(self) -> Literal["linf", "l2"]:
@@ -86,10 +100,11 @@ class Preset:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, all that a run depends on; the seeds are left out, since more of them may follow."""
+        """Plain values, all that a run depends on; seeds and explanations are left out, since more may follow."""
 
         values = asdict(self)
-        del values["seeds"]
+        for name in ("seeds", "attributions", "explained"):
+            del values[name]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
@@ -138,18 +153,25 @@ def preset_words(name: str) -> str:
 def _read(path: Path, overrides: Mapping[str, Any]) -> Preset:
     values = read_yaml(path)
     _check_names(values, _SETTINGS, path)
-    train, methods, evaluate = (values.get(name) or {} for name in ("train", "methods", "evaluate"))
+    train, methods, evaluate, explain = (values.get(name) or {} for name in ("train", "methods", "evaluate", "explain"))
     if not isinstance(methods, list) or not methods or not all(isinstance(method, dict) for method in methods):
         raise DamagedFileError(f"{path}: methods is a list of settings, one method a line, as '- {{method: st}}'")
-    for what, settings in (("train", train), ("evaluate", evaluate)):
+    for what, settings in (("train", train), ("evaluate", evaluate), ("explain", explain)):
         if not isinstance(settings, dict):
             raise DamagedFileError(f"{path}: {what} is a list of 'name: value' lines")
     _check_names(evaluate, _EVALUATE, path)
+    _check_names(explain, _EXPLAIN, path)
 
     data, seeds, samples = values.get("data"), values.get("seeds", 1), evaluate.get("samples")
     if not isinstance(data, str):
         raise DamagedFileError(f"{path}: data is missing: a name or a folder")
-    for what, count in (("seeds", seeds), ("samples", samples)):
+    explained, attributions = explain.get("samples", 256), explain.get("attributions", ["gradient"])
+    if not isinstance(attributions, list) or not attributions:
+        raise DamagedFileError(f"{path}: attributions is a list of names, as [gradient, ig]")
+    for name in attributions:
+        if name not in ATTRIBUTIONS:
+            raise DamagedFileError(f"{path}: {unknown('attribution', str(name), ATTRIBUTIONS)}")
+    for what, count in (("seeds", seeds), ("samples", samples), ("samples", explained)):
         if (count is not None or what == "seeds") and (type(count) is not int or count < 1):
             raise DamagedFileError(f"{path}: {what} = {count}: a whole number above zero is needed")
     for setting in ("data", "seed"):
@@ -178,6 +200,8 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> Preset:
         protocols=tuple(dict.fromkeys(str(protocol) for protocol in protocols)),
         epsilons=tuple(sorted({number(eps, f"{path}: eps") for eps in epsilons})),
         samples=samples,
+        attributions=tuple(dict.fromkeys(attributions)) if explain else (),
+        explained=explained if explain else 0,
     )
 
 

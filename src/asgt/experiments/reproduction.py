@@ -9,7 +9,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
-from ..files import write_yaml
+from ..files import write_bytes, write_yaml
 from ..progress import SILENT, Progress
 from ..report import Comparison, compare, write_report
 from ..report.comparison import read_run
@@ -85,6 +85,8 @@ def reproduce(
                 part.unlink(missing_ok=True)
             found = compare([run.job.folder for run in planned])
             write_report(found, out, command=command)
+            if keep is not None and (picture := out / "figures" / "saliency.png").is_file():
+                write_bytes(keep / preset.name / picture.name, picture.read_bytes())
     except Timeout as error:
         raise InputError(f"another asgt reproduce is at work in {out}: wait for it, or name another --out") from error
     return found

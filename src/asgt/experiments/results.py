@@ -27,7 +27,7 @@ from ..training.config import TrainConfig
 from .kept import load_results
 from .paper import Paper, load_paper, mean_distance, ours
 from .preset import Preset, load_preset, preset_names, preset_words
-from .verdicts import Claim, Claims, State, Verdict, judge, load_claims, named
+from .verdicts import Claim, Claims, State, Verdict, judge, judge_maps, load_claims, named
 
 __all__ = ["write_results"]
 
@@ -155,7 +155,7 @@ def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
         picture=f"{beside.name}/{folder.name}-saliency.png" if picture.is_file() else "",
         verdicts=tuple(judge(comparison, claims, claims.paper)),
         beyond=tuple(judge(comparison, claims, claims.beyond)),
-        maps=tuple(_maps(comparison, claims)),
+        maps=tuple(judge_maps(comparison, claims)),
     )
 
 
@@ -176,13 +176,6 @@ def _figures(name: str, comparison: Comparison, claims: Claims, paper: Paper, be
         missing = tuple(method for method, there in found.items() if there is None)
         figures.append(Figure(asked["number"], asked["shows"], f"{beside.name}/{file.name}", missing))
     return figures
-
-
-def _maps(comparison: Comparison, claims: Claims) -> list[Verdict]:
-    """The claims about maps: judged by explanations, of which a grid that kept none says nothing."""
-
-    mine = [claim for claim in claims.maps if claim.data == comparison.data]
-    return [Verdict(claim, "panel", "not run", "no explanations were kept", claims=len(mine)) for claim in mine]
 
 
 def _tables(grid: Grid) -> list[tuple[float, bool, list[tuple[Method, list[Accuracy]]]]]:

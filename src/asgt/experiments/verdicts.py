@@ -25,16 +25,30 @@ from torch import Tensor
 
 from ..errors import DamagedFileError
 from ..evaluation.protocols import PROTOCOLS
+from ..explanation import Panel, panel
 from ..files import read_yaml
 from ..numbers import eps_text, number
 from ..report.comparison import Column, Comparison, Method
-from ..report.differences import paired_by_seed, points
+from ..report.differences import over_seeds, points
 from ..statistics import holm
 
-__all__ = ["CLAIMS", "Claim", "Claims", "Reading", "State", "Verdict", "column_of", "judge", "load_claims", "named"]
+__all__ = [
+    "CLAIMS",
+    "Claim",
+    "Claims",
+    "Reading",
+    "State",
+    "Verdict",
+    "column_of",
+    "judge",
+    "judge_maps",
+    "load_claims",
+    "named",
+]
 
 CLAIMS = Path(__file__).parent / "claims.yaml"
 WORST_CASE = "worst case"
+_MAPS_BY = "gradient"
 
 State: TypeAlias = Literal["holds", "does not hold", "not decided at this scale", "not run"]
 
@@ -196,6 +210,57 @@ def judge(comparison: Comparison, claims: Claims, group: Sequence[Claim]) -> lis
     return verdicts
 
 
+def judge_maps(comparison: Comparison, claims: Claims) -> list[Verdict]:
+    """Judges the claims about maps by the panel of the runs' explanations, of the plain gradient.
+
+    The panel rests on the images that all models of the methods in question get right.
+    """
+
+    mine = [claim for claim in claims.maps if claim.data == comparison.data]
+    settings = claims.methods[comparison.data] if mine else {}
+    names = dict.fromkeys(name for claim in mine for name in (*claim.against, claim.first))
+    found = {name: named(comparison, settings[name]) for name in names}
+    explained = {
+        name: method
+        for name, method in found.items()
+        if method is not None and all(_MAPS_BY in run.explanations for run in method.runs)
+    }
+    measured = None
+    if explained:
+        measured = panel(
+            {name: [run.explanations[_MAPS_BY] for run in method.runs] for name, method in explained.items()},
+            seeds={name: [run.seed for run in method.runs] for name, method in explained.items()},
+        )
+    verdicts = [_measured(Verdict(claim, "panel", "not run"), measured) for claim in mine]
+    adjusted = holm([verdict.p for verdict in verdicts])
+    return [
+        _decided(replace(verdict, adjusted=p, claims=len(mine)), claims.alpha)
+        for verdict, p in zip(verdicts, adjusted, strict=True)
+    ]
+
+
+def _measured(blank: Verdict, measured: Panel | None) -> Verdict:
+    """The difference of a claim's maps by its measure."""
+
+    (rival,) = blank.claim.against
+    lacking = [name for name in (blank.claim.first, rival) if measured is None or name not in measured.methods]
+    if lacking or measured is None:
+        return replace(blank, why=f"no explanations of {_listed(lacking)}")
+    score = measured.value(blank.claim.first, blank.claim.measure)
+    if score.not_run:
+        return replace(blank, why=score.not_run)
+
+    pair = {blank.claim.first, rival}
+    one = next((one for one in measured.differences(blank.claim.measure) if {one.first, one.second} == pair), None)
+    if one is None:
+        return replace(blank, why="no seed in common")
+    one = one if one.first == blank.claim.first else one.turned()
+    found = replace(blank, rival=rival, mean=one.mean, seeds=one.seeds, samples=one.n)
+    if one.kind == "models":
+        return replace(found, state="not decided at this scale", why="one seed")
+    return replace(found, low=one.low, high=one.high, p=one.p)
+
+
 def named(comparison: Comparison, settings: Mapping[str, Any]) -> Method | None:
     """The only method with these settings; ``None`` if there is none, or there are several."""
 
@@ -256,7 +321,7 @@ def _pair(comparison: Comparison, blank: Verdict, one: Method, other: Method, ep
     ]
     found = replace(blank, seeds=seeds, samples=comparison.samples)
     if len(right) > 1:
-        mean, low, high, p = paired_by_seed(right)
+        mean, low, high, p = over_seeds(right)
         return replace(found, mean=mean, low=low, high=high, p=p)
     if right:
         (here, there) = right[0]

@@ -11,6 +11,19 @@ from torch import nn
 __all__ = ["alexnet"]
 
 
+class _AlexNet(nn.Sequential):
+    """The layers, and how they are initialised."""
+
+    def reset_parameters(self) -> None:
+        """Draws all weights anew, by He et al.'s initialisation for rectifiers."""
+
+        for layer in self:
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+
+
 def alexnet(channels: int, size: int, classes: int, width: float = 1.0, dropout: float = 0.5) -> nn.Sequential:
     """AlexNet: five convolutions and three linear layers with dropout.
 
@@ -45,7 +58,7 @@ def alexnet(channels: int, size: int, classes: int, width: float = 1.0, dropout:
         last = [nn.MaxPool2d(2)]
         extent = (size + 1) // 2 // 8
 
-    net = nn.Sequential(
+    net = _AlexNet(
         *stem,
         *second,
         nn.Conv2d(c2, c3, 3, padding=1),
@@ -65,9 +78,5 @@ def alexnet(channels: int, size: int, classes: int, width: float = 1.0, dropout:
         nn.Linear(hidden, classes),
     )
 
-    for layer in net:
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+    net.reset_parameters()
     return net

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..errors import DamagedFileError, InputError
 from ..evaluation.health import is_catastrophic
 from ..evaluation.protocols import PROTOCOLS
 from ..evaluation.result import Evaluation, load_evaluation
+from ..explanation import Explanation, load_explanation
 from ..files import digest_tensors, read_tensors
 from ..names import short_name
 from ..statistics import share_of, spread
@@ -36,8 +37,11 @@ __all__ = [
     "compare",
     "compare_runs",
     "data_name",
+    "listed",
     "method_names",
+    "read_methods",
     "read_run",
+    "trained_eps",
 ]
 
 _ATTACK_ORDER = sorted(ATTACKS, key=lambda name: not name.startswith("fgsm"))
@@ -53,6 +57,7 @@ class Run:
         result: how the training ended.
         history: the rows of ``metrics.jsonl``, one an epoch.
         evaluations: its finished evaluations, by protocol name.
+        explanations: its finished explanations, by attribution.
     """
 
     folder: Path
@@ -60,6 +65,7 @@ class Run:
     result: TrainResult
     history: tuple[dict[str, Any], ...]
     evaluations: dict[str, Evaluation]
+    explanations: dict[str, Explanation] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -192,10 +198,7 @@ class Comparison:
         ``None`` where no run was trained against an attack in that norm.
         """
 
-        counts = Counter(
-            eps for method in self.methods for run in method.runs if (eps := _trained_eps(run, self.norm)) is not None
-        )
-        return max(counts, key=lambda eps: (counts[eps], eps), default=None)
+        return trained_eps(self.methods, self.norm)
 
     def table_epsilons(self) -> tuple[float, ...]:
         """The few ε of a table, ascending, of those that all protocols share.
@@ -241,14 +244,7 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
         DamagedFileError: a file of a run is damaged.
     """
 
-    if not folders:
-        raise InputError("there is no run to compare: asgt compare RUN…")
-    paths = [Path(folder) for folder in folders]
-    for number, path in enumerate(paths):
-        if path.resolve() in [other.resolve() for other in paths[:number]]:
-            raise InputError(f"{path} is named twice: leave one out")
-
-    return compare_runs([read_run(path) for path in paths])
+    return compare_runs(_read_all(folders, "compare"))
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
@@ -258,11 +254,11 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
         InputError: there is none, or they cannot stand in one table.
     """
 
-    if not runs:
-        raise InputError("there is no run to compare")
     runs = list(runs)
-    _refuse_repeated(runs)
-    _refuse_other_data(runs)
+    _refuse_apart(runs)
+    for run in runs:
+        if not run.evaluations:
+            raise InputError(f"{run.folder} holds no evaluation: asgt evaluate {run.folder}")
     protocols = _shared_protocols(runs)
     _refuse_other_images(runs, protocols)
     _refuse_other_grids(runs, protocols)
@@ -280,10 +276,31 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
         epsilons=epsilons,
         norm=first.norm,
         samples=first.samples,
-        data=data_name(runs[0].config),
+        data=data_name(runs[0]),
         classes=tuple(runs[0].result.classes),
         left_out=tuple(_left_out(runs, epsilons)),
     )
+
+
+def read_methods(folders: Sequence[Path | str]) -> tuple[Method, ...]:
+    """The methods of finished runs on the same data, evaluated or not, in the order of their registry.
+
+    Raises:
+        InputError: a folder holds no finished run, or two of them cannot stand side by side.
+        DamagedFileError: a file of a run is damaged.
+    """
+
+    return _methods(_read_all(folders, "explain"))
+
+
+def trained_eps(methods: Sequence[Method], norm: Norm) -> float | None:
+    """The ε that most runs were trained at (of equally many, the largest), of those trained against an attack in a norm.
+
+    ``None`` where no run was.
+    """
+
+    counts = Counter(eps for method in methods for run in method.runs if (eps := _trained_eps(run, norm)) is not None)
+    return max(counts, key=lambda eps: (counts[eps], eps), default=None)
 
 
 def method_names(configs: Sequence[TrainConfig]) -> list[str]:
@@ -386,11 +403,33 @@ def _catastrophe(run: Run) -> str | None:
     )
 
 
+def _read_all(folders: Sequence[Path | str], verb: str) -> list[Run]:
+    """Run folders that may stand side by side, each named once."""
+
+    if not folders:
+        raise InputError(f"there is no run to {verb}: asgt {verb} RUN…")
+    paths = [Path(folder) for folder in folders]
+    for number, path in enumerate(paths):
+        if path.resolve() in [other.resolve() for other in paths[:number]]:
+            raise InputError(f"{path} is named twice: leave one out")
+
+    runs = [read_run(path) for path in paths]
+    _refuse_apart(runs)
+    return runs
+
+
+def _refuse_apart(runs: list[Run]) -> None:
+    """Refuses runs that can stand in no table together."""
+
+    _refuse_repeated(runs)
+    _refuse_other_data(runs)
+
+
 def read_run(path: Path) -> Run:
     """A run folder, with every check that needs no other run.
 
     Raises:
-        InputError: the folder holds no finished and evaluated run.
+        InputError: the folder holds no finished run.
         DamagedFileError: a file of the run is damaged.
     """
 
@@ -413,8 +452,6 @@ def read_run(path: Path) -> Run:
         for name in PROTOCOLS
         if (folder.evaluation(name) / "result.json").exists()
     }
-    if not evaluations:
-        raise InputError(f"{path} holds no evaluation: asgt evaluate {path}")
     weights = digest_tensors(read_tensors(folder.model)[0])
     for name, found in evaluations.items():
         if found.protocol.name != name:
@@ -423,7 +460,23 @@ def read_run(path: Path) -> Run:
             raise InputError(
                 f"{folder.evaluation(name)} was made of other weights than {folder.model}: {_again(path, name)}"
             )
-    return Run(path, config, result, tuple(history), evaluations)
+    return Run(path, config, result, tuple(history), evaluations, _explanations(folder, weights))
+
+
+def _explanations(folder: RunFolder, weights: str) -> dict[str, Explanation]:
+    """The finished explanations of a run, by attribution; they are of its own weights."""
+
+    found = {}
+    for place in sorted(path.parent for path in folder.path.glob("explanation/*/result.json")):
+        found[place.name] = explanation = load_explanation(place)
+        if explanation.attribution != place.name:
+            raise InputError(f"{place} holds an explanation by {explanation.attribution}: rename it")
+        if explanation.model != weights:
+            raise InputError(
+                f"{place} was made of other weights than {folder.model}: remove {place}, then: asgt explain "
+                f"{folder.path}"
+            )
+    return found
 
 
 def _refuse_repeated(runs: list[Run]) -> None:
@@ -453,7 +506,7 @@ def _refuse_other_data(runs: list[Run]) -> None:
     for run in runs[1:]:
         both = f"{first.folder} and {run.folder}"
         if run.result.test_data != first.result.test_data:
-            names = data_name(first.config), data_name(run.config)
+            names = data_name(first), data_name(run)
             which = f"images of {names[0]}" if names[0] == names[1] else f"data ({names[0]} and {names[1]})"
             raise InputError(f"{both} were tested on different {which}: compare runs of the same test images")
         if run.result.classes != first.result.classes:
@@ -471,7 +524,7 @@ def _refuse_other_images(runs: list[Run], protocols: list[str]) -> None:
         if found.data != first.data:
             counts = "" if found.samples == first.samples else f" (n = {first.samples} and {found.samples})"
             raise InputError(
-                f"{both} were tested on different images of {data_name(run.config)}{counts}: "
+                f"{both} were tested on different images of {data_name(run)}{counts}: "
                 + _again(run.folder, name, f"--samples {first.samples}")
             )
         if found.norm != first.norm:
@@ -501,7 +554,7 @@ def _shared_protocols(runs: list[Run]) -> list[str]:
 
     shared = [name for name in PROTOCOLS if all(name in run.evaluations for run in runs)]
     if not shared:
-        held = "; ".join(f"{run.folder} holds {_listed(list(run.evaluations))}" for run in runs)
+        held = "; ".join(f"{run.folder} holds {listed(list(run.evaluations))}" for run in runs)
         name = max(PROTOCOLS, key=lambda name: sum(name in run.evaluations for run in runs))
         lacking = next(run.folder for run in runs if name not in run.evaluations)
         raise InputError(f"no protocol is common to all: {held}: asgt evaluate {lacking} --protocol {name}")
@@ -523,20 +576,20 @@ def _left_out(runs: list[Run], epsilons: dict[str, tuple[float, ...]]) -> list[s
     for name in PROTOCOLS:
         lacking = [str(run.folder) for run in runs if name not in run.evaluations]
         if name not in epsilons and len(lacking) < len(runs):
-            sentences.append(f"protocol {name} is left out: no evaluation by it in {_listed(lacking)}")
+            sentences.append(f"protocol {name} is left out: no evaluation by it in {listed(lacking)}")
 
     for name, shared in epsilons.items():
         grids = {str(run.folder): run.evaluations[name].epsilons for run in runs}
         for eps in sorted({eps for grid in grids.values() for eps in grid} - set(shared)):
             lacking = [folder for folder, grid in grids.items() if eps not in grid]
-            sentences.append(f"protocol {name} at eps {eps:g} is left out: not evaluated in {_listed(lacking)}")
+            sentences.append(f"protocol {name} at eps {eps:g} is left out: not evaluated in {listed(lacking)}")
     return sentences
 
 
-def data_name(config: TrainConfig) -> str:
+def data_name(run: Run) -> str:
     """The data's name for people: of a folder, its last part."""
 
-    data = config.data
+    data = run.config.data
     if Path(data).is_dir() or data.startswith((".", "/", "~")):
         return Path(data).name or data
     return short_name(data)
@@ -549,5 +602,5 @@ def _again(run: Path, protocol: str, flags: str = "") -> str:
     return f"remove {folder}, then: asgt evaluate {run} --protocol {protocol} {flags}".rstrip()
 
 
-def _listed(words: list[str]) -> str:
+def listed(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

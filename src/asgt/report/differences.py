@@ -13,19 +13,26 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from math import sqrt
 from statistics import fmean
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from torch import Tensor
 
 from ..numbers import counted, eps_text
-from ..statistics import holm, mcnemar, paired_bootstrap, t_interval, t_test
+from ..statistics import (
+    KINDS,
+    Kind,
+    Verdict,
+    holm_by_kind,
+    mcnemar,
+    paired_bootstrap,
+    paired_by_seed,
+    t_interval,
+    t_test,
+    verdict,
+)
 from .comparison import Column, Comparison, Method, Run
 
-__all__ = ["Difference", "basis", "differences", "paired_by_seed", "points", "shown_differences"]
-
-Kind: TypeAlias = Literal["methods", "models"]
-KINDS: tuple[Kind, ...] = ("methods", "models")
-ALPHA = 0.05
+__all__ = ["Difference", "basis", "differences", "over_seeds", "points", "shown_differences"]
 
 
 @dataclass(frozen=True)
@@ -64,12 +71,10 @@ class Difference:
     samples: int
 
     @property
-    def verdict(self) -> Literal["more", "less", "not decided"]:
+    def verdict(self) -> Verdict:
         """Whether the first is decided to have more or less than the second."""
 
-        if self.adjusted >= ALPHA or self.low <= 0 <= self.high:
-            return "not decided"
-        return "more" if self.low > 0 else "less"
+        return verdict(self.low, self.high, self.adjusted)
 
     @property
     def where(self) -> str:
@@ -139,7 +144,7 @@ def differences(comparison: Comparison, column: Column | None, eps: float) -> tu
         if not pairs:
             continue
         right = [(comparison.right(one, column, eps), comparison.right(other, column, eps)) for one, other in pairs]
-        mean, low, high, p = paired_by_seed(right) if kind == "methods" else _of_models(*right[0])
+        mean, low, high, p = over_seeds(right) if kind == "methods" else _of_models(*right[0])
         seeds = tuple(sorted({run.seed for pair in pairs for run in pair}))
         # As of a single claim, until all are known.
         found.append(
@@ -186,16 +191,11 @@ def points(share: float, sign: Literal["+", "-"] = "-") -> str:
 
 
 def _pairs(first: Method, second: Method) -> tuple[Kind, list[tuple[Run, Run]]]:
-    """Which runs are held against each other: those of each common seed, or the only ones."""
-
     one, other = ({run.seed: run for run in method.runs} for method in (first, second))
-    pairs = [(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
-    if not pairs and len(first.runs) == len(second.runs) == 1:
-        pairs = [(first.runs[0], second.runs[0])]
-    return "methods" if len(pairs) > 1 else "models", pairs
+    return paired_by_seed(one, other)
 
 
-def paired_by_seed(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float, float, float]:
+def over_seeds(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float, float, float]:
     """How far two methods are apart: mean, 95 % interval and p of the run-level differences.
 
     Args:
@@ -220,11 +220,7 @@ def _of_models(one: Tensor, other: Tensor) -> tuple[float, float, float, float]:
 
 
 def _adjusted(found: Sequence[Difference]) -> tuple[Difference, ...]:
-    """The differences with their p adjusted: methods among methods, models among models."""
+    """The differences with their p adjusted."""
 
-    adjusted = list(found)
-    for kind in KINDS:
-        places = [number for number, one in enumerate(found) if one.kind == kind]
-        for number, p in zip(places, holm([found[number].p for number in places]), strict=True):
-            adjusted[number] = replace(found[number], adjusted=p, claims=len(places))
-    return tuple(adjusted)
+    adjusted = holm_by_kind([(one.kind, one.p) for one in found])
+    return tuple(replace(one, adjusted=p, claims=claims) for one, (p, claims) in zip(found, adjusted, strict=True))

@@ -22,7 +22,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "Line", "Panel", "house_style", "panel_svg", "swatch_svg", "write_figure", "write_panels"]
+__all__ = [
+    "COLOURS",
+    "Line",
+    "Panel",
+    "Point",
+    "Scatter",
+    "house_style",
+    "panel_svg",
+    "scatter_svg",
+    "swatch_svg",
+    "write_figure",
+    "write_panels",
+    "write_scatter",
+]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
 """Okabe and Ito's colours, told apart by most eyes."""
@@ -52,6 +65,7 @@ class Line:
         low: the lower edge of its band, as many.
         high: the upper edge.
         texts: each value in words, with its interval.
+        beside: what y is held against, drawn thin and without markers in the same colour; empty without it.
     """
 
     name: str
@@ -61,6 +75,7 @@ class Line:
     low: tuple[float, ...]
     high: tuple[float, ...]
     texts: tuple[str, ...]
+    beside: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,7 @@ class Panel:
         lines: what it shows.
         y_limits: the range of y, or ``None`` for that of the lines.
         marks: vertical lines, each with its dash; the subtitle says what they are.
+        y_scale: whether y is logarithmic.
     """
 
     key: str
@@ -88,6 +104,59 @@ class Panel:
     lines: tuple[Line, ...]
     y_limits: tuple[float, float] | None = None
     marks: tuple[tuple[float, Literal["dotted", "dashed"]], ...] = ()
+    y_scale: Literal["linear", "log"] = "linear"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method by two of its figures.
+
+    Attributes:
+        name: as in the legend.
+        number: which colour and marker.
+        x: the one figure, with its interval.
+        x_low: the lower end.
+        x_high: the upper end.
+        y: the other.
+        y_low: likewise.
+        y_high: likewise.
+        runs: of each run, the two figures.
+        text: what y is, in words.
+    """
+
+    name: str
+    number: int
+    x: float
+    x_low: float
+    x_high: float
+    y: float
+    y_low: float
+    y_high: float
+    runs: tuple[tuple[float, float], ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Methods by two of their figures: as a :class:`Panel`, with a point each.
+
+    Attributes:
+        key: unique on a page.
+        title: the first line above it.
+        subtitle: what follows.
+        x_label: with its unit.
+        y_label: with its unit.
+        x_name: what x is called before a value.
+        points: a method each.
+    """
+
+    key: str
+    title: str
+    subtitle: str
+    x_label: str
+    y_label: str
+    x_name: str
+    points: tuple[Point, ...]
 
 
 @contextmanager
@@ -143,6 +212,23 @@ def write_panels(panels: Sequence[Panel], path: Path, *, title: str, columns: in
     write_figure(figure, path)
 
 
+@house_style()
+def write_scatter(scatter: Scatter, path: Path) -> None:
+    """Draws a scatter as a figure with its legend; the suffix says what: ``.png``, ``.pdf`` or ``.svg``."""
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    axis = figure.subplots()
+    _draw_points(axis, scatter)
+    axis.set_title(f"{scatter.title}\n{scatter.subtitle}", fontsize=7.8, parse_math=False)
+    names = {handle: point.name for handle, point in zip(_curves(axis), scatter.points, strict=True)}
+    legend = figure.legend(list(names), list(names.values()), loc="outside right center", frameon=False, fontsize=8.5)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    write_figure(figure, path)
+
+
 def write_figure(figure: Figure, path: Path) -> None:
     """Writes a figure whole or not at all, the same bytes for the same figure."""
 
@@ -161,6 +247,17 @@ def panel_svg(panel: Panel) -> str:
     figure = Figure(figsize=(3.5, 2.7), layout="constrained")
     _draw(figure.subplots(), panel)
     return _inline(figure, panel.key)
+
+
+@house_style()
+def scatter_svg(scatter: Scatter) -> str:
+    """A scatter as SVG for inlining, as :func:`panel_svg` makes one of a panel; each method is a curve of one point."""
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.5, 2.7), layout="constrained")
+    _draw_points(figure.subplots(), scatter)
+    return _inline(figure, scatter.key)
 
 
 @house_style()
@@ -196,11 +293,51 @@ def _draw(axis: Axes, panel: Panel) -> None:
         colour = COLOURS[line.number % len(COLOURS)]
         band = axis.fill_between(line.x, line.low, line.high, color=colour, alpha=0.13, linewidth=0)
         band.set_gid(f"band-{line.number}")
+    # After all curves, which come first for the legend.
+    for line in panel.lines:
+        if line.beside:
+            style = {"color": COLOURS[line.number % len(COLOURS)], "linewidth": 0.8, "alpha": 0.75}
+            axis.plot(line.x, line.beside, gid=f"beside-band-{line.number}", **style)  # type: ignore[arg-type]
 
+    axis.set_yscale(panel.y_scale)
+    if panel.y_scale == "log":
+        # Not as powers of ten, whose exponents are too small to be read on the page.
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if panel.y_limits is not None:
         axis.set_ylim(*panel.y_limits)
     for x, dash in panel.marks:
         axis.axvline(x, color=_FAINT, linewidth=1, linestyle=dash, zorder=0)
+    _finish(axis, panel)
+
+
+def _draw_points(axis: Axes, scatter: Scatter) -> None:
+    for point in scatter.points:
+        style = _style(point.number) | {"linestyle": "none", "markersize": 7}
+        axis.plot([point.x], [point.y], gid=f"curve-{point.number}", zorder=3, **style)  # type: ignore[arg-type]
+    for point in scatter.points:
+        colour = COLOURS[point.number % len(COLOURS)]
+        bars = axis.errorbar(
+            [point.x],
+            [point.y],
+            xerr=[[point.x - point.x_low], [point.x_high - point.x]],
+            yerr=[[point.y - point.y_low], [point.y_high - point.y]],
+            fmt="none",
+            ecolor=colour,
+            elinewidth=1,
+            capsize=2,
+            zorder=2,
+        )
+        for number, part in enumerate((*bars.lines[1], *bars.lines[2])):
+            part.set_gid(f"bar{number}-band-{point.number}")
+        for number, (x, y) in enumerate(point.runs):
+            gid = f"run{number}-band-{point.number}"
+            axis.plot([x], [y], ".", color=colour, markersize=4, alpha=0.7, gid=gid, zorder=1)
+    _finish(axis, scatter)
+
+
+def _finish(axis: Axes, panel: Panel | Scatter) -> None:
+    """Labels and grid."""
+
     axis.set_xlabel(panel.x_label, fontsize=9)
     axis.set_ylabel(panel.y_label, fontsize=9)
     axis.tick_params(labelsize=8.5)
@@ -208,8 +345,14 @@ def _draw(axis: Axes, panel: Panel) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def _curves(axis: Axes) -> list[Artist]:
+    """The lines of the legend."""
+
+    return [line for line in axis.get_lines() if str(line.get_gid()).startswith("curve-")]
+
+
 def _handles(axis: Axes, panel: Panel) -> list[tuple[Line, Artist]]:
-    return list(zip(panel.lines, axis.get_lines(), strict=False))
+    return list(zip(panel.lines, _curves(axis), strict=True))
 
 
 def _inline(figure: Figure, prefix: str) -> str:

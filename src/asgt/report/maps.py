@@ -1,47 +1,98 @@
-"""Saliency maps of the same images under every method, for the eye; nothing here measures them."""
+"""The picture: columns are models; rows an image, its map, the image attacked, and the map of that.
+
+One rule colours every map (:data:`RULE`), so that no map is made to look better than another, and one that holds
+nothing is drawn as what it is. For the eye; what can be said of maps is measured in :mod:`asgt.explanation`.
+"""
 
 from __future__ import annotations
 
+import math
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+import matplotlib
 import torch
 from torch import Tensor
 
-from ..data import Images, sample, to_unit
+from ..attacks import PGD, Norm
+from ..data import check_batch
 from ..errors import InputError
 from ..evaluation.accuracy import predict
-from ..names import is_foreign
-from ..saliency import saliency
-from ..training.run import load_run
-from .comparison import Comparison
+from ..modes import Classifier
+from ..numbers import eps_text, norm_sign
+from ..randomness import SampleKeyed, seed_of
+from ..saliency import attribute
 from .figures import house_style, write_figure
 
-__all__ = ["RULE", "MapRow", "SaliencyMaps", "draw_maps", "map_words", "saliency_maps", "write_maps"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-RULE = (
-    "magnitude of the gradient of the true label's logit, mean over channels; each map by its own scale, black at 0 "
-    "and brightest at its 99th percentile and above"
-)
-"""How a map is made and coloured, in words."""
+__all__ = [
+    "RULE",
+    "Kind",
+    "MapColumn",
+    "SaliencyMaps",
+    "coloured",
+    "map_cells",
+    "map_rule",
+    "row_names",
+    "saliency_maps",
+    "write_contact_sheet",
+    "write_maps",
+]
+
+Kind: TypeAlias = Literal["magnitude", "signed"]
+_Record = TypeVar("_Record", "MapColumn", "SaliencyMaps")
+
+STEPS = 20
+"""The steps of each model's own PGD."""
+
+RULE: dict[Kind, str] = {
+    "magnitude": (
+        "the channel mean of |a|, each map by its own scale: black at 0, brightest at the 99th percentile of |a| and "
+        "above"
+    ),
+    "signed": (
+        "the channel mean of a, each map by its own scale: grey at 0, darkest blue and brightest yellow at minus and "
+        "plus the 99th percentile of |a| and beyond"
+    ),
+}
+"""How a map is reduced and coloured, in words. Both scales rise evenly in luminance: grey print keeps their order."""
+
+_COLOURS: dict[Kind, str] = {"magnitude": "magma", "signed": "cividis"}
+
+# In inches: the side of a picture, the room between two, a line of words, and what stands around them all.
+_SIDE, _GAP, _LINE, _EDGE = 0.82, 0.07, 0.125, 0.12
 
 
 @dataclass(frozen=True)
-class MapRow:
-    """The maps of one method.
+class MapColumn:
+    """One model on all images.
 
     Attributes:
-        method: its name.
-        seed: of the run whose model they are of.
-        magnitude: the mean of \\|gradient\\| over the channels, float (N, H, W).
+        name: of the model, or its method.
+        seed: of its run; ``None`` where there is none.
+        explained: the class that each map explains, int64 (N,): the label, or else the model's own prediction.
         predictions: what the model says of each image, int64 (N,).
+        maps: the signed attribution (N, C, H, W).
+        attacked: the images under the model's own attack, (N, C, H, W); ``None`` without one, like what follows.
+        attacked_predictions: what it says of these, int64 (N,).
+        attacked_maps: their attribution to the same class.
     """
 
-    method: str
-    seed: int
-    magnitude: Tensor
+    name: str
+    seed: int | None
+    explained: Tensor
     predictions: Tensor
+    maps: Tensor
+    attacked: Tensor | None = None
+    attacked_predictions: Tensor | None = None
+    attacked_maps: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,110 +100,355 @@ class SaliencyMaps:
     """The same images under several models.
 
     Attributes:
-        images: N test images.
-        rows: a row a method.
-        missing: sentences on methods that have no row.
+        images: float (N, C, H, W) in [0, 1].
+        labels: int64 (N,); ``None`` where they are not known, and each model is explained on its own predictions.
+        classes: the names of the classes.
+        attribution: what made the maps.
+        eps: the radius of the attack; ``None`` without one.
+        norm: its norm.
+        columns: a model each.
     """
 
-    images: Images | None
-    rows: tuple[MapRow, ...]
-    missing: tuple[str, ...]
+    images: Tensor
+    labels: Tensor | None
+    classes: tuple[str, ...]
+    attribution: str
+    eps: float | None
+    norm: Norm
+    columns: tuple[MapColumn, ...]
+
+    def __getitem__(self, rows: slice) -> SaliencyMaps:
+        """The same of some of the images."""
+
+        def of(record: _Record) -> _Record:
+            tensors = {name: value for name, value in vars(record).items() if isinstance(value, Tensor)}
+            values: dict[str, Any] = {name: tensor[rows] for name, tensor in tensors.items()}
+            return replace(record, **values)
+
+        return replace(of(self), columns=tuple(map(of, self.columns)))
 
 
-def saliency_maps(comparison: Comparison, count: int = 10, trusted_model: str | None = None) -> SaliencyMaps:
-    """The maps of the first test image of each of the first ``count`` classes, under each method's first seed.
+def saliency_maps(
+    models: Mapping[str, Classifier],
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    seeds: Mapping[str, int] | None = None,
+    attribution: str = "gradient",
+    layer: str | None = None,
+    eps: float | None = None,
+    norm: Norm = "linf",
+    seed: int = 0,
+    rows: Tensor | None = None,
+) -> SaliencyMaps:
+    """Explains the same images under any classifiers, for :func:`asgt.write_maps` to draw.
 
-    A model that cannot be had (its data is not here, or its code is the user's own) is left out, and said so.
+    ::
+
+        maps = asgt.saliency_maps({"mine": model, "theirs": other}, x, y, eps=8 / 255)
+        asgt.write_maps(maps, "maps.pdf")
 
     Args:
-        comparison: the methods.
-        count: how many images, at most.
-        trusted_model: the user's own ``package.module:factory``, named again.
+        models: classifiers by name, each images (B, C, H, W) in [0, 1] to logits (B, K).
+        images: float (N, C, H, W) in [0, 1], on the device of the models.
+        labels: int64 (N,). Default: not known, and each model is explained, and attacked, on its own predictions.
+        classes: the names of the K classes. Default: their numbers.
+        seeds: of the runs of the models, to be shown.
+        attribution: what makes the maps, by name, as :func:`asgt.saliency.attribute` knows it.
+        layer: the layer that it looks at, where it looks at one.
+        eps: the radius of each model's own attack, PGD-20 away from the class that is explained. Default: none.
+        norm: its norm.
+        seed: keys its random start, as that of :func:`asgt.explain`.
+        rows: the rows of the test split that the images are, int64 (N,), which key it too. Default: 0 … N − 1.
+
+    Raises:
+        InputError: images, labels, or the attribution do not fit.
     """
 
-    images: Images | None = None
-    rows, missing = [], []
-    for method in comparison.methods:
-        run = method.runs[0]
-        try:
-            named = trusted_model if is_foreign(run.config.model) else None
-            model, data, _, _ = load_run(run.folder, trusted_model=named)
-        except InputError as error:
-            missing.append(f"{method.name}: {error}")
-            continue
-        if images is None:
-            images = _one_a_class(sample(data.test, comparison.samples), count)
-        x, y = to_unit(images.pixels), images.labels
-        magnitude = saliency(model, x, y).abs().mean(dim=1)
-        rows.append(MapRow(method.name, run.seed, magnitude, predict(model, x)))
-    return SaliencyMaps(images, tuple(rows), tuple(missing))
+    if not models:
+        raise InputError("there is no model to explain: hand over classifiers by name")
+    check_batch(images, torch.zeros(len(images), dtype=torch.int64) if labels is None else labels)
+    rows = torch.arange(len(images), device=images.device) if rows is None else rows.to(images.device)
+
+    def column(name: str, model: Classifier) -> MapColumn:
+        """A model on all images."""
+
+        predictions = predict(model, images)
+        y = predictions if labels is None else labels
+
+        def maps(x: Tensor) -> Tensor:
+            noise = SampleKeyed(seed_of("picture", seed), rows)
+            return attribute(model, x, y, attribution, layer=layer, generator=noise).cpu()
+
+        plain = MapColumn(name, (seeds or {}).get(name), y.cpu(), predictions.cpu(), maps(images))
+        if eps is None:
+            return plain
+        attack = PGD(eps=eps, norm=norm, steps=STEPS)
+        attacked = attack(model, images, y, generator=SampleKeyed(seed_of("attack", seed), rows))
+        return replace(
+            plain,
+            attacked=attacked.cpu(),
+            attacked_predictions=predict(model, attacked, "attacked images").cpu(),
+            attacked_maps=maps(attacked),
+        )
+
+    columns = [column(name, model) for name, model in models.items()]
+    seen = [tensor for one in columns for tensor in (one.explained, one.predictions, one.attacked_predictions)]
+    most = int(torch.cat([tensor for tensor in seen if tensor is not None]).max())
+    names = tuple(map(str, range(most + 1))) if classes is None else tuple(classes)
+    if most >= len(names):
+        raise InputError(f"class {most} has no name: {len(names)} are given")
+    return SaliencyMaps(
+        images.cpu(), None if labels is None else labels.cpu(), names, attribution, eps, norm, tuple(columns)
+    )
 
 
-def draw_maps(magnitude: Tensor) -> tuple[Tensor, str]:
-    """A map as grey values, and what is wrong with it.
+def coloured(attribution: Tensor, kind: Kind = "magnitude") -> tuple[Tensor, str]:
+    """A map in colours, by :data:`RULE`, and what is wrong with it.
 
     Args:
-        magnitude: float (H, W), at least 0.
+        attribution: signed (C, H, W).
+        kind: reduced to its magnitude, or signed.
 
     Returns:
-        uint8 (H, W) by the scale of :data:`RULE`; and ``""``, ``"all zero"`` or ``"not finite"``, where it is blank.
+        uint8 (H, W, 3); and ``""``, ``"all zero"`` or ``"not finite"``, where there is nothing to colour.
     """
 
-    blank = torch.zeros(magnitude.shape, dtype=torch.uint8)
-    if not torch.isfinite(magnitude).all():
+    values = (attribution.abs() if kind == "magnitude" else attribution).double().mean(dim=0)
+    blank = torch.full((*values.shape, 3), 255, dtype=torch.uint8)
+    if not torch.isfinite(values).all():
         return blank, "not finite"
-    if not (magnitude > 0).any():
+    if not values.any():
         return blank, "all zero"
-    top = magnitude.flatten().double().quantile(0.99)
+
+    top = values.abs().flatten().quantile(0.99)
     # A map of a few pixels alone has its 99th percentile at zero.
-    top = top if top > 0 else magnitude.max().double()
-    return (magnitude.double() / top).clamp(0, 1).mul(255).round().to(torch.uint8), ""
+    top = top if top > 0 else values.abs().max()
+    share = (values / top).clamp(-1, 1)
+    share = share if kind == "magnitude" else (share + 1) / 2
+    colours = matplotlib.colormaps[_COLOURS[kind]](share.mul(255).round().to(torch.uint8).numpy(), bytes=True)
+    return torch.from_numpy(colours[..., :3].copy()), ""
 
 
-def map_words(wrong: str, label: str, said: str) -> str:
-    """What stands under a map: what is wrong with it, and what the model says where that is not the label."""
+def map_rule(maps: SaliencyMaps, kind: Kind = "magnitude") -> str:
+    """How the maps were made and coloured, in a sentence."""
 
-    return ", ".join(part for part in (wrong, f"says {said}" if said != label else "") if part)
+    whose = "each model's own answer" if maps.labels is None else "the label"
+    made = f"a: gradient of the logit of {whose}" if maps.attribution == "gradient" else f"a: {maps.attribution}"
+    if maps.attribution != "gradient":
+        made += f" of {whose}"
+    return f"{made}; shown: {RULE[kind]}"
+
+
+def row_names(maps: SaliencyMaps, number: int) -> list[str]:
+    """What the rows of an image are called."""
+
+    label = "" if maps.labels is None else f" of {maps.classes[maps.labels[number]]}"
+    names = [f"image{label}", "its map"]
+    if maps.eps is not None:
+        names += [f"under PGD-{STEPS}, {norm_sign(maps.norm)} ε = {eps_text(maps.eps)}", "its map"]
+    return names
+
+
+def map_cells(maps: SaliencyMaps, number: int, column: MapColumn, kind: Kind) -> list[tuple[Tensor, str, str]]:
+    """The rows of an image in a model's column: pictures, uint8 (H, W, 3), what is wrong with each, and its words.
+
+    Under an image stands what the model says of it; under a map, where labels are not known, whose class it explains.
+    """
+
+    explained = "" if maps.labels is not None else f"explains {maps.classes[column.explained[number]]}"
+    found = [(pixels_of(maps.images[number]), "", f"says {maps.classes[column.predictions[number]]}")]
+    found.append((*coloured(column.maps[number], kind), explained))
+    if column.attacked is not None:
+        assert column.attacked_predictions is not None
+        assert column.attacked_maps is not None
+        said = f"says {maps.classes[column.attacked_predictions[number]]}"
+        found.append((pixels_of(column.attacked[number]), "", said))
+        found.append((*coloured(column.attacked_maps[number], kind), explained))
+    return found
+
+
+def pixels_of(image: Tensor) -> Tensor:
+    """An image in [0, 1], (C, H, W), as uint8 (H, W, 3); of other than one or three channels, the mean of them."""
+
+    shown = image if len(image) in (1, 3) else image.mean(dim=0, keepdim=True)
+    return (shown.expand(3, *shown.shape[1:]) * 255).round().byte().permute(1, 2, 0)
 
 
 @house_style()
-def write_maps(maps: SaliencyMaps, path: Path) -> None:
-    """Draws the images and, a row a method, their maps, as a figure for papers: ``.png`` or ``.pdf``."""
+def write_maps(maps: SaliencyMaps, path: Path | str, *, kind: Kind = "magnitude") -> None:
+    """Draws each image as a block of rows, a column a model, as a figure for papers: ``.png`` or ``.pdf``."""
 
-    from matplotlib.figure import Figure
+    # Maps have words under them only where it is not said once whose class they explain.
+    worded = [row % 2 == 0 or maps.labels is None for row in range(len(row_names(maps, 0)))]
+    offsets = [0.0, *accumulate(_SIDE + _GAP + _LINE * words for words in worded)]
+    block = offsets[-1] + 0.14
+    heads = [_head(column, 14) for column in maps.columns]
+    above = _LINE * max(head.count("\n") + 1 for head in heads) + 0.08
+    left, width = 1.02, len(maps.columns) * (_SIDE + _GAP)
+    sheet = _Sheet(left + max(width, 3.6), above + len(maps.images) * block, map_rule(maps, kind), kind)
 
-    assert maps.images is not None
-    images = maps.images
-    across, down = len(images), len(maps.rows) + 1
-    figure = Figure(figsize=(max(1.05 * across + 1.5, 5.2), 1.15 * down + 0.5), layout="constrained")
-    axes = figure.subplots(down, across, squeeze=False)
-    for axis in axes.flatten():
-        axis.set(xticks=[], yticks=[])
-
-    for column in range(across):
-        pixels = to_unit(images.pixels[column]).permute(1, 2, 0).numpy()
-        grey = pixels.shape[2] == 1
-        axes[0, column].imshow(pixels.squeeze(2) if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1)
-        axes[0, column].set_title(_narrow(images.classes[images.labels[column]]), fontsize=8, parse_math=False)
-        for number, row in enumerate(maps.rows, start=1):
-            picture, wrong = draw_maps(row.magnitude[column])
-            axes[number, column].imshow(picture.numpy(), cmap="magma", vmin=0, vmax=255)
-            label, said = (images.classes[index[column]] for index in (images.labels, row.predictions))
-            words = map_words(wrong, label, said)
-            axes[number, column].set_xlabel(_narrow(words), fontsize=7, parse_math=False, labelpad=1)
-    names = ["image", *(f"{textwrap.fill(row.method, 18)}\nseed {row.seed}" for row in maps.rows)]
-    for axis, name in zip(axes[:, 0], names, strict=True):
-        axis.set_ylabel(name, fontsize=8, parse_math=False, rotation=0, ha="right", va="center")
-    figure.suptitle(RULE.replace("; ", ";\n"), fontsize=7.5)
-    write_figure(figure, path)
+    for place, (column, head) in enumerate(zip(maps.columns, heads, strict=True)):
+        x = left + place * (_SIDE + _GAP)
+        sheet.words(x + _SIDE / 2, above - 0.05, head, "bottom", size=8, weight="bold")
+        for number in range(len(maps.images)):
+            for row, (picture, wrong, words) in enumerate(map_cells(maps, number, column, kind)):
+                y = above + number * block + offsets[row]
+                sheet.picture(x, y, _SIDE, picture, wrong)
+                sheet.words(x + _SIDE / 2, y + _SIDE + 0.02, _short(words, 16), "top", size=7)
+    for number in range(len(maps.images)):
+        for row, name in enumerate(row_names(maps, number)):
+            y = above + number * block + offsets[row] + _SIDE / 2
+            sheet.words(left - 0.09, y, textwrap.fill(name, 15), "center", "right", size=8)
+        if number:
+            sheet.rule(above + number * block - 0.1)
+    sheet.write(Path(path))
 
 
-def _narrow(words: str) -> str:
-    """Words in at most two lines, no wider than a picture."""
+@house_style()
+def write_contact_sheet(maps: SaliencyMaps, path: Path | str, *, kind: Kind = "magnitude") -> None:
+    """Draws many images at once, each with its map under every model beside it: ``.png`` or ``.pdf``."""
 
-    return "\n".join(textwrap.wrap(words, 15, max_lines=2, placeholder="…"))
+    side, gap = 0.46, 0.035
+    across = 1 + len(maps.columns)
+    strip = across * (side + gap) + 0.26
+    heads = ["image", *(_head(column, 7) for column in maps.columns)]
+    above = 0.1 * max(head.count("\n") + 1 for head in heads) + 0.1
+    pitch = side + gap + 0.1
+    # As near to a page's shape as whole strips come.
+    count = len(maps.images)
+    strips = min(
+        range(1, count + 1), key=lambda n: abs(math.log(1.35 * n * strip / (above + math.ceil(count / n) * pitch)))
+    )
+    rows = math.ceil(count / strips)
+    sheet = _Sheet(max(strips * strip - 0.26, 3.6), above + rows * pitch, map_rule(maps, kind), kind)
+
+    for number in range(count):
+        left, y = (number // rows) * strip, above + (number % rows) * pitch
+        pictures = [(pixels_of(maps.images[number]), "")]
+        pictures += [coloured(column.maps[number], kind) for column in maps.columns]
+        for place, (picture, wrong) in enumerate(pictures):
+            x = left + place * (side + gap)
+            sheet.picture(x, y, side, picture, wrong)
+            if number % rows == 0:
+                sheet.words(x + side / 2, above - 0.05, heads[place], "bottom", size=6)
+            # What is not said is the label; where that is not known, every model's own answer is.
+            said = _label(maps, number) if place == 0 else _other(maps, number, maps.columns[place - 1])
+            sheet.words(x + side / 2, y + side + 0.01, _short(said, 9), "top", size=5.5)
+    sheet.write(Path(path))
 
 
-def _one_a_class(images: Images, count: int) -> Images:
-    present = images.labels.unique()[:count]
-    return images[torch.stack([(images.labels == label).nonzero()[0, 0] for label in present])]
+class _Sheet:
+    """A figure measured in inches from its upper left corner, below a sentence and a scale."""
+
+    def __init__(self, width: float, height: float, rule: str, kind: Kind) -> None:
+        from matplotlib.figure import Figure
+
+        lines = textwrap.wrap(rule, max(40, int(width / 0.062)))
+        self.kind = kind
+        self.top = _EDGE + 0.13 * len(lines) + 0.42
+        self.size = (width + 2 * _EDGE, height + self.top + _EDGE)
+        self.figure: Figure = Figure(figsize=self.size)
+        self.axis: Axes = self.figure.add_axes((0, 0, 1, 1))
+        self.axis.set(xlim=(0, self.size[0]), ylim=(self.size[1], 0))
+        self.axis.set_axis_off()
+        self.axis.text(_EDGE, _EDGE, "\n".join(lines), fontsize=7.5, va="top", linespacing=1.25, parse_math=False)
+        self._scale()
+
+    def picture(self, x: float, y: float, side: float, picture: Tensor, wrong: str) -> None:
+        """Pixels as they are, in a square; or the word for what cannot be shown, on hatching."""
+
+        from matplotlib.image import AxesImage
+        from matplotlib.patches import Rectangle
+
+        x, y = x + _EDGE, y + self.top
+        height, width = (side * length / max(picture.shape[:2]) for length in picture.shape[:2])
+        x, y = x + (side - width) / 2, y + (side - height) / 2
+        if wrong:
+            hatched = Rectangle((x, y), width, height, facecolor="white", edgecolor="#b0b0b0", hatch="////", lw=0.5)
+            self.axis.add_patch(hatched)
+            word = self.axis.text(
+                x + width / 2,
+                y + height / 2,
+                wrong.replace(" ", "\n"),
+                ha="center",
+                va="center",
+                fontsize=8 if side > 0.6 else 5.5,
+            )
+            word.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
+            return
+        image = AxesImage(self.axis, extent=(x, x + width, y + height, y), interpolation="nearest", zorder=1)
+        image.set_data(picture.numpy())
+        # Not by imshow, which takes the axes for its own, and its time.
+        self.axis.add_image(image)
+        self.axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="#8a8a8a", lw=0.4, zorder=2))
+
+    def words(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        vertical: Literal["top", "center", "bottom"],
+        horizontal: Literal["left", "center", "right"] = "center",
+        *,
+        size: float,
+        weight: str = "normal",
+    ) -> None:
+        self.axis.text(
+            x + _EDGE,
+            y + self.top,
+            text,
+            ha=horizontal,
+            va=vertical,
+            fontsize=size,
+            fontweight=weight,
+            linespacing=1.05,
+            parse_math=False,
+        )
+
+    def rule(self, y: float) -> None:
+        """A faint line across."""
+
+        self.axis.plot([_EDGE, self.size[0] - _EDGE], [y + self.top] * 2, color="#c8c8c8", lw=0.6)
+
+    def write(self, path: Path) -> None:
+        write_figure(self.figure, path)
+
+    def _scale(self) -> None:
+        """The colours and what their ends stand for."""
+
+        y, height, width = self.top - 0.36, 0.08, 1.5
+        ramp = matplotlib.colormaps[_COLOURS[self.kind]](torch.linspace(0, 1, 256).numpy()[None])
+        axis = self.figure.add_axes(
+            (_EDGE / self.size[0], 1 - (y + height) / self.size[1], width / self.size[0], height / self.size[1])
+        )
+        axis.imshow(ramp, aspect="auto", extent=(0, 1, 0, 1))
+        ends = ["0", "99th percentile"] if self.kind == "magnitude" else ["− 99th pct.", "0", "99th pct."]
+        axis.set_xticks([place / (len(ends) - 1) for place in range(len(ends))], ends, fontsize=6.5)
+        axis.set_yticks([])
+        axis.tick_params(length=2, pad=1)
+        labels = axis.get_xticklabels()
+        labels[0].set_horizontalalignment("left")
+        labels[-1].set_horizontalalignment("right")
+        axis.spines[:].set_linewidth(0.4)
+
+
+def _head(column: MapColumn, width: int) -> str:
+    lines = textwrap.wrap(column.name, width)
+    return "\n".join([*lines, *([f"seed {column.seed}"] if column.seed is not None else [])])
+
+
+def _label(maps: SaliencyMaps, number: int) -> str:
+    return "" if maps.labels is None else maps.classes[maps.labels[number]]
+
+
+def _other(maps: SaliencyMaps, number: int, column: MapColumn) -> str:
+    """What a model says, where it is not the label."""
+
+    said = int(column.predictions[number])
+    return "" if maps.labels is not None and said == int(maps.labels[number]) else f"says {maps.classes[said]}"
+
+
+def _short(words: str, width: int) -> str:
+    return words if len(words) <= width else words[: width - 1] + "…"

@@ -24,20 +24,23 @@ from urllib.parse import quote
 from torch import Tensor
 
 from ..attacks import APGD, PGD, AutoAttack, Square
-from ..data import to_unit
 from ..evaluation.checks import THOROUGH
 from ..evaluation.protocols import PROTOCOLS, Protocol, Search
+from ..explanation import PanelDifference
 from ..files import write_bytes
 from ..names import is_foreign
-from ..numbers import eps_text, norm_sign
+from ..numbers import counted, eps_text, norm_sign
 from ..training.config import TrainConfig
 from ..training.run import RunFolder
 from .comparison import Accuracy, Column, Comparison, Method, Run
 from .credibility import Credibility, Finding, credibility
 from .curves import bands, robustness_curves, robustness_panels, training_panels
 from .differences import Difference, basis, shown_differences
-from .figures import Panel, panel_svg, swatch_svg, write_panels
-from .maps import RULE, SaliencyMaps, draw_maps, map_words, saliency_maps, write_maps
+from .explained import score_text
+from .figures import Panel, Scatter, panel_svg, scatter_svg, swatch_svg, write_panels
+from .looks import Looks, looks, panel_basis, panel_rows, panel_unrun, panel_words, write_looks
+from .maps import SaliencyMaps, coloured, map_cells, map_rule, pixels_of, row_names
+from .pictures import BLOCKS
 
 __all__ = ["Table", "tables", "write_report"]
 
@@ -91,7 +94,8 @@ def write_report(
     """Writes ``report.html``, its figures and tables into a folder; what was there of them is replaced.
 
     The figures go to ``figures/``, every accuracy to ``accuracies.csv``, and every difference that the page shows to
-    ``differences.csv``, where there are methods to be told apart.
+    ``differences.csv``, where there are methods to be told apart; what was measured of maps to ``panel.csv`` and
+    ``panel-differences.csv``, where runs were explained.
 
     Args:
         comparison: what to show.
@@ -107,7 +111,7 @@ def write_report(
     """
 
     out = Path(out)
-    maps = saliency_maps(comparison, trusted_model=trusted_model)
+    look = looks(comparison.methods, comparison, trusted_model=trusted_model)
     training = training_panels(comparison)
     differences = shown_differences(comparison)
 
@@ -115,23 +119,19 @@ def write_report(
         robustness_curves(comparison, out / "figures" / f"robustness.{suffix}")
         if training:
             write_panels(training, out / "figures" / f"training.{suffix}", title=f"training on {comparison.data}")
-        saliency = out / "figures" / f"saliency.{suffix}"
-        if maps.rows:
-            write_maps(maps, saliency)
-        else:
-            saliency.unlink(missing_ok=True)
+    write_looks(look, out)
     write_bytes(out / "accuracies.csv", _csv(comparison))
     if differences:
         write_bytes(out / "differences.csv", _differences_csv(comparison, differences))
     else:
         (out / "differences.csv").unlink(missing_ok=True)
-    write_bytes(out / "report.html", _page(comparison, maps, training, differences, out, command).encode())
+    write_bytes(out / "report.html", _page(comparison, look, training, differences, out, command).encode())
     return out / "report.html"
 
 
 def _page(
     comparison: Comparison,
-    maps: SaliencyMaps,
+    look: Looks,
     training: Sequence[Panel],
     differences: Sequence[tuple[Difference, ...]],
     out: Path,
@@ -155,6 +155,9 @@ def _page(
     pair = _pair(comparison, panels)
     checked = credibility(comparison)
     seeds = [run.seed for method in comparison.methods for run in method.runs]
+    masked = [panel for several in look.masked.values() for panel in several]
+    scatters = [found.scatter for found in look.tradeoffs.values()]
+    drawn = (*panels, *masked, *look.pictures.gradients, *training)
 
     return environment.get_template("report.html").render(
         comparison=comparison,
@@ -166,7 +169,7 @@ def _page(
         what_runs={name: _what_runs(comparison, PROTOCOLS[name]) for name in comparison.epsilons},
         tables=tables(comparison),
         matrices=[_matrix(comparison, found) for found in differences],
-        findings=_findings(comparison, differences, checked),
+        findings=_findings(comparison, differences, checked) + _findings_of_maps(look),
         checked=checked,
         failed={share.method.name for finding in _failed(checked) for share in finding.shares},
         thorough=_thorough(comparison),
@@ -175,15 +178,27 @@ def _page(
         pair=pair,
         panels=panels,
         training=training,
-        figure_data={panel.key: _numbers(panel) for panel in (*panels, *training)},
-        svg={panel.key: Markup(panel_svg(panel)) for panel in (*panels, *training)},  # noqa: S704
+        figure_data={panel.key: _numbers(panel) for panel in drawn}
+        | {scatter.key: _numbers_of_points(scatter) for scatter in scatters},
+        svg={panel.key: Markup(panel_svg(panel)) for panel in drawn}  # noqa: S704
+        | {scatter.key: Markup(scatter_svg(scatter)) for scatter in scatters},  # noqa: S704
         swatches={
             key: [Markup(swatch_svg(number, key)) for number in range(len(comparison.methods))]  # noqa: S704
-            for key in ("curves", "training")
+            for key in ("curves", "looks", "gradients", "training")
         },
-        maps=maps,
-        map_rule=RULE,
-        map_rows=_map_rows(maps),
+        looks=[_look(look, number) for number in range(len(look.explained))],
+        explain=_explain(comparison),
+        gradients=look.pictures.gradients,
+        missing=look.pictures.missing,
+        blocks=_blocks(look.pictures.shown.get("gradient")),
+        map_rule=map_rule(look.pictures.shown["gradient"]) if look.pictures.shown else "",
+        map_rows=_map_rows(look.pictures.shown.get("gradient")),
+        map_files=[
+            name + kind
+            for attribution in look.pictures.shown
+            for name in ("saliency" if attribution == "gradient" else f"saliency-{attribution}",)
+            for kind in ("", "-signed")
+        ],
         settings=[(method.name, _settings(method.runs[0].config)) for method in comparison.methods],
         evidence=[_evidence(method, run, out) for method in comparison.methods for run in method.runs],
         costs=_costs(comparison),
@@ -361,52 +376,190 @@ def _numbers(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _map_rows(maps: SaliencyMaps) -> list[dict[str, Any]]:
+def _numbers_of_points(scatter: Scatter) -> dict[str, Any]:
+    """What hovering a scatter tells: each method is a line of one point."""
+
+    return {
+        "x": scatter.x_name,
+        "lines": [
+            {"number": point.number, "name": point.name, "x": [f"{point.x:.1f}"], "y": [point.y], "text": [point.text]}
+            for point in scatter.points
+        ],
+    }
+
+
+def _findings_of_maps(look: Looks) -> list[str]:
+    """What was found of maps, of the first attribution, from the panel alone."""
+
+    if not look.explained:
+        return []
+    found = look.explained[0]
+    if found.panel.not_run:
+        return [f"What the maps are worth was NOT measured: {found.panel.not_run}."]
+
+    measure, panel, sentences = found.primary, found.panel, []
+    scores = {method: panel.value(method, measure.name) for method in panel.methods}
+    seeds = sorted({len(several) for several in panel.seeds.values()})
+    measured = f"n = {next(iter(scores.values())).n} of {panel.asked} images that all models get right, " + (
+        "one seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds"
+    )
+    if len(scores) > 1 and not any(score.not_run for score in scores.values()):
+        low, high = (end(scores, key=lambda method: scores[method].mean) for end in (min, max))
+        area = f"; the object's share of the area is {panel.area:.3f}" if measure.name == "mass" else ""
+        sentences.append(
+            f"Where they look: {measure.title} by the {found.attribution} runs from {score_text(scores[low])} ({low}) "
+            f"to {score_text(scores[high])} ({high}){area}; {measured}."
+        )
+        if differences := panel.differences(measure.name):
+            decided = [one for one in differences if one.verdict != "not decided"]
+            sentences.append(
+                f"Of {counted(len(differences), 'difference')} in {measure.title}, {len(decided)} "
+                f"{'is' if len(decided) == 1 else 'are'} decided (p < 0.05 by Holm's correction)."
+            )
+    if found.attribution in look.tradeoffs:
+        sentences.append(f"{look.tradeoffs[found.attribution].sentence()}; {measured}.")
+    if blind := [method for method in panel.methods if panel.uninformative(method)]:
+        sentences.append(
+            f"The maps of {', '.join(blind)} hardly change when the weights are drawn anew: what is measured of them "
+            "is not about the trained model."
+        )
+    return sentences
+
+
+def _look(look: Looks, number: int) -> dict[str, Any]:
+    """The panel of an attribution, as the page shows it."""
+
+    found = look.explained[number]
+    panel, primary = found.panel, found.primary
+    pairs = {measure.measure.name: panel.differences(measure.measure.name) for measure in panel_rows(found)}
+    return {
+        "attribution": found.attribution,
+        "words": panel_words(found),
+        "not_run": panel.not_run,
+        "notes": found.notes,
+        "methods": panel.methods,
+        "area": panel.area,
+        "rows": [
+            {
+                "title": row.title,
+                "definition": row.measure.definition,
+                "primary": row.measure == primary,
+                "n": row.n,
+                "cells": [score_text(score) for score in row.scores],
+            }
+            for row in panel_rows(found)
+        ],
+        "gates": [(panel.gate(method), panel.between(method), panel.uninformative(method)) for method in panel.methods],
+        "unrun": panel_unrun(found),
+        "masked": look.masked[found.attribution],
+        "tradeoff": look.tradeoffs.get(found.attribution),
+        "primary": primary,
+        "matrix": _panel_matrix(panel.methods, pairs.get(primary.name, ())),
+        "basis": panel_basis(pairs.get(primary.name, ())),
+        "decided": [
+            {
+                "title": row.title,
+                "n": row.n,
+                "count": len(pairs[row.measure.name]),
+                "decided": [
+                    one if one.verdict == "more" else one.turned()
+                    for one in pairs[row.measure.name]
+                    if one.verdict != "not decided"
+                ],
+            }
+            for row in panel_rows(found)
+            if pairs[row.measure.name]
+        ],
+    }
+
+
+def _panel_matrix(methods: Sequence[str], found: Sequence[PanelDifference]) -> list[tuple[str, list[Any]]]:
+    """Row minus column; ``None`` on the diagonal and where two methods cannot be paired."""
+
+    cells = {(one.first, one.second): one for both in found for one in (both, both.turned())}
+    return [(row, [cells.get((row, column)) for column in methods]) for row in methods] if found else []
+
+
+def _explain(comparison: Comparison) -> str:
+    """The command that explains all runs."""
+
+    runs = [run for method in comparison.methods for run in method.runs]
+    again = next((named for run in runs if (named := _named_again(run))), [])
+    return shlex.join(["asgt", "explain", *(str(run.folder) for run in runs), *again])
+
+
+def _blocks(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
+    """A table for each of the first images: columns are methods; image, map, attacked image, its map."""
+
+    if maps is None:
+        return []
+    blocks = []
+    for number in range(min(BLOCKS, len(maps.images))):
+        names = row_names(maps, number)
+        columns = [map_cells(maps, number, column, "magnitude") for column in maps.columns]
+        label = maps.classes[maps.labels[number]] if maps.labels is not None else ""
+        rows = []
+        for place, name in enumerate(names):
+            cells = []
+            for column, pictures in zip(maps.columns, columns, strict=True):
+                picture, wrong, words = pictures[place]
+                what = f"{name}, class {label}, under {column.name}"
+                alt = ": ".join(part for part in (what, wrong or words) if part)
+                cells.append({"source": "" if wrong else _png(picture), "alt": alt, "wrong": wrong, "words": words})
+            rows.append({"name": name, "cells": cells})
+        blocks.append({"label": label, "methods": [(one.name, one.seed) for one in maps.columns], "rows": rows})
+    return blocks
+
+
+def _map_rows(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
     """The rows of pictures: the images, then each method's maps; each picture with its words."""
 
-    if maps.images is None:
+    if maps is None:
         return []
-    images = maps.images
-    labels = [images.classes[label] for label in images.labels]
-    pictures = [(to_unit(pixels) * 255).round().byte() for pixels in images.pixels]
+    assert maps.labels is not None
+    labels = [maps.classes[label] for label in maps.labels]
     rows: list[dict[str, Any]] = [
         {
             "name": "image",
             "seed": None,
             "cells": [
-                {"source": _png(picture), "alt": f"test image of class {label}", "words": "", "label": label}
-                for picture, label in zip(pictures, labels, strict=True)
+                {
+                    "source": _png(pixels_of(image)),
+                    "alt": f"test image of class {label}",
+                    "wrong": "",
+                    "words": "",
+                    "label": label,
+                }
+                for image, label in zip(maps.images, labels, strict=True)
             ],
         }
     ]
-    for row in maps.rows:
+    for column in maps.columns:
         cells = []
-        for label, magnitude, prediction in zip(labels, row.magnitude, row.predictions, strict=True):
-            picture, wrong = draw_maps(magnitude)
-            words = map_words(wrong, label, images.classes[prediction])
-            alt = f"saliency map of {row.method}, class {label}" + (f": {words}" if words else "")
-            cells.append({"source": _png(_magma(picture)), "alt": alt, "words": words, "label": label})
-        rows.append({"name": row.method, "seed": row.seed, "cells": cells})
+        for label, one, prediction in zip(labels, column.maps, column.predictions, strict=True):
+            picture, wrong = coloured(one)
+            said = maps.classes[prediction]
+            words = f"says {said}" if said != label else ""
+            alt = ": ".join(
+                part
+                for part in (f"saliency map of {column.name}, class {label}", ", ".join(filter(None, (wrong, words))))
+                if part
+            )
+            cells.append(
+                {"source": "" if wrong else _png(picture), "alt": alt, "wrong": wrong, "words": words, "label": label}
+            )
+        rows.append({"name": column.name, "seed": column.seed, "cells": cells})
     return rows
 
 
-def _magma(picture: Tensor) -> Tensor:
-    """Grey values (H, W) in colours whose luminance rises evenly, so that grey print works: uint8 (3, H, W)."""
-
-    import matplotlib
-    import torch
-
-    return torch.from_numpy(matplotlib.colormaps["magma"](picture.numpy(), bytes=True)[..., :3]).permute(2, 0, 1)
-
-
 def _png(pixels: Tensor) -> str:
-    """uint8 (C, H, W) as a data URI of a PNG, pixel for pixel."""
+    """uint8 (H, W, 3) as a data URI of a PNG, pixel for pixel; in one channel where it is grey."""
 
     from PIL import Image
 
-    picture = pixels.permute(1, 2, 0).contiguous().numpy()
+    grey = bool((pixels == pixels[..., :1]).all())
     content = io.BytesIO()
-    Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture).save(content, "PNG", optimize=True)
+    Image.fromarray((pixels[..., 0] if grey else pixels).contiguous().numpy()).save(content, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
@@ -432,7 +585,10 @@ def _evidence(method: Method, run: Run, out: Path) -> dict[str, Any]:
         "epoch": f"{run.result.chosen_epoch + 1} of {run.result.epochs}",
         "chosen_by": run.result.chosen_by,
         "model": next(iter(run.evaluations.values())).model[:12],
-        "evaluations": [(name, f"{place}/evaluation/{name}/result.json") for name in run.evaluations],
+        "results": [
+            *((name, f"{place}/evaluation/{name}/result.json") for name in run.evaluations),
+            *((name, f"{place}/explanation/{name}/result.json") for name in run.explanations),
+        ],
     }
 
 

@@ -1,6 +1,16 @@
-"""Saliency: the gradient, and the mask that is made of it."""
+"""Saliency: the gradient, the mask that is made of it, and the maps of any classifier by the field's methods."""
 
+from .attribution import ATTRIBUTIONS, attribute, attribution_settings, magnitude, to_numpy
 from .gradient import Target, saliency
 from .mask import SaliencyMask
 
-__all__ = ["SaliencyMask", "Target", "saliency"]
+__all__ = [
+    "ATTRIBUTIONS",
+    "SaliencyMask",
+    "Target",
+    "attribute",
+    "attribution_settings",
+    "magnitude",
+    "saliency",
+    "to_numpy",
+]

@@ -46,6 +46,8 @@ def saliency(model: Classifier, x: Tensor, y: Tensor, target: Target = "logit") 
         x = x.detach().clone().requires_grad_()
         logits = model(x)
         scores = F.log_softmax(logits, dim=1) if target == "log_prob" else logits
-        (gradient,) = torch.autograd.grad(scores.gather(1, differentiable(y)[:, None]).sum(), x)
+        total = scores.gather(1, differentiable(y)[:, None]).sum()
+        # Logits that do not depend on the input, or not so that autograd knows, have the gradient zero.
+        gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
 
-    return gradient
+    return torch.zeros_like(x) if gradient is None else gradient

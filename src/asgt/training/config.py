@@ -18,7 +18,7 @@ from ..files import read_yaml, write_yaml
 from ..names import short_name
 from ..numbers import Number, number
 
-__all__ = ["ATTACKS", "MAY_CHANGE", "METHODS", "TrainConfig", "listens_to"]
+__all__ = ["ATTACKS", "MAY_CHANGE", "METHODS", "TrainConfig", "default_eps", "listens_to"]
 
 _ATTACK = ("attack", "eps", "norm", "steps", "alpha", "warmup")
 _MASK = ("k", "target", "rank", "unit", "fill", "kl", "detach_clean", "weight")
@@ -59,6 +59,12 @@ MAY_CHANGE = ("checkpoint_every", "tensorboard")
 """How a run is watched may change when it is resumed; what it computes may not."""
 
 _KINDS: dict[type, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def default_eps(data: str) -> float:
+    """The radius in L∞ that methods are trained and judged at on a data set unless somebody says another."""
+
+    return _EPS.get(short_name(data), 8 / 255)
 
 
 def listens_to(method: str, attack: str | None = None) -> set[str]:
@@ -190,7 +196,7 @@ class TrainConfig:
 
         eps = None if self.eps is None else number(self.eps, "eps")
         if eps is None:
-            eps = _EPS.get(short_name(self.data), 8 / 255)
+            eps = default_eps(self.data)
         defaults: dict[str, Any] = {
             "attack": attack,
             "eps": eps,

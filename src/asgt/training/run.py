@@ -9,6 +9,7 @@
     training.json           how it ended: written when, and only when, the run is finished
     split.safetensors       the rows of the splits, where asgt drew them
     evaluation/<protocol>/  results and evidence of ``asgt evaluate``
+    explanation/<name>/     those of ``asgt explain``, by attribution
 """
 
 from __future__ import annotations
@@ -96,6 +97,11 @@ class RunFolder:
         """The folder of an evaluation by a protocol."""
 
         return self.path / "evaluation" / protocol
+
+    def explanation(self, attribution: str) -> Path:
+        """The folder of an explanation by an attribution."""
+
+        return self.path / "explanation" / attribution
 
     def load_result(self) -> TrainResult:
         """How the training ended.

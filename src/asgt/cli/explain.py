@@ -1,0 +1,155 @@
+"""``asgt explain``: where models look, measured on the same images, and everything that is shown of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..numbers import number
+from .parsing import Parser, given
+
+if TYPE_CHECKING:
+    from ..report import Comparison, Method
+    from .console import Console
+
+__all__ = ["run"]
+
+_SAMPLES = 256
+
+
+def run(words: list[str]) -> int:
+    """Runs ``asgt explain`` with the words that follow the verb."""
+
+    parser = Parser(
+        prog="asgt explain",
+        description="Where models look, measured on the same images: a panel of measures that compares them, and maps.",
+        usage="asgt explain RUN… [OPTIONS]",
+    )
+    parser.add_argument("runs", nargs="*", type=str, help="finished run folders of asgt train, evaluated or not")
+    parser.add_argument("--samples", type=int, help=f"the first N test images (default: {_SAMPLES}, or all there are)")
+    parser.add_argument(
+        "--attribution", type=str, help="what makes the maps, as gradient,ig,smoothgrad (default: gradient)"
+    )
+    parser.add_argument(
+        "--eps", type=str, help="each model is attacked at a quarter of it and at it (default: as most runs trained)"
+    )
+    parser.add_argument("--layer", type=str, help="the layer that gradcam looks at (default: the last feature map)")
+    parser.add_argument("--batch_size", type=int, default=64, help="images, or copies of them, in a pass")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--model", type=str, help="names your own package.module:factory again")
+    parser.add_argument("--out", type=str, default="comparison", help="where the page, its tables and figures go")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="take up explanations as they were asked for, also those that were begun and not finished",
+    )
+
+    asked = {name: value for name, value in given(parser, words).items() if value is not None and value is not False}
+    out = Path(asked.get("out") or "comparison")
+    _check(asked, out)
+
+    from ..devices import resolve_device
+    from ..report import compare, looks, read_methods, write_looks, write_report
+    from ..saliency import ATTRIBUTIONS
+    from .console import Console
+
+    attributions = _listed(asked.get("attribution", "gradient"))
+    for name in attributions:
+        if name not in ATTRIBUTIONS:
+            from ..errors import unknown
+
+            raise unknown("attribution", name, ATTRIBUTIONS)
+    if "layer" in asked and "gradcam" not in attributions:
+        raise InputError(f"--layer {asked['layer']}: only gradcam looks at a layer, leave it out")
+    resolve_device(asked.get("device", "auto"))
+
+    console = Console()
+    runs = asked["runs"]
+    _explain(read_methods(runs), attributions, asked, console)
+
+    methods: tuple[Method, ...] = read_methods(runs)
+    comparison: Comparison | None = None
+    if all(run.evaluations for method in methods for run in method.runs):
+        try:
+            comparison = compare(runs)
+        except InputError as error:
+            console.say(f"no page: {error}")
+    else:
+        console.say("no page: not every run is evaluated; asgt evaluate RUN does it, and asgt compare makes the page")
+
+    trusted = asked.get("model")
+    if comparison is None:
+        found = looks(methods, trusted_model=trusted)
+        write_looks(found, out)
+        console.explained(found.explained)
+        console.say(f"tables and figures: {out}")
+        return 0
+    page = write_report(comparison, out, command=_again(words), trusted_model=trusted)
+    console.compared(comparison, page)
+    return 0
+
+
+def _check(asked: dict[str, Any], out: Path) -> None:
+    """Refuses what needs nothing heavy to be refused."""
+
+    if not asked.get("runs"):
+        raise InputError("no run folder to explain: asgt explain RUN…")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: --out takes a folder")
+    for name in ("samples", "batch_size"):
+        if asked.get(name, 1) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {asked[name]}: at least one image is needed")
+    if "eps" in asked:
+        number(asked["eps"], "--eps")
+    if not _listed(asked.get("attribution", "gradient")):
+        raise InputError("--attribution names nothing: gradient is the default")
+
+
+def _explain(methods: Sequence[Method], attributions: Sequence[str], asked: dict[str, Any], console: Console) -> None:
+    """Explains every run by every attribution, or takes up what is there."""
+
+    from ..experiments.explaining import explain_run
+    from ..names import is_foreign
+    from ..report import asked_eps
+    from ..training.run import RunFolder, load_run
+
+    usual_eps, norm = asked_eps(methods)
+    runs = [(method, run) for method in methods for run in method.runs]
+    for method, run in runs:
+        trusted = asked.get("model") if is_foreign(run.config.model) else None
+        model, data, config, _ = load_run(run.folder, trusted_model=trusted, progress=console)
+        for attribution in attributions:
+            kept = run.explanations.get(attribution) if "resume" in asked else None
+            samples = asked.get("samples") or (kept.samples if kept else min(_SAMPLES, len(data.test)))
+            if samples > len(data.test):
+                raise InputError(f"--samples {samples}: the test split has {len(data.test)} images")
+            eps = number(asked["eps"], "--eps") if "eps" in asked else kept.eps if kept else usual_eps
+            layer = asked.get("layer") if attribution == "gradcam" else None
+            console.say(f"{method.name}, seed {run.seed}: {attribution} of {samples} images")
+            explain_run(
+                RunFolder(run.folder),
+                model,
+                data.test,
+                config.data,
+                samples=samples,
+                eps=eps,
+                norm=kept.norm if kept else norm,
+                attribution=attribution,
+                layer=layer,
+                batch_size=asked.get("batch_size", 64),
+                device=asked.get("device", "auto"),
+                resume="resume" in asked,
+                progress=console,
+            )
+
+
+def _listed(text: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _again(words: Sequence[str]) -> str:
+    import shlex
+
+    return shlex.join(["asgt", "explain", *words])

@@ -1,0 +1,100 @@
+"""A finished run explained on the first of its test images, into its own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ..attacks import Norm
+from ..data import Images, sampled_rows
+from ..devices import resolve_device
+from ..errors import InputError
+from ..explanation import Explanation, explain, load_explanation, strokes
+from ..names import short_name
+from ..progress import SILENT, Progress
+from ..training.run import RunFolder
+
+__all__ = ["explain_run", "explained_alike"]
+
+
+def explain_run(
+    folder: RunFolder,
+    model: nn.Module,
+    test: Images,
+    data: str,
+    *,
+    samples: int,
+    eps: float,
+    norm: Norm,
+    attribution: str = "gradient",
+    layer: str | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+    resume: bool = False,
+    progress: Progress = SILENT,
+) -> Explanation:
+    """Explains the model of a run, or takes up what its folder holds already.
+
+    Args:
+        folder: the run's.
+        model: its model.
+        test: its test images, whole.
+        data: what they are called: of MNIST it is known where the object is.
+        samples: how many of them.
+        eps: the training ε of the methods that are to be compared.
+        norm: its norm.
+        attribution: what makes the maps.
+        layer: the layer that it looks at, where it looks at one.
+        batch_size: images a pass.
+        device: where to.
+        resume: take up an explanation that was begun and not finished; a finished one is taken up anyway.
+        progress: is told how many images are through.
+
+    Raises:
+        InputError: a setting does not fit, or the folder holds an explanation with other settings.
+    """
+
+    place = folder.explanation(attribution)
+    rows = sampled_rows(test, samples)
+    finished = explained_alike(place, samples=len(rows), eps=eps, norm=norm)
+    images = test[rows].to(where := resolve_device(device))
+    return explain(
+        model.to(where),
+        images,
+        eps=eps,
+        norm=norm,
+        attribution=attribution,
+        layer=layer,
+        objects=_objects(test[rows], data),
+        ids=rows,
+        batch_size=batch_size,
+        folder=place,
+        resume=resume or finished,
+        progress=progress,
+    )
+
+
+def explained_alike(place: Path, *, samples: int, eps: float, norm: Norm) -> bool:
+    """Whether a folder holds a finished explanation of as many images at the same ε; not yet whether of the same.
+
+    Raises:
+        InputError: it holds one with other settings.
+    """
+
+    if not (place / "result.json").is_file():
+        return False
+    kept = load_explanation(place)
+    for name, there, asked in (("eps", kept.eps, eps), ("norm", kept.norm, norm), ("samples", kept.samples, samples)):
+        if there != asked:
+            raise InputError(
+                f"{place} was made with {name} = {there}, not {asked}: --resume takes it up as it is, or remove {place} "
+                "to explain anew"
+            )
+    return True
+
+
+def _objects(images: Images, data: str) -> Tensor | None:
+    """Where the object is, for data of which that is known: white strokes on black."""
+
+    return strokes(images) if short_name(data) == "mnist" and images.shape[0] == 1 else None

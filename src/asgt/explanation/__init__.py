@@ -1,0 +1,24 @@
+"""Maps that are measured: one model's by itself (:func:`explain`), several models' side by side (:func:`panel`)."""
+
+from .explaining import explain
+from .measures import MEASURES, QUANTILES, Measure, measure_named
+from .objects import strokes
+from .panels import MINIMUM, Curve, Panel, PanelDifference, Score, panel
+from .result import Explanation, load_explanation
+
+__all__ = [
+    "MEASURES",
+    "MINIMUM",
+    "QUANTILES",
+    "Curve",
+    "Explanation",
+    "Measure",
+    "Panel",
+    "PanelDifference",
+    "Score",
+    "explain",
+    "load_explanation",
+    "measure_named",
+    "panel",
+    "strokes",
+]

@@ -1,0 +1,63 @@
+"""The gate: a map that a model with random weights gives as well does not explain what the trained one has learnt.
+
+References:
+    Adebayo et al. 2018, "Sanity checks for saliency maps", https://arxiv.org/abs/1810.03292
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from ..randomness import seeded_globally
+
+__all__ = ["RANDOMISED", "UNINFORMATIVE", "reinitialised"]
+
+RANDOMISED = 3
+"""How many re-initialised models the maps are held against."""
+
+UNINFORMATIVE = 0.5
+"""A median rank correlation above this says that the maps do not depend on what was learnt."""
+
+
+@torch.no_grad()
+def reinitialised(model: nn.Module, seed: int) -> tuple[nn.Module | None, str]:
+    """A copy of a model with all of its parameters drawn anew; the model and the global generators stay as they are.
+
+    Every module's own ``reset_parameters`` is called, inner modules first: a net with an initialisation of its own has
+    the last word.
+
+    Args:
+        model: the classifier.
+        seed: of the draws.
+
+    Returns:
+        The copy and ``""``, or ``None`` and why there is none.
+    """
+
+    try:
+        copy = deepcopy(model)
+    except Exception as error:  # a stranger's module may hold anything
+        return None, f"the model cannot be copied: {type(error).__name__}"
+    parameters = dict(copy.named_parameters())
+    if not parameters:
+        return None, "the model has no parameters to re-initialise"
+    before = {name: (id(weight), weight._version) for name, weight in parameters.items()}
+
+    device = next(iter(parameters.values())).device
+    with seeded_globally(seed, device):
+        # In the order of modules() a module comes before what it holds.
+        for module in reversed(list(copy.modules())):
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+            if callable(reset):
+                reset()
+
+    # A tensor counts what is written into it, so that a bias that starts at zero is seen to be set as well.
+    after = {name: (id(weight), weight._version) for name, weight in copy.named_parameters()}
+    kept = [name for name in before if after.get(name) == before[name]]
+    if kept:
+        others = f" and {len(kept) - 1} others" if len(kept) > 1 else ""
+        return None, f"no module re-initialises {kept[0]}{others}: give its module a reset_parameters()"
+    return copy, ""

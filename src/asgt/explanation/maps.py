@@ -1,0 +1,81 @@
+"""What can be said of a map alone, and of two maps of the same image; each sample by itself, all at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..modes import precise
+from ..randomness import SampleKeyed
+
+__all__ = ["cosine", "gini", "order_of", "ranks", "spearman", "top_overlap"]
+
+
+def gini(a: Tensor) -> Tensor:
+    r"""The Gini index of \|a\| of each attribution (B, …): 0 where all values are equal, near 1 where few are not zero.
+
+    .. math:: G = \frac{\sum_i (2i - n - 1) \, |a|_{(i)}}{n \sum_i |a|_{(i)}}, \qquad |a|_{(1)} \le \dots \le |a|_{(n)}
+
+    Returns:
+        float64 (B,), NaN of a map that is zero everywhere.
+
+    References:
+        Chalasani et al. 2020, "Concise explanations of neural networks using adversarial training",
+        https://arxiv.org/abs/1810.06583
+    """
+
+    ascending = precise(a.flatten(1)).abs().sort(dim=1).values
+    count = ascending.shape[1]
+    weights = torch.arange(1 - count, count, 2, dtype=ascending.dtype, device=a.device)
+    return (ascending @ weights) / (count * ascending.sum(dim=1))
+
+
+def ranks(values: Tensor) -> Tensor:
+    """The rank of each of the values (B, n) among its row's, from 1, ascending; equal values share their mean rank."""
+
+    ascending = values.sort(dim=1).values
+    below = torch.searchsorted(ascending, values.contiguous(), right=False)
+    up_to = torch.searchsorted(ascending, values.contiguous(), right=True)
+    return precise(below + up_to + 1) / 2
+
+
+def spearman(m: Tensor, other: Tensor) -> Tensor:
+    """Spearman's rank correlation of two maps (B, H, W) of each image; ties have their mean rank.
+
+    Returns:
+        float64 (B,), NaN where either map is constant: it ranks nothing.
+    """
+
+    # Mean ranks have the mean of the ranks, ties or none.
+    mean = (m[0].numel() + 1) / 2
+    one, two = (ranks(values.flatten(1)) - mean for values in (m, other))
+    return (one * two).sum(dim=1) / ((one * one).sum(dim=1) * (two * two).sum(dim=1)).sqrt()
+
+
+def order_of(m: Tensor, noise: SampleKeyed) -> Tensor:
+    """The pixels of each map (B, H, W) from the highest to the lowest, int64 (B, n); equal ones in random order.
+
+    Without that a map that is zero in most places would hide pixels from the top left corner on.
+    """
+
+    flat = m.flatten(1)
+    shuffled = noise.uniform_like(flat.float()).argsort(dim=1)
+    return shuffled.gather(1, flat.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
+
+
+def top_overlap(order: Tensor, other: Tensor, share: float = 0.1) -> Tensor:
+    """How much of the top ``share`` of the pixels two orders (B, n) have in common, float64 (B,) in [0, 1]."""
+
+    count = max(1, int(share * order.shape[1] + 1e-9))
+    one, two = (
+        torch.zeros_like(pixels, dtype=torch.bool).scatter_(1, pixels[:, :count], True) for pixels in (order, other)
+    )
+    return precise((one & two).sum(dim=1)) / count
+
+
+def cosine(a: Tensor, other: Tensor) -> Tensor:
+    """The cosine of two attributions (B, …), float64 (B,); NaN where either is zero everywhere."""
+
+    one, two = precise(a.flatten(1)), precise(other.flatten(1))
+    found: Tensor = (one * two).sum(dim=1) / (one.norm(dim=1) * two.norm(dim=1))
+    return found

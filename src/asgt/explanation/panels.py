@@ -1,0 +1,516 @@
+"""The panel: several methods' maps held against each other, on the images that all of their models get right.
+
+A measure's value of a model is a mean over images, so one model has a bootstrap interval over them. A method is known
+by its runs only: with several seeds the interval is Student's t over the runs' values, and two methods differ by one
+difference a seed. A difference is decided if its p, by Holm's correction over all pairs of the measure, is below 0.05
+and its own interval excludes zero.
+
+Every measure rests on the same images for all models: what has no value under one of them counts under none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from math import isnan, nan, sqrt
+from statistics import fmean
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..attacks import Norm
+from ..errors import InputError, unknown
+from ..numbers import counted
+from ..statistics import (
+    Kind,
+    Verdict,
+    bootstrap_means,
+    holm_by_kind,
+    paired_by_seed,
+    spread,
+    t_interval,
+    t_test,
+    verdict,
+)
+from .gate import UNINFORMATIVE
+from .hiding import RANDOM_ORDERS
+from .measures import MEASURES, QUANTILES, Measure, measure_named
+from .result import Explanation
+
+__all__ = ["MINIMUM", "Curve", "Panel", "PanelDifference", "Score", "panel"]
+
+MINIMUM = 100
+"""Fewer images that all models get right than this say too little."""
+
+_Run: TypeAlias = tuple[str, int]
+"""A method and a seed."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a measure says of a method.
+
+    Attributes:
+        values: the mean over the images, a value a seed.
+        mean: over the seeds; NaN where it was not run.
+        low: the lower end of its 95 % interval: Student's t over seeds, of one seed a bootstrap over images.
+        high: the upper end.
+        sd: the standard deviation over seeds; NaN of one seed.
+        n: the images it rests on, the same for all methods.
+        over: what the interval is over.
+        not_run: why there is no value; empty where there is one.
+    """
+
+    values: tuple[float, ...]
+    mean: float
+    low: float
+    high: float
+    sd: float
+    n: int
+    over: Literal["seeds", "images"]
+    not_run: str = ""
+
+
+@dataclass(frozen=True)
+class PanelDifference:
+    """A measure of one method less that of another, on the same images.
+
+    Attributes:
+        first: the one method.
+        second: the other, which is subtracted.
+        measure: what is measured.
+        kind: ``"methods"``, over the seeds that both have, or ``"models"``, of one run each.
+        mean: the difference, or its mean over seeds.
+        low: the lower end of its 95 % interval, not adjusted for the other claims: Student's t over seeds, or a paired
+            bootstrap over images.
+        high: the upper end.
+        p: two-sided, not adjusted, of Student's test: over seeds, or over images.
+        adjusted: p by Holm's correction over the ``claims``.
+        claims: how many pairs of this kind stand side by side.
+        seeds: those paired, ascending; of models without a common seed, both.
+        n: the images.
+    """
+
+    first: str
+    second: str
+    measure: Measure
+    kind: Kind
+    mean: float
+    low: float
+    high: float
+    p: float
+    adjusted: float
+    claims: int
+    seeds: tuple[int, ...]
+    n: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the first is decided to have more or less of the measure than the second."""
+
+        return verdict(self.low, self.high, self.adjusted)
+
+    def turned(self) -> PanelDifference:
+        """The same difference, seen from the other side."""
+
+        return replace(self, first=self.second, second=self.first, mean=-self.mean, low=-self.high, high=-self.low)
+
+    def text(self) -> str:
+        """A sentence without its full stop; of a decided difference, the method that has more comes first."""
+
+        if self.verdict == "less":
+            return self.turned().text()
+
+        first, second, paired = self.first, self.second, f"{len(self.seeds)} seeds paired"
+        if self.kind == "models":
+            first, second = f"the model of {first}", f"that of {second}"
+            paired = f"{counted(self.n, 'image')} paired"
+        words = f"{self.measure.title}: {first} less {second} is not decided"
+        if self.verdict == "more":
+            words = f"{self.measure.title}: {first} has more than {second}"
+        p = "p < 0.001" if self.adjusted < 0.001 else f"p = {self.adjusted:.3f}"
+        mean, low, high = (f"{value:+.3f}".replace("-", "−") for value in (self.mean, self.low, self.high))
+        return f"{words}: {mean} [{low}, {high}], {p} (Holm over {counted(self.claims, 'pair')}), {paired}"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Masked accuracy of one method over the share of hidden pixels.
+
+    Attributes:
+        method: its name.
+        fill: what hides a pixel: the images' ``"mean"``, ``"noise"``, or ROAD's ``"linear"`` imputation.
+        order: which pixels go first: the ``"top"`` by m, ``"random"`` ones, or the ``"least"``.
+        shares: q, ascending.
+        accuracy: at each q, the mean over seeds, in [0, 1]; all images are right at q = 0.
+        low: the lower end of its 95 % interval at each q, as that of a :class:`Score`.
+        high: the upper end.
+        sd: the standard deviation over seeds at each q; NaN of one seed.
+    """
+
+    method: str
+    fill: Literal["mean", "noise", "linear"]
+    order: Literal["top", "random", "least"]
+    shares: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    sd: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Several methods under all measures.
+
+    Attributes:
+        methods: their names, in the order given.
+        seeds: of each method, ascending.
+        attribution: what made the maps.
+        settings: all that is needed to repeat it.
+        eps: the training ε.
+        norm: its norm.
+        ids: the rows of the test split that every model gets right, with a map that can be measured, int64 (n,).
+        asked: how many images were explained.
+        not_run: why there are no values; empty where there are.
+        unflipped: how many of ``ids`` no model's own attack turns, at ε/4 and at ε.
+        area: the object's mean share of the image; NaN where that is not known.
+        curves: masked accuracy over the share of hidden pixels, by method, fill and order.
+        scores: of each measure, those of each method: what :meth:`value` reads.
+        found: of each measure, all differences: what :meth:`differences` reads.
+        gates: of each method, the median rank correlation of m with that of re-initialised models, and that of two
+            re-initialised models with each other; NaN where the gate was not run.
+    """
+
+    methods: tuple[str, ...]
+    seeds: dict[str, tuple[int, ...]]
+    attribution: str
+    settings: dict[str, Any]
+    eps: float
+    norm: Norm
+    ids: Tensor
+    asked: int
+    not_run: str
+    unflipped: tuple[int, int]
+    area: float
+    curves: tuple[Curve, ...] = ()
+    scores: dict[str, dict[str, Score]] = field(default_factory=dict)
+    found: dict[str, tuple[PanelDifference, ...]] = field(default_factory=dict)
+    gates: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """The images that every model gets right."""
+
+        return len(self.ids)
+
+    def value(self, method: str, measure: str) -> Score:
+        """What a measure says of a method; where it was not run, why not.
+
+        Raises:
+            InputError: there is no such method or measure.
+        """
+
+        measure_named(measure)
+        self._known(method)
+        if self.not_run:
+            return _blank(self.seeds[method], self.n, self.not_run)
+        return self.scores[measure][method]
+
+    def differences(self, measure: str) -> tuple[PanelDifference, ...]:
+        """The differences of all pairs of methods, in the order of the methods; empty where the measure was not run.
+
+        None of a pair that cannot be paired: several runs of either method, and no seed in common.
+
+        Raises:
+            InputError: there is no such measure.
+        """
+
+        measure_named(measure)
+        return self.found.get(measure, ())
+
+    def gate(self, method: str) -> float:
+        """The median rank correlation of m with that of re-initialised models; NaN where the gate was not run."""
+
+        self._known(method)
+        return self.gates.get(method, (nan, nan))[0]
+
+    def between(self, method: str) -> float:
+        """That of two re-initialised models with each other: what maps have in common whatever the weights."""
+
+        self._known(method)
+        return self.gates.get(method, (nan, nan))[1]
+
+    def uninformative(self, method: str) -> bool | None:
+        """Whether the gate says so: the median is above 0.5; ``None`` where the gate was not run."""
+
+        median = self.gate(method)
+        return None if isnan(median) else median > UNINFORMATIVE
+
+    def _known(self, method: str) -> None:
+        if method not in self.methods:
+            raise unknown("method", method, self.methods)
+
+
+def panel(named: Mapping[str, Sequence[Explanation]], *, seeds: Mapping[str, Sequence[int]] | None = None) -> Panel:
+    """Holds explanations against each other.
+
+    Args:
+        named: the explanations of each method, one a seed, by ascending seed.
+        seeds: the seeds of each method, ascending. Default: 0, 1, ….
+
+    Returns:
+        The panel; without values, and with the reason, where the explanations do not belong together or their models
+        get fewer than 100 images right in common.
+
+    Raises:
+        InputError: there is no method, one has no explanation, or the seeds do not fit.
+    """
+
+    numbers = {
+        method: tuple(range(len(several)) if seeds is None else seeds.get(method, ()))
+        for method, several in named.items()
+    }
+    _check(named, numbers)
+    runs = {
+        (method, seed): one
+        for method, several in named.items()
+        for seed, one in zip(numbers[method], several, strict=True)
+    }
+    first = next(iter(runs.values()))
+    empty = Panel(
+        methods=tuple(named),
+        seeds=numbers,
+        attribution=first.attribution,
+        settings=first.settings,
+        eps=first.eps,
+        norm=first.norm,
+        ids=first.ids[:0],
+        asked=first.samples,
+        not_run="",
+        unflipped=(0, 0),
+        area=nan,
+    )
+    if why := _mixed(runs):
+        return replace(empty, not_run=why)
+
+    right = torch.stack([one.right for one in runs.values()]).all(dim=0)
+    flipped = torch.stack([one.values["flipped"] for one in runs.values()]).any(dim=0)
+    quarter, full = (int((right & ~row).sum()) for row in flipped)
+    area = float(first.values["area"][right].mean()) if "area" in first.values else nan
+    met = replace(empty, ids=first.ids[right], unflipped=(quarter, full), area=area)
+    if why := _too_few(runs, right):
+        return replace(met, not_run=why)
+
+    scores, found = {}, {}
+    for measure in MEASURES:
+        scores[measure.name], found[measure.name] = _measured(runs, numbers, measure, right)
+    return replace(
+        met, curves=_curves(runs, numbers, right), scores=scores, found=found, gates=_gates(runs, numbers, right)
+    )
+
+
+def _check(named: Mapping[str, Sequence[Explanation]], seeds: Mapping[str, tuple[int, ...]]) -> None:
+    if not named:
+        raise InputError("a panel takes one method at least")
+    for method, several in named.items():
+        if not several:
+            raise InputError(f"{method} has no explanation: a panel takes one a seed")
+        if len(seeds[method]) != len(several) or list(seeds[method]) != sorted(set(seeds[method])):
+            raise InputError(
+                f"{method} has {counted(len(several), 'explanation')} and seeds {list(seeds[method])}: give one seed "
+                "each, ascending"
+            )
+
+
+def _mixed(runs: Mapping[_Run, Explanation]) -> str:
+    """Why explanations do not belong together; empty where they do."""
+
+    (one, first), *others = runs.items()
+    for other, found in others:
+        for name, words in _COMMON.items():
+            here, there = getattr(first, name), getattr(found, name)
+            same = here.equal(there) if isinstance(here, Tensor) else here == there
+            if not same and isinstance(here, dict):
+                differing = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
+                words = f"{words} ({', '.join(differing)})"
+            if not same:
+                return f"{_words(other)} was explained with {words} than {_words(one)}: explain them alike"
+    return ""
+
+
+_COMMON = {
+    "attribution": "another attribution",
+    "data": "other images",
+    "ids": "other image ids",
+    "eps": "another ε",
+    "norm": "another norm",
+    "seed": "another seed of the draws",
+    "settings": "other settings",
+}
+"""What explanations that stand side by side have in common."""
+
+
+def _too_few(runs: Mapping[_Run, Explanation], right: Tensor) -> str:
+    """Why the images that all models get right say too little; empty where they are enough."""
+
+    if int(right.sum()) < MINIMUM:
+        least = min(runs, key=lambda run: int(runs[run].right.sum()))
+        return (
+            f"only {int(right.sum())} of {counted(len(right), 'image')} are right under all of "
+            f"{counted(len(runs), 'model')}, and {MINIMUM} belong; {_words(least)} is right on "
+            f"{int(runs[least].right.sum())}"
+        )
+    if len(next(iter(runs.values())).labels[right].unique()) == 1:
+        return "the images that all models get right are of one class, which a constant answer gets right as well"
+    return ""
+
+
+def _measured(
+    runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...]], measure: Measure, right: Tensor
+) -> tuple[dict[str, Score], tuple[PanelDifference, ...]]:
+    """What one measure says of every method and of every pair of them."""
+
+    values = {run: one.per_image(measure.name) for run, one in runs.items()}
+    there = right.clone()
+    for one in values.values():
+        there &= torch.zeros_like(right) if one is None else ~one.isnan()
+    count = int(there.sum())
+    if count < MINIMUM:
+        why = _missing(values, measure, right, count)
+        return {method: _blank(seeds[method], count, why) for method in seeds}, ()
+
+    kept = {run: one[there] for run, one in values.items() if one is not None}
+    pairs = _pairs(seeds)
+    of_models = [(one, other) for _, _, kind, among in pairs if kind == "models" for one, other in among]
+    alone = [(method, several[0]) for method, several in seeds.items() if len(several) == 1]
+    # What rests on images is drawn again together: each image brings all of its values along.
+    rows = [kept[run] for run in alone] + [kept[one] - kept[other] for one, other in of_models]
+    intervals = iter(bootstrap_means(torch.stack(rows)) if rows else [])
+    by_images = {run[0]: next(intervals) for run in alone}
+
+    # Outcomes are counted, and equal counts by chance are no certainty: no spread is less than that of their rounding.
+    least = _GRAIN.get(measure.name, 0.0) / (sqrt(12) * count)
+    scores = {
+        method: _score([kept[method, seed] for seed in seeds[method]], by_images.get(method), least) for method in seeds
+    }
+
+    found = []
+    for first, second, kind, among in pairs:
+        each = [kept[one] - kept[other] for one, other in among]
+        if kind == "methods":
+            means = [float(one.mean()) for one in each]
+            mean, (low, high), p = fmean(means), t_interval(means, least=least), t_test(means, least=least)
+        else:
+            mean, (low, high), p = float(each[0].mean()), next(intervals), t_test(each[0].tolist())
+        paired = tuple(sorted({seed for pair in among for _, seed in pair}))
+        found.append(PanelDifference(first, second, measure, kind, mean, low, high, p, p, 1, paired, count))
+    adjusted = holm_by_kind([(one.kind, one.p) for one in found])
+    return scores, tuple(
+        replace(one, adjusted=p, claims=claims) for one, (p, claims) in zip(found, adjusted, strict=True)
+    )
+
+
+_GRAIN = dict.fromkeys(("gap-mean", "gap-noise"), 1 / (len(QUANTILES) * RANDOM_ORDERS))
+_GRAIN["road"] = 1 / (2 * len(QUANTILES))
+"""The least that one more right answer adds to an image's value."""
+
+
+def _pairs(seeds: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str, Kind, list[tuple[_Run, _Run]]]]:
+    """Every two methods that can be paired, and their runs in pairs."""
+
+    found = []
+    for first, second in combinations(seeds, 2):
+        one, other = ({seed: (method, seed) for seed in seeds[method]} for method in (first, second))
+        kind, pairs = paired_by_seed(one, other)
+        if pairs:
+            found.append((first, second, kind, pairs))
+    return found
+
+
+def _missing(values: Mapping[_Run, Tensor | None], measure: Measure, right: Tensor, count: int) -> str:
+    """Why a measure has too few images."""
+
+    for run, one in values.items():
+        if one is None:
+            return f"{_words(run)} was explained without it"
+    what = "stay unflipped" if measure.unflipped else "have a value"
+    lacking = {run: int((one.isnan() & right).sum()) for run, one in values.items() if one is not None}
+    most = max(lacking, key=lambda run: lacking[run])
+    return (
+        f"only {counted(count, 'image')} {what} under all models, and {MINIMUM} belong; {_words(most)} lacks "
+        f"{lacking[most]} of {int(right.sum())}"
+    )
+
+
+def _score(each: Sequence[Tensor], by_images: tuple[float, float] | None, least: float) -> Score:
+    """The score of a method by the values of the same images under each of its runs."""
+
+    values = tuple(float(one.mean()) for one in each)
+    if by_images is not None:
+        return Score(values, values[0], *by_images, nan, len(each[0]), "images")
+    mean, sd = spread(values)
+    return Score(values, mean, *t_interval(values, least=least), sd, len(each[0]), "seeds")
+
+
+def _blank(seeds: Sequence[int], count: int, why: str) -> Score:
+    return Score((), nan, nan, nan, nan, count, "images" if len(seeds) == 1 else "seeds", why)
+
+
+def _curves(runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...]], right: Tensor) -> tuple[Curve, ...]:
+    """Masked accuracy over q, of every method, fill and order."""
+
+    least = 1 / (sqrt(12) * int(right.sum()))
+    # Over several random orders an image is right as often as it is: (Q, n) a run.
+    each = {
+        (method, fill, order): [
+            kept.double() if kept.ndim == 2 else kept.double().mean(dim=0)
+            for kept in (runs[method, seed].values[f"{fill}/{order}"][..., right] for seed in several)
+        ]
+        for method, several in seeds.items()
+        for fill, order in _CURVES
+    }
+    rows = [row for several in each.values() if len(several) == 1 for row in several[0]]
+    intervals = iter(bootstrap_means(torch.stack(rows)) if rows else [])
+
+    found = []
+    for (method, fill, order), several in each.items():
+        points = [
+            _score([one[place] for one in several], next(intervals) if len(several) == 1 else None, least)
+            for place in range(len(QUANTILES))
+        ]
+        told = ((point.mean, point.low, point.high, point.sd) for point in points)
+        means, lows, highs, sds = zip(*told, strict=True)
+        found.append(Curve(method, fill, order, QUANTILES, means, lows, highs, sds))
+    return tuple(found)
+
+
+_CURVES: tuple[tuple[Literal["mean", "noise", "linear"], Literal["top", "random", "least"]], ...] = (
+    ("mean", "top"),
+    ("mean", "random"),
+    ("noise", "top"),
+    ("noise", "random"),
+    ("linear", "top"),
+    ("linear", "least"),
+)
+
+
+def _gates(
+    runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...]], right: Tensor
+) -> dict[str, tuple[float, float]]:
+    """The medians over images, copies and seeds, of each method; NaN unless the gate was run on every run of it."""
+
+    found = {}
+    for method, several in seeds.items():
+        each = [runs[method, seed] for seed in several]
+        found[method] = (nan, nan)
+        if all(one.gate.numel() for one in each):
+            trained = torch.cat([one.gate[:, right] for one in each])
+            between = torch.cat([one.values["between"][:, right] for one in each])
+            found[method] = float(trained.nanmedian()), float(between.nanmedian())
+    return found
+
+
+def _words(run: _Run) -> str:
+    return f"{run[0]} (seed {run[1]})"

@@ -1,0 +1,299 @@
+"""What the explanation of one model holds, image by image, and the evidence of it on disk.
+
+An explanation's folder holds ``values.safetensors``, what was measured of each image, and ``result.json``: all that is
+needed to measure it again, and means for reading.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attacks import Norm, check_eps
+from ..errors import DamagedFileError, InputError
+from ..files import agree, digest, digest_tensors, package_versions, read_json, read_tensors, write_json, write_tensors
+from .gate import RANDOMISED, UNINFORMATIVE
+from .hiding import RANDOM_ORDERS
+from .measures import MEASURES, QUANTILES, measure_named
+
+__all__ = ["SCHEMA", "Explanation", "load_explanation", "read_values", "write_explanation"]
+
+SCHEMA = 1
+
+_RESULT, _VALUES = "result.json", "values.safetensors"
+_STABILITY = ("rank", "overlap", "cosine")
+_PLACES = ("quarter", "full")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The maps of one model by one attribution, measured on N images, right or wrong.
+
+    a is the signed attribution to the label, (C, H, W) an image; m is the channel mean of \\|a\\|.
+
+    Attributes:
+        attribution: what made the maps, as ``"gradient"``.
+        settings: all that is needed to repeat it.
+        eps: the training ε: stability is measured at a quarter of it and at all of it.
+        norm: its norm.
+        seed: keys every random draw by (seed, image, draw), so that all models see the same noise.
+        model: SHA-256 of the model's weights; empty of one that has none.
+        data: SHA-256 of the images and labels.
+        ids: the rows of the test split, int64 (N,).
+        labels: int64 (N,).
+        predictions: int64 (N,).
+        values: what was measured of each image, the last dimension N. ``finite``, whether a is, bool (N,); ``norm``,
+            ‖a‖₂, float64 (N,), as are ``sparseness``, ``sensitivity``, ``alignment``, ``mass`` and ``area``, the
+            object's share of the image, the last two only where the object is known; ``rank``, ``overlap`` and
+            ``cosine``, float64 (2, N), at ε/4 and at ε, and ``flipped`` by the attack, bool (2, N). Whether the image
+            is right with pixels hidden, by fill and order: ``mean/top``, ``noise/top``, ``linear/top`` and
+            ``linear/least``, bool (Q, N), ``mean/random`` and ``noise/random``, bool (D, Q, N). ``between``: the rank
+            correlation of every two of the re-initialised models, as ``gate`` is.
+        gate: the rank correlation of m with that of each of three re-initialised models, float64 (3, N); (0, N) where
+            the gate was not run.
+        notes: what was not run and why, and how many maps are zero or not finite.
+        seconds: what it took, on whatever machine it ran.
+        batch_size: images per pass; no bearing on what is drawn.
+    """
+
+    attribution: str
+    settings: dict[str, Any]
+    eps: float
+    norm: Norm
+    seed: int
+    model: str
+    data: str
+    ids: Tensor
+    labels: Tensor
+    predictions: Tensor
+    values: dict[str, Tensor]
+    gate: Tensor
+    notes: tuple[str, ...]
+    seconds: float
+    batch_size: int
+
+    @property
+    def samples(self) -> int:
+        return len(self.ids)
+
+    @property
+    def right(self) -> Tensor:
+        """Which images the model gets right, with a map that can be measured: bool (N,)."""
+
+        return (self.predictions == self.labels) & self.values["finite"]
+
+    def per_image(self, measure: str) -> Tensor | None:
+        """A measure of each image, float64 (N,); its mean over images is the measure of the model.
+
+        Returns:
+            NaN where an image has none: its map is zero or not finite, or the attack flipped it and the measure is of
+            the unflipped; ``None`` where the measure was not run at all.
+
+        Raises:
+            InputError: there is no such measure.
+        """
+
+        asked, values = measure_named(measure), self.values
+        kind, _, place = measure.removesuffix(":unflipped").partition("@")
+
+        if kind in ("gap-mean", "gap-noise"):
+            fill = kind.removeprefix("gap-")
+            random = values[f"{fill}/random"].double().mean(dim=0)
+            found = (random - values[f"{fill}/top"].double()).mean(dim=0)
+        elif kind == "road":
+            found = (values["linear/least"].double() - values["linear/top"].double()).mean(dim=0) / 2
+        elif kind in _STABILITY:
+            found = values[kind][_PLACES.index(place)]
+        elif kind in values:
+            found = values[kind]
+        else:
+            return None
+
+        left_out = ~values["finite"]
+        if asked.unflipped:
+            left_out = left_out | values["flipped"][_PLACES.index(place)]
+        return found.masked_fill(left_out, torch.nan)
+
+    def gate_median(self) -> float:
+        """The median rank correlation with re-initialised models over the images that are right; NaN if not run."""
+
+        return _median(self.gate[:, self.right])
+
+    def between_median(self) -> float:
+        """That of two re-initialised models: what maps of this architecture have in common whatever the weights."""
+
+        return _median(self.values["between"][:, self.right])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: what ``result.json`` holds."""
+
+        return {
+            "schema": SCHEMA,
+            "attribution": self.attribution,
+            "settings": self.settings,
+            "eps": self.eps,
+            "norm": self.norm,
+            "seed": self.seed,
+            "model": self.model,
+            "data": self.data,
+            "samples": self.samples,
+            "accuracy": float((self.predictions == self.labels).double().mean()),
+            "means": {measure.name: self._mean(measure.name) for measure in MEASURES},
+            "gate": {
+                "median": _plain(self.gate_median()),
+                "between": _plain(self.between_median()),
+                "uninformative_above": UNINFORMATIVE,
+            },
+            "notes": list(self.notes),
+            "seconds": self.seconds,
+            "batch_size": self.batch_size,
+            "versions": package_versions("torch", "numpy", "datasets", "safetensors", "captum"),
+        }
+
+    def _mean(self, measure: str) -> dict[str, Any] | None:
+        """A measure's mean over the images that are right and have it, and their number."""
+
+        if (values := self.per_image(measure)) is None:
+            return None
+        there = values[self.right & ~values.isnan()]
+        return {"mean": _plain(float(there.mean())), "n": len(there)}
+
+
+def load_explanation(folder: Path | str) -> Explanation:
+    """Reads what :func:`asgt.explain` left in a folder, and checks its figures against the evidence beside them.
+
+    Raises:
+        InputError: the folder holds no finished explanation, or one of another version.
+        DamagedFileError: a file of it is not what :func:`asgt.explain` wrote.
+    """
+
+    folder = Path(folder)
+    path = folder / _RESULT
+    if not path.is_file():
+        raise InputError(f"{folder} holds no finished explanation: asgt explain makes one")
+    result = read_json(path)
+
+    damaged = DamagedFileError(f"{path} is damaged: it is not the result of an explanation")
+    if not isinstance(result, dict) or "schema" not in result:
+        raise damaged
+    if result["schema"] != SCHEMA:
+        raise InputError(
+            f"{path} has schema {result['schema']!r}, this version of asgt reads {SCHEMA}: explain again into another "
+            "folder"
+        )
+    try:
+        check_eps(result["eps"], result["norm"])
+        found = Explanation(
+            attribution=result["attribution"],
+            settings=dict(result["settings"]),
+            eps=result["eps"],
+            norm=result["norm"],
+            seed=int(result["seed"]),
+            model=result["model"],
+            data=result["data"],
+            **_unread(int(result["samples"])),
+            notes=tuple(map(str, result["notes"])),
+            seconds=float(result["seconds"]),
+            batch_size=int(result["batch_size"]),
+        )
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise damaged from error
+
+    read = read_values(folder, found)
+    if read is None:
+        raise DamagedFileError(f"{folder / _VALUES} is damaged: it is not the evidence of {path}")
+    # The versions are those of the machine that explained.
+    if not agree(read.to_dict() | {"versions": result.get("versions")}, result):
+        raise DamagedFileError(f"{path} is damaged: its figures are not those of the evidence beside it")
+    return read
+
+
+def write_explanation(folder: Path, found: Explanation) -> None:
+    """Writes the evidence, then the result: each whole or not at all."""
+
+    tensors = found.values | {name: getattr(found, name) for name in _OWN}
+    write_tensors(folder / _VALUES, tensors, {"key": _key(found, found.ids)})
+    write_json(folder / _RESULT, found.to_dict())
+
+
+def read_values(folder: Path, asked: Explanation) -> Explanation | None:
+    """An explanation with the evidence that a folder holds of it; ``None`` if that is of another one.
+
+    Raises:
+        DamagedFileError: a tensor is missing, or is not of its shape.
+    """
+
+    path = folder / _VALUES
+    if not path.is_file():
+        raise DamagedFileError(f"{path} is gone, so {folder / _RESULT} has lost its evidence: explain again")
+    tensors, metadata = read_tensors(path)
+    ids = tensors.get("ids")
+    if ids is None or metadata.get("key") != _key(asked, ids):
+        return None
+
+    shapes = _shapes(asked, tensors)
+    if {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()} != shapes:
+        raise DamagedFileError(
+            f"{path} is damaged: it does not hold what is measured of each of {asked.samples} images"
+        )
+    own = {name: tensors.pop(name) for name in _OWN}
+    return Explanation(**(vars(asked) | own | {"values": tensors}))
+
+
+_OWN = ("ids", "labels", "predictions", "gate")
+"""The tensors of an explanation that stand beside its values."""
+
+
+def _key(found: Explanation, ids: Tensor) -> str:
+    """What evidence carries: that of other weights, images or settings has another key, and is refused, not mixed."""
+
+    settings = json.dumps(found.settings, sort_keys=True)
+    plain = (SCHEMA, found.attribution, settings, float(found.eps), found.norm, found.seed, found.model, found.data)
+    return digest(repr((*plain, digest_tensors({"ids": ids}))).encode())
+
+
+def _unread(samples: int) -> dict[str, Any]:
+    """The tensors of an explanation whose evidence is not read yet."""
+
+    if samples < 1:
+        raise ValueError(f"{samples} images")
+    return {name: torch.empty(samples) for name in _OWN} | {"values": {}}
+
+
+def _shapes(found: Explanation, tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """What the evidence of an explanation is to hold."""
+
+    samples, shares = found.samples, len(QUANTILES)
+    numbers = ["norm", "sparseness", "sensitivity", "alignment"]
+    if found.settings.get("objects"):
+        numbers += ["mass", "area"]
+    randomised = 0 if "gate" in tensors and len(tensors["gate"]) == 0 else RANDOMISED
+
+    shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+    shapes |= dict.fromkeys(("ids", "labels", "predictions"), (torch.int64, (samples,)))
+    shapes |= dict.fromkeys(numbers, (torch.float64, (samples,)))
+    shapes |= dict.fromkeys(_STABILITY, (torch.float64, (len(_PLACES), samples)))
+    shapes |= dict.fromkeys(("mean/top", "noise/top", "linear/top", "linear/least"), (torch.bool, (shares, samples)))
+    shapes |= dict.fromkeys(("mean/random", "noise/random"), (torch.bool, (RANDOM_ORDERS, shares, samples)))
+    return shapes | {
+        "flipped": (torch.bool, (len(_PLACES), samples)),
+        "finite": (torch.bool, (samples,)),
+        "gate": (torch.float64, (randomised, samples)),
+        "between": (torch.float64, (randomised * (randomised - 1) // 2, samples)),
+    }
+
+
+def _median(gate: Tensor) -> float:
+    return float(gate.flatten().nanmedian()) if gate.numel() else nan
+
+
+def _plain(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+
+    return None if isnan(value) else value

@@ -1,0 +1,131 @@
+"""What the explanations of several runs say side by side: a panel for each attribution, of runs explained alike.
+
+Runs that were explained with other settings are told, not mixed: the panel is of the settings that most runs have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Any
+
+from ..explanation import MEASURES, Explanation, Measure, Panel, Score, measure_named, panel
+from ..files import digest_tensors
+from ..numbers import counted
+from .comparison import Method, Run, listed
+
+__all__ = ["ARROWS", "PRIMARY", "Explained", "explained", "measures_of", "score_text"]
+
+PRIMARY = ("mass", "road")
+"""The measure that answers whether robustness and interpretability rise together, named before anything was measured:
+the mass on the object, or ROAD where it is not known where the object is."""
+
+ARROWS = {"more": "↑", "less": "↓", None: ""}
+"""Which way a measure is better, as a sign."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One attribution.
+
+    Attributes:
+        attribution: its name.
+        panel: the methods of which a run was explained so.
+        runs: those runs, by method.
+        notes: sentences on what is left out, and what the explanations themselves have to say.
+    """
+
+    attribution: str
+    panel: Panel
+    runs: dict[str, tuple[Run, ...]]
+    notes: tuple[str, ...]
+
+    @property
+    def primary(self) -> Measure:
+        """The first of :data:`PRIMARY` that every method has; ROAD where none has any."""
+
+        for name in PRIMARY:
+            if all(not self.panel.value(method, name).not_run for method in self.panel.methods):
+                return measure_named(name)
+        return measure_named(PRIMARY[-1])
+
+
+def explained(methods: Sequence[Method]) -> tuple[Explained, ...]:
+    """A panel for each attribution by which some run was explained, the gradient's first."""
+
+    names = {name for method in methods for run in method.runs for name in run.explanations}
+    return tuple(_by(name, methods) for name in sorted(names, key=lambda name: (name != "gradient", name)))
+
+
+def measures_of(found: Panel) -> list[Measure]:
+    """The measures that have a value for some method, in the order of the panel."""
+
+    return [
+        measure
+        for measure in MEASURES
+        if any(not isnan(found.value(method, measure.name).mean) for method in found.methods)
+    ]
+
+
+def score_text(score: Score) -> str:
+    """``0.613 ± 0.012`` over seeds, ``0.613 [0.601, 0.625]`` of one; a dash where it was not run."""
+
+    if score.not_run:
+        return "–"
+    if score.over == "seeds":
+        return f"{_plain(score.mean)} ± {_plain(score.sd)}"
+    return f"{_plain(score.mean)} [{_plain(score.low)}, {_plain(score.high)}]"
+
+
+def _by(attribution: str, methods: Sequence[Method]) -> Explained:
+    runs = [(method, run) for method in methods for run in method.runs if attribution in run.explanations]
+    lacking = [str(run.folder) for method in methods for run in method.runs if attribution not in run.explanations]
+    keys = [_settings(run.explanations[attribution]) for _, run in runs]
+    counts = Counter(keys)
+    # Of equally many, what rests on more images.
+    samples = {key: run.explanations[attribution].samples for key, (_, run) in zip(keys, runs, strict=True)}
+    common = max(counts, key=lambda key: (counts[key], samples[key]))
+
+    kept: dict[str, list[Run]] = {}
+    others = []
+    for key, (method, run) in zip(keys, runs, strict=True):
+        if key == common:
+            kept.setdefault(method.name, []).append(run)
+        else:
+            others.append(str(run.folder))
+
+    notes = []
+    if others:
+        notes.append(
+            f"explained with other settings than most, and left out: {listed(others)}; remove "
+            f"explanation/{attribution} there and explain them again"
+        )
+    if lacking:
+        notes.append(f"not explained by {attribution}, and left out: {listed(lacking)}")
+    told = Counter(note for several in kept.values() for run in several for note in run.explanations[attribution].notes)
+    total = sum(map(len, kept.values()))
+    notes += [note if count == total else f"{note} ({counted(count, 'run')})" for note, count in told.items()]
+    return Explained(
+        attribution,
+        panel(
+            {name: [run.explanations[attribution] for run in several] for name, several in kept.items()},
+            seeds={name: [run.seed for run in several] for name, several in kept.items()},
+        ),
+        {name: tuple(several) for name, several in kept.items()},
+        tuple(notes),
+    )
+
+
+def _settings(found: Explanation) -> tuple[Any, ...]:
+    """What explanations must share to stand in one panel."""
+
+    settings = json.dumps(found.settings, sort_keys=True)
+    return found.eps, found.norm, found.seed, found.data, settings, digest_tensors({"ids": found.ids})
+
+
+def _plain(value: float) -> str:
+    text = f"{value:.3f}"
+    return "0.000" if float(text) == 0 else text.replace("-", "−")

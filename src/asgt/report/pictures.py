@@ -1,0 +1,175 @@
+"""What is drawn of the models themselves: maps of a few images and of many, and how their gradients are distributed.
+
+Each method is shown by the model of its first seed. A model that cannot be had (its data is not here, or its code is
+the user's own) is left out, and said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..attacks import Norm
+from ..data import Images, batches, sample, sampled_rows, to_unit
+from ..errors import InputError
+from ..names import is_foreign
+from ..numbers import counted
+from ..saliency import saliency
+from ..training.run import load_run
+from .comparison import Method
+from .explained import Explained
+from .figures import Panel, write_panels
+from .gradients import gradient_panels
+from .maps import SaliencyMaps, saliency_maps, write_contact_sheet, write_maps
+
+__all__ = ["BLOCKS", "Pictures", "pictures", "write_pictures"]
+
+BLOCKS = 3
+"""Images that are drawn with their attacked selves."""
+
+_CONTACT = 48
+_GRADIENTS = 256
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of some methods.
+
+    Attributes:
+        shown: by attribution, the gradient's first: the first test image of each of the first ten classes, with its
+            attacked self; empty without models.
+        contact: the first test images, as they are; ``None`` without models.
+        gradients: the distributions of the gradient's values.
+        missing: sentences on methods, or attributions, that have no picture.
+    """
+
+    shown: dict[str, SaliencyMaps]
+    contact: SaliencyMaps | None
+    gradients: tuple[Panel, ...]
+    missing: tuple[str, ...]
+
+
+def pictures(
+    methods: Sequence[Method],
+    *,
+    eps: float,
+    norm: Norm,
+    samples: int | None = None,
+    found: Sequence[Explained] = (),
+    trusted_model: str | None = None,
+) -> Pictures:
+    """Makes them.
+
+    Args:
+        methods: finished runs on the same data.
+        eps: the radius of each model's own attack.
+        norm: its norm.
+        samples: how many of the test images there are to choose from. Default: all.
+        found: the attributions that are drawn beside the gradient. The gradients' distributions are of the images that
+            all models get right by the first, or else of the first test images, right or wrong.
+        trusted_model: the user's own ``package.module:factory``, named again.
+    """
+
+    models: dict[str, nn.Module] = {}
+    missing = []
+    test: Images | None = None
+    for method in methods:
+        run = method.runs[0]
+        try:
+            named = trusted_model if is_foreign(run.config.model) else None
+            models[method.name], data, _, _ = load_run(run.folder, trusted_model=named)
+        except InputError as error:
+            missing.append(f"{method.name}: {error}")
+            continue
+        test = test or data.test
+    if test is None:
+        return Pictures({}, None, (), tuple(missing))
+
+    among = len(test) if samples is None else min(samples, len(test))
+    draw = partial(_drawn, models, {method.name: method.runs[0].seed for method in methods}, test, norm)
+    first = _one_a_class(sample(test, among), sampled_rows(test, among))
+    shown = {"gradient": draw(first, "gradient", None, eps)}
+    for one in found:
+        if one.attribution not in shown:
+            try:
+                shown[one.attribution] = draw(first, one.attribution, one.panel.settings.get("layer"), eps)
+            except InputError as error:
+                missing.append(f"{one.attribution}: {error}")
+
+    rows, whose = _shown_rows(test, among, found)
+    gradients = {name: _gradients(model, test[rows]) for name, model in models.items()}
+    numbers = {method.name: number for number, method in enumerate(methods)}
+    return Pictures(
+        shown,
+        draw(sampled_rows(test, min(_CONTACT, among)), "gradient", None, None),
+        tuple(gradient_panels(gradients, numbers, whose)),
+        tuple(missing),
+    )
+
+
+def write_pictures(found: Pictures, folder: Path, data: str) -> None:
+    """Writes the figures for papers; those of an earlier time that are not made again are removed."""
+
+    for old in (*folder.glob("saliency*.*"), *folder.glob("contact.*"), *folder.glob("gradients.*")):
+        old.unlink()
+    for suffix in ("png", "pdf"):
+        for attribution, maps in found.shown.items():
+            name = "saliency" if attribution == "gradient" else f"saliency-{attribution}"
+            write_maps(maps[:BLOCKS], folder / f"{name}.{suffix}")
+            write_maps(maps[:BLOCKS], folder / f"{name}-signed.{suffix}", kind="signed")
+        if found.contact is not None:
+            write_contact_sheet(found.contact, folder / f"contact.{suffix}")
+        if found.gradients:
+            title = f"a: gradient of the label's logit, {data}"
+            write_panels(found.gradients, folder / f"gradients.{suffix}", title=title)
+
+
+def _drawn(
+    models: dict[str, nn.Module],
+    seeds: dict[str, int],
+    test: Images,
+    norm: Norm,
+    rows: Tensor,
+    attribution: str,
+    layer: str | None,
+    eps: float | None,
+) -> SaliencyMaps:
+    images = test[rows]
+    return saliency_maps(
+        models,
+        to_unit(images.pixels),
+        images.labels,
+        classes=images.classes,
+        seeds=seeds,
+        attribution=attribution,
+        layer=layer,
+        eps=eps,
+        norm=norm,
+        rows=rows,
+    )
+
+
+def _shown_rows(test: Images, among: int, found: Sequence[Explained]) -> tuple[Tensor, str]:
+    """The rows whose gradients are shown, and what they are in words."""
+
+    if found and not found[0].panel.not_run:
+        rows = found[0].panel.ids[:_GRADIENTS]
+        return rows, f"{counted(len(rows), 'image')} that all get right, first seeds"
+    rows = sampled_rows(test, min(_GRADIENTS, among))
+    return rows, f"{counted(len(rows), 'image')}, right or wrong, first seeds"
+
+
+def _gradients(model: nn.Module, images: Images) -> Tensor:
+    return torch.cat([saliency(model, x, y) for x, y in batches(images, 64)])
+
+
+def _one_a_class(images: Images, rows: Tensor, count: int = 10) -> Tensor:
+    """The row of the first image of each of the first classes."""
+
+    present = images.labels.unique()[:count]
+    return rows[torch.stack([(images.labels == label).nonzero()[0, 0] for label in present])]

@@ -1,0 +1,87 @@
+"""What every attribution shares: a batch in, signed maps out, and a model whose answers are looked at on the way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..modes import Classifier
+from ..randomness import SampleKeyed
+from .gradient import Target
+
+__all__ = ["Attribution", "Watched", "score"]
+
+
+class Watched(nn.Module):
+    """A classifier whose logits are checked at each pass, and which remembers the images that it answered with NaN.
+
+    A rectifier stops a NaN on its way back, so a gradient alone would call such an image's map zero.
+
+    Args:
+        model: inputs (B, …) to logits (B, K).
+        classes: how many classes the labels speak of, at least.
+    """
+
+    def __init__(self, model: Classifier, classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.classes = classes
+        self._nan: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.model(x)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(f"{len(x)} images give outputs {got}: an attribution needs logits of shape (B, K)")
+        if self.classes > logits.shape[1]:
+            raise InputError(f"label {self.classes - 1} for a model of {logits.shape[1]} classes: labels start at 0")
+
+        self._nan.append(logits.detach().isnan().any(dim=1))
+        # The sum of no elements: logits that ignore their input get the gradient zero, where autograd finds no path.
+        return logits + x.flatten(1)[:, :0].sum(dim=1, keepdim=True)
+
+    def nan(self, count: int) -> Tensor:
+        """Which of the ``count`` images asked since the last call got a NaN, in whichever of their copies, bool."""
+
+        nan = torch.cat(self._nan).view(-1, count).any(dim=0)
+        self._nan.clear()
+        return nan
+
+
+@dataclass(frozen=True)
+class Attribution(ABC):
+    """What makes a map of each image: a frozen dataclass, whose fields are all that is needed to repeat it.
+
+    Attributes:
+        draws_noise: whether it takes a generator.
+        package: the package that computes it, whose version belongs to the record; ``""`` for asgt itself.
+    """
+
+    draws_noise: ClassVar[bool] = False
+    package: ClassVar[str] = ""
+
+    @abstractmethod
+    def maps(
+        self, model: Watched, x: Tensor, y: Tensor, *, target: Target, generator: SampleKeyed | None, batch_size: int
+    ) -> Tensor:
+        """The signed maps of one batch, detached.
+
+        Args:
+            model: in evaluation mode.
+            x: images (B, C, H, W), no more than ``batch_size``. Copies of them go through the model in groups of B.
+            y: labels (B,), int64.
+            target: the score that is explained.
+            generator: keyed noise of these images, for those that draw.
+            batch_size: images that the model gets at a time.
+        """
+
+
+def score(model: Watched, target: Target) -> nn.Module:
+    """What a peer's method differentiates at the label: the logits, or their log-softmax."""
+
+    return model if target == "logit" else nn.Sequential(model, nn.LogSoftmax(dim=1))
