@@ -146,6 +146,66 @@ def digits_net() -> tuple[nn.Module, Tensor, Tensor]:
     return net.eval(), x[-400:], y[-400:]
 
 
+def explain_by_hand(
+    run: Path, *, samples: int = 120, wrong: int = 4, mass: float | None = None, eps: float = 0.1, draw: int = 0
+) -> dict[str, Tensor]:
+    """Gives a run folder an explanation that nothing was measured for: values drawn by a generator of its own.
+
+    Args:
+        run: the run folder.
+        samples: the first images of the test split.
+        wrong: how many of them, the first, the model is said to get wrong.
+        mass: about which the mass on the object lies; without it, it is not known where the object is.
+        eps: at which it is said to be attacked.
+        draw: of the values.
+
+    Returns:
+        The values.
+    """
+
+    import torch
+
+    from asgt.explanation.result import Explanation, write_explanation
+    from asgt.files import digest_tensors, read_tensors
+
+    generator = torch.Generator().manual_seed(draw)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, samples, generator=generator, dtype=torch.float64)
+
+    values = {name: uniform() for name in ("norm", "sparseness", "sensitivity", "alignment")}
+    values |= {name: uniform(2) for name in ("rank", "overlap", "cosine")}
+    values |= {"flipped": torch.stack([uniform() < 0.01, uniform() < 0.6]), "between": 0.1 * uniform(3)}
+    shares = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)[:, None]
+    for name, steep in (("mean/top", 2.5), ("noise/top", 3.0), ("linear/top", 2.0), ("linear/least", 0.5)):
+        values[name] = uniform(9) > steep * shares.clamp(max=0.3) + 0.1 * shares
+    for name in ("mean/random", "noise/random"):
+        values[name] = uniform(5, 9) > 0.8 * shares
+    if mass is not None:
+        values |= {"mass": mass + 0.1 * (uniform() - 0.5), "area": torch.full((samples,), 0.3, dtype=torch.float64)}
+    labels = torch.arange(samples) % 10
+    predictions = (labels + (torch.arange(samples) < wrong).long()) % 10
+    found = Explanation(
+        attribution="gradient",
+        settings={"method": "gradient", "objects": "" if mass is None else "strokes"},
+        eps=eps,
+        norm="linf",
+        seed=0,
+        model=digest_tensors(read_tensors(run / "model.safetensors")[0]),
+        data=f"{samples} images",
+        ids=torch.arange(samples),
+        labels=labels,
+        predictions=predictions,
+        values=values | {"finite": torch.ones(samples, dtype=torch.bool)},
+        gate=0.2 * uniform(3),
+        notes=(),
+        seconds=1.0,
+        batch_size=64,
+    )
+    write_explanation(run / "explanation" / "gradient", found)
+    return values
+
+
 @pytest.fixture(scope="session")
 def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from asgt.training.config import TrainConfig

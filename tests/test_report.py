@@ -34,9 +34,10 @@ import asgt
 from asgt.errors import DamagedFileError
 from asgt.report import compare, write_report
 from asgt.report.figures import swatch_svg
-from asgt.report.maps import draw_maps
+from asgt.report.maps import coloured
 from asgt.training.config import TrainConfig
 from asgt.training.run import load_run
+from conftest import explain_by_hand
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GOLDEN = FIXTURES / "report.html"
@@ -103,6 +104,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(FIXTURES / "runs", folder / "runs")
+    for number, run in enumerate(RUNS):
+        explain_by_hand(folder / run, wrong=number, mass=0.4 + 0.05 * number, draw=number)
     return report_of(folder, RUNS, command=COMMAND)
 
 
@@ -121,7 +124,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the figures' files out, which take most of the time and are no part of the page."""
 
-    for name in ("robustness_curves", "write_panels", "write_maps"):
+    for name in ("robustness_curves", "write_panels", "write_looks"):
         monkeypatch.setattr(f"asgt.report.page.{name}", lambda *_, **__: None)
 
 

@@ -237,7 +237,7 @@ class Console:
                 for part in self._fitting_panel(one):
                     self.out.print(part)
                 self.out.print(
-                    "  ↑ more is better, ↓ less is better; * partly restates robustness; ± over seeds, [95 %] of a model"
+                    "  ↑ more is better, ↓ less; * partly restates robustness; ± over seeds, [95 %] of one model"
                 )
             for title, why in panel_unrun(one):
                 self.out.print(escape(f"  NOT RUN {title}: {why}"), style="dim")

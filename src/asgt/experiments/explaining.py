@@ -88,8 +88,8 @@ def explained_alike(place: Path, *, samples: int, eps: float, norm: Norm) -> boo
     for name, there, asked in (("eps", kept.eps, eps), ("norm", kept.norm, norm), ("samples", kept.samples, samples)):
         if there != asked:
             raise InputError(
-                f"{place} was made with {name} = {there}, not {asked}: --resume takes it up as it is, or remove {place} "
-                "to explain anew"
+                f"{place} was made with {name} = {there}, not {asked}: asgt explain --resume takes it up as it is; "
+                "remove it to explain anew"
             )
     return True
 
@@ -97,4 +97,5 @@ def explained_alike(place: Path, *, samples: int, eps: float, norm: Norm) -> boo
 def _objects(images: Images, data: str) -> Tensor | None:
     """Where the object is, for data of which that is known: white strokes on black."""
 
-    return strokes(images) if short_name(data) == "mnist" and images.shape[0] == 1 else None
+    name = Path(data).name if Path(data).is_dir() else short_name(data)
+    return strokes(images) if name == "mnist" and images.shape[0] == 1 else None

@@ -294,9 +294,9 @@ def read_methods(folders: Sequence[Path | str]) -> tuple[Method, ...]:
 
 
 def trained_eps(methods: Sequence[Method], norm: Norm) -> float | None:
-    """The ε that most runs were trained at (of equally many, the largest), of those trained against an attack in a norm.
+    """The ε that most runs were trained at (of equally many, the largest), of those trained in a norm.
 
-    ``None`` where no run was.
+    ``None`` where no run was trained against an attack in it.
     """
 
     counts = Counter(eps for method in methods for run in method.runs if (eps := _trained_eps(run, norm)) is not None)
@@ -315,10 +315,10 @@ def method_names(configs: Sequence[TrainConfig]) -> list[str]:
     for mine in settings:
         rivals = [other for other in settings if _base_name(other) == _base_name(mine)]
         differing = []
-        for field in fields(TrainConfig):
-            values = {getattr(other, field.name) for other in rivals}
+        for setting in (each.name for each in fields(TrainConfig)):
+            values = {getattr(other, setting) for other in rivals}
             if len(values) > 1:
-                differing.append(f"{field.name} = {_value(getattr(mine, field.name), values)}")
+                differing.append(f"{setting} = {_value(getattr(mine, setting), values)}")
         names.append(_base_name(mine) + (f" ({', '.join(differing)})" if differing else ""))
     return names
 
