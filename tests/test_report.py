@@ -34,7 +34,6 @@ import asgt
 from asgt.errors import DamagedFileError
 from asgt.report import compare, write_report
 from asgt.report.figures import swatch_svg
-from asgt.report.maps import coloured
 from asgt.training.config import TrainConfig
 from asgt.training.run import load_run
 from conftest import explain_by_hand

@@ -23,6 +23,7 @@ from asgt.experiments.preset import load_preset
 from asgt.experiments.results import write_results
 from asgt.report import compare
 from asgt.report.comparison import read_run
+from test_panel import made as explanation
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = sorted(path for path in (ROOT / "tests" / "fixtures" / "runs").iterdir() if path.is_dir())
@@ -64,6 +65,27 @@ def test_what_is_kept_gives_every_accuracy_of_the_run_folders(results: Path) -> 
                 assert (found.checks, found.model, found.data) == (there.checks, there.model, there.data)
                 # Image by image, not only on average.
                 assert all(torch.equal(found.outcomes[search], there.outcomes[search]) for search in found.outcomes)
+
+
+def test_what_was_measured_of_maps_is_kept_to_seven_digits(tmp_path: Path) -> None:
+    unknown = torch.full((120,), 0.3, dtype=torch.float64)
+    unknown[5] = torch.nan
+    found = explanation(wrong=4, seed=3, mass=unknown)
+    run = replace(read_run(FOLDERS[0]), explanations={"gradient": found})
+    keep_run(run, tmp_path / "run.json")
+
+    back = load_kept(tmp_path / "run.json").explanations["gradient"]
+
+    assert replace(
+        back, values={}, ids=found.ids, labels=found.labels, predictions=found.predictions, gate=found.gate
+    ) == (replace(found, values={}))
+    for name in ("ids", "labels", "predictions"):
+        assert torch.equal(getattr(back, name), getattr(found, name))
+    assert back.values.keys() == found.values.keys()
+    for name, value in found.values.items():
+        assert back.values[name].dtype == value.dtype
+        torch.testing.assert_close(back.values[name], value, rtol=1e-6, atol=0, equal_nan=True)
+    assert (tmp_path / "run.json").stat().st_size < 70_000
 
 
 def test_a_run_keeps_no_path_and_little_else_than_it_needs(tmp_path: Path) -> None:
@@ -124,7 +146,7 @@ def test_a_job_is_kept_only_where_it_is_the_same_job(results: Path, tmp_path: Pa
         config = replace(run.config, device="auto", **changed)
         file = results / "own" / f"{FOLDERS[-1].name}.json"
         grid = run.evaluations["pgd"].epsilons
-        return Job("x", str(tmp_path / "run"), config, ("pgd",), grid, "linf", 40, (1, 1), str(file))
+        return Job("x", str(tmp_path / "run"), config, ("pgd",), grid, "linf", 40, (1, 1), keep=str(file))
 
     assert is_kept(job())
     assert not is_kept(replace(job(), keep=None))
@@ -277,7 +299,7 @@ def test_a_lent_gpus_grid_leaves_small_files_and_goes_on_from_them(
 ) -> None:
     words = ["--stages", str(tiny(tmp_path)), "--device", "cpu", "--keep", str(tmp_path / "kept"), "--workers", "1"]
 
-    assert gpu_grid.main([*words, "--work", str(tmp_path / "work"), "--measure", "0.1", "--minutes", "3"]) == 0
+    assert gpu_grid.main([*words, "--work", str(tmp_path / "work"), "--measure", "0.1", "--minutes", "60"]) == 0
 
     said = capfd.readouterr().out
     assert "0 of 2 runs kept already" in said

@@ -15,11 +15,12 @@ from asgt.evaluation.protocols import protocol_named
 from asgt.evaluation.result import Evaluation
 from asgt.experiments import load_preset, preset_names
 from asgt.experiments.paper import load_paper, mean_distance, ours
-from asgt.experiments.verdicts import Claim, Claims, Reading, Verdict, column_of, judge, load_claims, named
+from asgt.experiments.verdicts import Claim, Claims, Reading, Verdict, column_of, judge, judge_maps, load_claims, named
 from asgt.report import Comparison, Run
 from asgt.report.comparison import compare_runs
 from asgt.training.config import TrainConfig
 from asgt.training.run import TrainResult
+from test_panel import made as explanation
 
 IMAGES = 1000
 METHODS = {"ST": {"method": "st"}, "SGT": {"method": "sgt", "k": 0.3}, "AT": {"method": "at", "attack": "fgsm"}}
@@ -259,6 +260,56 @@ def test_claims_on_other_data_are_left_out() -> None:
     comparison, found = made_up({"ST": [0, 0]}), claims_of(claim())
 
     assert judge(replace(comparison, data="cifar10"), found, found.paper) == []
+
+
+# Maps ----------------------------------------------------------------------------------------------------------------
+
+BETTER = Claim("Y1", "mnist", "§ 0", "SGT", ("ST",), measure="mass")
+
+
+def mapped(mass: Mapping[str, Sequence[float]], wrong: int = 0) -> Verdict:
+    """The verdict on maps whose share of mass on the object is made up, a value a seed."""
+
+    comparison = made_up({method: [500] * len(values) for method, values in mass.items()})
+    methods = []
+    for method in comparison.methods:
+        runs = [
+            replace(run, explanations={"gradient": explanation(wrong, seed=run.seed, mass=mass[method.name][run.seed])})
+            for run in method.runs
+        ]
+        methods.append(replace(method, runs=tuple(runs)))
+    claims = replace(claims_of(), maps=(BETTER,))
+    (found,) = judge_maps(replace(comparison, methods=tuple(methods)), claims)
+    return found
+
+
+def test_maps_are_judged_by_the_panels_measure_over_seeds() -> None:
+    found = mapped({"ST": [0.20, 0.21, 0.22], "SGT": [0.30, 0.32, 0.31]})
+
+    assert found.state == "holds"
+    assert found.mean == pytest.approx(0.1)
+    assert found.p == pytest.approx(p_of_three([100, 110, 90]))
+    assert (found.seeds, found.samples) == ((0, 1, 2), 120)
+    # However they are named in the panel, the claim's first comes first.
+    assert mapped({"ST": [0.30, 0.32, 0.31], "SGT": [0.20, 0.21, 0.22]}).state == "does not hold"
+    assert mapped({"ST": [0.20, 0.21, 0.22], "SGT": [0.22, 0.20, 0.21]}).state == "not decided at this scale"
+
+
+def test_maps_of_one_seed_or_of_too_few_images_decide_nothing() -> None:
+    one = mapped({"ST": [0.2], "SGT": [0.3]})
+    assert (one.state, one.why, one.mean) == ("not decided at this scale", "one seed", pytest.approx(0.1))
+
+    few = mapped({"ST": [0.2, 0.2], "SGT": [0.3, 0.3]}, wrong=30)
+    assert few.state == "not run"
+    assert "90" in few.why
+
+
+def test_without_explanations_maps_are_not_judged() -> None:
+    claims = replace(claims_of(), maps=(BETTER,))
+
+    (found,) = judge_maps(made_up({"ST": [0, 0], "SGT": [9, 9]}), claims)
+
+    assert (found.state, found.why) == ("not run", "no explanations of SGT and ST")
 
 
 # The files -----------------------------------------------------------------------------------------------------------

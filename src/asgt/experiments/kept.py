@@ -99,7 +99,8 @@ def is_kept(job: Job) -> bool:
     if any(kept[name] != asked[name] for name in asked if name not in (*MAY_CHANGE, "data", "device")):
         raise InputError(f"{file} keeps a run with other settings: name another folder for what is kept")
     found = [run.evaluations.get(protocol) for protocol in job.protocols]
-    return all(one is not None and (one.epsilons, one.norm) == (job.epsilons, job.norm) for one in found)
+    judged = all(one is not None and (one.epsilons, one.norm) == (job.epsilons, job.norm) for one in found)
+    return judged and set(job.attributions) <= run.explanations.keys()
 
 
 def load_results(folder: Path) -> Comparison:
