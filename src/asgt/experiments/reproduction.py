@@ -9,13 +9,13 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
-from ..files import write_bytes, write_yaml
+from ..files import write_yaml
 from ..progress import SILENT, Progress
 from ..report import Comparison, compare, write_report
 from ..report.comparison import read_run
 from .cluster import run_on_cluster
 from .grid import NOTE, plan
-from .kept import keep_run
+from .kept import keep_picture, keep_run
 from .local import default_workers, run_jobs
 from .preset import Preset
 
@@ -86,7 +86,7 @@ def reproduce(
             found = compare([run.job.folder for run in planned])
             write_report(found, out, command=command)
             if keep is not None and (picture := out / "figures" / "saliency.png").is_file():
-                write_bytes(keep / preset.name / picture.name, picture.read_bytes())
+                keep_picture(picture, keep / preset.name / picture.name)
     except Timeout as error:
         raise InputError(f"another asgt reproduce is at work in {out}: wait for it, or name another --out") from error
     return found
