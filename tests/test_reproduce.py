@@ -207,7 +207,7 @@ def kept(folder: Path) -> dict[str, Any]:
 
     def timeless(value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: timeless(part) for name, part in value.items() if name != "seconds"}
+            return {name: timeless(part) for name, part in value.items() if name not in ("seconds", "speed")}
         return [timeless(part) for part in value] if isinstance(value, list) else value
 
     return {file.name: timeless(json.loads(file.read_text())) for file in (folder / "tiny").iterdir()}
