@@ -73,7 +73,8 @@ def our_noise(x: Tensor, radius: float) -> Perturbation:
 
     def perturbed(arr: np.ndarray[Any, Any], **_: Any) -> np.ndarray[Any, Any]:
         delta = radius * (2 * noise.uniform_like(x) - 1)
-        return arr + delta.flatten(1).numpy()
+        moved: np.ndarray[Any, Any] = arr + delta.flatten(1).numpy()
+        return moved
 
     return perturbed
 
@@ -141,8 +142,8 @@ def whole_panel(repetitions: int) -> str:
         [
             "| models | images | seconds | target | processor seconds | of them comparing | met |",
             "|---|---|---|---|---|---|---|",
-            f"| {PANEL_MODELS} | {PANEL_IMAGES} | **{taken}** | ≤ {PANEL_SECONDS:g} | {processor:.1f} | {comparing:.1f} "
-            f"| {met} |",
+            f"| {PANEL_MODELS} | {PANEL_IMAGES} | **{taken}** | ≤ {PANEL_SECONDS:g} | {processor:.1f} | "
+            f"{comparing:.1f} | {met} |",
         ]
     )
 

@@ -1,11 +1,15 @@
 """The parts of the benchmark that decide what its tables say: the floor, and where the tables go."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from asgt.explanation.sensitivity import max_sensitivity
+from asgt.randomness import SampleKeyed
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -80,3 +84,42 @@ def test_a_page_without_its_two_comments_is_left_as_it_is(tmp_path: Path, text: 
     with pytest.raises(ValueError, match="each once"):
         replace_section(page, "one", "| a |")
     assert page.read_text() == text
+
+
+def test_a_verdict_names_what_is_missed() -> None:
+    from timing import verdict
+
+    assert verdict(time=True, values=True) == "yes"
+    assert verdict(time=False, accuracy_above=False, values=True) == "no: time, accuracy above"
+
+
+class Squares(nn.Module):
+    """Logits Σ w x² / 2, whose gradient w x moves by w δ."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.square().flatten(1) @ self.weight.flatten(1).T / 2
+
+
+def test_quantus_and_asgt_measure_one_max_sensitivity_on_the_same_draws() -> None:
+    pytest.importorskip("quantus", reason="Quantus is not installed: make bench installs it")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from saliency_panel import our_noise, quantus_max_sensitivity
+
+        generator = torch.Generator().manual_seed(0)
+        weight, x = (0.2 + torch.rand(count, 1, 4, 4, generator=generator) for count in (2, 3))
+        y, model = torch.tensor([0, 1, 1]), Squares(weight)
+        theirs = quantus_max_sensitivity(model, x, y, radius=0.1, draws=4, perturbed=our_noise(x, 0.1))
+    ours = max_sensitivity(model, x, y, radius=0.1, draws=4)
+
+    noise = SampleKeyed(0, torch.arange(3))
+    draws = [0.1 * (2 * noise.uniform_like(x) - 1) for _ in range(4)]
+    for i, label in enumerate(y.tolist()):
+        moved = max(float((weight[label] * delta[i]).norm()) for delta in draws)
+        expected = moved / float((weight[label] * x[i]).norm())
+        assert float(theirs[i]) == pytest.approx(expected, rel=1e-4)
+        assert float(ours[i]) == pytest.approx(expected, rel=1e-4)

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-VERBS = ("train", "evaluate", "compare", "reproduce")
+VERBS = ("train", "evaluate", "explain", "compare", "reproduce")
 SMALL = {"train": " --limit 200 --epochs 1", "evaluate": " --samples 20 --epsilons 0.3", "reproduce": " --dry-run"}
 
 
@@ -86,7 +86,8 @@ def test_the_readmes_mnist_commands_run_at_a_small_scale(tmp_path: Path, mnist: 
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md", "docs/saliency.md"])
-def test_the_python_of_the_pages_runs(page: str) -> None:
+def test_the_python_of_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks
     for block in blocks:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, unknown
 from ..numbers import number
 from .parsing import Parser, given
 
@@ -58,8 +58,6 @@ def run(words: list[str]) -> int:
     attributions = _listed(asked.get("attribution", "gradient"))
     for name in attributions:
         if name not in ATTRIBUTIONS:
-            from ..errors import unknown
-
             raise unknown("attribution", name, ATTRIBUTIONS)
     if "layer" in asked and "gradcam" not in attributions:
         raise InputError(f"--layer {asked['layer']}: only gradcam looks at a layer, leave it out")
@@ -69,7 +67,7 @@ def run(words: list[str]) -> int:
     runs = asked["runs"]
     _explain(read_methods(runs), attributions, asked, console)
 
-    methods: tuple[Method, ...] = read_methods(runs)
+    methods = read_methods(runs)
     comparison: Comparison | None = None
     if all(run.evaluations for method in methods for run in method.runs):
         try:

@@ -227,9 +227,10 @@ def _of_the_map(x: Tensor, a: Tensor, m: Tensor, mean: Tensor, objects: Tensor |
         "alignment": cosine(x - mean, a).abs(),
     }
     if objects is not None:
-        mass = precise(m)
-        found["mass"] = (mass * objects).sum(dim=(1, 2)) / mass.sum(dim=(1, 2))
-        found["area"] = precise(objects).mean(dim=(1, 2))
+        mass, area = precise(m), precise(objects).mean(dim=(1, 2))
+        share = (mass * objects).sum(dim=(1, 2)) / mass.sum(dim=(1, 2))
+        # Nothing can lie on an object that has no pixels.
+        found |= {"mass": share.masked_fill(area == 0, torch.nan), "area": area}
     return found
 
 

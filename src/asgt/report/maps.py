@@ -247,7 +247,7 @@ def row_names(maps: SaliencyMaps, number: int) -> list[str]:
     label = "" if maps.labels is None else f" of {maps.classes[maps.labels[number]]}"
     names = [f"image{label}", "its map"]
     if maps.eps is not None:
-        names += [f"under PGD-{STEPS}, {norm_sign(maps.norm)} ε = {eps_text(maps.eps)}", "its map"]
+        names += [f"under PGD-{STEPS}, {norm_sign(maps.norm)} ε = {eps_text(maps.eps)}", "the map of that"]
     return names
 
 
