@@ -206,6 +206,16 @@ def test_a_page_of_the_papers_grid_has_its_figures_and_a_verdict_on_every_claim(
     assert_tables(text)
 
 
+def test_a_grid_with_changed_settings_says_so_and_stands_for_its_preset(results: Path, tmp_path: Path) -> None:
+    shutil.move(results / "own", results / "digits-quick+lr=0.1+momentum=0.0")
+
+    write_results(results, tmp_path / "results.md")
+
+    text = (tmp_path / "results.md").read_text("utf-8")
+    assert "the demo. Here with lr=0.1. Here with momentum=0.0." in text
+    assert "$ asgt reproduce digits --scale quick --set lr=0.1,momentum=0.0 --keep results" in text
+
+
 def test_the_committed_page_is_the_one_that_the_committed_results_give(tmp_path: Path) -> None:
     results, page = ROOT / "results", ROOT / "docs" / "results.md"
     if not page.exists():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["run_on_cluster"]
 
 _TIMEOUT = 240  # minutes of a job, unless told otherwise; what is not done by then is requeued
+_PATIENCE = 30.0  # seconds that cancelled jobs may take to be gone
 _LOGS = ".submitit"
 
 
@@ -70,8 +71,7 @@ def run_on_cluster(
                 _ended(job, submitted[job.folder], grid)
             time.sleep(1)
     finally:
-        for job in waiting:
-            submitted[job.folder].cancel()
+        _cancel([submitted[job.folder] for job in waiting])
         progress.stop()
     refuse_failed(grid)
 
@@ -120,6 +120,16 @@ def _executor(logs: Path, cluster: str, asked: Mapping[str, Any], workers: int |
     except (AssertionError, NameError, TypeError) as error:
         raise InputError(f"--slurm: {' '.join(str(error).split())[:300]}") from error
     return executor
+
+
+def _cancel(left: Sequence[submitit.Job[str]]) -> None:
+    """Cancels jobs, and gives them a while to be gone: whoever calls next should find nobody at work."""
+
+    for job in left:
+        job.cancel()
+    deadline = time.monotonic() + _PATIENCE
+    while not all(job.done(force_check=True) for job in left) and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def _ended(job: Job, submitted: submitit.Job[str], grid: Standing) -> None:

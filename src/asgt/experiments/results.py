@@ -121,7 +121,7 @@ def write_results(results: Path, page: Path) -> Path:
         paper=paper,
         claims=claims,
         grids=[grid for grid in grids if grid not in variants],
-        unrun=[(name, _command(name)) for name in _houses() if name not in {grid.name for grid in grids}],
+        unrun=[(name, _command(name)) for name in _houses() if name not in {grid.name.split("+")[0] for grid in grids}],
         varied_at=_VARIED_AT,
         variants=[line for grid in variants for line in _variants(grid, grids)],
         tables=_tables,
@@ -140,14 +140,15 @@ def write_results(results: Path, page: Path) -> Path:
 
 def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
     comparison = load_results(folder)
-    house = _house(folder.name)
+    name, *changed = folder.name.split("+")
+    house = _house(name)
     picture = folder / "saliency.png"
     beside = page.with_suffix("")
     if picture.is_file():
         write_bytes(beside / f"{folder.name}-saliency.png", picture.read_bytes())
     return Grid(
         name=folder.name,
-        words="" if house is None else preset_words(house.name),
+        words="" if house is None else " ".join([preset_words(name), *(f"Here with {one}." for one in changed)]),
         command=_command(folder.name),
         planned=0 if house is None else len(house.configs()),
         comparison=comparison,
