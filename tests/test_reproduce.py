@@ -941,7 +941,9 @@ def test_a_grid_on_a_cluster_ends_as_one_on_this_machine(
 
     pytest.importorskip("submitit", reason="submitit is not installed: the extra slurm has it")
     monkeypatch.delenv("ASGT_DATA", raising=False)
-    jobs = [run.job for run in plan(load_preset(str(tiny(tmp_path))).on(seeds=1), tmp_path / "grid")]
+    preset = load_preset(str(tiny(tmp_path))).on(seeds=1)
+    jobs = [run.job for run in plan(preset, tmp_path / "grid")]
+    write_yaml(tmp_path / "grid" / NOTE, preset.to_dict())
     diverging = replace(jobs[1], folder=str(tmp_path / "grid" / "no"), config=replace(jobs[1].config, lr=1e30))
     told = Told()
 
@@ -952,21 +954,23 @@ def test_a_grid_on_a_cluster_ends_as_one_on_this_machine(
     assert told.passes == sum(sum(job.passes) for job in [*jobs, diverging])
     for name in ("asgt-pgd-0", "st-0"):
         assert_same_run(tmp_path / "grid" / name, whole.folder / name)
-    assert [run.state for run in plan(load_preset(str(tiny(tmp_path))).on(seeds=1), tmp_path / "grid")] == [
+    assert [run.state for run in plan(preset, tmp_path / "grid")] == [
         *("finished", "finished"),
     ]
 
 
 def test_a_cluster_that_is_told_to_stop_cancels_its_jobs(tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="submitit is not installed: the extra slurm has it")
-    jobs = [run.job for run in plan(load_preset(str(tiny(tmp_path))).on(seeds=1), tmp_path / "grid")]
+    preset = load_preset(str(tiny(tmp_path))).on(seeds=1)
+    jobs = [run.job for run in plan(preset, tmp_path / "grid")]
+    write_yaml(tmp_path / "grid" / NOTE, preset.to_dict())
 
     with pytest.raises(InterruptedRunError, match="0 of 2 runs finished"):
         run_on_cluster(jobs, tmp_path / "grid", cluster="local", should_stop=lambda: True, progress=SILENT)
 
     # They are gone: a process that nobody waited for would warn here, which is an error.
     gc.collect()
-    states = {run.state for run in plan(load_preset(str(tiny(tmp_path))).on(seeds=1), tmp_path / "grid")}
+    states = {run.state for run in plan(preset, tmp_path / "grid")}
     assert states <= {"to do", "begun"}
 
 
