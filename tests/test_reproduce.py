@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -26,13 +28,16 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from asgt.data import load_data
-from asgt.errors import InputError
+from asgt.errors import InputError, InterruptedRunError
 from asgt.evaluation.result import load_evaluation
-from asgt.experiments import load_preset, preset_names
+from asgt.experiments import cluster, load_preset, preset_names
+from asgt.experiments.cluster import run_on_cluster
 from asgt.experiments.cost import evaluation_passes, step_passes, training_passes
 from asgt.experiments.grid import NOTE, plan
 from asgt.experiments.job import Job, do
 from asgt.experiments.local import run_jobs
+from asgt.experiments.preset import preset_words
+from asgt.experiments.results import write_results
 from asgt.files import read_tensors, write_yaml
 from asgt.models import small_cnn
 from asgt.progress import SILENT
@@ -52,8 +57,13 @@ TINY: dict[str, Any] = {
 }
 RUNS = ("asgt-pgd-0", "asgt-pgd-1", "st-0", "st-1")
 HOUSE = ["ST", "AT-FGSM", "AT-PGD", "SGT", "SGA", "ASGT-FGSM", "ASGT-PGD"]
+# The paper's figures have SGT with two k.
+PAPER = {
+    "mnist": ["ST", "AT-FGSM", "AT-PGD", "SGT (k = 0.3)", "SGT (k = 0.5)", "SGA", "ASGT-FGSM", "ASGT-PGD"],
+    "cifar10": ["ST", "AT-FGSM", "AT-PGD", "SGT (k = 0.1)", "SGT (k = 0.2)", "SGA", "ASGT-FGSM", "ASGT-PGD"],
+}
 # All calls on the tiny grid are the same words: the page shows them.
-WORDS = ("reproduce", "tiny.yaml", "--out", "grid", "--workers", "2")
+WORDS = ("reproduce", "tiny.yaml", "--out", "grid", "--workers", "2", "--keep", "kept")
 
 
 def tiny(folder: Path, name: str = "tiny", **changed: Any) -> Path:
@@ -193,6 +203,17 @@ def assert_gone(workers: list[psutil.Process]) -> None:
     wait_until(lambda: all(map(ended, workers)), seconds=10)
 
 
+def kept(folder: Path) -> dict[str, Any]:
+    """What was kept of the tiny grid, without the figures that tell the time."""
+
+    def timeless(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: timeless(part) for name, part in value.items() if name not in ("seconds", "speed")}
+        return [timeless(part) for part in value] if isinstance(value, list) else value
+
+    return {file.name: timeless(json.loads(file.read_text())) for file in (folder / "tiny").iterdir()}
+
+
 def step_of(run: Path) -> int:
     """The steps that a run's checkpoint knows."""
 
@@ -283,8 +304,10 @@ CHECKS = 6 + 2 * 2 + (81 + 82 + 81) + 20
 def test_an_evaluation_costs_what_its_protocol_says(grid_of_eps: tuple[float, ...]) -> None:
     n = len(grid_of_eps)
     # One forward to see how many classes there are. A clean forward; FGSM's one gradient and a forward an eps; five
-    # attacks of ten gradients and a forward an eps.
-    paper = 1 + (2 + n) + 5 * n * (10 * 2 + 1)
+    # attacks of ten gradients and a forward an eps. Two of them, of constant steps from the image itself, are run once
+    # at all eps beyond the 20/255 that they reach.
+    again = max(sum(eps > 20 / 255 for eps in grid_of_eps) - 1, 0)
+    paper = 1 + (2 + n) + 5 * n * (10 * 2 + 1) - 2 * again * 10 * 2
     assert evaluation_passes("paper", grid_of_eps, 1) == 1 + paper + CHECKS
     assert evaluation_passes("paper", grid_of_eps, 100) == 1 + 100 * paper + 64 * CHECKS
 
@@ -310,24 +333,79 @@ def test_a_training_costs_its_steps_and_its_judging() -> None:
 # Presets -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_preset_of_the_house_holds_the_seven_methods() -> None:
-    assert preset_names() == ["cifar10-quick", "digits-quick", "mnist-laptop", "mnist-quick"]
+def test_every_preset_of_the_house_holds_the_papers_methods_and_the_baselines_that_it_leaves_out() -> None:
+    scales = {"digits": ["quick"], "mnist": ["laptop", "paper", "quick", "tuned", "variants"]}
+    scales["cifar10"] = ["laptop", "paper", "quick", "tuned"]
+    assert preset_names() == sorted(f"{data}-{scale}" for data in scales for scale in scales[data])
 
     for known in preset_names():
         data, scale = known.split("-")
         preset = load_preset(data, scale)
         assert (preset.name, preset.data, preset.norm) == (known, data, "linf")
-        assert method_names(preset.methods) == HOUSE
         assert preset.protocols == ("paper", "pgd")
-        assert len(preset.configs()) == 7 * preset.seeds
+        assert len(preset.configs()) == len(preset.methods) * preset.seeds
         assert {config.data for config in preset.configs()} == {data}
+        assert preset_words(known).endswith((".", ":", "demo."))
         # Everybody trains and is judged alike.
-        for setting in ("model", "width", "epochs", "batch_size", "lr", "limit", "seed"):
+        for setting in ("model", "width", "epochs", "batch_size", "lr", "limit", "seed", "weight_decay", "schedule"):
             assert len({getattr(method, setting) for method in preset.methods}) == 1, setting
         trained = {method.eps for method in preset.methods} - {None}
         assert len(trained) == 1
         assert trained < set(preset.epsilons)
+        if scale != "variants":
+            assert method_names(preset.methods) == (HOUSE if scale == "quick" else PAPER[data])
     assert load_preset("digits") == load_preset("digits", "quick")
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "epochs", "batch_size", "lr", "k"),
+    [("mnist", "alexnet", 20, 128, 1e-2, [0.3, 0.5]), ("cifar10", "resnet18", 100, 256, 1e-4, [0.1, 0.2])],
+)
+def test_the_papers_preset_is_its_table_1_to_the_letter(
+    data: str, model: str, epochs: int, batch_size: int, lr: float, k: list[float]
+) -> None:
+    preset = load_preset(data, "paper")
+
+    assert preset.seeds == 5
+    for method in preset.methods:
+        assert (method.model, method.width, method.epochs, method.batch_size, method.lr) == (
+            *(model, None, epochs, batch_size, lr),
+        )
+        # Of SGD, nothing but its learning rate; the last epoch; no ramp; the whole data set; lambda = 1.
+        assert (method.momentum, method.weight_decay, method.schedule, method.keep) == (0.0, 0.0, "constant", "last")
+        assert method.warmup in (None, 0.0)
+        assert method.weight in (None, 1.0)
+        assert (method.limit, method.augment) == (None, "none")
+    masked = {(method.method, method.attack): method.k for method in preset.methods if method.method != "sgt"}
+    assert [method.k for method in preset.methods if method.method == "sgt"] == k
+    assert {value for value in masked.values() if value is not None} == {k[0]}
+
+
+def test_variants_differ_from_the_laptops_runs_in_one_open_choice_each() -> None:
+    base = [method.to_dict() for method in load_preset("mnist", "laptop").methods]
+    changed = []
+
+    for variant in load_preset("mnist", "variants").methods:
+        differing = [
+            {name for name, value in variant.to_dict().items() if other[name] != value}
+            for other in base
+            if other["method"] == variant.method
+        ]
+        assert {len(names) for names in differing if len(names) == 1} == {1}
+        changed += [*min(differing, key=len)]
+    assert set(changed) == {"momentum", "target"}
+
+
+def test_settings_named_on_the_command_line_go_before_the_files(tmp_path: Path) -> None:
+    methods = [{"method": "st", "momentum": 0.5}, {"method": "sgt", "k": 0.3}, {"method": "at"}]
+    file = str(tiny(tmp_path, methods=methods))
+
+    preset = load_preset(file, overrides={"momentum": 0.0, "k": 0.2, "target": "log_prob"})
+
+    assert preset.name == "tiny+momentum=0.0+k=0.2+target=log_prob"
+    assert [method.momentum for method in preset.methods] == [0.0] * 3
+    assert [(method.k, method.target) for method in preset.methods] == [(None, None), (0.2, "log_prob"), (None, None)]
+    assert preset.methods[2].steps == load_preset(file).methods[2].steps
 
 
 def test_the_seeds_of_a_grid_come_one_after_another(tmp_path: Path) -> None:
@@ -475,7 +553,7 @@ def test_what_is_wrong_in_a_file_names_the_file(cli: Callable, tmp_path: Path, c
         ("missing.yaml", ["missing.yaml"]),
         ("digits mnist", ["'mnist'", "too many"]),
         ("digits --scale huge", ["scale of digits", "huge", "quick"]),
-        ("mnist --scale laptp", ["'laptop'", "laptop, quick"]),
+        ("mnist --scale laptp", ["'laptop'", "laptop, paper, quick, tuned"]),
         ("tiny.yaml --scale quick", ["--scale quick", "leave it out"]),
         ("tiny.yaml --seeds 0", ["--seeds 0", "at least one"]),
         ("tiny.yaml --seeds two", ["--seeds", "two", "whole number"]),
@@ -492,6 +570,14 @@ def test_what_is_wrong_in_a_file_names_the_file(cli: Callable, tmp_path: Path, c
         ("tiny.yaml --out tiny.yaml --dry-run", ["tiny.yaml is a file", "--out"]),
         ("tiny.yaml --out other", ["other holds something else", "--out"]),
         ("tiny.yaml --out other --dry-run", ["other holds something else", "--out"]),
+        ("tiny.yaml --set momentun=0", ["momentun", "'momentum'"]),
+        ("tiny.yaml --set momentum", ["--set momentum", "name=value"]),
+        ("tiny.yaml --set momentum=none", ["--set", "momentum = none", "a number"]),
+        ("tiny.yaml --set momentum=2", ["momentum = 2"]),
+        ("tiny.yaml --set seed=2", ["seed"]),
+        ("tiny.yaml --set lr=[", ["--set", "lr"]),
+        ("tiny.yaml --executor slrum", ["slrum", "'slurm'"]),
+        ("tiny.yaml --slurm timeout_min=5", ["--slurm", "local"]),
         ("tiny.yaml --sedes 3", ["--sedes", "'--seeds'"]),
         ("tiny.yaml --workrs 3", ["--workrs", "'--workers'"]),
     ],
@@ -575,7 +661,9 @@ def test_a_dry_run_lists_every_run_and_creates_nothing(cli: Callable, tmp_path: 
     for line, (name, seed) in zip(lines, [(m, s) for s in (0, 1) for m in ("ASGT-PGD", "ST")], strict=True):
         cells = [cell.strip() for cell in line.strip("│").split("│")]
         passes = (f"{costs[name] / 1e6:.3g}", f"about {evaluation / 1e6:.3g}")
+        took = cells.pop(4)
         assert cells == [f"{name}, seed {seed}", str(EPOCHS), *passes, "to do"]
+        assert re.fullmatch(r"about (\d+ (s|min)|\d+\.\d h)", took)
     total = 2 * (sum(costs.values()) + 2 * evaluation)
     assert f"4 runs (0 finished, 0 begun, 4 to do), about {total / 1e6:.3g} million passes left" in answer.out
     assert answer.out.splitlines()[-1].endswith("they go to grid")
@@ -591,7 +679,7 @@ def test_a_dry_run_tells_where_each_run_stands(cli: Callable, grid: Path) -> Non
     answer = cli(*WORDS, "--dry-run")
 
     states = {
-        line.split("│")[1].strip(): line.split("│")[5].strip() for line in answer.out.splitlines() if "seed" in line
+        line.split("│")[1].strip(): line.split("│")[6].strip() for line in answer.out.splitlines() if "seed" in line
     }
     assert states == {
         "ASGT-PGD, seed 0": "finished",
@@ -614,7 +702,7 @@ def test_the_folder_of_mnist_or_the_one_above_it_is_found(cli: Callable, mnist: 
     for answer in told:
         assert answer.status == 0, answer.err
         assert "7 runs (0 finished, 0 begun, 7 to do)" in answer.out
-    assert told[0].out == told[1].out
+    assert [len(answer.out.splitlines()) for answer in told] == [len(told[0].out.splitlines())] * 2
     assert list(tmp_path.iterdir()) == []
 
 
@@ -632,7 +720,7 @@ def test_a_grid_ends_with_whole_run_folders_a_table_and_a_page(whole: Grid) -> N
     assert answer.out.splitlines()[-1] == "report: grid/report.html"
 
     page = (folder / "report.html").read_text()
-    assert "asgt reproduce tiny.yaml --out grid --workers 2" in page
+    assert "asgt reproduce tiny.yaml --out grid --workers 2 --keep kept" in page
     assert page.rstrip().endswith("</html>")
     assert {f"robustness.{kind}" for kind in ("png", "pdf")} <= {file.name for file in (folder / "figures").iterdir()}
     for name in RUNS:
@@ -643,6 +731,9 @@ def test_a_grid_ends_with_whole_run_folders_a_table_and_a_page(whole: Grid) -> N
             found = load_evaluation(run.evaluation(protocol))
             assert (found.samples, found.epsilons, found.norm) == (20, (0.05, 0.1), "linf")
     assert not list(folder.rglob("*.part"))
+    files = list((folder.parent / "kept" / "tiny").iterdir())
+    assert sorted(file.name for file in files) == [f"{name}.json" for name in RUNS]
+    assert all(file.stat().st_size < 50_000 for file in files)
 
 
 def test_a_second_call_trains_nothing_and_a_third_seed_is_added(
@@ -660,6 +751,8 @@ def test_a_second_call_trains_nothing_and_a_third_seed_is_added(
     assert "runs finished" not in answer.err
     assert contents(grid) == before
     assert written(grid) == times
+    # What is finished is kept without being done again.
+    assert kept(grid.parent / "kept") == kept(whole.folder.parent / "kept")
 
     request.getfixturevalue("no_page")
     answer = cli(*WORDS, "--seeds", 3)
@@ -774,6 +867,13 @@ def test_a_grid_killed_at_random_ends_as_if_it_had_not_been(
         assert (folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
     for name in RUNS:
         assert_same_run(folder / name, whole.folder / name)
+    assert kept(tmp_path / "kept") == kept(whole.folder.parent / "kept")
+
+    # And so is a page of results that is made of what was kept.
+    pages = [tmp_path / "docs" / "page.md", tmp_path / "docs" / "whole.md"]
+    for page, results in zip(pages, (tmp_path / "kept", whole.folder.parent / "kept"), strict=True):
+        write_results(results, page)
+    assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
 def test_a_signal_lets_the_trainings_save_and_the_same_call_goes_on(
@@ -834,6 +934,82 @@ def test_a_killed_worker_costs_its_run_alone_and_no_second_call_comes_between(
     assert answer.status == 0, answer.err
     assert "1 of 2 runs were finished already" in answer.err
     assert_same_run(folder / "asgt-pgd-0", whole.folder / "asgt-pgd-0")
+
+
+def test_a_grid_on_a_cluster_ends_as_one_on_this_machine(
+    whole: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """submitit's own stand-in for a cluster: the same jobs in the same calls, without Slurm."""
+
+    pytest.importorskip("submitit", reason="submitit is not installed: the extra slurm has it")
+    monkeypatch.delenv("ASGT_DATA", raising=False)
+    preset = load_preset(str(tiny(tmp_path))).on(seeds=1)
+    jobs = [run.job for run in plan(preset, tmp_path / "grid")]
+    write_yaml(tmp_path / "grid" / NOTE, preset.to_dict())
+    diverging = replace(jobs[1], folder=str(tmp_path / "grid" / "no"), config=replace(jobs[1].config, lr=1e30))
+    told = Told()
+
+    with pytest.raises(InputError, match=r"1 of 3 runs could not be done, the others were: .*the loss is not a number"):
+        run_on_cluster([*jobs, diverging], tmp_path / "grid", cluster="local", should_stop=lambda: False, progress=told)
+
+    assert {job.label for job in jobs} == {"ASGT-PGD, seed 0", "ST, seed 0"}
+    assert told.passes == sum(sum(job.passes) for job in [*jobs, diverging])
+    for name in ("asgt-pgd-0", "st-0"):
+        assert_same_run(tmp_path / "grid" / name, whole.folder / name)
+    assert [run.state for run in plan(preset, tmp_path / "grid")] == [
+        *("finished", "finished"),
+    ]
+
+
+def test_a_cluster_that_is_told_to_stop_cancels_its_jobs(tmp_path: Path) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed: the extra slurm has it")
+    preset = load_preset(str(tiny(tmp_path))).on(seeds=1)
+    jobs = [run.job for run in plan(preset, tmp_path / "grid")]
+    write_yaml(tmp_path / "grid" / NOTE, preset.to_dict())
+
+    with pytest.raises(InterruptedRunError, match="0 of 2 runs finished"):
+        run_on_cluster(jobs, tmp_path / "grid", cluster="local", should_stop=lambda: True, progress=SILENT)
+
+    # They are gone: a process that nobody waited for would warn here, which is an error.
+    gc.collect()
+    states = {run.state for run in plan(preset, tmp_path / "grid")}
+    assert states <= {"to do", "begun"}
+
+
+def test_a_requeued_job_is_the_same_call() -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed: the extra slurm has it")
+    again = cluster._Call().checkpoint({"label": "x"})
+
+    assert isinstance(again.function, cluster._Call)
+    assert again.args == ({"label": "x"},)
+
+
+@pytest.mark.parametrize("words", [("--executor", "slurm"), ("--executor", "slurm", "--slurm", "timeout_min=5")])
+def test_without_slurm_there_is_no_cluster(cli: Callable, tmp_path: Path, words: tuple[str, ...]) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed: the extra slurm has it")
+    if shutil.which("srun"):
+        pytest.skip("this machine has Slurm")
+    tiny(tmp_path)
+
+    assert "--executor local" in cli(*WORDS, *words).refusal()
+
+
+class Told:
+    """A progress that counts what it is told."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def start(self, title: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, parts: int = 1, **values: float) -> None:
+        self.passes += parts
+
+    def say(self, message: str) -> None: ...
+
+    def warn(self, message: str) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ __all__ = [
     "digest",
     "digest_tensors",
     "package_versions",
+    "plain_value",
     "read_json",
     "read_tensors",
     "read_yaml",
@@ -103,6 +104,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
         DamagedFileError: it is not YAML, or not a mapping.
     """
 
+    text = _read(path)
+    try:
+        value = plain_value(text)
+    except InputError as error:
+        raise DamagedFileError(f"{path} is damaged: {error}") from error
+
+    if not isinstance(value, dict):
+        raise DamagedFileError(f"{path} is damaged: expected settings as 'name: value' lines")
+    return value
+
+
+def plain_value(text: str) -> Any:
+    """What a text stands for in YAML: a number, a word, a list, …; nothing in it can run.
+
+    Raises:
+        InputError: it is not YAML.
+    """
+
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -111,16 +130,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     exponent = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
 
-    text = _read(path)
     try:
-        value = yaml.load(text, Loader)  # noqa: S506
+        return yaml.load(text, Loader)  # noqa: S506
     # A date or a number that is none raises a bare ValueError, deep nesting a RecursionError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path} is damaged: {_first_line(error)}") from error
-
-    if not isinstance(value, dict):
-        raise DamagedFileError(f"{path} is damaged: expected settings as 'name: value' lines")
-    return value
+        raise InputError(_first_line(error)) from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -190,13 +190,14 @@ class Console:
                 line = f"{check.verdict} {check.name}: {check.evidence}{where}; {check.remedy}"
                 self.out.print(escape(line), style={"FAIL": "red", "WARN": "yellow"}.get(check.verdict, "dim"))
 
-    def planned(self, runs: Sequence[Planned], out: Path) -> None:
-        """The runs of a grid, what each costs, and where it stands."""
+    def planned(self, runs: Sequence[Planned], out: Path, pace: float) -> None:
+        """The runs of a grid, what each costs, and where it stands; ``pace`` is the seconds of a pass, as measured."""
 
         explained = any(run.job.attributions for run in runs)
-        costs = ["training", "evaluation", *(["explanation"] if explained else [])]
+        costs = ["training", "evaluation", *(["explanation"] if explained else []), "time"]
         table = Table("run", "epochs", *costs, "state")
         self.out.print("passes in millions: a forward pass of an image is one, a backward pass to the weights two more")
+        self.out.print("time: an estimate from a second's steps on this machine, for a run that has a core to itself")
         for column in table.columns[1:-1]:
             column.justify = "right"
         for run in runs:
@@ -204,6 +205,7 @@ class Console:
             count = len(run.job.protocols)
             parts = (others[:count], others[count:])[: 1 + explained]
             told = [f"{training / 1e6:.3g}", *(f"about {sum(part) / 1e6:.3g}" for part in parts)]
+            told.append(f"about {_duration(pace * sum(run.job.passes))}")
             table.add_row(escape(run.job.label), str(run.job.config.epochs), *told, run.state)
         self.out.print(table)
 
@@ -211,7 +213,10 @@ class Console:
         states = ", ".join(
             f"{sum(run.state == state for run in runs)} {state}" for state in ("finished", "begun", "to do")
         )
-        self.out.print(escape(f"{len(runs)} runs ({states}), about {left:.3g} million passes left; they go to {out}"))
+        hours = f"{_duration(pace * left * 1e6)} one after the other"
+        self.out.print(
+            escape(f"{len(runs)} runs ({states}), about {left:.3g} million passes left, {hours}; they go to {out}")
+        )
 
     def compared(self, found: Comparison, page: Path) -> None:
         """The tables of a report, what their checks say, which differences are decided, warnings, and its page."""
@@ -430,6 +435,13 @@ def _audited(cost: dict[str, float]) -> str:
         f"of {cost['tested']:.0f} samples attacked below a failed eps {cost['missed']:.0f} broke there (at most "
         f"{100 * cost['missed_high']:.1f} %, Clopper-Pearson 95 %; {cost['audit']:.0f} gradients a sample more)"
     )
+
+
+def _duration(seconds: float) -> str:
+    """A time to plan with."""
+
+    minutes = seconds / 60
+    return f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min" if minutes >= 1 else f"{seconds:.0f} s"
 
 
 def _cell(share: dict[str, float]) -> str:

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, unknown
 from ..names import HUB
 from .parsing import Parser, given
 from .stopping import stopping
@@ -21,18 +21,26 @@ def run(words: list[str]) -> int:
     parser = Parser(
         prog="asgt reproduce",
         description="Trains and evaluates a grid of methods and seeds, and makes one page. The same call goes on.",
-        usage="asgt reproduce digits|mnist|cifar10|FILE.yaml [--scale quick|laptop] [OPTIONS]",
+        usage="asgt reproduce digits|mnist|cifar10|FILE.yaml [--scale quick|laptop|tuned|paper] [OPTIONS]",
     )
     parser.add_argument("grid", nargs="?", type=str, help="digits, mnist, cifar10, or a YAML file of your own grid")
-    parser.add_argument("--scale", type=str, help="quick (default) or laptop")
+    parser.add_argument("--scale", type=str, help="quick (default), laptop, tuned, paper or variants")
     parser.add_argument(
         "--data", type=str, help="the folder that holds mnist or cifar10 (default: ASGT_DATA, or the hub)"
     )
     parser.add_argument("--seeds", type=int, help="how many seeds (default: as the grid says)")
+    parser.add_argument("--set", type=str, help="settings of asgt train for every run, as momentum=0.9,target=log_prob")
     parser.add_argument("--workers", type=int, help="runs at a time (default: one for each core)")
+    parser.add_argument("--executor", type=str, help="local (default) or slurm, a job a run")
+    parser.add_argument("--slurm", type=str, help="what to ask of slurm, as timeout_min=60,slurm_partition=gpu")
+    parser.add_argument(
+        "--keep", type=str, help="also keep a small file of each run in this folder, by the grid's name"
+    )
     parser.add_argument("--device", type=str, help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--out", type=str, help="where the run folders and the page go (default: reproduce/GRID)")
-    parser.add_argument("--dry_run", action="store_true", help="list the runs with their passes, and run nothing")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="list the runs with their passes and times, and run nothing"
+    )
 
     asked = {name: value for name, value in given(parser, words).items() if value is not None and value is not False}
     if "grid" not in asked:
@@ -41,9 +49,17 @@ def run(words: list[str]) -> int:
         if asked.get(name, 1) < 1:
             raise InputError(f"--{name} {asked[name]}: at least one is needed")
 
+    if (executor := asked.get("executor", "local")) not in (known := ("local", "slurm")):
+        raise unknown("executor", executor, known)
+    if executor == "local" and "slurm" in asked:
+        raise InputError(
+            f"--slurm {asked['slurm']}: the local executor ignores it, leave it out or add --executor slurm"
+        )
+    keep = Path(asked["keep"]) if "keep" in asked else None
+
     from ..experiments.preset import load_preset
 
-    preset = load_preset(asked["grid"], asked.get("scale"))
+    preset = load_preset(asked["grid"], asked.get("scale"), _pairs("set", asked))
     preset = preset.on(data=_data(asked, preset.data), seeds=asked.get("seeds"), device=asked.get("device"))
     out = Path(asked.get("out") or f"reproduce/{preset.name}")
 
@@ -53,9 +69,10 @@ def run(words: list[str]) -> int:
     resolve_device(asked.get("device", "auto"))
     console = Console()
     if asked.get("dry_run"):
+        from ..experiments.cost import pace
         from ..experiments.grid import plan
 
-        console.planned(plan(preset, out, console), out)
+        console.planned(plan(preset, out, console), out, pace(preset.methods[0]))
         return 0
 
     from ..experiments.reproduction import reproduce
@@ -65,12 +82,32 @@ def run(words: list[str]) -> int:
             preset,
             out,
             workers=asked.get("workers"),
+            executor=executor,
+            slurm=_pairs("slurm", asked),
+            keep=keep,
             command=shlex.join(["asgt", "reproduce", *words]),
             should_stop=should_stop,
             progress=console,
         )
     console.compared(found, out / "report.html")
     return 0
+
+
+def _pairs(flag: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """The pairs of a flag that takes ``name=value,…``; values are as in YAML."""
+
+    from ..files import plain_value
+
+    pairs = {}
+    for pair in filter(None, asked.get(flag, "").split(",")):
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise InputError(f"--{flag} {asked[flag]}: pairs are needed, as name=value,name=value")
+        try:
+            pairs[name.strip().replace("-", "_")] = plain_value(value)
+        except InputError as error:
+            raise InputError(f"--{flag} {pair}: {error}") from error
+    return pairs
 
 
 def _data(asked: dict[str, Any], name: str) -> str | None:

@@ -1,21 +1,27 @@
-"""What a run costs, in passes as :mod:`asgt.training.cost` counts them, before it begins: by running its own code."""
+"""What a run costs, in passes as :mod:`asgt.training.cost` counts them, before it begins: by running its own code.
+
+What a pass takes on this machine is measured, for a guess of the time.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
 
 from ..attacks import Norm
-from ..data import Images
+from ..data import Images, load_data, to_unit
+from ..devices import resolve_device
 from ..evaluation.curve import AUDITED, evaluate
 from ..explanation import explain
 from ..training.config import TrainConfig
 from ..training.cost import Counter, step_passes
 from ..training.methods import build_objective
+from ..training.run import build_from
 from ..training.trainer import judge
 
-__all__ = ["evaluation_passes", "explanation_passes", "step_passes", "training_passes"]
+__all__ = ["evaluation_passes", "explanation_passes", "pace", "step_passes", "training_passes"]
 
 
 def training_passes(config: TrainConfig, images: int, validation: int) -> int:
@@ -58,6 +64,44 @@ def explanation_passes(attribution: str, samples: int, norm: Norm = "linf") -> i
     # GradCAM goes forward and back as the gradient does; a model that only counts has no layer to look at.
     explain(model, _images(), eps=0.1, norm=norm, attribution="gradient" if attribution == "gradcam" else attribution)
     return samples * model.passes
+
+
+def pace(config: TrainConfig) -> float:
+    """Seconds that a pass takes here: measured for a second on steps of the configuration's model, on one thread.
+
+    An estimate, on a CPU of processor time, so that whatever else is at work there does not count: for a run that has a
+    core to itself. An accelerator that several runs share does more than it does for one.
+
+    Raises:
+        InputError: the data or the model cannot be had.
+    """
+
+    device = resolve_device(config.device)
+    data = load_data(
+        config.data, limit=256, image_size=config.image_size, grey=config.grey, label_column=config.label_column
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng():
+            model = build_from(config, data).to(device)
+        images = data.train.to(device)
+        x, y = to_unit(images.pixels[: config.batch_size]), images.labels[: config.batch_size]
+
+        def step() -> None:
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            # Reading a number waits for the device.
+            float(next(model.parameters()).detach().flatten()[0])
+
+        clock = time.process_time if device.type == "cpu" else time.perf_counter
+        step()
+        began, steps = clock(), 0
+        while clock() - began < 1.0:
+            step()
+            steps += 1
+        return (clock() - began) / (3 * steps * len(x))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _images(count: int = 1) -> Images:

@@ -35,13 +35,14 @@ class Planned:
     state: Literal["finished", "begun", "to do"]
 
 
-def plan(preset: Preset, out: Path, progress: Progress = SILENT) -> list[Planned]:
+def plan(preset: Preset, out: Path, progress: Progress = SILENT, keep: Path | None = None) -> list[Planned]:
     """The runs of a preset in the order in which they are done: seed by seed, the dearest first.
 
     Args:
         preset: the grid.
         out: where the run folders lie, or will.
         progress: is told how many images were decoded.
+        keep: the folder for what is kept of every grid; this one's goes into the folder of its name.
 
     Raises:
         InputError: the data cannot be read, or has fewer test images than the preset asks for; two methods are the
@@ -72,9 +73,10 @@ def plan(preset: Preset, out: Path, progress: Progress = SILENT) -> list[Planned
     explaining = tuple(explanation_passes(attribution, shown, preset.norm) for attribution in preset.attributions)
     planned: list[Planned] = []
     for config, name in zip(configs := preset.configs(), method_names(configs), strict=True):
+        run_name = f"{_slug(name)}-{config.seed}"
         job = Job(
             label=f"{name}, seed {config.seed}",
-            folder=str(out / f"{_slug(name)}-{config.seed}"),
+            folder=str(out / run_name),
             config=config,
             protocols=preset.protocols,
             epsilons=preset.epsilons,
@@ -84,6 +86,7 @@ def plan(preset: Preset, out: Path, progress: Progress = SILENT) -> list[Planned
             attributions=preset.attributions,
             explained=preset.explained,
             eps=preset.eps,
+            keep=None if keep is None else str(keep / preset.name / f"{run_name}.json"),
         )
         if any(run.job.folder == job.folder for run in planned):
             raise InputError(f"{preset.name} holds the same method twice: {name}, with the same settings")
@@ -105,6 +108,9 @@ def _refuse_other(out: Path, preset: Preset) -> None:
         raise InputError(f"{out} is a file: --out takes a folder")
     if note.exists():
         kept = read_yaml(note)
+        # A note of a version with fewer settings means their defaults.
+        if isinstance(methods := kept.get("methods"), list) and all(isinstance(method, dict) for method in methods):
+            kept["methods"] = [TrainConfig.from_dict(method, str(note)).to_dict() for method in methods]
         other = next((name for name in asked if kept.get(name) != asked[name]), None)
         if other is not None:
             raise InputError(f"{out} was begun with other {other} than {preset.name} has: name another --out")

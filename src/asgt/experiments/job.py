@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ..attacks import Norm
@@ -36,6 +37,7 @@ class Job:
         attributions: what it is explained by, after that, in this order.
         explained: on how many of the test images.
         eps: the ε at which its maps are attacked.
+        keep: the file for what is kept of it; ``None`` keeps its folder alone.
     """
 
     label: str
@@ -49,6 +51,7 @@ class Job:
     attributions: tuple[str, ...] = ()
     explained: int = 0
     eps: float = 0.0
+    keep: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which :meth:`from_dict` makes the same job in another process."""
@@ -106,3 +109,9 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
             resume=True,
             progress=phase(number),
         )
+    if job.keep is not None:
+        # What reads a finished run is not needed before.
+        from ..report.comparison import read_run
+        from .kept import keep_run
+
+        keep_run(read_run(Path(job.folder)), Path(job.keep))

@@ -25,7 +25,7 @@ from ..errors import InputError, InterruptedRunError
 from ..progress import Progress
 from .job import Job
 
-__all__ = ["default_workers", "run_jobs"]
+__all__ = ["Standing", "default_workers", "refuse_failed", "run_jobs"]
 
 _MEMORY = 2 << 30  # of a worker, with MNIST decoded
 _PATIENCE = 120.0  # seconds that a training step and its checkpoint may take when asked to stop
@@ -57,7 +57,7 @@ def run_jobs(
         InterruptedRunError: ``should_stop`` said so.
     """
 
-    grid = _Grid(jobs, progress, done)
+    grid = Standing(jobs, progress, done)
     events: queue.Queue[tuple[_Worker, dict[str, Any]]] = queue.Queue()
     team = [_Worker(events) for _ in range(min(workers, len(jobs)))]
 
@@ -67,7 +67,7 @@ def run_jobs(
         while any(worker.job for worker in team):
             if should_stop():
                 _stop(team)
-                raise InterruptedRunError(f"stopped with {grid.standing()}: the same call goes on from there")
+                raise InterruptedRunError(f"stopped with {grid.text()}: the same call goes on from there")
             try:
                 worker, message = events.get(timeout=0.2)
             except queue.Empty:
@@ -100,13 +100,10 @@ def run_jobs(
             worker.end()
         progress.stop()
 
-    if grid.failures:
-        listed = "; ".join(f"{label}: {text}" for label, text in grid.failures)
-        others = ", the others were" if grid.ended else ""
-        raise InputError(f"{len(grid.failures)} of {len(jobs)} runs could not be done{others}: {listed}")
+    refuse_failed(grid)
 
 
-class _Grid:
+class Standing:
     """How far the jobs are."""
 
     def __init__(self, jobs: Sequence[Job], progress: Progress, done: int) -> None:
@@ -131,20 +128,33 @@ class _Grid:
     def finished(self, job: Job) -> None:
         self.reached(job, sum(job.passes))
         self.ended += 1
-        self.progress.say(f"{self.standing()}: {job.label} · {self._left()}")
+        self.progress.say(f"{self.text()}: {job.label} · {self._left()}")
 
     def failed(self, job: Job, text: str) -> None:
         self.reached(job, sum(job.passes))
         self.failures.append((job.label, text))
         self.progress.warn(f"{job.label}: {text}")
 
-    def standing(self) -> str:
+    def text(self) -> str:
         return f"{self.ended} of {len(self.passes)} runs finished"
 
     def _left(self) -> str:
         share = sum(self.passes.values()) / self.total
         minutes, seconds = divmod(round((time.monotonic() - self.began) * (1 - share) / share), 60)
         return f"about {minutes} min {seconds:02d} s left" if minutes or seconds else "nothing left"
+
+
+def refuse_failed(grid: Standing) -> None:
+    """Names the runs that could not be done.
+
+    Raises:
+        InputError: there are some.
+    """
+
+    if grid.failures:
+        listed = "; ".join(f"{label}: {text}" for label, text in grid.failures)
+        others = ", the others were" if grid.ended else ""
+        raise InputError(f"{len(grid.failures)} of {len(grid.passes)} runs could not be done{others}: {listed}")
 
 
 class _Worker:

@@ -8,11 +8,16 @@
     methods: [{method: st}, …]     # a line a method, with the settings of its own
     evaluate: {protocols: […], epsilons: […], samples: 500}
     explain: {samples: 256, attributions: [gradient]}    # may be left out: then no run is explained
+
+Settings can be overridden for all runs at once: a setting that is named so goes before those of the file, and the
+preset's name tells of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import itertools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +28,7 @@ from ..numbers import number
 from ..saliency import ATTRIBUTIONS
 from ..training.config import METHODS, TrainConfig, default_eps, listens_to
 
-__all__ = ["Preset", "load_preset", "preset_names"]
+__all__ = ["Preset", "load_preset", "preset_names", "preset_words"]
 
 _FOLDER = Path(__file__).parent / "presets"
 _SETTINGS = {"data", "seeds", "train", "methods", "evaluate", "explain"}
@@ -109,15 +114,16 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
-def load_preset(name: str, scale: str | None = None) -> Preset:
+def load_preset(name: str, scale: str | None = None, overrides: Mapping[str, Any] | None = None) -> Preset:
     """A preset of the house by data set and scale, or one of your own by its file.
 
     Args:
         name: digits, mnist or cifar10; or the path of a YAML file.
-        scale: quick (default) or laptop; a file has none.
+        scale: quick (default), laptop, tuned, paper or variants, as far as the data set has it; a file has none.
+        overrides: settings of asgt train that go before the file's, in every method that listens to them.
 
     Raises:
-        InputError: there is no such data set, scale or file.
+        InputError: there is no such data set, scale, file or setting.
         DamagedFileError: the file holds something else than a preset.
     """
 
@@ -125,7 +131,7 @@ def load_preset(name: str, scale: str | None = None) -> Preset:
     if path.suffix in (".yaml", ".yml"):
         if scale is not None:
             raise InputError(f"--scale {scale}: a file of your own is one scale, leave it out")
-        return _read(path)
+        return _read(path, overrides or {})
 
     houses = [known.rsplit("-", 1) for known in preset_names()]
     if name not in (names := {data for data, _ in houses}):
@@ -133,10 +139,18 @@ def load_preset(name: str, scale: str | None = None) -> Preset:
     scales = [known for data, known in houses if data == name]
     if (scale := scale or "quick") not in scales:
         raise unknown(f"scale of {name}", scale, scales)
-    return _read(_FOLDER / f"{name}-{scale}.yaml")
+    return _read(_FOLDER / f"{name}-{scale}.yaml", overrides or {})
 
 
-def _read(path: Path) -> Preset:
+def preset_words(name: str) -> str:
+    """What a preset of the house says of itself, in the comment that it begins with."""
+
+    lines = (_FOLDER / f"{name}.yaml").read_text("utf-8").splitlines()
+    said = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    return " ".join(line.removeprefix("#").strip() for line in said)
+
+
+def _read(path: Path, overrides: Mapping[str, Any]) -> Preset:
     values = read_yaml(path)
     _check_names(values, _SETTINGS, path)
     train, methods, evaluate, explain = (values.get(name) or {} for name in ("train", "methods", "evaluate", "explain"))
@@ -172,11 +186,14 @@ def _read(path: Path) -> Preset:
         if type(eps) not in (int, float, str):
             raise DamagedFileError(f"{path}: epsilons holds {eps}: expected numbers, as 0.3 or 8/255")
 
+    _check_overrides(overrides)
+    train = {**train, **overrides}
+    methods = [{name: value for name, value in method.items() if name not in overrides} for method in methods]
     configs = tuple(_config(data, train, method, path) for method in methods)
     if len(norms := {config.norm for config in configs if config.norm}) > 1:
         raise DamagedFileError(f"{path}: the methods train in {' and '.join(sorted(norms))}: a grid has one norm")
     return Preset(
-        name=path.stem,
+        name="+".join([path.stem, *(f"{setting}={value}".replace("/", "_") for setting, value in overrides.items())]),
         data=data,
         seeds=seeds,
         methods=configs,
@@ -203,6 +220,17 @@ def _config(data: str, common: dict[str, Any], own: dict[str, Any], path: Path) 
     if is_foreign(config.model):
         raise InputError(f"{path}: {config.model} is code of your own, which no file may run; use asgt train --model")
     return config
+
+
+def _check_overrides(overrides: Mapping[str, Any]) -> None:
+    known = {field.name for field in fields(TrainConfig)} - {"data", "method", "seed", "device"}
+    for setting in overrides:
+        if setting not in known:
+            raise unknown("setting", setting, known)
+    try:
+        TrainConfig.check_kinds(overrides, "--set")
+    except DamagedFileError as error:
+        raise InputError(str(error).replace(" is damaged", "")) from error
 
 
 def _check_names(settings: dict[str, Any], known: set[str], path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -11,7 +12,10 @@ from ..errors import InputError
 from ..files import write_yaml
 from ..progress import SILENT, Progress
 from ..report import Comparison, compare, write_report
+from ..report.comparison import read_run
+from .cluster import run_on_cluster
 from .grid import NOTE, plan
+from .kept import keep_picture, keep_run
 from .local import default_workers, run_jobs
 from .preset import Preset
 
@@ -23,6 +27,9 @@ def reproduce(
     out: Path | str,
     *,
     workers: int | None = None,
+    executor: Literal["local", "slurm"] = "local",
+    slurm: Mapping[str, Any] | None = None,
+    keep: Path | None = None,
     command: str = "",
     should_stop: Callable[[], bool] = lambda: False,
     progress: Progress = SILENT,
@@ -33,7 +40,12 @@ def reproduce(
         preset: the grid of runs.
         out: a folder for the run folders, ``report.html`` and its ``figures/``. What an earlier call with the same
             preset finished there is kept; with more seeds, only those are run.
-        workers: how many runs at a time. Default: one for each core, as far as the memory goes; one on an accelerator.
+        workers: how many runs at a time. Default: one for each core, as far as the memory goes; one on an accelerator,
+            where several small runs may share the device; as many as the scheduler lets on a cluster.
+        executor: ``"local"``, worker processes on this machine, or ``"slurm"``, a job a run.
+        slurm: what to ask of the scheduler (:func:`asgt.experiments.cluster.run_on_cluster`).
+        keep: where to keep a small file of each run (:mod:`asgt.experiments.kept`), in a folder of the preset's name.
+            Default: nowhere.
         command: what the page says to run again.
         should_stop: asked several times a second.
         progress: is told how far the whole is.
@@ -47,7 +59,7 @@ def reproduce(
     """
 
     out = Path(out)
-    planned = plan(preset, out, progress)
+    planned = plan(preset, out, progress, keep)
     if not (out / NOTE).exists():
         write_yaml(out / NOTE, preset.to_dict())
 
@@ -58,13 +70,23 @@ def reproduce(
                 done = sum(sum(run.job.passes) for run in planned if run.state == "finished")
                 if done:
                     progress.say(f"{len(planned) - len(jobs)} of {len(planned)} runs were finished already")
-                team = workers or default_workers(preset.methods[0].device)
-                run_jobs(jobs, team, should_stop=should_stop, progress=progress, done=done)
+                if executor == "slurm":
+                    run_on_cluster(
+                        jobs, out, workers=workers, asked=slurm, should_stop=should_stop, progress=progress, done=done
+                    )
+                else:
+                    team = workers or default_workers(preset.methods[0].device)
+                    run_jobs(jobs, team, should_stop=should_stop, progress=progress, done=done)
+            for job in (run.job for run in planned if run.state == "finished"):
+                if job.keep is not None:
+                    keep_run(read_run(Path(job.folder)), Path(job.keep))
             # What a kill left half-written goes.
             for part in out.rglob(".*.part"):
                 part.unlink(missing_ok=True)
             found = compare([run.job.folder for run in planned])
             write_report(found, out, command=command)
+            if keep is not None and (picture := out / "figures" / "saliency.png").is_file():
+                keep_picture(picture, keep / preset.name / picture.name)
     except Timeout as error:
         raise InputError(f"another asgt reproduce is at work in {out}: wait for it, or name another --out") from error
     return found

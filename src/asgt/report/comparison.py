@@ -35,10 +35,12 @@ __all__ = [
     "Method",
     "Run",
     "compare",
+    "compare_runs",
     "data_name",
     "listed",
     "method_names",
     "read_methods",
+    "read_run",
     "trained_eps",
 ]
 
@@ -242,7 +244,18 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
         DamagedFileError: a file of a run is damaged.
     """
 
-    runs = _read_all(folders, "compare")
+    return compare_runs(_read_all(folders, "compare"))
+
+
+def compare_runs(runs: Sequence[Run]) -> Comparison:
+    """Puts side by side what can be compared of runs that were read already.
+
+    Raises:
+        InputError: there is none, or they cannot stand in one table.
+    """
+
+    runs = list(runs)
+    _refuse_apart(runs)
     for run in runs:
         if not run.evaluations:
             raise InputError(f"{run.folder} holds no evaluation: asgt evaluate {run.folder}")
@@ -400,14 +413,25 @@ def _read_all(folders: Sequence[Path | str], verb: str) -> list[Run]:
         if path.resolve() in [other.resolve() for other in paths[:number]]:
             raise InputError(f"{path} is named twice: leave one out")
 
-    runs = [_read(path) for path in paths]
-    _refuse_repeated(runs)
-    _refuse_other_data(runs)
+    runs = [read_run(path) for path in paths]
+    _refuse_apart(runs)
     return runs
 
 
-def _read(path: Path) -> Run:
-    """A run folder, with every check that needs no other run."""
+def _refuse_apart(runs: list[Run]) -> None:
+    """Refuses runs that can stand in no table together."""
+
+    _refuse_repeated(runs)
+    _refuse_other_data(runs)
+
+
+def read_run(path: Path) -> Run:
+    """A run folder, with every check that needs no other run.
+
+    Raises:
+        InputError: the folder holds no finished run.
+        DamagedFileError: a file of the run is damaged.
+    """
 
     folder = RunFolder(path)
     if not path.is_dir():

@@ -32,7 +32,7 @@ from ..statistics import (
 )
 from .comparison import Column, Comparison, Method, Run
 
-__all__ = ["Difference", "basis", "differences", "shown_differences"]
+__all__ = ["Difference", "basis", "differences", "over_seeds", "points", "shown_differences"]
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ class Difference:
     def points(self) -> str:
         """The difference in points of accuracy: ``+32.1``."""
 
-        return _points(self.mean, "+")
+        return points(self.mean, "+")
 
     def interval(self) -> str:
         """Its interval: ``[28.0, 36.2]``."""
 
-        return f"[{_points(self.low)}, {_points(self.high)}]"
+        return f"[{points(self.low)}, {points(self.high)}]"
 
     def text(self) -> str:
         """A sentence without its full stop; of a decided difference, the method that has more comes first."""
@@ -144,7 +144,7 @@ def differences(comparison: Comparison, column: Column | None, eps: float) -> tu
         if not pairs:
             continue
         right = [(comparison.right(one, column, eps), comparison.right(other, column, eps)) for one, other in pairs]
-        mean, low, high, p = _of_methods(right) if kind == "methods" else _of_models(*right[0])
+        mean, low, high, p = over_seeds(right) if kind == "methods" else _of_models(*right[0])
         seeds = tuple(sorted({run.seed for pair in pairs for run in pair}))
         # As of a single claim, until all are known.
         found.append(
@@ -183,7 +183,7 @@ def basis(found: Sequence[Difference]) -> list[str]:
     return sentences
 
 
-def _points(share: float, sign: Literal["+", "-"] = "-") -> str:
+def points(share: float, sign: Literal["+", "-"] = "-") -> str:
     """A difference of shares in points; ``sign`` as in a format: ``"+"`` signs those above zero too."""
 
     text = f"{100 * share:{sign}.1f}"
@@ -195,8 +195,12 @@ def _pairs(first: Method, second: Method) -> tuple[Kind, list[tuple[Run, Run]]]:
     return paired_by_seed(one, other)
 
 
-def _of_methods(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float, float, float]:
-    """Mean, interval and p of the run-level differences; a pair of outcomes, bool (N,), a seed."""
+def over_seeds(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float, float, float]:
+    """How far two methods are apart: mean, 95 % interval and p of the run-level differences.
+
+    Args:
+        pairs: the outcomes of both on the same images, bool (N,), a pair a seed, two seeds or more.
+    """
 
     samples = len(pairs[0][0])
     values = [(int(one.sum()) - int(other.sum())) / samples for one, other in pairs]

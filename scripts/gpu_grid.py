@@ -1,0 +1,223 @@
+"""The paper's grids on a machine with a GPU that is lent for a while: the most evidence in the time there is.
+
+Stage by stage, in the order of how much each says about the paper:
+
+1. ``mnist-paper``, all methods, five seeds: launch-bound, so several runs share the GPU;
+2. ``cifar10-paper``, one seed, the cheapest methods first, as far as the time goes;
+3. ``mnist-tuned``;
+4. ``cifar10-tuned``, one seed, ASGT-PGD and AT-PGD first.
+
+The first minute of each data set is measured; from then on only runs are begun that will be finished in the time left.
+What a run leaves behind is one small file in ``--keep``, written as soon as it is done: bring back that folder. The
+same call goes on where the last one stopped: with the runs that are not kept, and, while ``--work`` is there, from
+their last checkpoints. CIFAR-10 is trained in bf16; MNIST is not, whose steps are bound by launches.
+
+MNIST and CIFAR-10 are looked for in ``ASGT_DATA``. On the page, a grid whose settings were changed here goes by a name
+that tells of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asgt.errors import AsgtError, InputError, InterruptedRunError
+from asgt.experiments.grid import NOTE, plan
+from asgt.experiments.job import Job
+from asgt.experiments.kept import is_kept
+from asgt.experiments.local import run_jobs
+from asgt.experiments.preset import load_preset
+from asgt.files import read_json, write_json, write_yaml
+from asgt.numbers import counted
+
+Order = Callable[[Job], Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A grid to be run.
+
+    Attributes:
+        data: its data set, or the file of a preset.
+        scale: its scale; ``None`` of a file.
+        seeds: how many; ``None`` for those of the preset.
+        workers: runs that share the GPU.
+        changed: settings of every run that go before the preset's.
+        order: what jobs are sorted by, after what is as planned: seed by seed, the dearest first.
+    """
+
+    data: str
+    scale: str | None
+    seeds: int | None
+    workers: int
+    changed: dict[str, Any]
+    order: Order | None = None
+
+
+def cheapest(job: Job) -> Any:
+    """The runs that cost least first: the most methods in the time."""
+
+    return sum(job.passes)
+
+
+def pgd_first(job: Job) -> Any:
+    """ASGT and AT with PGD inside before the others: what the paper leaves out."""
+
+    return job.config.seed, (job.config.method, job.config.attack) not in (("asgt", "pgd"), ("at", "pgd"))
+
+
+STAGES = {
+    "mnist-paper": Stage("mnist", "paper", None, 8, {}),
+    "cifar10-paper": Stage("cifar10", "paper", 1, 3, {"precision": "bf16"}, cheapest),
+    "mnist-tuned": Stage("mnist", "tuned", None, 8, {}),
+    "cifar10-tuned": Stage("cifar10", "tuned", 1, 2, {"precision": "bf16"}, pgd_first),
+}
+
+
+class Meter:
+    """Counts the passes of the runs together, and prints their ends."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self.began = 0.0
+
+    def start(self, title: str, total: int, done: int = 0) -> None: ...
+
+    def advance(self, parts: int = 1, **values: float) -> None:
+        # Until the first worker has something to tell, it only sets itself up.
+        self.began = self.began or time.monotonic()
+        self.passes += parts
+
+    def say(self, message: str) -> None:
+        print(message, flush=True)
+
+    def warn(self, message: str) -> None:
+        print(f"warning: {message}", flush=True)
+
+    def stop(self) -> None: ...
+
+    @property
+    def rate(self) -> float:
+        """Passes a second; 0 before there are any."""
+
+        return self.passes / (time.monotonic() - self.began) if self.passes else 0.0
+
+
+def fitting(jobs: Sequence[Job], workers: int, rate: float, seconds: float) -> list[Job]:
+    """The jobs that end in time, in their order, each taken by the first worker that is free.
+
+    Args:
+        jobs: what to do.
+        workers: side by side.
+        rate: passes a second of all workers together.
+        seconds: the time.
+    """
+
+    free = [0.0] * workers
+    chosen = []
+    for job in jobs:
+        end = free[0] + sum(job.passes) / (rate / workers)
+        if end <= seconds:
+            heapq.heapreplace(free, end)
+            chosen.append(job)
+    return chosen
+
+
+def run_stage(stage: Stage, asked: argparse.Namespace, deadline: float) -> tuple[int, int]:
+    """Does what is left of a stage and fits into the time; how many of its runs are kept now, and how many it has."""
+
+    preset = load_preset(stage.data, stage.scale, stage.changed)
+    preset = preset.on(seeds=asked.seeds or stage.seeds, device=asked.device)
+    out = asked.work / preset.name
+    planned = [run.job for run in plan(preset, out, keep=asked.keep)]
+    if not (out / NOTE).exists():
+        write_yaml(out / NOTE, preset.to_dict())
+    if stage.order is not None:
+        planned.sort(key=stage.order)
+    jobs = [job for job in planned if not is_kept(job)]
+    print(f"{preset.name}: {len(planned) - len(jobs)} of {counted(len(planned), 'run')} kept already", flush=True)
+
+    workers = asked.workers or stage.workers
+    # Runs of one data set and count of workers take alike, whatever the preset.
+    known = asked.work / f"pace-{preset.methods[0].model}-{workers}.json"
+    if jobs and not known.exists() and time.monotonic() < deadline:
+        meter = Meter()
+        _run(jobs, workers, lambda: min(deadline, meter.began + asked.measure if meter.began else deadline), meter)
+        if meter.passes:
+            write_json(known, {"passes_a_second": meter.rate})
+        jobs = [job for job in jobs if not is_kept(job)]
+    left = deadline - time.monotonic()
+    if jobs and left > 0 and known.exists():
+        rate = float(read_json(known)["passes_a_second"])
+        chosen = fitting(jobs, workers, rate, left)
+        total = sum(sum(job.passes) for job in jobs)
+        print(
+            f"{preset.name}: {rate:.3g} passes a second, {counted(workers, 'run')} at a time: "
+            f"{counted(len(jobs), 'run')} would take {total / rate / 60:.1f} min, {left / 60:.1f} min are left: "
+            f"{len(chosen)} fit",
+            flush=True,
+        )
+        _run(chosen, workers, lambda: deadline, Meter())
+    return sum(is_kept(job) for job in planned), len(planned)
+
+
+def _run(jobs: Sequence[Job], workers: int, until: Callable[[], float], meter: Meter) -> None:
+    """Runs jobs until a time; what cannot be done is told, and the others are."""
+
+    if not jobs:
+        return
+    try:
+        run_jobs(jobs, workers, should_stop=lambda: time.monotonic() >= until(), progress=meter)
+    except InterruptedRunError as stopped:
+        print(stopped, flush=True)
+    except InputError as error:
+        print(f"warning: {error}", flush=True)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--minutes", type=float, default=9.0, help="the time there is, set-up included (default: 9)")
+    parser.add_argument("--keep", type=Path, default=Path("results"), help="for what is kept (default: results/)")
+    parser.add_argument("--work", type=Path, default=Path("gpu"), help="for run folders, checkpoints (default: gpu/)")
+    parser.add_argument(
+        "--stages",
+        default=",".join(STAGES),
+        help="of these, in this order; or files of presets of your own (default: all: %(default)s)",
+    )
+    parser.add_argument("--workers", type=int, help="runs that share the GPU (default: 8 of MNIST, 2 or 3 of CIFAR-10)")
+    parser.add_argument("--seeds", type=int, help="how many (default: as each stage says)")
+    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N or cpu (default: auto)")
+    parser.add_argument("--measure", type=float, default=60.0, help="seconds to measure (default: 60)")
+    asked = parser.parse_args(words)
+    # What waits for a checkpoint at the end must fit too.
+    deadline = time.monotonic() + 60 * asked.minutes - 20
+
+    logging.basicConfig(level=logging.WARNING)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        for name in asked.stages.split(","):
+            if name not in STAGES and not name.endswith((".yaml", ".yml")):
+                raise InputError(f"unknown stage {name!r}: use {', '.join(STAGES)} or the file of a preset")
+        for name in asked.stages.split(","):
+            kept, planned = run_stage(STAGES.get(name) or Stage(name, None, None, 2, {}), asked, deadline)
+            print(f"{name}: {kept} of {counted(planned, 'run')} are kept in {asked.keep}", flush=True)
+    except AsgtError as error:
+        print(f"gpu_grid: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Runs jobs on a cluster that Slurm schedules, through submitit: each run of the grid is a job of its own.
+
+A job that is requeued, preempted or out of time goes on from its last checkpoint, for doing a job means to do what is
+left of it. A lock beside its run folder keeps two jobs from writing the same one: the later waits, and finds it done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, InterruptedRunError
+from ..progress import SILENT, Progress
+from .job import Job, do
+from .local import Standing, refuse_failed
+
+if TYPE_CHECKING:
+    import submitit
+
+__all__ = ["run_on_cluster"]
+
+_TIMEOUT = 240  # minutes of a job, unless told otherwise; what is not done by then is requeued
+_PATIENCE = 30.0  # seconds that cancelled jobs may take to be gone
+_LOGS = ".submitit"
+
+
+def run_on_cluster(
+    jobs: Sequence[Job],
+    out: Path,
+    *,
+    workers: int | None = None,
+    asked: Mapping[str, Any] | None = None,
+    cluster: str = "slurm",
+    should_stop: Callable[[], bool],
+    progress: Progress,
+    done: int = 0,
+) -> None:
+    """Submits jobs, in their order, and waits for them all.
+
+    Args:
+        jobs: what to do.
+        out: the folder of the grid, on a disk that all nodes see; logs go to ``.submitit`` in it.
+        workers: how many at a time; the scheduler decides if left out.
+        asked: what to ask of the scheduler, by submitit's names: ``timeout_min``, ``gpus_per_node``,
+            ``slurm_partition`` and so on.
+        cluster: submitit's name of the scheduler.
+        should_stop: asked every second; when it says so, every job is cancelled.
+        progress: is told the passes of all jobs together, and each end.
+        done: passes that finished runs, which are not among the jobs, count for in the whole.
+
+    Raises:
+        InputError: submitit or the scheduler is not there, or does not know what is asked of it; or some runs could not
+            be done, while the others were.
+        InterruptedRunError: ``should_stop`` said so.
+    """
+
+    executor = _executor(out / _LOGS, cluster, {"timeout_min": _TIMEOUT, "name": "asgt"} | dict(asked or {}), workers)
+    submitted = dict(
+        zip((job.folder for job in jobs), executor.map_array(_Call(), [job.to_dict() for job in jobs]), strict=True)
+    )
+    grid = Standing(jobs, progress, done)
+    waiting = list(jobs)
+    try:
+        while waiting:
+            if should_stop():
+                raise InterruptedRunError(f"stopped with {grid.text()}: the same call goes on from there")
+            for job in [job for job in waiting if submitted[job.folder].done()]:
+                waiting.remove(job)
+                _ended(job, submitted[job.folder], grid)
+            time.sleep(1)
+    finally:
+        _cancel([submitted[job.folder] for job in waiting])
+        progress.stop()
+    refuse_failed(grid)
+
+
+class _Call:
+    """Does a job on a node. Called again after a requeue, it does what is left."""
+
+    def __call__(self, values: dict[str, Any]) -> str:
+        """Answers with what was wrong with the input, ``""`` if nothing was."""
+
+        import torch
+        from filelock import FileLock
+
+        # As a worker of this machine has it, so that a run ends the same wherever it is done.
+        torch.set_num_threads(1)
+        job = Job.from_dict(values)
+        folder = Path(job.folder)
+        try:
+            with FileLock(folder.with_name(f".{folder.name}.lock")):
+                do(job, should_stop=lambda: False, phase=lambda number: SILENT)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    def checkpoint(self, values: dict[str, Any]) -> Any:
+        """What submitit queues again when the scheduler wants the node back, or the time is over."""
+
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, values)
+
+
+def _executor(logs: Path, cluster: str, asked: Mapping[str, Any], workers: int | None) -> submitit.AutoExecutor:
+    try:
+        import submitit
+    except ImportError as error:
+        raise InputError("--executor slurm needs the extra: pip install 'asgt[slurm]'") from error
+    if workers is not None and cluster == "slurm":
+        asked = {"slurm_array_parallelism": workers, **asked}
+    try:
+        executor = submitit.AutoExecutor(logs, cluster=cluster)
+    except RuntimeError as error:
+        raise InputError(f"no {cluster} is here to run on: --executor local runs on this machine") from error
+    try:
+        executor.update_parameters(**asked)
+    except (AssertionError, NameError, TypeError) as error:
+        raise InputError(f"--slurm: {' '.join(str(error).split())[:300]}") from error
+    return executor
+
+
+def _cancel(left: Sequence[submitit.Job[str]]) -> None:
+    """Cancels jobs, and gives them a while to be gone: whoever calls next should find nobody at work."""
+
+    for job in left:
+        job.cancel()
+    deadline = time.monotonic() + _PATIENCE
+    while not all(job.done(force_check=True) for job in left) and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def _ended(job: Job, submitted: submitit.Job[str], grid: Standing) -> None:
+    """Notes how a job ended; a fault of ours is raised with its traceback."""
+
+    from submitit.core.utils import FailedJobError
+
+    error = submitted.exception()
+    if isinstance(error, FailedJobError):
+        raise RuntimeError(f"{job.label}, in {job.folder}:\n{error}")
+    if error is not None:
+        grid.failed(job, f"its job ended without an answer; its log is {submitted.paths.stderr}")
+    elif text := submitted.result():
+        grid.failed(job, text)
+    else:
+        grid.finished(job)

@@ -1,0 +1,350 @@
+"""The page of results: the paper's figures and claims beside what the kept runs say, as a section of a paper has it.
+
+``page/results.md`` says what stands where. Everything on the page is computed from ``results/``, the claims and the
+paper's data, so that the same files give the same page, to the byte.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..evaluation.protocols import PROTOCOLS
+from ..files import write_bytes
+from ..numbers import counted, eps_text
+from ..report import Comparison, Method, credibility, robustness_curves
+from ..report.comparison import Accuracy
+from ..report.differences import points
+from ..statistics import mcnemar, paired_bootstrap
+from ..training.config import TrainConfig
+from .kept import load_results
+from .paper import Paper, load_paper, mean_distance, ours
+from .preset import Preset, load_preset, preset_names, preset_words
+from .verdicts import Claim, Claims, State, Verdict, judge, judge_maps, load_claims, named
+
+__all__ = ["write_results"]
+
+_SCALES = ("paper", "tuned", "laptop")  # the best evidence first
+_STATES: tuple[State, ...] = ("holds", "does not hold", "not decided at this scale", "not run")
+_COMMON = (
+    *("model", "width", "dropout", "epochs", "batch_size", "lr", "momentum", "weight_decay", "schedule", "keep"),
+    *("limit", "augment", "precision"),
+)
+_VARIED = {"momentum": 0.9, "target": "logit"}
+_VARIED_AT = 0.2  # an ε that mnist-variants and mnist-laptop have
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the paper, repeated.
+
+    Attributes:
+        number: as the paper has it.
+        shows: in words.
+        file: where it lies, relative to the page.
+        missing: methods of it that there are no runs of.
+    """
+
+    number: int
+    shows: str
+    file: str
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A preset and what was kept of its runs.
+
+    Attributes:
+        name: the preset's, and the folder's.
+        words: what the preset says of itself; ``""`` if it is none of the house.
+        command: what runs it.
+        planned: how many runs the preset asks for; 0 if it is none of the house.
+        comparison: the kept runs side by side.
+        figures: those of the paper that it repeats.
+        picture: the maps of its models as a picture, relative to the page; ``""`` if there is none.
+        verdicts: on the paper's claims, reading by reading.
+        beyond: on what the paper does not ask.
+        maps: on its claims about maps.
+    """
+
+    name: str
+    words: str
+    command: str
+    planned: int
+    comparison: Comparison
+    figures: tuple[Figure, ...]
+    picture: str
+    verdicts: tuple[Verdict, ...]
+    beyond: tuple[Verdict, ...]
+    maps: tuple[Verdict, ...]
+
+
+def write_results(results: Path, page: Path) -> Path:
+    """Writes the page, and the figures into the folder beside it that goes by its name.
+
+    Args:
+        results: a folder a grid, as ``asgt reproduce … --keep`` leaves them.
+        page: the page, in Markdown.
+
+    Raises:
+        InputError: nothing is kept there, or it cannot stand in one table.
+        DamagedFileError: a file is damaged.
+    """
+
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    claims, paper = load_claims(), load_paper()
+    folders = [folder for folder in sorted(results.iterdir()) if any(folder.glob("*.json"))] if results.is_dir() else []
+    if not folders:
+        raise InputError(f"{results} holds no kept runs: asgt reproduce … --keep {results} writes them")
+    grids = [_grid(folder, claims, paper, page) for folder in sorted(folders, key=_place)]
+
+    environment = Environment(
+        loader=PackageLoader("asgt.experiments", "page"),
+        autoescape=False,  # noqa: S701  Markdown of our own files
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"eps": eps_text, "cell": _cell, "summary": _summary, "counted": counted}
+    variants = [grid for grid in grids if grid.name.endswith("-variants")]
+    text = environment.get_template("results.md").render(
+        paper=paper,
+        claims=claims,
+        grids=[grid for grid in grids if grid not in variants],
+        unrun=[(name, _command(name)) for name in _houses() if name not in {grid.name.split("+")[0] for grid in grids}],
+        varied_at=_VARIED_AT,
+        variants=[line for grid in variants for line in _variants(grid, grids)],
+        tables=_tables,
+        settings=_settings,
+        seeds=_seeds,
+        trained=_trained,
+        quoted=lambda grid: _quoted(grid, claims, paper),
+        distances=lambda grid: _distances(grid, claims, paper),
+        by_claim=_by_claim,
+        checked=lambda grid: credibility(grid.comparison),
+        protocols=PROTOCOLS,
+    )
+    write_bytes(page, text.encode())
+    return page
+
+
+def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
+    comparison = load_results(folder)
+    name, *changed = folder.name.split("+")
+    house = _house(name)
+    picture = folder / "saliency.png"
+    beside = page.with_suffix("")
+    if picture.is_file():
+        write_bytes(beside / f"{folder.name}-saliency.png", picture.read_bytes())
+    return Grid(
+        name=folder.name,
+        words="" if house is None else " ".join([preset_words(name), *(f"Here with {one}." for one in changed)]),
+        command=_command(folder.name),
+        planned=0 if house is None else len(house.configs()),
+        comparison=comparison,
+        figures=tuple(_figures(folder.name, comparison, claims, paper, beside)),
+        picture=f"{beside.name}/{folder.name}-saliency.png" if picture.is_file() else "",
+        verdicts=tuple(judge(comparison, claims, claims.paper)),
+        beyond=tuple(judge(comparison, claims, claims.beyond)),
+        maps=tuple(judge_maps(comparison, claims)),
+    )
+
+
+def _figures(name: str, comparison: Comparison, claims: Claims, paper: Paper, beside: Path) -> Sequence[Figure]:
+    """Draws the paper's figures of curves that the runs have methods for."""
+
+    if name.endswith("-variants"):
+        return []
+    figures = []
+    for asked in (figure for figure in paper.figures if figure["data"] == comparison.data):
+        settings = claims.methods[comparison.data]
+        found = {method: named(comparison, settings[method]) for method in asked["methods"]}
+        methods = tuple(method for method in found.values() if method is not None)
+        if not methods:
+            continue
+        file = beside / f"{name}-figure{asked['number']}.svg"
+        robustness_curves(replace(comparison, methods=methods), file)
+        missing = tuple(method for method, there in found.items() if there is None)
+        figures.append(Figure(asked["number"], asked["shows"], f"{beside.name}/{file.name}", missing))
+    return figures
+
+
+def _tables(grid: Grid) -> list[tuple[float, bool, list[tuple[Method, list[Accuracy]]]]]:
+    """Accuracies of all methods under every attack, at each ε that a claim names and at that of the training."""
+
+    comparison = grid.comparison
+    shared = sorted(set.intersection(*map(set, comparison.epsilons.values())))
+    claimed = {verdict.claim.eps for verdict in (*grid.verdicts, *grid.beyond)}
+    trained = comparison.trained_eps()
+    wanted = [eps for eps in shared if eps == trained or any(isclose(eps, other) for other in claimed)]
+    return [
+        (
+            eps,
+            eps == trained,
+            [
+                (
+                    method,
+                    [comparison.clean(method), *(comparison.at(method, column, eps) for column in comparison.columns)],
+                )
+                for method in comparison.methods
+            ],
+        )
+        for eps in wanted or shared[-1:]
+    ]
+
+
+def _quoted(grid: Grid, claims: Claims, paper: Paper) -> list[tuple[Any, list[Accuracy | None]]]:
+    """The paper's numbers, each with ours in every reading."""
+
+    return [
+        (quoted, [ours(grid.comparison, claims, quoted, reading) for reading in claims.readings])
+        for quoted in paper.quoted
+        if quoted.data == grid.comparison.data
+    ]
+
+
+def _distances(grid: Grid, claims: Claims, paper: Paper) -> list[tuple[str, float]]:
+    """How far ours are from the paper's numbers in each reading, the nearest first."""
+
+    found = [(reading.name, mean_distance(grid.comparison, claims, paper, reading)) for reading in claims.readings]
+    return sorted(((name, far) for name, far in found if far is not None), key=lambda one: one[1])
+
+
+def _by_claim(verdicts: Sequence[Verdict]) -> list[tuple[Claim, list[Verdict]]]:
+    """The verdicts of each claim, in the order of the readings."""
+
+    claims = {verdict.claim.id: verdict.claim for verdict in verdicts}
+    return [(claim, [one for one in verdicts if one.claim.id == claim.id]) for claim in claims.values()]
+
+
+def _cell(verdict: Verdict) -> str:
+    """A verdict for a table, with what it rests on."""
+
+    if verdict.state == "not run":
+        return f"*not run*: {verdict.why}"
+    against = f"; least certain against {verdict.rival}" if len(verdict.claim.against) > 1 else ""
+    under = f" under {verdict.column.title}" if verdict.column and len(verdict.claim.attacks) > 1 else ""
+    p = "" if verdict.low is None else f", p {_p(verdict.adjusted)}"
+    why = f" ({verdict.why})" if verdict.why else ""
+    return f"**{verdict.state}**{why}: {verdict.difference()}{p}{against}{under}"
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _summary(verdicts: Sequence[Verdict]) -> str:
+    """``3 hold, 11 are not decided at this scale``, of some verdicts."""
+
+    counts = Counter(verdict.state for verdict in verdicts)
+    words = {"holds": "hold", "does not hold": "do not hold", "not decided at this scale": "are not decided"}
+    return ", ".join(f"{counts[state]} {words.get(state, 'were not run')}" for state in _STATES if counts[state])
+
+
+def _settings(grid: Grid) -> str:
+    """What all methods were trained with, in a line; what differs is left to the methods' names."""
+
+    configs = [run.config for method in grid.comparison.methods for run in method.runs]
+    told = []
+    for name in _COMMON:
+        values = {getattr(config, name) for config in configs}
+        if len(values) == 1 and (value := values.pop()) is not None:
+            told.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
+    trained = grid.comparison.trained_eps()
+    return ", ".join(told + ([] if trained is None else [f"ε {eps_text(trained)} in training"]))
+
+
+def _seeds(grid: Grid) -> str:
+    """How many runs of how many seeds, and whether all were done that the preset asks for."""
+
+    seeds = sorted({run.seed for method in grid.comparison.methods for run in method.runs})
+    runs = sum(len(method.runs) for method in grid.comparison.methods)
+    unfinished = f" of the {grid.planned} that the preset asks for" if grid.planned > runs else ""
+    return f"{counted(runs, 'run')}{unfinished}, seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+
+
+def _trained(grid: Grid) -> list[tuple[str, str]]:
+    """The trainings that went wrong, by method: collapse and overfitting to one step are counted, never dropped."""
+
+    found: dict[tuple[str, str], list[int]] = {}
+    for method, run, text in grid.comparison.warnings():
+        kind = text.split(": ", 1)[-1] if "epochs, " in text else text
+        found.setdefault((method.name, kind.split(";")[0]), []).append(run.seed)
+    return [
+        (name, f"{kind} (seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, sorted(set(seeds))))})")
+        for (name, kind), seeds in found.items()
+    ]
+
+
+def _variants(grid: Grid, grids: Sequence[Grid]) -> list[tuple[str, str, list[str]]]:
+    """Each run of a variation beside the run that differs from it in one setting: what the choice changes.
+
+    One model against one model, on the same images: nothing is said of other seeds.
+    """
+
+    base = next((other for other in grids if other.name == grid.name.replace("-variants", "-laptop")), None)
+    if base is None:
+        return []
+    runs = {_identity(run.config): (method, run) for method in base.comparison.methods for run in method.runs}
+    lines = []
+    for run in (run for method in grid.comparison.methods for run in method.runs):
+        for setting, usual in _VARIED.items():
+            changed: dict[str, Any] = {setting: usual}
+            value, pair = getattr(run.config, setting), runs.get(_identity(replace(run.config, **changed)))
+            if value not in (usual, None) and pair is not None:
+                cells = [
+                    _change(
+                        grid.comparison.right(run, column, _VARIED_AT),
+                        base.comparison.right(pair[1], column, _VARIED_AT),
+                    )
+                    for column in grid.comparison.columns
+                ]
+                lines.append((pair[0].name, f"{setting} {usual} → {value}", cells))
+    return lines
+
+
+def _change(one: Tensor, other: Tensor) -> str:
+    """How many points one model has more than another on the same images, with its interval and p."""
+
+    low, high = paired_bootstrap(one, other)
+    p = mcnemar(int((one & ~other).sum()), int((other & ~one).sum()))
+    return f"{points((int(one.sum()) - int(other.sum())) / len(one), '+')} [{points(low)}, {points(high)}], p {_p(p)}"
+
+
+def _identity(config: TrainConfig) -> tuple[Any, ...]:
+    left_out = ("device", "checkpoint_every", "tensorboard", "data")
+    return tuple(getattr(config, field.name) for field in fields(config) if field.name not in left_out)
+
+
+def _houses() -> list[str]:
+    return [name for name in preset_names() if name.rsplit("-", 1)[1] in _SCALES]
+
+
+def _house(name: str) -> Preset | None:
+    data, _, scale = name.rpartition("-")
+    return load_preset(data, scale) if name in preset_names() else None
+
+
+def _command(name: str) -> str:
+    preset, *overrides = name.split("+")
+    data, _, scale = preset.rpartition("-")
+    words = f"asgt reproduce {data} --scale {scale}" if preset in preset_names() else f"asgt reproduce {preset}.yaml"
+    return words + (f" --set {','.join(overrides)}" if overrides else "") + " --keep results"
+
+
+def _place(folder: Path) -> tuple[int, int, str]:
+    """MNIST before CIFAR-10, and of each the scales from the paper's down."""
+
+    data, _, scale = folder.name.partition("+")[0].rpartition("-")
+    data_place = ["mnist", "cifar10"].index(data) if data in ("mnist", "cifar10") else 2
+    return data_place, _SCALES.index(scale) if scale in _SCALES else len(_SCALES), folder.name

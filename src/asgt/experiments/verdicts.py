@@ -1,0 +1,349 @@
+"""Verdicts: each claim of the paper as a hypothesis, and what the runs say of it.
+
+A claim says that one method withstands more than another, under an attack at an ε. What is tested is the difference of
+their accuracies, one a seed, by Student's t: a claim *holds* if its p, by Holm's correction over the claims on that
+data set, is below α and the interval lies above zero; it *does not hold* if the interval lies below; else it is *not
+decided at this scale*, as it is with a single seed. The paper leaves the attacks' steps open, so each claim is judged
+in several readings, and Holm's correction goes over the claims of each.
+
+A claim with several rivals or attacks says so of every pair. It holds only if the least certain of them does: no
+correction is needed for that, since all must be decided. It fails with the first that fails, so the smallest p among
+the differences below zero is multiplied by the number of pairs.
+
+The claims lie in ``claims.yaml``, fixed before the runs. Nothing here can be written by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isclose
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor
+
+from ..errors import DamagedFileError
+from ..evaluation.protocols import PROTOCOLS
+from ..explanation import Panel, panel
+from ..files import read_yaml
+from ..numbers import eps_text, number
+from ..report.comparison import Column, Comparison, Method
+from ..report.differences import over_seeds, points
+from ..statistics import holm
+
+__all__ = [
+    "CLAIMS",
+    "Claim",
+    "Claims",
+    "Reading",
+    "State",
+    "Verdict",
+    "column_of",
+    "judge",
+    "judge_maps",
+    "load_claims",
+    "named",
+]
+
+CLAIMS = Path(__file__).parent / "claims.yaml"
+WORST_CASE = "worst case"
+_MAPS_BY = "gradient"
+
+State: TypeAlias = Literal["holds", "does not hold", "not decided at this scale", "not run"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A way to read what the paper means by an attack.
+
+    Attributes:
+        name: as the page calls it.
+        protocol: the protocol, or ``"worst case"``: the strictest by which all runs were evaluated.
+        attacks: the search that stands for each attack of the paper; empty for a worst case, which stands for all.
+    """
+
+    name: str
+    protocol: str
+    attacks: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A hypothesis: ``first`` is above each of ``against``.
+
+    Attributes:
+        id: unique, as ``"M1"``.
+        data: the data set.
+        place: where the paper says so.
+        first: a method, by its name in the claims' file.
+        against: its rivals.
+        attacks: under each of these; empty for a claim about maps.
+        eps: at this ε; 0 for a claim about maps.
+        gain: the difference that the paper states, in points; ``None`` where it states none.
+        measure: of the panel, for a claim about maps.
+    """
+
+    id: str
+    data: str
+    place: str
+    first: str
+    against: tuple[str, ...]
+    attacks: tuple[str, ...] = ()
+    eps: float = 0.0
+    gain: float | None = None
+    measure: str = ""
+
+    def text(self) -> str:
+        """The claim in words."""
+
+        rivals = _listed(self.against)
+        if self.measure:
+            return f"the maps of {self.first} are better than those of {rivals}, by {self.measure}"
+        return f"{self.first} withstands more than {rivals} under {_listed(self.attacks)} at ε = {eps_text(self.eps)}"
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The claims' file, read."""
+
+    version: int
+    alpha: float
+    readings: tuple[Reading, ...]
+    methods: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    paper: tuple[Claim, ...]
+    maps: tuple[Claim, ...]
+    beyond: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs say of a claim in a reading.
+
+    Attributes:
+        claim: the claim.
+        reading: the name of the reading.
+        state: the verdict.
+        why: what is missing, if it was not run or could not be decided at all; else ``""``.
+        column: the attack of the pair that decides; of a claim with one pair, of that.
+        rival: likewise.
+        mean: the difference, its mean over seeds, in [-1, 1]; ``None`` if it was not run.
+        low: the lower end of its 95 % interval, t over seeds, not adjusted; ``None`` of a single seed.
+        high: the upper end.
+        p: two-sided, not adjusted for the other claims; 1 where nothing could be tested.
+        adjusted: p by Holm's correction over ``claims``.
+        claims: how many claims stand side by side.
+        seeds: those paired.
+        samples: the test images.
+    """
+
+    claim: Claim
+    reading: str
+    state: State
+    why: str = ""
+    column: Column | None = None
+    rival: str = ""
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float = 1.0
+    adjusted: float = 1.0
+    claims: int = 1
+    seeds: tuple[int, ...] = ()
+    samples: int = 0
+
+    def difference(self) -> str:
+        """``+32.1 [28.0, 36.2]`` in points; without an interval of a single seed; ``–`` if there is none."""
+
+        if self.mean is None:
+            return "–"
+        if self.low is None or self.high is None:
+            return points(self.mean, "+")
+        return f"{points(self.mean, '+')} [{points(self.low)}, {points(self.high)}]"
+
+
+def load_claims(path: Path = CLAIMS) -> Claims:
+    """Reads a file of claims.
+
+    Raises:
+        InputError: there is no such file.
+        DamagedFileError: it is not a file of claims, two of them have one id, or one names what the file does not.
+    """
+
+    values = read_yaml(path)
+    try:
+        readings = tuple(Reading(**reading) for reading in values["readings"])
+        groups = [tuple(_claim(claim) for claim in values[name]) for name in ("paper", "maps", "beyond")]
+        found = Claims(values["version"], float(values["alpha"]), readings, values["methods"], *groups)
+        claims = [claim for group in groups for claim in group]
+        if len({claim.id for claim in claims}) < len(claims):
+            raise DamagedFileError(f"{path} is damaged: two claims have the same id")
+        for claim in claims:
+            if strange := {claim.first, *claim.against} - set(found.methods[claim.data]):
+                raise DamagedFileError(f"{path} is damaged: claim {claim.id} names {min(strange)}, which it does not")
+    except (LookupError, TypeError) as error:
+        raise DamagedFileError(f"{path} is damaged: it is not a file of claims") from error
+    return found
+
+
+def judge(comparison: Comparison, claims: Claims, group: Sequence[Claim]) -> list[Verdict]:
+    """Judges the claims of a group on the data of a comparison, in each reading.
+
+    Args:
+        comparison: the runs.
+        claims: the claims' file.
+        group: of it, ``paper`` or ``beyond``; those on other data are left out.
+
+    Returns:
+        Reading by reading, a verdict a claim, in the order of the group.
+    """
+
+    mine = [claim for claim in group if claim.data == comparison.data]
+    verdicts: list[Verdict] = []
+    for reading in claims.readings:
+        found = [_tested(comparison, claims.methods[claim.data], claim, reading) for claim in mine]
+        adjusted = holm([verdict.p for verdict in found])
+        verdicts += [
+            _decided(replace(verdict, adjusted=p, claims=len(mine)), claims.alpha)
+            for verdict, p in zip(found, adjusted, strict=True)
+        ]
+    return verdicts
+
+
+def judge_maps(comparison: Comparison, claims: Claims) -> list[Verdict]:
+    """Judges the claims about maps by the panel of the runs' explanations, of the plain gradient.
+
+    The panel rests on the images that all models of the methods in question get right.
+    """
+
+    mine = [claim for claim in claims.maps if claim.data == comparison.data]
+    settings = claims.methods[comparison.data] if mine else {}
+    names = dict.fromkeys(name for claim in mine for name in (*claim.against, claim.first))
+    found = {name: named(comparison, settings[name]) for name in names}
+    explained = {
+        name: method
+        for name, method in found.items()
+        if method is not None and all(_MAPS_BY in run.explanations for run in method.runs)
+    }
+    measured = None
+    if explained:
+        measured = panel(
+            {name: [run.explanations[_MAPS_BY] for run in method.runs] for name, method in explained.items()},
+            seeds={name: [run.seed for run in method.runs] for name, method in explained.items()},
+        )
+    verdicts = [_measured(Verdict(claim, "panel", "not run"), measured) for claim in mine]
+    adjusted = holm([verdict.p for verdict in verdicts])
+    return [
+        _decided(replace(verdict, adjusted=p, claims=len(mine)), claims.alpha)
+        for verdict, p in zip(verdicts, adjusted, strict=True)
+    ]
+
+
+def _measured(blank: Verdict, measured: Panel | None) -> Verdict:
+    """The difference of a claim's maps by its measure."""
+
+    (rival,) = blank.claim.against
+    lacking = [name for name in (blank.claim.first, rival) if measured is None or name not in measured.methods]
+    if lacking or measured is None:
+        return replace(blank, why=f"no explanations of {_listed(lacking)}")
+    score = measured.value(blank.claim.first, blank.claim.measure)
+    if score.not_run:
+        return replace(blank, why=score.not_run)
+
+    pair = {blank.claim.first, rival}
+    one = next((one for one in measured.differences(blank.claim.measure) if {one.first, one.second} == pair), None)
+    if one is None:
+        return replace(blank, why="no seed in common")
+    one = one if one.first == blank.claim.first else one.turned()
+    found = replace(blank, rival=rival, mean=one.mean, seeds=one.seeds, samples=one.n)
+    if one.kind == "models":
+        return replace(found, state="not decided at this scale", why="one seed")
+    return replace(found, low=one.low, high=one.high, p=one.p)
+
+
+def named(comparison: Comparison, settings: Mapping[str, Any]) -> Method | None:
+    """The only method with these settings; ``None`` if there is none, or there are several."""
+
+    fitting = [
+        method
+        for method in comparison.methods
+        if all(getattr(method.runs[0].config, name) == value for name, value in settings.items())
+    ]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def column_of(comparison: Comparison, reading: Reading, attack: str) -> Column | None:
+    """What an attack of the paper is in a reading, if the runs were evaluated so."""
+
+    if reading.protocol == WORST_CASE:
+        judge = comparison.judges()[-1]
+        return judge if PROTOCOLS[judge.protocol].worst_case else None
+    wanted = (reading.protocol, reading.attacks[attack])
+    return next((column for column in comparison.columns if (column.protocol, column.attack) == wanted), None)
+
+
+def _tested(
+    comparison: Comparison, methods: Mapping[str, Mapping[str, Any]], claim: Claim, reading: Reading
+) -> Verdict:
+    """The differences of a claim's pairs, brought to the one that decides, with its p."""
+
+    blank = Verdict(claim, reading.name, "not run")
+    columns = [column_of(comparison, reading, attack) for attack in claim.attacks]
+    pairs = []
+    for rival in claim.against:
+        one, other = (named(comparison, methods[name]) for name in (claim.first, rival))
+        if one is None or other is None:
+            return replace(blank, why=f"no runs of {claim.first if one is None else rival}")
+        # In a worst case all attacks are one.
+        for column in dict.fromkeys(columns):
+            if column is None:
+                return replace(blank, why=f"no evaluation by protocol {reading.protocol}")
+            eps = next((eps for eps in comparison.epsilons[column.protocol] if isclose(eps, claim.eps)), None)
+            if eps is None:
+                return replace(blank, why=f"not evaluated at ε = {eps_text(claim.eps)}")
+            pairs.append(_pair(comparison, replace(blank, column=column, rival=rival), one, other, eps))
+
+    if short := next((pair for pair in pairs if len(pair.seeds) < 2), None):
+        state: State = "not decided at this scale" if short.seeds else "not run"
+        return replace(short, state=state, why="one seed" if short.seeds else "no seed in common")
+    if all(pair.mean is not None and pair.mean > 0 for pair in pairs):
+        return max(pairs, key=lambda pair: pair.p)
+    worst = min((pair for pair in pairs if pair.mean is not None and pair.mean <= 0), key=lambda pair: pair.p)
+    return replace(worst, p=min(1.0, len(pairs) * worst.p))
+
+
+def _pair(comparison: Comparison, blank: Verdict, one: Method, other: Method, eps: float) -> Verdict:
+    first, second = ({run.seed: run for run in method.runs} for method in (one, other))
+    seeds = tuple(sorted(first.keys() & second.keys()))
+    right: list[tuple[Tensor, Tensor]] = [
+        (comparison.right(first[seed], blank.column, eps), comparison.right(second[seed], blank.column, eps))
+        for seed in seeds
+    ]
+    found = replace(blank, seeds=seeds, samples=comparison.samples)
+    if len(right) > 1:
+        mean, low, high, p = over_seeds(right)
+        return replace(found, mean=mean, low=low, high=high, p=p)
+    if right:
+        (here, there) = right[0]
+        return replace(found, mean=(int(here.sum()) - int(there.sum())) / len(here))
+    return found
+
+
+def _decided(verdict: Verdict, alpha: float) -> Verdict:
+    if verdict.low is None or verdict.high is None:
+        return verdict
+    state: State = "not decided at this scale"
+    if verdict.adjusted < alpha and verdict.low > 0:
+        state = "holds"
+    elif verdict.adjusted < alpha and verdict.high < 0:
+        state = "does not hold"
+    return replace(verdict, state=state)
+
+
+def _claim(values: dict[str, Any]) -> Claim:
+    lists = {name: tuple(values.get(name, ())) for name in ("against", "attacks")}
+    return Claim(**values | lists | {"eps": number(values.get("eps", 0.0), "eps")})
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

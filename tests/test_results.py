@@ -1,0 +1,338 @@
+"""What is kept of runs, the page of results that is made of it, and the script that makes the most of a lent GPU."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from asgt.errors import DamagedFileError, InputError
+from asgt.experiments.grid import plan
+from asgt.experiments.job import Job
+from asgt.experiments.kept import is_kept, keep_run, load_kept, load_results
+from asgt.experiments.preset import load_preset
+from asgt.experiments.results import write_results
+from asgt.report import compare
+from asgt.report.comparison import read_run
+from test_panel import made as explanation
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = sorted(path for path in (ROOT / "tests" / "fixtures" / "runs").iterdir() if path.is_dir())
+
+
+@pytest.fixture(scope="module")
+def _results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("results")
+    for folder in FOLDERS:
+        keep_run(read_run(folder), results / "own" / f"{folder.name}.json")
+    return results
+
+
+@pytest.fixture
+def results(_results: Path, tmp_path: Path) -> Path:
+    """The fixtures' runs, kept, to be damaged at will."""
+
+    return shutil.copytree(_results, tmp_path / "results")
+
+
+# Kept ----------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_gives_every_accuracy_of_the_run_folders(results: Path) -> None:
+    kept, whole = load_results(results / "own"), compare(FOLDERS)
+
+    assert [method.name for method in kept.methods] == [method.name for method in whole.methods]
+    assert (kept.columns, kept.epsilons, kept.norm, kept.samples) == (
+        *(whole.columns, whole.epsilons, whole.norm, whole.samples),
+    )
+    for mine, theirs in zip(kept.methods, whole.methods, strict=True):
+        assert kept.clean(mine) == whole.clean(theirs)
+        for column in kept.columns:
+            assert kept.curve(mine, column) == whole.curve(theirs, column)
+        for run, other in zip(mine.runs, theirs.runs, strict=True):
+            assert (run.config, run.history) == (other.config, other.history)
+            for name, found in run.evaluations.items():
+                there = other.evaluations[name]
+                assert (found.checks, found.model, found.data) == (there.checks, there.model, there.data)
+                # Image by image, not only on average.
+                assert all(torch.equal(found.outcomes[search], there.outcomes[search]) for search in found.outcomes)
+
+
+def test_what_was_measured_of_maps_is_kept_to_seven_digits(tmp_path: Path) -> None:
+    unknown = torch.full((120,), 0.3, dtype=torch.float64)
+    unknown[5] = torch.nan
+    found = explanation(wrong=4, seed=3, mass=unknown)
+    run = replace(read_run(FOLDERS[0]), explanations={"gradient": found})
+    keep_run(run, tmp_path / "run.json")
+
+    back = load_kept(tmp_path / "run.json").explanations["gradient"]
+
+    assert replace(
+        back, values={}, ids=found.ids, labels=found.labels, predictions=found.predictions, gate=found.gate
+    ) == (replace(found, values={}))
+    for name in ("ids", "labels", "predictions"):
+        assert torch.equal(getattr(back, name), getattr(found, name))
+    assert back.values.keys() == found.values.keys()
+    for name, value in found.values.items():
+        assert back.values[name].dtype == value.dtype
+        torch.testing.assert_close(back.values[name], value, rtol=1e-6, atol=0, equal_nan=True)
+    assert (tmp_path / "run.json").stat().st_size < 70_000
+
+
+def test_a_run_keeps_no_path_and_little_else_than_it_needs(tmp_path: Path) -> None:
+    run = read_run(FOLDERS[0])
+    keep_run(replace(run, config=replace(run.config, data=str(ROOT / "digits"))), tmp_path / "run.json")
+
+    text = (tmp_path / "run.json").read_text()
+    assert str(ROOT) not in text
+    assert len(text) < 30_000
+    assert load_kept(tmp_path / "run.json").config.data == "digits"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda kept: kept.pop("history"), "not what is kept of a run"),
+        (lambda kept: kept.pop("config"), "not what is kept of a run"),
+        (lambda kept: kept["config"].update(epochs="many"), "epochs"),
+        (lambda kept: kept["evaluations"]["pgd"].update(clean="####"), "damaged"),
+        (lambda kept: kept["evaluations"]["pgd"].update(samples=4000), "of 4000 samples"),
+        (lambda kept: kept["evaluations"]["pgd"]["outcomes"]["pgd-40x5"].pop(), "some eps"),
+        (lambda kept: kept["evaluations"]["pgd"]["outcomes"].pop("pgd-40x5"), "not what is kept of a run"),
+        (lambda kept: kept["evaluations"]["pgd"]["checks"][0].pop("verdict"), "not a check"),
+        (lambda kept: kept.update(evaluations=[]), "not what is kept of a run"),
+    ],
+)
+def test_a_damaged_file_is_named(results: Path, damage: Callable[[Any], Any], said: str) -> None:
+    file = results / "own" / "st-0.json"
+    kept = json.loads(file.read_text())
+    damage(kept)
+    file.write_text(json.dumps(kept))
+
+    with pytest.raises(DamagedFileError, match=said) as refused:
+        load_results(results / "own")
+    assert str(file) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda kept: kept.update(schema=2), "schema 2"),
+        (lambda kept: kept["evaluations"]["pgd"].update(version=2), "pgd v2, this version of asgt knows v3"),
+    ],
+)
+def test_what_another_version_kept_is_refused(results: Path, change: Callable[[Any], Any], said: str) -> None:
+    file = results / "own" / "st-0.json"
+    kept = json.loads(file.read_text())
+    change(kept)
+    file.write_text(json.dumps(kept))
+
+    with pytest.raises(InputError, match=said):
+        load_kept(file)
+
+
+def test_a_job_is_kept_only_where_it_is_the_same_job(results: Path, tmp_path: Path) -> None:
+    def job(**changed: Any) -> Job:
+        run = read_run(FOLDERS[-1])
+        config = replace(run.config, device="auto", **changed)
+        file = results / "own" / f"{FOLDERS[-1].name}.json"
+        grid = run.evaluations["pgd"].epsilons
+        return Job("x", str(tmp_path / "run"), config, ("pgd",), grid, "linf", 40, (1, 1), keep=str(file))
+
+    assert is_kept(job())
+    assert not is_kept(replace(job(), keep=None))
+    assert not is_kept(replace(job(), keep=str(tmp_path / "nowhere.json")))
+    assert not is_kept(replace(job(), protocols=("pgd", "standard")))
+    assert not is_kept(replace(job(), epsilons=(0.05,)))
+    with pytest.raises(InputError, match="other settings"):
+        is_kept(job(lr=0.3))
+
+
+# The page ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_made_of_what_is_kept_and_the_same_each_time(results: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_results(results, tmp_path / name / "results.md")
+
+    text = (tmp_path / "one" / "results.md").read_text("utf-8")
+    assert text == (tmp_path / "two" / "results.md").read_text("utf-8")
+    # Digits are none of the paper's data: accuracies, and no claims.
+    assert "## own" in text
+    assert compare(FOLDERS).at(compare(FOLDERS).methods[0], compare(FOLDERS).columns[0], 0.1).text() in text
+    assert "Not run: cifar10-laptop (`asgt reproduce cifar10 --scale laptop --keep results`)" in text
+    assert_tables(text)
+
+
+def test_a_page_of_the_papers_grid_has_its_figures_and_a_verdict_on_every_claim(results: Path, tmp_path: Path) -> None:
+    """The fixtures' runs in the clothes of MNIST: what they say is nothing, but the page must hold it all."""
+
+    shutil.move(results / "own", results / "mnist-laptop")
+    for file in (results / "mnist-laptop").iterdir():
+        kept = json.loads(file.read_text())
+        kept["config"]["data"] = "mnist"
+        if kept["config"]["k"] is not None:
+            kept["config"]["k"] = 0.3
+        for found in kept["evaluations"].values():
+            found["epsilons"] = [0.2, 0.25, 0.3]
+        file.write_text(json.dumps(kept))
+    (results / "mnist-laptop" / "saliency.png").write_bytes(b"PNG")
+
+    write_results(results, tmp_path / "docs" / "results.md")
+
+    text = (tmp_path / "docs" / "results.md").read_text("utf-8")
+    assert "6 runs of the 24 that the preset asks for, seeds 0, 1" in text
+    for number in (*range(1, 15), 18, 19, 20):
+        assert f"| M{number} (" in text
+    # ST, AT-FGSM and ASGT-PGD were run: M10 and M12 can be judged.
+    rows = {line.split()[1]: line for line in text.splitlines() if line.startswith("| M")}
+    assert rows["M10"].count("holds") + rows["M10"].count("does not hold") + rows["M10"].count("not decided") == 4
+    assert rows["M1"].count("*not run*: no runs of SGT (k = 0.3)") == 4
+    assert "+39.33" in rows["M10"]
+    assert "| ST, FGSM at ε = 0.25 (§ 4.2) | 27.88 |" in text
+    assert "Mean distance from the paper's numbers" in text
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
+        assert (tmp_path / "docs" / picture).is_file()
+    assert (tmp_path / "docs" / "results" / "mnist-laptop-figure4.svg").stat().st_size < 300_000
+    assert_tables(text)
+
+
+def test_a_grid_with_changed_settings_says_so_and_stands_for_its_preset(results: Path, tmp_path: Path) -> None:
+    shutil.move(results / "own", results / "digits-quick+lr=0.1+momentum=0.0")
+
+    write_results(results, tmp_path / "results.md")
+
+    text = (tmp_path / "results.md").read_text("utf-8")
+    assert "the demo. Here with lr=0.1. Here with momentum=0.0." in text
+    assert "$ asgt reproduce digits --scale quick --set lr=0.1,momentum=0.0 --keep results" in text
+
+
+def test_the_committed_page_is_the_one_that_the_committed_results_give(tmp_path: Path) -> None:
+    results, page = ROOT / "results", ROOT / "docs" / "results.md"
+    if not page.exists():
+        pytest.skip("no results are committed yet")
+
+    write_results(results, tmp_path / "docs" / "results.md")
+
+    assert (tmp_path / "docs" / "results.md").read_text("utf-8") == page.read_text("utf-8")
+    drawn = {file.name for file in (tmp_path / "docs" / "results").iterdir()}
+    assert drawn == {file.name for file in (ROOT / "docs" / "results").iterdir()}
+    for name in drawn:
+        mine, theirs = ((folder / "docs" / "results" / name) for folder in (tmp_path, ROOT))
+        if name.endswith(".svg"):
+            assert_same_drawing(mine.read_text("utf-8"), theirs.read_text("utf-8"))
+        else:
+            assert mine.read_bytes() == theirs.read_bytes(), name
+
+
+def assert_same_drawing(one: str, other: str) -> None:
+    """The same lines and words; coordinates to a hundredth of a point, as machines round them differently."""
+
+    number = r"-?\d+\.\d+"
+    assert re.sub(number, "#", one) == re.sub(number, "#", other)
+    pairs = zip(re.findall(number, one), re.findall(number, other), strict=True)
+    assert all(abs(float(mine) - float(theirs)) < 0.01 for mine, theirs in pairs)
+
+
+def assert_tables(text: str) -> None:
+    """Every table has as many cells in each row as in its head, and a head with its rule below it."""
+
+    tables: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("|"):
+            tables[-1].append(line.strip())
+        elif tables[-1]:
+            tables.append([])
+    assert len(tables) > 3
+    for table in filter(None, tables):
+        assert set(table[1]) == {"|", "-"}, table[0]
+        assert len(table) > 2, table[0]
+        assert {row.count("|") for row in table} == {table[0].count("|")}, table[0]
+
+
+# The lent GPU --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpu_grid(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
+    import gpu_grid
+
+    return gpu_grid
+
+
+def tiny(folder: Path) -> Path:
+    grid = {
+        "data": "digits",
+        "train": {"model": "small_cnn", "width": 0.25, "epochs": 1, "batch_size": 16, "eps": 0.1, "limit": 200},
+        "methods": [{"method": "st"}, {"method": "asgt", "attack": "fgsm"}],
+        "evaluate": {"protocols": ["pgd"], "epsilons": [0.05, 0.1], "samples": 12},
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(grid))
+    return folder / "tiny.yaml"
+
+
+def test_only_jobs_that_will_be_finished_are_begun(gpu_grid: Any) -> None:
+    def job(passes: int) -> Job:
+        return Job(f"{passes}", "", None, ("pgd",), (0.1,), "linf", 1, (passes, 0))  # type: ignore[arg-type]
+
+    # Two at a time, five passes a second each: 20, 10 and 2 s of work in 20 s; 12 s more fit beside the first.
+    jobs = [job(passes) for passes in (100, 50, 60, 10, 50)]
+    assert [one.label for one in gpu_grid.fitting(jobs, 2, 10.0, 20.0)] == ["100", "50", "10"]
+    assert gpu_grid.fitting(jobs, 2, 10.0, 1.0) == []
+    assert gpu_grid.fitting(jobs, 1, 10.0, 27.0) == [jobs[0], jobs[1], jobs[2], jobs[3], jobs[4]]
+
+
+def test_stages_come_in_the_order_of_what_they_say(gpu_grid: Any) -> None:
+    assert list(gpu_grid.STAGES) == ["mnist-paper", "cifar10-paper", "mnist-tuned", "cifar10-tuned"]
+    for name, stage in gpu_grid.STAGES.items():
+        preset = load_preset(stage.data, stage.scale, stage.changed)
+        assert preset.name.startswith(name)
+
+    last = gpu_grid.STAGES["cifar10-tuned"]
+    methods = load_preset("cifar10", "tuned").methods
+    jobs = [Job(f"{m.method}-{m.attack}", "", m, ("pgd",), (0.1,), "linf", 1, (1, 1)) for m in methods]
+    assert [job.label for job in sorted(jobs, key=last.order)][:2] == ["at-pgd", "asgt-pgd"]
+
+
+def test_a_lent_gpus_grid_leaves_small_files_and_goes_on_from_them(
+    gpu_grid: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--stages", str(tiny(tmp_path)), "--device", "cpu", "--keep", str(tmp_path / "kept"), "--workers", "1"]
+
+    assert gpu_grid.main([*words, "--work", str(tmp_path / "work"), "--measure", "0.1", "--minutes", "60"]) == 0
+
+    said = capfd.readouterr().out
+    assert "0 of 2 runs kept already" in said
+    assert "2 of 2 runs are kept" in said
+    assert sorted(file.name for file in (tmp_path / "kept" / "tiny").iterdir()) == ["asgt-fgsm-0.json", "st-0.json"]
+    assert len(load_results(tmp_path / "kept" / "tiny").methods) == 2
+
+    # Another machine, to which only what was kept came along.
+    assert gpu_grid.main([*words, "--work", str(tmp_path / "other")]) == 0
+    assert "2 of 2 runs kept already" in capfd.readouterr().out
+    assert not list((tmp_path / "other").rglob("config.yaml"))
+
+
+def test_a_stage_that_there_is_not_is_refused(gpu_grid: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu_grid.main(["--stages", "mnist-papre"]) == 2
+    assert "unknown stage 'mnist-papre'" in capsys.readouterr().err
+
+
+def test_the_jobs_of_a_grid_know_where_they_are_kept(tmp_path: Path) -> None:
+    preset = load_preset(str(tiny(tmp_path)))
+
+    assert {run.job.keep for run in plan(preset, tmp_path / "grid")} == {None}
+    assert {run.job.keep for run in plan(preset, tmp_path / "grid", keep=tmp_path / "kept")} == {
+        str(tmp_path / "kept" / "tiny" / "st-0.json"),
+        str(tmp_path / "kept" / "tiny" / "asgt-fgsm-0.json"),
+    }
