@@ -870,7 +870,7 @@ def test_a_grid_killed_at_random_ends_as_if_it_had_not_been(
     assert kept(tmp_path / "kept") == kept(whole.folder.parent / "kept")
 
     # And so is a page of results that is made of what was kept.
-    pages = [tmp_path / "docs" / "page.md", tmp_path / "docs" / "whole.md"]
+    pages = [tmp_path / name / "page.md" for name in ("docs", "whole")]
     for page, results in zip(pages, (tmp_path / "kept", whole.folder.parent / "kept"), strict=True):
         write_results(results, page)
     assert pages[0].read_bytes() == pages[1].read_bytes()
