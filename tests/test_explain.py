@@ -74,6 +74,9 @@ def by_hand(runs: list[Path], **options: Any) -> dict[str, dict[str, np.ndarray]
 def test_a_run_is_explained_once_and_taken_up_after_that(
     cli: Callable[..., Answer], finished_run: Path, no_figures: list[str]
 ) -> None:
+    for old in ("report.html", "figures/robustness.png"):
+        Path("seen", old).parent.mkdir(parents=True, exist_ok=True)
+        Path("seen", old).write_text("of another call")
     answer = cli("explain", finished_run, *SMALL, "--out", "seen")
     assert answer.status == 0, answer.err
     assert "NOT RUN: only" in answer.out
@@ -88,7 +91,9 @@ def test_a_run_is_explained_once_and_taken_up_after_that(
     assert found.ids.tolist() == sorted(set(found.ids.tolist()))
     assert set(found.labels.tolist()) == set(range(10))
     assert "mass" not in found.values, "of the digits it is not known where the object is"
+    # What an earlier call showed on a page does not stay beside these tables.
     assert not Path("seen/report.html").exists()
+    assert not Path("seen/figures/robustness.png").exists()
     with open("seen/panel.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["asked"] for row in rows} == {"20"}

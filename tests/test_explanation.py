@@ -279,6 +279,28 @@ def test_a_parameter_that_no_module_reinitialises_is_named() -> None:
     assert "no module re-initialises scale" in why
     assert reinitialised(Square(), 0) == (None, "the model has no parameters to re-initialise")
 
+    class Old(nn.Linear):
+        """Writes past what a tensor counts, as code of long ago does."""
+
+        def reset_parameters(self) -> None:
+            self.weight.data.uniform_(-1, 1)
+            self.bias.data.uniform_(-1, 1)
+
+    class Asking(nn.Linear):
+        def reset_parameters(self, std: float | None = None) -> None:
+            if self.weight.grad_fn is None and std is None and hasattr(self, "made"):
+                raise TypeError("std is missing")
+            super().reset_parameters()
+
+    old = nn.Sequential(nn.Flatten(), Old(4, 2))
+    copy, why = reinitialised(old, 0)
+    assert copy is not None
+    assert why == ""
+    assert not copy[1].weight.equal(old[1].weight)
+    asking = nn.Sequential(nn.Flatten(), Asking(4, 2))
+    asking[1].made = True
+    assert reinitialised(asking, 0) == (None, "Asking cannot be re-initialised: TypeError")
+
 
 # --- a model that looks at one patch ---------------------------------------------------------------------------------
 

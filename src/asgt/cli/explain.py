@@ -51,7 +51,7 @@ def run(words: list[str]) -> int:
     _check(asked, out)
 
     from ..devices import resolve_device
-    from ..report import compare, looks, read_methods, write_looks, write_report
+    from ..report import compare, forget_report, looks, read_methods, write_looks, write_report
     from ..saliency import ATTRIBUTIONS
     from .console import Console
 
@@ -80,6 +80,7 @@ def run(words: list[str]) -> int:
     trusted = asked.get("model")
     if comparison is None:
         found = looks(methods, trusted_model=trusted)
+        forget_report(out)
         write_looks(found, out)
         console.explained(found.explained)
         console.say(f"tables and figures: {out}")
@@ -124,7 +125,9 @@ def _explain(methods: Sequence[Method], attributions: Sequence[str], asked: dict
             if samples > len(data.test):
                 raise InputError(f"--samples {samples}: the test split has {len(data.test)} images")
             eps = number(asked["eps"], "--eps") if "eps" in asked else kept.eps if kept else usual_eps
-            layer = asked.get("layer") if attribution == "gradcam" else None
+            layer = None
+            if attribution == "gradcam":
+                layer = asked.get("layer", kept.settings.get("layer") if kept else None)
             console.say(f"{method.name}, seed {run.seed}: {attribution}")
             explain_run(
                 RunFolder(run.folder),
@@ -132,6 +135,7 @@ def _explain(methods: Sequence[Method], attributions: Sequence[str], asked: dict
                 data.test,
                 config.data,
                 samples=samples,
+                rows=kept.ids if kept and "samples" not in asked else None,
                 eps=eps,
                 norm=kept.norm if kept else norm,
                 attribution=attribution,

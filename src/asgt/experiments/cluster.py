@@ -57,9 +57,13 @@ def run_on_cluster(
     """
 
     executor = _executor(out / _LOGS, cluster, {"timeout_min": _TIMEOUT, "name": "asgt"} | dict(asked or {}), workers)
-    submitted = dict(
-        zip((job.folder for job in jobs), executor.map_array(_Call(), [job.to_dict() for job in jobs]), strict=True)
-    )
+    from submitit.core.utils import FailedJobError
+
+    try:
+        queued = executor.map_array(_Call(), [job.to_dict() for job in jobs])
+    except FailedJobError as error:
+        raise InputError(f"--slurm: {' '.join(str(error).split())[:300]}") from error
+    submitted = dict(zip((job.folder for job in jobs), queued, strict=True))
     grid = Standing(jobs, progress, done)
     waiting = list(jobs)
     try:

@@ -28,6 +28,7 @@ def explain_run(
     eps: float,
     norm: Norm,
     attribution: str = "gradient",
+    rows: Tensor | None = None,
     layer: str | None = None,
     batch_size: int = 64,
     device: str = "auto",
@@ -45,6 +46,7 @@ def explain_run(
         eps: the training ε of the methods that are to be compared.
         norm: its norm.
         attribution: what makes the maps.
+        rows: which they are, int64 (N,). Default: the first, or drawn class by class where these lack a class.
         layer: the layer that it looks at, where it looks at one.
         batch_size: images a pass.
         device: where to.
@@ -56,7 +58,7 @@ def explain_run(
     """
 
     place = folder.explanation(attribution)
-    rows = sampled_rows(test, samples)
+    rows = sampled_rows(test, samples) if rows is None else rows
     finished = explained_alike(place, samples=len(rows), eps=eps, norm=norm)
     images = test[rows].to(where := resolve_device(device))
     return explain(

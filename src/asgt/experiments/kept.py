@@ -111,8 +111,12 @@ def is_kept(job: Job) -> bool:
     if any(kept[name] != asked[name] for name in asked if name not in (*MAY_CHANGE, "data", "device")):
         raise InputError(f"{file} keeps a run with other settings: name another folder for what is kept")
     found = [run.evaluations.get(protocol) for protocol in job.protocols]
-    judged = all(one is not None and (one.epsilons, one.norm) == (job.epsilons, job.norm) for one in found)
-    return judged and set(job.attributions) <= run.explanations.keys()
+    judged = all(
+        one is not None and (one.epsilons, one.norm) == (job.epsilons, job.norm) and job.samples in (None, one.samples)
+        for one in found
+    )
+    explained = [run.explanations.get(name) for name in job.attributions]
+    return judged and all(one is not None and (one.samples, one.eps) == (job.explained, job.eps) for one in explained)
 
 
 def load_results(folder: Path) -> Comparison:

@@ -166,7 +166,7 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> Preset:
     if not isinstance(data, str):
         raise DamagedFileError(f"{path}: data is missing: a name or a folder")
     explained, attributions = explain.get("samples", 256), explain.get("attributions", ["gradient"])
-    if not isinstance(attributions, list) or not attributions:
+    if not isinstance(attributions, list) or not attributions or not all(isinstance(one, str) for one in attributions):
         raise DamagedFileError(f"{path}: attributions is a list of names, as [gradient, ig]")
     for name in attributions:
         if name not in ATTRIBUTIONS:

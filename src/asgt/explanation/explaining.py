@@ -333,11 +333,9 @@ def _claimed(folder: Path, asked: Explanation, resume: bool) -> Explanation | No
     if not folder.exists() or not any(folder.iterdir()):
         return None
     if not resume:
-        raise InputError(f"{folder} holds an explanation already: --resume takes it up, --out names another folder")
+        raise InputError(f"{folder} holds an explanation already: --resume takes it up; remove it to explain anew")
 
-    other = InputError(
-        f"{folder} was made of another model, other images or other settings: name another folder by --out"
-    )
+    other = InputError(f"{folder} was made of another model, other images or other settings: remove it to explain anew")
     if (folder / "result.json").is_file():
         finished = load_explanation(folder)
         if any(getattr(finished, name) != getattr(asked, name) for name in _IDENTITY):

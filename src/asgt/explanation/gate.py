@@ -44,7 +44,7 @@ def reinitialised(model: nn.Module, seed: int) -> tuple[nn.Module | None, str]:
     parameters = dict(copy.named_parameters())
     if not parameters:
         return None, "the model has no parameters to re-initialise"
-    before = {name: (id(weight), weight._version) for name, weight in parameters.items()}
+    before = {name: (weight, weight._version, weight.clone()) for name, weight in parameters.items()}
 
     device = next(iter(parameters.values())).device
     with seeded_globally(seed, device):
@@ -52,11 +52,19 @@ def reinitialised(model: nn.Module, seed: int) -> tuple[nn.Module | None, str]:
         for module in reversed(list(copy.modules())):
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if callable(reset):
-                reset()
+                try:
+                    reset()
+                except Exception as error:  # a stranger's may ask for more than it is given
+                    return None, f"{type(module).__name__} cannot be re-initialised: {type(error).__name__}"
 
-    # A tensor counts what is written into it, so that a bias that starts at zero is seen to be set as well.
-    after = {name: (id(weight), weight._version) for name, weight in copy.named_parameters()}
-    kept = [name for name in before if after.get(name) == before[name]]
+    # A tensor counts what is written into it, so that a bias that starts at zero is seen to be set as well; but not
+    # what is written into its data.
+    after = dict(copy.named_parameters())
+    kept = [
+        name
+        for name, (weight, version, values) in before.items()
+        if after.get(name) is weight and weight._version == version and weight.equal(values)
+    ]
     if kept:
         others = f" and {len(kept) - 1} others" if len(kept) > 1 else ""
         return None, f"no module re-initialises {kept[0]}{others}: give its module a reset_parameters()"

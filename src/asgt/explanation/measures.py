@@ -21,7 +21,7 @@ class Measure:
         name: as in ``"gap-mean"``.
         title: what people call it.
         better: whether a good map has ``"more"`` or ``"less"`` of it; ``None`` where it says neither.
-        restates: whether it partly restates robustness: a robust model has more of it whatever its maps explain.
+        restates: whether it partly restates robustness, in one direction or the other, whatever the maps explain.
         definition: one sentence.
         unflipped: whether it is of those images alone whose prediction no model's own attack changes.
     """

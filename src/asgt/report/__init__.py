@@ -7,7 +7,7 @@ from .differences import Difference, basis, differences, shown_differences
 from .explained import Explained, explained, score_text
 from .looks import Looks, PanelRow, asked_eps, looks, panel_rows, panel_unrun, panel_words, write_looks
 from .maps import MapColumn, SaliencyMaps, saliency_maps, write_contact_sheet, write_maps
-from .page import Table, tables, write_report
+from .page import Table, forget_report, tables, write_report
 from .tradeoff import Tradeoff, tradeoff
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "credibility",
     "differences",
     "explained",
+    "forget_report",
     "looks",
     "panel_rows",
     "panel_unrun",

@@ -217,15 +217,16 @@ def coloured(attribution: Tensor, kind: Kind = "magnitude") -> tuple[Tensor, str
 
     values = (attribution.abs() if kind == "magnitude" else attribution).double().mean(dim=0)
     blank = torch.full((*values.shape, 3), 255, dtype=torch.uint8)
-    if not torch.isfinite(values).all():
+    if not torch.isfinite(attribution).all():
         return blank, "not finite"
-    if not values.any():
+    if not attribution.any():
         return blank, "all zero"
 
     top = values.abs().flatten().quantile(0.99)
     # A map of a few pixels alone has its 99th percentile at zero.
     top = top if top > 0 else values.abs().max()
-    share = (values / top).clamp(-1, 1)
+    # Channels may cancel: the signed map is then zero, though what it is of is not.
+    share = (values / top).clamp(-1, 1) if top > 0 else values
     share = share if kind == "magnitude" else (share + 1) / 2
     colours = matplotlib.colormaps[_COLOURS[kind]](share.mul(255).round().to(torch.uint8).numpy(), bytes=True)
     return torch.from_numpy(colours[..., :3].copy()), ""

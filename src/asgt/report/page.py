@@ -42,7 +42,7 @@ from .looks import Looks, looks, panel_basis, panel_rows, panel_unrun, panel_wor
 from .maps import SaliencyMaps, coloured, map_cells, map_rule, pixels_of, row_names
 from .pictures import BLOCKS
 
-__all__ = ["Table", "tables", "write_report"]
+__all__ = ["Table", "forget_report", "tables", "write_report"]
 
 # What a page tells of a method's settings; the rest is in the run's config.yaml.
 _TOLD = ("model", "width", "attack", "eps", "norm", "steps", "k", "weight", "epochs", "batch_size", "lr", "limit")
@@ -127,6 +127,16 @@ def write_report(
         (out / "differences.csv").unlink(missing_ok=True)
     write_bytes(out / "report.html", _page(comparison, look, training, differences, out, command).encode())
     return out / "report.html"
+
+
+def forget_report(out: Path | str) -> None:
+    """Removes a page and what only it shows, where another call's tables and figures are to stand without one."""
+
+    out = Path(out)
+    figures = out / "figures"
+    tables = [out / name for name in ("report.html", "accuracies.csv", "differences.csv")]
+    for old in (*tables, *figures.glob("robustness.*"), *figures.glob("training.*")):
+        old.unlink(missing_ok=True)
 
 
 def _page(
@@ -420,8 +430,8 @@ def _findings_of_maps(look: Looks) -> list[str]:
         sentences.append(f"{look.tradeoffs[found.attribution].sentence()}; {measured}.")
     if blind := [method for method in panel.methods if panel.uninformative(method)]:
         sentences.append(
-            f"The maps of {', '.join(blind)} hardly change when the weights are drawn anew: what is measured of them "
-            "is not about the trained model."
+            f"Of {', '.join(blind)} the ranking of all pixels correlates above 0.5 with that of random weights (the "
+            "gate): so far it shows the architecture, not what was learned."
         )
     return sentences
 

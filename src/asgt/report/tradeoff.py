@@ -6,7 +6,7 @@ anything was measured (:data:`asgt.report.explained.PRIMARY`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 
 from ..explanation import Measure, Score
@@ -99,6 +99,8 @@ def tradeoff(comparison: Comparison, found: Explained) -> Tradeoff | None:
 
 def _point(comparison: Comparison, found: Explained, number: int, method: Method, score: Score) -> Point:
     judge, eps = comparison.judges()[-1], comparison.judging_eps()
+    # Both axes are of the same runs: not all of a method's need be explained.
+    method = replace(method, runs=tuple(found.runs[method.name]))
     robust = comparison.at(method, judge, eps)
     by_seed = dict(zip((run.seed for run in method.runs), robust.values, strict=True))
     low, high = (score.mean - score.sd, score.mean + score.sd) if score.over == "seeds" else (score.low, score.high)
