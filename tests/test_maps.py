@@ -111,7 +111,11 @@ def test_what_cannot_be_shown_is_called_what_it_is(values: Tensor, word: str, ki
 
 def test_channels_are_reduced_after_the_magnitude_and_before_the_sign() -> None:
     opposed = torch.stack([torch.arange(6.0).view(2, 3), -torch.arange(6.0).view(2, 3)])
-    assert coloured(opposed, "signed")[1] == "all zero"
+    # The channels cancel: a signed map without a colour, but not of nothing.
+    flat, wrong = coloured(opposed, "signed")
+    assert wrong == ""
+    assert (flat == flat[0, 0]).all()
+    assert coloured(torch.zeros(2, 2, 3), "signed")[1] == "all zero"
     assert np.array_equal(coloured(opposed)[0], coloured(opposed[:1])[0])
 
 

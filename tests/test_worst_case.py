@@ -297,6 +297,16 @@ def test_fab_once_says_what_the_authors_fab_says_at_every_eps(digits_net: Net, n
         assert torch.equal(within, torch.where((length <= eps)[:, None, None, None], nearest, x))
 
 
+def test_audits_are_counted_by_the_first_attack_that_asks_for_eps(digits_net: Net, short_runs: None) -> None:
+    net, x, y = digits_net
+    attacks = [AutoAttack(0.0, part="fab-t"), PGD(0.0, steps=3)]
+    found = robustness_curve(net, (x[:40], y[:40]), attacks=attacks, epsilons=[0.001, 0.002, 0.003])
+    told = found.details["worst-case"]
+    # Nothing breaks at so little, and all that withstand the largest are attacked at a smaller one.
+    assert torch.equal(told["tested"] > 0, found.outcomes["worst-case"][2])
+    assert found.outcomes["worst-case"][2].sum() >= 30
+
+
 class Noisy(nn.Module):
     """A linear margin under noise: each image is right with a probability of its own."""
 

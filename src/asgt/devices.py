@@ -35,5 +35,8 @@ def resolve_device(name: str) -> torch.device:
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """The model itself, on a device, its convolutions with the channels of a pixel side by side: they run faster so."""
 
-    placed: nn.Module = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed
+    model = model.to(device)
+    for weight in model.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return model

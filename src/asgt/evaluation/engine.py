@@ -222,6 +222,8 @@ class _Run:
         # By attack: the number of ε that each sample withstands for sure.
         self.failed: dict[int, list[int]] = {}
         self.shares: list[float] = []
+        # The attack that audits are counted by: the first that asks for ε.
+        self.first: int | None = None
         self.with_gradient = self.without = 0
 
     def model(self, x: Tensor) -> Tensor:
@@ -239,6 +241,8 @@ class _Run:
         """The attack that the following is about."""
 
         self.number, self.attack = number, attack
+        if self.first is None and not (isinstance(attack, Whole) and not attack.asks_eps):
+            self.first = number
         self.restarts = attack.restarts if isinstance(attack, PGD) else 1
         self.once = replace(attack, restarts=1) if isinstance(attack, PGD) else attack
         self.withstood = self.failed.setdefault(number, [0] * len(self.levels))
@@ -313,7 +317,7 @@ class _Run:
             starts = [self._below(sample, level) for sample, level in enumerate(self.levels)]
             self._search([trial for trials in starts for trial in trials], "all")
             return
-        if self.number == 0:
+        if self.number == self.first:
             self.chosen = {
                 sample: int(share * (level - 1))
                 for sample, (share, level) in enumerate(zip(audited.tolist(), self.levels, strict=True))
@@ -523,7 +527,7 @@ class _Run:
 
         level = self.levels[sample]
         if follow != "bound":
-            self.tested[sample] += self.number == 0
+            self.tested[sample] += self.number == self.first
             self.missed[sample] += 1
             return self._below(sample, level) if follow == "all" else []
         if self.withstood[sample] < level:
@@ -538,7 +542,7 @@ class _Run:
         if restart + 1 < self.restarts:
             return [(sample, level, restart + 1)]
         if follow != "bound":
-            self.tested[sample] += self.number == 0
+            self.tested[sample] += self.number == self.first
             return self._below(sample, level) if follow == "all" else []
         self.withstood[sample] = level + 1
         if level + 1 < self.levels[sample]:

@@ -12,7 +12,7 @@ import torch
 
 from ..attacks import Norm
 from ..data import Images, load_data, to_unit
-from ..devices import resolve_device
+from ..devices import place, resolve_device
 from ..evaluation.curve import AUDITED, evaluate
 from ..explanation import explain
 from ..training.config import TrainConfig
@@ -84,7 +84,7 @@ def pace(config: TrainConfig) -> float:
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng():
-            model = build_from(config, data).to(device)
+            model = place(build_from(config, data), device)
         images = data.train.to(device)
         x, y = to_unit(images.pixels[: config.batch_size]), images.labels[: config.batch_size]
 

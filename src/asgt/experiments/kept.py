@@ -110,13 +110,17 @@ def is_kept(job: Job) -> bool:
     # The data may lie, and the device be, elsewhere.
     if any(kept[name] != asked[name] for name in asked if name not in (*MAY_CHANGE, "data", "device")):
         raise InputError(f"{file} keeps a run with other settings: name another folder for what is kept")
+
+    def as_many(samples: int, wanted: int | None) -> bool:
+        # Drawn class by class they come to a few more or less.
+        return wanted is None or abs(samples - wanted) <= len(run.result.classes)
+
     found = [run.evaluations.get(protocol) for protocol in job.protocols]
-    judged = all(
-        one is not None and (one.epsilons, one.norm) == (job.epsilons, job.norm) and job.samples in (None, one.samples)
-        for one in found
-    )
     explained = [run.explanations.get(name) for name in job.attributions]
-    return judged and all(one is not None and (one.samples, one.eps) == (job.explained, job.eps) for one in explained)
+    return all(
+        one is not None and (one.epsilons, one.norm) == (job.epsilons, job.norm) and as_many(one.samples, job.samples)
+        for one in found
+    ) and all(one is not None and one.eps == job.eps and as_many(one.samples, job.explained) for one in explained)
 
 
 def load_results(folder: Path) -> Comparison:

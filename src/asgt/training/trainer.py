@@ -188,6 +188,8 @@ def train(
                 with a_pass():
                     accelerator.backward(output.loss)
             measured = world.average(model, _measured(output, y))
+            # What holds logits holds their graph, and with it the memory that the next step wants.
+            del output
             optimizer.step()
             if average is not None:
                 average.update_parameters(model)
@@ -384,7 +386,7 @@ def _measured(output: Output, y: Tensor) -> dict[str, Tensor]:
 
     values = {"loss": output.loss} | output.terms
     values |= {f"accuracy_{view}": (z.argmax(dim=1) == y).float().mean() for view, z in output.logits.items()}
-    return values
+    return {name: value.detach() for name, value in values.items()}
 
 
 def _add(sums: dict[str, Tensor], measured: dict[str, Tensor]) -> None:
