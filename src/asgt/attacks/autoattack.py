@@ -76,8 +76,8 @@ class AutoAttack(Whole):
         with torch.no_grad():
             classes = model(x[:1]).shape[1]
         dlr = {2: [], 3: ["apgd-dlr"]}.get(classes, ["apgd-t"])
-        parts = {"whole": ["apgd-ce", *dlr, "fab-t", "square"], "apgd": ["apgd-ce", *dlr], "square": ["square"]}
-        ensemble = self._ensemble(model, x, float(eps[0]), seed, parts.get(self.part, ["fab-t"]))
+        parts = {"whole": ["apgd-ce", *dlr, "fab-t", "square"], "apgd": ["apgd-ce", *dlr]}
+        ensemble = self._ensemble(model, x, float(eps[0]), seed, parts.get(self.part, [self.part]))
         # As their standard version has them, with as many targets as there are.
         ensemble.apgd.n_restarts = ensemble.apgd_targeted.n_restarts = ensemble.fab.n_restarts = 1
         ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = min(9, classes - 1)

@@ -223,6 +223,12 @@ class Attack(ABC):
         return state.x_adv
 
     @property
+    def asks_eps(self) -> bool:
+        """Whether it looks for something else at another ε; if not, one call about a sample tells for every ε."""
+
+        return True
+
+    @property
     def starts_at_random(self) -> bool:
         """Whether :meth:`start` draws its first iterate."""
 

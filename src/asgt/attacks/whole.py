@@ -53,12 +53,6 @@ class Whole(Attack):
 
         return False
 
-    @property
-    def asks_eps(self) -> bool:
-        """Whether it looks for something else at another ε; if not, one call about a sample tells for every ε."""
-
-        return True
-
     def start(
         self,
         model: Classifier,

@@ -241,7 +241,7 @@ class _Run:
         """The attack that the following is about."""
 
         self.number, self.attack = number, attack
-        if self.first is None and not (isinstance(attack, Whole) and not attack.asks_eps):
+        if self.first is None and attack.asks_eps:
             self.first = number
         self.restarts = attack.restarts if isinstance(attack, PGD) else 1
         self.once = replace(attack, restarts=1) if isinstance(attack, PGD) else attack
@@ -297,7 +297,7 @@ class _Run:
             guess: the number of the ε to begin at, by sample. Default: that below what is known.
         """
 
-        if isinstance(self.attack, Whole) and not self.attack.asks_eps:
+        if not self.attack.asks_eps:
             self._nearest()
             self.progress.advance(len(self.levels))
             return
@@ -310,7 +310,7 @@ class _Run:
     def look_below(self, audited: Tensor | None) -> None:
         """The attack at every ε below that at which the search failed; audited samples at one of them."""
 
-        if isinstance(self.attack, Whole) and not self.attack.asks_eps:
+        if not self.attack.asks_eps:
             return
         self.spent = self.audit
         if audited is None:
