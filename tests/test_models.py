@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from asgt.devices import place
 from asgt.errors import InputError
 from asgt.models import Normalize, alexnet, build_model, load_weights
+from asgt.models.layers import BatchNorm2d, Conv2d
 
 
 def parameters(model: nn.Module) -> int:
@@ -174,6 +176,76 @@ def test_images_that_are_not_square_are_refused() -> None:
 def test_an_option_that_cannot_be_meant_is_refused(name: str, options: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
         build_model(name, (1, 28, 28), 3, **options)
+
+
+# Layers of a CPU's kernels --------------------------------------------------------------------------------------------
+
+
+def usual(model: nn.Module) -> nn.Module:
+    """The same net of PyTorch's own layers."""
+
+    known: dict[type[nn.Module], type[nn.Module]] = {Conv2d: nn.Conv2d, BatchNorm2d: nn.BatchNorm2d}
+    for module in model.modules():
+        module.__class__ = known.get(type(module), type(module))
+    return model
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["alexnet", "resnet18"])
+def test_our_layers_compute_what_those_of_pytorch_do(name: str, training: bool) -> None:
+    torch.manual_seed(0)
+    ours = build_model(name, (3, 32, 32), 5, width=0.5).double()
+    theirs = usual(build_model(name, (3, 32, 32), 5, width=0.5).double())
+    for module in ours.modules():
+        if isinstance(module, nn.BatchNorm2d):  # not 0 and 1, or nothing would be seen of them
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                assert tensor is not None
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    theirs.load_state_dict(ours.state_dict())
+    place(ours, torch.device("cpu"))
+    assert any(getattr(module, "channels_apart", False) for module in ours.modules())
+
+    x = torch.rand(4, 3, 32, 32, dtype=torch.float64)
+    found = []
+    for model in (ours.train(training), theirs.train(training)):
+        torch.manual_seed(1)  # of the dropout
+        leaf = x.clone().requires_grad_()
+        logits = model(leaf)
+        logits[:, 0].sum().backward()
+        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        found.append([logits, leaf.grad, *(weight.grad for weight in model.parameters()), *buffers])
+    for mine, other in zip(*found, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+    assert found[0][1].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("alexnet", 28), ("alexnet", 32), ("alexnet", 64), ("alexnet", 97), ("resnet18", 30), ("resnet18", 33)],
+)
+def test_channels_lie_apart_where_maps_are_small_and_many_and_nowhere_else(name: str, size: int) -> None:
+    model = build_model(name, (3, size, size), 5, width=0.5)
+    seen = []
+    for module in model.modules():
+        if isinstance(module, Conv2d):
+            module.register_forward_hook(lambda module, _, maps: seen.append((module, maps.shape[-1])))
+    model(torch.rand(2, 3, size, size))
+    for module, side in seen:
+        assert module.channels_apart == (side <= 4 and min(module.in_channels, module.out_channels) >= 128)
+    assert len(seen) >= 3
+
+    place(model, torch.device("cpu"))
+    for module, _ in seen:
+        if module.kernel_size == (3, 3):  # the layout of a 1×1 kernel cannot be told
+            assert module.weight.is_contiguous() == module.channels_apart
+
+
+def test_half_precision_finds_its_way_through_our_batchnorm() -> None:
+    model = build_model("resnet18", (3, 16, 16), 5, width=0.125).eval()
+    x = torch.rand(2, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(x)
+    torch.testing.assert_close(logits.float(), model(x), rtol=0.1, atol=0.05)
 
 
 # Normalisation -------------------------------------------------------------------------------------------------------

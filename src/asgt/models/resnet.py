@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .layers import BatchNorm2d, Conv2d
+
 __all__ = ["resnet18"]
 
 
@@ -17,15 +19,16 @@ class _Block(nn.Module):
 
     same_in_both_modes = True  # but for its BatchNorm, which is a module of its own
 
-    def __init__(self, before: int, after: int, stride: int) -> None:
+    def __init__(self, before: int, after: int, stride: int, size: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
+        self.conv1 = Conv2d(before, after, 3, size=size, stride=stride, padding=1, bias=False)
+        self.bn1 = BatchNorm2d(after)
+        self.conv2 = Conv2d(after, after, 3, size=size, padding=1, bias=False)
+        self.bn2 = BatchNorm2d(after)
         self.shortcut = nn.Sequential()
         if stride != 1 or before != after:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
+            projection = Conv2d(before, after, 1, size=size, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(projection, BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -44,14 +47,16 @@ def resnet18(channels: int, size: int, classes: int, width: float = 1.0) -> nn.S
 
     widths = [max(1, round(n * width)) for n in (64, 128, 256, 512)]
     layers: list[nn.Module] = [
-        nn.Conv2d(channels, widths[0], 3, padding=1, bias=False),
-        nn.BatchNorm2d(widths[0]),
+        Conv2d(channels, widths[0], 3, size=size, padding=1, bias=False),
+        BatchNorm2d(widths[0]),
         nn.ReLU(),
     ]
 
     before = widths[0]
     for stage, after in enumerate(widths):
-        layers += [_Block(before, after, 1 if stage == 0 else 2), _Block(after, after, 1)]
+        stride = 1 if stage == 0 else 2
+        size = -(-size // stride)
+        layers += [_Block(before, after, stride, size), _Block(after, after, 1, size)]
         before = after
 
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
