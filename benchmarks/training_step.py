@@ -1,8 +1,8 @@
 """A training step against its bare passes, and against the steps that one writes without a thought of passes.
 
 All sides of a comparison run one after the other and again; medians are compared. A plain step is taken in a process of
-its own, as by a script, and in this one too, whose memory is kept. Run it with ``make bench``, or while at work on a step
-with ``python benchmarks/training_step.py --net alexnet --only methods``.
+its own, as by a script, and in this one too, whose memory is kept. Run it with ``make bench``, or while at work on a
+step with ``python benchmarks/training_step.py --net alexnet --only methods``.
 """
 
 from __future__ import annotations
