@@ -6,16 +6,19 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from asgt.devices import place
 from asgt.errors import InputError
 from asgt.models import Normalize, alexnet, build_model, load_weights
-from asgt.models.layers import BatchNorm2d, Conv2d
+from asgt.models.layers import BatchNorm2d, Conv2d, _Convolution
 
 
 def parameters(model: nn.Module) -> int:
@@ -194,8 +197,8 @@ def usual(model: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", ["alexnet", "resnet18"])
 def test_our_layers_compute_what_those_of_pytorch_do(name: str, training: bool) -> None:
     torch.manual_seed(0)
-    ours = build_model(name, (3, 32, 32), 5, width=0.5).double()
-    theirs = usual(build_model(name, (3, 32, 32), 5, width=0.5).double())
+    ours = build_model(name, (3, 32, 32), 5, width=0.75).double()
+    theirs = usual(build_model(name, (3, 32, 32), 5, width=0.75).double())
     for module in ours.modules():
         if isinstance(module, nn.BatchNorm2d):  # not 0 and 1, or nothing would be seen of them
             for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
@@ -203,9 +206,9 @@ def test_our_layers_compute_what_those_of_pytorch_do(name: str, training: bool) 
                 nn.init.uniform_(tensor, 0.5, 1.5)
     theirs.load_state_dict(ours.state_dict())
     place(ours, torch.device("cpu"))
-    assert any(getattr(module, "channels_apart", False) for module in ours.modules())
+    assert any(getattr(module, "as_products", False) for module in ours.modules())
 
-    x = torch.rand(4, 3, 32, 32, dtype=torch.float64)
+    x = torch.rand(16, 3, 32, 32, dtype=torch.float64)
     found = []
     for model in (ours.train(training), theirs.train(training)):
         torch.manual_seed(1)  # of the dropout
@@ -223,21 +226,94 @@ def test_our_layers_compute_what_those_of_pytorch_do(name: str, training: bool) 
     ("name", "size"),
     [("alexnet", 28), ("alexnet", 32), ("alexnet", 64), ("alexnet", 97), ("resnet18", 30), ("resnet18", 33)],
 )
-def test_channels_lie_apart_where_maps_are_small_and_many_and_nowhere_else(name: str, size: int) -> None:
-    model = build_model(name, (3, size, size), 5, width=0.5)
+def test_products_are_where_maps_are_small_and_many_and_nowhere_else(name: str, size: int) -> None:
+    model = build_model(name, (3, size, size), 5)
     seen = []
     for module in model.modules():
         if isinstance(module, Conv2d):
             module.register_forward_hook(lambda module, _, maps: seen.append((module, maps.shape[-1])))
     model(torch.rand(2, 3, size, size))
     for module, side in seen:
-        assert module.channels_apart == (side <= 4 and min(module.in_channels, module.out_channels) >= 128)
+        small, wide = side <= 4, min(module.in_channels, module.out_channels) >= 192
+        assert module.as_products == (small and wide and module.kernel_size == (3, 3))
     assert len(seen) >= 3
 
-    place(model, torch.device("cpu"))
-    for module, _ in seen:
-        if module.kernel_size == (3, 3):  # the layout of a 1×1 kernel cannot be told
-            assert module.weight.is_contiguous() == module.channels_apart
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 1), (1, 0), (2, 0), (1, 2), (3, 1)])
+@pytest.mark.parametrize(("side", "kernel"), [(4, 3), (3, 3), (3, 1), (1, 1)])
+def test_the_products_are_a_convolution_and_its_derivatives(side: int, kernel: int, stride: int, padding: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 2, side, side, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(1, 2, kernel, kernel, dtype=torch.float64, requires_grad=True)
+
+    def products(x: Tensor, weight: Tensor) -> Tensor:
+        maps: Tensor = _Convolution.apply(x, weight, stride, padding)
+        return maps
+
+    torch.testing.assert_close(products(x, weight), F.conv2d(x, weight, stride=stride, padding=padding))
+    assert torch.autograd.gradcheck(products, (x, weight))
+    assert torch.autograd.gradgradcheck(products, (x, weight), fast_mode=True)
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products that are added in place."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten.addmm_.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def products() -> Conv2d:
+    """A convolution that is taken as products: 49 of 81 pairs of a pixel and a place of the kernel, so 21 rows."""
+
+    torch.manual_seed(0)
+    return place(Conv2d(192, 192, 3, size=3, padding=1), torch.device("cpu"))
+
+
+def test_the_weights_gradient_costs_nothing_where_nobody_asks_for_it(products: Conv2d) -> None:
+    x = torch.rand(16, 192, 3, 3, requires_grad=True)
+
+    def cost(ask: Callable[[Tensor], object]) -> int:
+        score = products(x).sum()
+        with Products() as counted:
+            ask(score)
+        return counted.count
+
+    assert cost(lambda score: torch.autograd.grad(score, x)) == 21
+    assert cost(lambda score: torch.autograd.grad(score, products.weight)) == 21
+    assert cost(lambda score: torch.autograd.grad(score, [x, products.weight])) == 42
+    assert cost(lambda score: score.backward()) == 42
+    assert cost(lambda score: score.backward(inputs=[products.weight])) == 21
+    x.requires_grad_(False)
+    assert cost(lambda score: score.backward()) == 21
+
+
+def test_products_make_way_for_other_transforms_than_autograd(products: Conv2d) -> None:
+    x = torch.rand(16, 192, 3, 3)
+    usual = F.conv2d(x, products.weight, products.bias, padding=1)
+
+    def taken(call: Callable[[], Tensor]) -> Tensor:
+        with Products() as counted:
+            maps = call()
+        assert counted.count == 0
+        return maps
+
+    torch.testing.assert_close(taken(lambda: products(x[:15])), usual[:15])
+    torch.testing.assert_close(taken(lambda: torch.func.vmap(products)(x[None])[0]), usual)
+    moved = taken(lambda: torch.func.jvp(products, (x,), (x,))[1])
+    torch.testing.assert_close(moved, usual - products.bias[:, None, None], rtol=1e-4, atol=1e-4)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(products(dual)).tangent, moved)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert taken(lambda: products(x)).dtype == torch.bfloat16
+    torch.testing.assert_close(torch.export.export(products, (x,)).module()(x), usual)
+    with Products() as counted:
+        torch.testing.assert_close(products(x), usual, rtol=1e-4, atol=1e-4)
+    assert counted.count == 21
 
 
 def test_half_precision_finds_its_way_through_our_batchnorm() -> None:

@@ -33,16 +33,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model itself, on a device, its convolutions with the channels of a pixel side by side: they run faster so.
-
-    On a CPU those stay as they are that say ``channels_apart = True``, as of :class:`asgt.models.layers.Conv2d`.
-    """
+    """The model itself, on a device, its convolutions with the channels of a pixel side by side: they run faster so."""
 
     model = model.to(device)
-    for module in model.modules():
-        apart = device.type == "cpu" and getattr(module, "channels_apart", False)
-        layout = torch.contiguous_format if apart else torch.channels_last
-        for weight in module.parameters(recurse=False):
-            if weight.ndim == 4:
-                weight.data = weight.data.contiguous(memory_format=layout)
+    for weight in model.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return model

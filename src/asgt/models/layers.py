@@ -1,47 +1,168 @@
-"""Convolution and BatchNorm as PyTorch has them, asked for in the way that its CPU kernels answer sooner.
+"""Convolution and BatchNorm as PyTorch has them, computed in the way that a CPU does sooner.
 
 What they compute is the same but for rounding, and so are their weights' names. The figures are in docs/performance.md.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 __all__ = ["BatchNorm2d", "Conv2d"]
 
-_SMALL, _WIDE = 4, 128  # measured; see docs/performance.md
+_SMALL, _WIDE, _MANY = 4, 192, 16  # pixels across, channels and images, measured; see docs/performance.md
+
+_Row: TypeAlias = tuple[int, slice]
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that keeps the channels of a pixel apart where its maps are small.
+    """A convolution that leaves the padding out where its maps are small and many.
 
-    A 3×3 convolution of 4×4 maps multiplies padding for a third of its time. PyTorch's kernels for channels-last images
-    do so; those for the default layout leave it out, if there are channels enough to fill their registers. Larger maps
-    are quicker with the channels side by side, which :func:`asgt.devices.place` sees to.
+    A 3×3 convolution of 4×4 maps multiplies padding for a third of its time, and PyTorch's gradient of its weights
+    takes two to three times as long as the maps. So, from 192 channels and 16 images up, it is a sum of matrix
+    products, one for each place of the kernel and each row of pixels that it meets there. All others are left to PyTorch.
 
     Args:
         before: channels of the images.
         after: channels of the maps.
         kernel: height and width of the kernel.
         size: height and width of the maps that come out.
-        options: those of ``torch.nn.Conv2d``.
+        stride: pixels from one place of the kernel to the next.
+        padding: zeros around the image.
+        bias: whether each channel has a summand.
     """
 
     same_in_both_modes = True
 
-    def __init__(self, before: int, after: int, kernel: int, *, size: int, **options: Any) -> None:
-        super().__init__(before, after, kernel, **options)
-        self.channels_apart = size <= _SMALL and min(before, after) >= _WIDE
+    def __init__(
+        self, before: int, after: int, kernel: int, *, size: int, stride: int = 1, padding: int = 0, bias: bool = True
+    ) -> None:
+        super().__init__(before, after, kernel, stride=stride, padding=padding, bias=bias)
+        self.as_products = padding > 0 and size <= _SMALL and min(before, after) >= _WIDE
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, after, H, W) of images (B, before, H, W)."""
 
-        if self.channels_apart and x.device.type == "cpu":
-            x = x.contiguous()  # or their layout would win over the weights'
+        if self.as_products and x.ndim == 4 and len(x) >= _MANY and _plainly_on_cpu(x, self.weight):
+            maps: Tensor = _Convolution.apply(x, self.weight, self.stride[0], int(self.padding[0]))
+            return maps if self.bias is None else maps + self.bias[:, None, None]
         return super().forward(x)
+
+
+def _plainly_on_cpu(x: Tensor, weight: Tensor) -> bool:
+    """Whether both are on the CPU and as precise, and nobody but autograd, going backward, looks at the products."""
+
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
+
+
+class _Convolution(torch.autograd.Function):
+    """Its three passes, each a sum of matrix products over rows of pixels, the pixels before the batch.
+
+    So the rows of a matrix are those of all images, and lie side by side.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        pixels, kernel = _pixels_first(x), weight.permute(2, 3, 1, 0)
+        side = (x.shape[-1] + 2 * padding - weight.shape[-1]) // stride + 1
+        maps = x.new_zeros(side, side, len(x), len(weight))
+        for place, there, here in _rows(weight, stride, padding, x.shape[-1], side):
+            _add_product(maps[here], pixels[there], kernel[place])
+        return _images_first(maps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
+        x, weight, ctx.stride, ctx.padding = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_pixels = of_kernel = None
+        given, pixels, kernel = _pixels_first(gradient), _pixels_first(x), weight.permute(2, 3, 0, 1)
+        if _is_asked_for(ctx, 0):
+            of_pixels = torch.zeros_like(pixels)
+        if _is_asked_for(ctx, 1):
+            of_kernel = torch.zeros_like(kernel, memory_format=torch.contiguous_format)
+
+        for place, there, here in _rows(weight, ctx.stride, ctx.padding, x.shape[-1], gradient.shape[-1]):
+            if of_pixels is not None:
+                _add_product(of_pixels[there], given[here], kernel[place])
+            if of_kernel is not None:
+                of_kernel[place].addmm_(given[here].flatten(0, 1).t(), pixels[there].flatten(0, 1))
+        return (
+            None if of_pixels is None else _images_first(of_pixels),
+            None if of_kernel is None else of_kernel.permute(2, 3, 0, 1),
+            None,
+            None,
+        )
+
+
+def _is_asked_for(ctx: Any, which: int) -> bool:
+    """Whether anybody wants the gradient of an input now.
+
+    ``needs_input_grad`` says whether it has one: an attack leaves the weights' unasked, as `torch.autograd.grad` may.
+    """
+
+    node = ctx.next_functions[which][0]
+    if not ctx.needs_input_grad[which] or node is None:
+        return False
+    try:
+        return bool(torch._C._will_engine_execute_node(node))
+    except RuntimeError:  # so it answers of a leaf whose gradient is to be returned
+        return True
+
+
+def _rows(
+    weight: Tensor, stride: int, padding: int, side: int, out: int
+) -> Iterator[tuple[tuple[int, int], _Row, _Row]]:
+    """Each place of the kernel with a row of the image and the row of the map that it takes to, padding left out."""
+
+    met = []
+    for place in range(weight.shape[-1]):
+        first = max(0, -((place - padding) // stride))
+        beyond = min(out, (side - 1 + padding - place) // stride + 1)
+        if first < beyond:
+            met.append((place, first, beyond, place - padding))
+
+    for i, top, bottom, down in met:
+        for j, left, right, along in met:
+            columns = slice(stride * left + along, stride * (right - 1) + along + 1, stride)
+            for row in range(top, bottom):
+                yield (i, j), (stride * row + down, columns), (row, slice(left, right))
+
+
+def _add_product(row: Tensor, pixels: Tensor, matrix: Tensor) -> None:
+    """Adds to a row of pixels (W, B, C), in place, the matrix product of another."""
+
+    pixels = pixels.flatten(0, 1)
+    if row.is_contiguous():
+        row.view(len(pixels), -1).addmm_(pixels, matrix)
+    else:
+        row += (pixels @ matrix).view_as(row)
+
+
+def _pixels_first(images: Tensor) -> Tensor:
+    """(H, W, B, C) of (B, C, H, W)."""
+
+    return images.permute(2, 3, 0, 1).contiguous()
+
+
+def _images_first(pixels: Tensor) -> Tensor:
+    """(B, C, H, W) of (H, W, B, C), the channels of a pixel side by side."""
+
+    return pixels.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
