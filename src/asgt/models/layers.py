@@ -23,8 +23,8 @@ class Conv2d(nn.Conv2d):
     """A convolution that leaves the padding out where its maps are small and many.
 
     A 3×3 convolution of 4×4 maps multiplies padding for a third of its time, and PyTorch's gradient of its weights
-    takes two to three times as long as the maps. So, from 192 channels and 16 images up, it is a sum of matrix
-    products, one for each place of the kernel and each row of pixels that it meets there. All others are left to PyTorch.
+    takes two to three times as long as the maps. So, from 192 channels and 16 square images up, it is a sum of matrix
+    products, one for each place of the kernel and each row of pixels that it meets there. The rest is left to PyTorch.
 
     Args:
         before: channels of the images.
@@ -47,7 +47,8 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, after, H, W) of images (B, before, H, W)."""
 
-        if self.as_products and x.ndim == 4 and len(x) >= _MANY and _plainly_on_cpu(x, self.weight):
+        many = x.ndim == 4 and len(x) >= _MANY and x.shape[-1] == x.shape[-2]
+        if self.as_products and many and _plainly_on_cpu(x, self.weight):
             maps: Tensor = _Convolution.apply(x, self.weight, self.stride[0], int(self.padding[0]))
             return maps if self.bias is None else maps + self.bias[:, None, None]
         return super().forward(x)
