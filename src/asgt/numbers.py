@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from .errors import InputError
 
-__all__ = ["Number", "counted", "eps_text", "norm_sign", "number"]
+__all__ = ["Number", "counted", "duration", "eps_text", "norm_sign", "number"]
 
 Number: TypeAlias = float | str
 """A real number, or a text such as ``8/255`` that stands for one."""
@@ -37,6 +37,13 @@ def counted(count: int, what: str) -> str:
     """``1 run``, ``2 runs``."""
 
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def duration(seconds: float) -> str:
+    """A time to plan with: ``40 s``, ``12 min``, ``1.7 h``."""
+
+    minutes = seconds / 60
+    return f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min" if minutes >= 1 else f"{seconds:.0f} s"
 
 
 def eps_text(eps: float) -> str:

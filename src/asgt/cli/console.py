@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ..numbers import counted, eps_text, norm_sign
+from ..numbers import counted, duration, eps_text, norm_sign
 from ..statistics import share_of
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class Console:
             count = len(run.job.protocols)
             parts = (others[:count], others[count:])[: 1 + explained]
             told = [f"{training / 1e6:.3g}", *(f"about {sum(part) / 1e6:.3g}" for part in parts)]
-            told.append(f"about {_duration(pace * sum(run.job.passes))}")
+            told.append(f"about {duration(pace * sum(run.job.passes))}")
             table.add_row(escape(run.job.label), str(run.job.config.epochs), *told, run.state)
         self.out.print(table)
 
@@ -213,7 +213,7 @@ class Console:
         states = ", ".join(
             f"{sum(run.state == state for run in runs)} {state}" for state in ("finished", "begun", "to do")
         )
-        hours = f"{_duration(pace * left * 1e6)} one after the other"
+        hours = f"{duration(pace * left * 1e6)} one after the other"
         self.out.print(
             escape(f"{len(runs)} runs ({states}), about {left:.3g} million passes left, {hours}; they go to {out}")
         )
@@ -435,13 +435,6 @@ def _audited(cost: dict[str, float]) -> str:
         f"of {cost['tested']:.0f} samples attacked below a failed eps {cost['missed']:.0f} broke there (at most "
         f"{100 * cost['missed_high']:.1f} %, Clopper-Pearson 95 %; {cost['audit']:.0f} gradients a sample more)"
     )
-
-
-def _duration(seconds: float) -> str:
-    """A time to plan with."""
-
-    minutes = seconds / 60
-    return f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min" if minutes >= 1 else f"{seconds:.0f} s"
 
 
 def _cell(share: dict[str, float]) -> str:

@@ -18,9 +18,9 @@ from torch import Tensor
 from ..errors import InputError
 from ..evaluation.protocols import PROTOCOLS
 from ..files import write_bytes
-from ..numbers import counted, eps_text
+from ..numbers import counted, duration, eps_text
 from ..report import Comparison, Method, credibility, robustness_curves
-from ..report.comparison import Accuracy
+from ..report.comparison import Accuracy, Run
 from ..report.differences import points
 from ..statistics import mcnemar, paired_bootstrap
 from ..training.config import TrainConfig
@@ -127,6 +127,7 @@ def write_results(results: Path, page: Path) -> Path:
         tables=_tables,
         settings=_settings,
         seeds=_seeds,
+        took=_took,
         trained=_trained,
         quoted=lambda grid: _quoted(grid, claims, paper),
         distances=lambda grid: _distances(grid, claims, paper),
@@ -244,11 +245,16 @@ def _p(p: float) -> str:
 
 
 def _summary(verdicts: Sequence[Verdict]) -> str:
-    """``3 hold, 11 are not decided at this scale``, of some verdicts."""
+    """``1 holds, 13 are not decided``, of some verdicts."""
 
     counts = Counter(verdict.state for verdict in verdicts)
-    words = {"holds": "hold", "does not hold": "do not hold", "not decided at this scale": "are not decided"}
-    return ", ".join(f"{counts[state]} {words.get(state, 'were not run')}" for state in _STATES if counts[state])
+    words: dict[State, tuple[str, str]] = {
+        "holds": ("holds", "hold"),
+        "does not hold": ("does not hold", "do not hold"),
+        "not decided at this scale": ("is not decided", "are not decided"),
+        "not run": ("was not run", "were not run"),
+    }
+    return ", ".join(f"{n} {words[state][n > 1]}" for state in _STATES if (n := counts[state]))
 
 
 def _settings(grid: Grid) -> str:
@@ -271,6 +277,29 @@ def _seeds(grid: Grid) -> str:
     runs = sum(len(method.runs) for method in grid.comparison.methods)
     unfinished = f" of the {grid.planned} that the preset asks for" if grid.planned > runs else ""
     return f"{counted(runs, 'run')}{unfinished}, seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+
+
+def _took(grid: Grid) -> str:
+    """What all runs took, each by itself, on whatever machine they ran."""
+
+    runs = [run for method in grid.comparison.methods for run in method.runs]
+    training = [_training_seconds(run) for run in runs]
+    attacks = [sum(seconds for each in run.evaluations.values() for seconds in each.seconds.values()) for run in runs]
+    maps = [sum(explanation.seconds for explanation in run.explanations.values()) for run in runs]
+    longest = max(map(sum, zip(training, attacks, maps, strict=True)))
+    parts = [("training", training), ("attacks", attacks), ("maps", maps)]
+    told = ", ".join(f"{name} {duration(sum(seconds))}" for name, seconds in parts if sum(seconds))
+    return f"{told}; the longest run took {duration(longest)}"
+
+
+def _training_seconds(run: Run) -> float:
+    """The seconds of a run's epochs. A row of its history counts from the start of the call that made it."""
+
+    total = before = 0.0
+    for row in run.history:
+        total += row["seconds"] - (before if row["seconds"] > before else 0.0)
+        before = row["seconds"]
+    return total
 
 
 def _trained(grid: Grid) -> list[tuple[str, str]]:
