@@ -194,11 +194,11 @@ def usual(model: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", ["alexnet", "resnet18"])
-def test_our_layers_compute_what_those_of_pytorch_do(name: str, training: bool) -> None:
+@pytest.mark.parametrize(("name", "width"), [("alexnet", 0.75), ("resnet18", 0.375)])
+def test_our_layers_compute_what_those_of_pytorch_do(name: str, width: float, training: bool) -> None:
     torch.manual_seed(0)
-    ours = build_model(name, (3, 32, 32), 5, width=0.75).double()
-    theirs = usual(build_model(name, (3, 32, 32), 5, width=0.75).double())
+    ours = build_model(name, (3, 32, 32), 5, width=width).double()
+    theirs = usual(build_model(name, (3, 32, 32), 5, width=width).double())
     for module in ours.modules():
         if isinstance(module, nn.BatchNorm2d):  # not 0 and 1, or nothing would be seen of them
             for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
@@ -206,15 +206,16 @@ def test_our_layers_compute_what_those_of_pytorch_do(name: str, training: bool) 
                 nn.init.uniform_(tensor, 0.5, 1.5)
     theirs.load_state_dict(ours.state_dict())
     place(ours, torch.device("cpu"))
-    assert any(getattr(module, "as_products", False) for module in ours.modules())
 
-    x = torch.rand(16, 3, 32, 32, dtype=torch.float64)
+    x = torch.rand(32, 3, 32, 32, dtype=torch.float64)
     found = []
     for model in (ours.train(training), theirs.train(training)):
         torch.manual_seed(1)  # of the dropout
         leaf = x.clone().requires_grad_()
-        logits = model(leaf)
-        logits[:, 0].sum().backward()
+        with Products() as counted:
+            logits = model(leaf)
+            logits[:, 0].sum().backward()
+        assert (counted.count > 0) == (model is ours)
         buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         found.append([logits, leaf.grad, *(weight.grad for weight in model.parameters()), *buffers])
     for mine, other in zip(*found, strict=True):
@@ -223,20 +224,37 @@ def test_our_layers_compute_what_those_of_pytorch_do(name: str, training: bool) 
 
 
 @pytest.mark.parametrize(
-    ("name", "size"),
-    [("alexnet", 28), ("alexnet", 32), ("alexnet", 64), ("alexnet", 97), ("resnet18", 30), ("resnet18", 33)],
+    ("shape", "options", "expected"),
+    [
+        ((32, 192, 4, 4), {}, 3 * 10),
+        ((32, 192, 8, 8), {"stride": 2}, 3 * 11),
+        ((32, 192, 3, 3), {"dtype": torch.float64}, 3 * 7),
+        ((32, 192, 5, 5), {}, 0),
+        ((32, 191, 4, 4), {}, 0),
+        ((31, 192, 4, 4), {}, 0),
+        ((32, 192, 4, 3), {}, 0),
+        ((32, 192, 4, 4), {"padding": 0}, 0),
+        ((32, 192, 4, 4), {"padding": "same"}, 0),
+        ((32, 192, 4, 4), {"padding": (1, 0)}, 0),
+        ((32, 192, 4, 4), {"stride": (1, 2)}, 0),
+        ((32, 192, 4, 4), {"dilation": 2}, 0),
+        ((32, 192, 4, 4), {"groups": 2}, 0),
+        ((32, 192, 4, 4), {"padding_mode": "circular"}, 0),
+        ((32, 192, 4, 4), {"dtype": torch.bfloat16}, 0),
+    ],
 )
-def test_products_are_where_maps_are_small_and_many_and_nowhere_else(name: str, size: int) -> None:
-    model = build_model(name, (3, size, size), 5)
-    seen = []
-    for module in model.modules():
-        if isinstance(module, Conv2d):
-            module.register_forward_hook(lambda module, _, maps: seen.append((module, maps.shape[-1])))
-    model(torch.rand(2, 3, size, size))
-    for module, side in seen:
-        small, wide = side <= 4, min(module.in_channels, module.out_channels) >= 192
-        assert module.as_products == (small and wide and module.kernel_size == (3, 3))
-    assert len(seen) >= 3
+def test_products_are_where_maps_are_small_and_many_and_nowhere_else(
+    shape: tuple[int, ...], options: dict[str, Any], expected: int
+) -> None:
+    torch.manual_seed(0)
+    ours = Conv2d(shape[1], 192, 3, **({"padding": 1} | options))
+    theirs = nn.Conv2d(shape[1], 192, 3, **({"padding": 1} | options))
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.rand(*shape, dtype=options.get("dtype"))
+    with Products() as counted:
+        maps = ours(x)
+    torch.testing.assert_close(maps, theirs(x), rtol=1e-4, atol=1e-4)
+    assert counted.count == expected
 
 
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 1), (1, 0), (2, 0), (1, 2), (3, 1)])
@@ -267,17 +285,19 @@ class Products(TorchDispatchMode):
 
 @pytest.fixture
 def products() -> Conv2d:
-    """A convolution that is taken as products: 49 of 81 pairs of a pixel and a place of the kernel, so 21 rows."""
+    """A convolution that is taken as products: on 3×3 pixels its kernel meets 7 rows of 9 at each of 3 columns."""
 
     torch.manual_seed(0)
-    return place(Conv2d(192, 192, 3, size=3, padding=1), torch.device("cpu"))
+    convolution = Conv2d(192, 192, 3, padding=1)
+    place(convolution, torch.device("cpu"))
+    return convolution
 
 
 def test_the_weights_gradient_costs_nothing_where_nobody_asks_for_it(products: Conv2d) -> None:
-    x = torch.rand(16, 192, 3, 3, requires_grad=True)
+    x = torch.rand(32, 192, 3, 3, requires_grad=True)
 
     def cost(ask: Callable[[Tensor], object]) -> int:
-        score = products(x).sum()
+        score = products(x).square().sum()
         with Products() as counted:
             ask(score)
         return counted.count
@@ -291,8 +311,23 @@ def test_the_weights_gradient_costs_nothing_where_nobody_asks_for_it(products: C
     assert cost(lambda score: score.backward()) == 21
 
 
+def test_the_weights_gradient_comes_where_autograd_cannot_say_who_asks(products: Conv2d) -> None:
+    x = torch.rand(32, 192, 3, 3, requires_grad=True)
+    outer = torch.ones(1, requires_grad=True)
+    score = (2 * outer).sum()
+    found: list[Any] = []
+    maps = products(x) - products.bias[:, None, None].detach()  # type: ignore[index]
+    node = maps.grad_fn.next_functions[0][0].next_functions[0][0]  # type: ignore[union-attr]
+    assert "_Convolution" in node.name()
+    outer.register_hook(lambda _: found.extend(node.apply(torch.ones_like(maps))))
+    score.backward()
+    assert found[0].shape == x.shape
+    assert found[1].shape == products.weight.shape
+
+
 def test_products_make_way_for_other_transforms_than_autograd(products: Conv2d) -> None:
-    x = torch.rand(16, 192, 3, 3)
+    assert products.bias is not None
+    x = torch.rand(32, 192, 3, 3)
     usual = F.conv2d(x, products.weight, products.bias, padding=1)
 
     def taken(call: Callable[[], Tensor]) -> Tensor:
@@ -301,8 +336,6 @@ def test_products_make_way_for_other_transforms_than_autograd(products: Conv2d) 
         assert counted.count == 0
         return maps
 
-    torch.testing.assert_close(taken(lambda: products(x[:15])), usual[:15])
-    torch.testing.assert_close(taken(lambda: products(x[..., :2]))[..., 0], usual[..., 0])
     torch.testing.assert_close(taken(lambda: torch.func.vmap(products)(x[None])[0]), usual)
     moved = taken(lambda: torch.func.jvp(products, (x,), (x,))[1])
     torch.testing.assert_close(moved, usual - products.bias[:, None, None], rtol=1e-4, atol=1e-4)
@@ -312,9 +345,56 @@ def test_products_make_way_for_other_transforms_than_autograd(products: Conv2d) 
     with torch.autocast("cpu", torch.bfloat16):
         assert taken(lambda: products(x)).dtype == torch.bfloat16
     torch.testing.assert_close(torch.export.export(products, (x,)).module()(x), usual)
-    with Products() as counted:
-        torch.testing.assert_close(products(x), usual, rtol=1e-4, atol=1e-4)
-    assert counted.count == 21
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_many_gradients_at_once_go_through_products(stride: int) -> None:
+    torch.manual_seed(0)
+    ours, x = Conv2d(192, 192, 3, padding=1, stride=stride), torch.rand(32, 192, 4, 4, requires_grad=True)
+    inputs = [x, ours.weight]
+    maps = ours(x)
+    ways = torch.rand(2, *maps.shape)
+    at_once = torch.autograd.grad(maps, inputs, ways, is_grads_batched=True, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):  # which a backward pass may find itself in
+        by_one = [torch.autograd.grad(maps, inputs, way, retain_graph=True) for way in ways]
+    mapped = torch.func.vmap(lambda way: torch.autograd.grad(maps, inputs, way, retain_graph=True))(ways)
+    for together, too, apart in zip(at_once, mapped, zip(*by_one, strict=True), strict=True):
+        torch.testing.assert_close(together, torch.stack(apart), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(too, together, rtol=1e-4, atol=1e-4)
+
+
+def test_the_weights_of_products_are_asked_for_once(products: Conv2d) -> None:
+    asked = []
+
+    class Twice(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            asked.append(weight)
+            return 2 * weight
+
+    x = torch.rand(32, 192, 3, 3)
+    usual = F.conv2d(x, 2 * products.weight, products.bias, padding=1)
+    torch.nn.utils.parametrize.register_parametrization(products, "weight", Twice())
+    asked.clear()
+    torch.testing.assert_close(products(x), usual, rtol=1e-4, atol=1e-4)
+    assert len(asked) == 1
+
+
+def test_maps_of_one_pixel_may_be_changed_in_place() -> None:
+    ours = Conv2d(192, 192, 3, padding=1, bias=False)
+    F.relu(ours(torch.rand(32, 192, 1, 1, requires_grad=True)), inplace=True).sum().backward()
+    assert ours.weight.grad is not None
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 3, 3), (5, 3, 3), (4, 5)])
+def test_our_batchnorm_refuses_what_that_of_pytorch_refuses(shape: tuple[int, ...]) -> None:
+    with pytest.raises((ValueError, RuntimeError)):
+        BatchNorm2d(5).eval()(torch.rand(shape))
+
+
+@pytest.mark.parametrize("option", ["affine", "track_running_stats"])
+def test_our_batchnorm_has_the_options_of_that_of_pytorch(option: str) -> None:
+    x, options = torch.rand(8, 5, 3, 3), {option: False}
+    torch.testing.assert_close(BatchNorm2d(5, **options).eval()(x), nn.BatchNorm2d(5, **options).eval()(x))
 
 
 def test_half_precision_finds_its_way_through_our_batchnorm() -> None:

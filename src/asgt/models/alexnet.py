@@ -55,21 +55,21 @@ def alexnet(channels: int, size: int, classes: int, width: float = 1.0, dropout:
         stem = [nn.Conv2d(channels, c1, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
         second = [nn.Conv2d(c1, c2, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
         last = [nn.MaxPool2d(3, 2), nn.AdaptiveAvgPool2d(6)]
-        inner, extent = (((size - 3) // 4 - 1) // 2 - 1) // 2, 6
+        extent = 6
     else:
         stem = [nn.Conv2d(channels, c1, 3, stride=2, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         second = [nn.Conv2d(c1, c2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         last = [nn.MaxPool2d(2)]
-        inner, extent = (size + 1) // 2 // 4, (size + 1) // 2 // 8
+        extent = (size + 1) // 2 // 8
 
     net = _AlexNet(
         *stem,
         *second,
-        Conv2d(c2, c3, 3, size=inner, padding=1),
+        Conv2d(c2, c3, 3, padding=1),
         nn.ReLU(),
-        Conv2d(c3, c4, 3, size=inner, padding=1),
+        Conv2d(c3, c4, 3, padding=1),
         nn.ReLU(),
-        Conv2d(c4, c5, 3, size=inner, padding=1),
+        Conv2d(c4, c5, 3, padding=1),
         nn.ReLU(),
         *last,
         nn.Flatten(),

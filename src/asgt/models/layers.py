@@ -11,10 +11,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 __all__ = ["BatchNorm2d", "Conv2d"]
 
-_SMALL, _WIDE, _MANY = 4, 192, 16  # pixels across, channels and images, measured; see docs/performance.md
+_SMALL, _WIDE, _MANY = 4, 192, 32  # pixels across, channels and images, measured; see docs/performance.md
 
 _Row: TypeAlias = tuple[int, slice]
 
@@ -23,43 +24,43 @@ class Conv2d(nn.Conv2d):
     """A convolution that leaves the padding out where its maps are small and many.
 
     A 3×3 convolution of 4×4 maps multiplies padding for a third of its time, and PyTorch's gradient of its weights
-    takes two to three times as long as the maps. So, from 192 channels and 16 square images up, it is a sum of matrix
+    takes two to three times as long as the maps. So, from 192 channels and 32 square images up, it is a sum of matrix
     products, one for each place of the kernel and each row of pixels that it meets there. The rest is left to PyTorch.
-
-    Args:
-        before: channels of the images.
-        after: channels of the maps.
-        kernel: height and width of the kernel.
-        size: height and width of the maps that come out.
-        stride: pixels from one place of the kernel to the next.
-        padding: zeros around the image.
-        bias: whether each channel has a summand.
     """
 
     same_in_both_modes = True
 
-    def __init__(
-        self, before: int, after: int, kernel: int, *, size: int, stride: int = 1, padding: int = 0, bias: bool = True
-    ) -> None:
-        super().__init__(before, after, kernel, stride=stride, padding=padding, bias=bias)
-        self.as_products = padding > 0 and size <= _SMALL and min(before, after) >= _WIDE
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps (B, out_channels, H', W') of images (B, in_channels, H, W)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, after, H, W) of images (B, before, H, W)."""
+        if not self._is_padded_and_wide() or not self._are_small_and_many(input):
+            return super().forward(input)
+        weight, bias = self.weight, self.bias  # asked for once: a parametrization computes them
+        if not _is_plainly_on_cpu(input, weight):
+            maps: Tensor = self._conv_forward(input, weight, bias)
+            return maps
+        maps = _Convolution.apply(input, weight, self.stride[0], int(self.padding[0]))
+        return maps if bias is None else maps + bias[:, None, None]
 
-        many = x.ndim == 4 and len(x) >= _MANY and x.shape[-1] == x.shape[-2]
-        if self.as_products and many and _plainly_on_cpu(x, self.weight):
-            maps: Tensor = _Convolution.apply(x, self.weight, self.stride[0], int(self.padding[0]))
-            return maps if self.bias is None else maps + self.bias[:, None, None]
-        return super().forward(x)
+    def _is_padded_and_wide(self) -> bool:
+        (across, down), (right, below) = self.stride, self.kernel_size
+        usual = across == down and right == below and self.dilation == (1, 1) and self.groups == 1
+        padded = self.padding_mode == "zeros" and self.padding in [(pixels, pixels) for pixels in range(1, right)]
+        return usual and padded and min(self.in_channels, self.out_channels) >= _WIDE
+
+    def _are_small_and_many(self, images: Tensor) -> bool:
+        square = images.ndim == 4 and images.shape[-1] == images.shape[-2]
+        return square and 0 < images.shape[-1] <= _SMALL * self.stride[0] and len(images) >= _MANY
 
 
-def _plainly_on_cpu(x: Tensor, weight: Tensor) -> bool:
-    """Whether both are on the CPU and as precise, and nobody but autograd, going backward, looks at the products."""
+def _is_plainly_on_cpu(x: Tensor, weight: Tensor) -> bool:
+    """Whether both are on the CPU, equally precise, and no transform but autograd's is at work."""
 
     return (
         x.device.type == "cpu"
+        and x.layout == torch.strided
         and x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.float64)  # sums of parts are rounded part by part
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
@@ -90,38 +91,49 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_pixels = of_kernel = None
-        given, pixels, kernel = _pixels_first(gradient), _pixels_first(x), weight.permute(2, 3, 0, 1)
-        if _is_asked_for(ctx, 0):
-            of_pixels = torch.zeros_like(pixels)
-        if _is_asked_for(ctx, 1):
-            of_kernel = torch.zeros_like(kernel, memory_format=torch.contiguous_format)
+        stride, padding, asked = ctx.stride, ctx.padding, [_is_asked_for(ctx, which) for which in (0, 1)]
+        of_x = of_weight = None
+        if _are_many(gradient):
+            if asked[0]:
+                of_x = conv2d_input(x.shape, weight, gradient, stride, padding)
+            if asked[1]:
+                of_weight = conv2d_weight(x, weight.shape, gradient, stride, padding)
+            return of_x, of_weight, None, None
 
-        for place, there, here in _rows(weight, ctx.stride, ctx.padding, x.shape[-1], gradient.shape[-1]):
+        given, pixels, kernel = _pixels_first(gradient), _pixels_first(x), weight.permute(2, 3, 0, 1)
+        of_pixels = torch.zeros_like(pixels) if asked[0] else None
+        of_kernel = torch.zeros_like(kernel, memory_format=torch.contiguous_format) if asked[1] else None
+        for place, there, here in _rows(weight, stride, padding, x.shape[-1], gradient.shape[-1]):
             if of_pixels is not None:
                 _add_product(of_pixels[there], given[here], kernel[place])
             if of_kernel is not None:
                 of_kernel[place].addmm_(given[here].flatten(0, 1).t(), pixels[there].flatten(0, 1))
-        return (
-            None if of_pixels is None else _images_first(of_pixels),
-            None if of_kernel is None else of_kernel.permute(2, 3, 0, 1),
-            None,
-            None,
-        )
+
+        of_x = None if of_pixels is None else _images_first(of_pixels)
+        of_weight = None if of_kernel is None else _images_first(of_kernel)
+        return of_x, of_weight, None, None
+
+
+def _are_many(gradient: Tensor) -> bool:
+    """Whether it stands for many gradients, as those of ``is_grads_batched``."""
+
+    batched, batched_for_grad = torch._C._functorch.is_batchedtensor, torch._C._functorch.is_legacy_batchedtensor
+    return batched(gradient) or batched_for_grad(gradient)
 
 
 def _is_asked_for(ctx: Any, which: int) -> bool:
-    """Whether anybody wants the gradient of an input now.
+    """Whether anybody may want the gradient of an input now.
 
-    ``needs_input_grad`` says whether it has one: an attack leaves the weights' unasked, as `torch.autograd.grad` may.
+    ``needs_input_grad`` says whether it has one. An attack leaves the weights' unasked, and autograd knows.
     """
 
     node = ctx.next_functions[which][0]
     if not ctx.needs_input_grad[which] or node is None:
         return False
     try:
-        return bool(torch._C._will_engine_execute_node(node))
-    except RuntimeError:  # so it answers of a leaf whose gradient is to be returned
+        # Where autograd does not know of this very node, as a root or of another engine, it knows nothing of the next.
+        return not torch._C._will_engine_execute_node(ctx) or torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # so it answers of a leaf whose gradient is to be returned, and where it does not run
         return True
 
 
@@ -151,7 +163,7 @@ def _add_product(row: Tensor, pixels: Tensor, matrix: Tensor) -> None:
     if row.is_contiguous():
         row.view(len(pixels), -1).addmm_(pixels, matrix)
     else:
-        row += (pixels @ matrix).view_as(row)
+        row += row.new_zeros(len(pixels), row.shape[-1]).addmm_(pixels, matrix).view_as(row)
 
 
 def _pixels_first(images: Tensor) -> Tensor:
@@ -161,9 +173,9 @@ def _pixels_first(images: Tensor) -> Tensor:
 
 
 def _images_first(pixels: Tensor) -> Tensor:
-    """(B, C, H, W) of (H, W, B, C), the channels of a pixel side by side."""
+    """(B, C, H, W) of (H, W, B, C), the channels of a pixel side by side, and never a view."""
 
-    return pixels.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
+    return pixels.permute(2, 3, 0, 1).clone(memory_format=torch.channels_last)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -175,7 +187,9 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """Maps of the shape of those that come in, (B, C, H, W)."""
 
-        if self.training or input.device.type != "cpu" or input.dtype != self.weight.dtype:
+        known = self.affine and self.running_mean is not None and self.running_var is not None
+        fits = input.ndim == 4 and input.shape[1] == self.num_features
+        if self.training or not known or not fits or not _is_plainly_on_cpu(input, self.weight):
             return super().forward(input)
         assert self.running_mean is not None
         assert self.running_var is not None

@@ -19,15 +19,15 @@ class _Block(nn.Module):
 
     same_in_both_modes = True  # but for its BatchNorm, which is a module of its own
 
-    def __init__(self, before: int, after: int, stride: int, size: int) -> None:
+    def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = Conv2d(before, after, 3, size=size, stride=stride, padding=1, bias=False)
+        self.conv1 = Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
         self.bn1 = BatchNorm2d(after)
-        self.conv2 = Conv2d(after, after, 3, size=size, padding=1, bias=False)
+        self.conv2 = Conv2d(after, after, 3, padding=1, bias=False)
         self.bn2 = BatchNorm2d(after)
         self.shortcut = nn.Sequential()
         if stride != 1 or before != after:
-            projection = Conv2d(before, after, 1, size=size, stride=stride, bias=False)
+            projection = Conv2d(before, after, 1, stride=stride, bias=False)
             self.shortcut = nn.Sequential(projection, BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def resnet18(channels: int, size: int, classes: int, width: float = 1.0) -> nn.S
 
     widths = [max(1, round(n * width)) for n in (64, 128, 256, 512)]
     layers: list[nn.Module] = [
-        Conv2d(channels, widths[0], 3, size=size, padding=1, bias=False),
+        Conv2d(channels, widths[0], 3, padding=1, bias=False),
         BatchNorm2d(widths[0]),
         nn.ReLU(),
     ]
@@ -55,8 +55,7 @@ def resnet18(channels: int, size: int, classes: int, width: float = 1.0) -> nn.S
     before = widths[0]
     for stage, after in enumerate(widths):
         stride = 1 if stage == 0 else 2
-        size = -(-size // stride)
-        layers += [_Block(before, after, stride, size), _Block(after, after, 1, size)]
+        layers += [_Block(before, after, stride), _Block(after, after, 1)]
         before = after
 
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
