@@ -11,6 +11,7 @@ import importlib
 import io
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -230,6 +231,44 @@ def agreed(text: str) -> list[str]:
     return text.replace(f"asgt {version('asgt')} ", "asgt VERSION ").splitlines()
 
 
+MADE_OF_PLACES = re.compile(r"(?<=[-#])m[0-9a-f]{10}\b")  # a name that Matplotlib makes of a path
+PLACE = re.compile(r"-?\d+\.\d{4,}")  # points of a figure; a figure's numbers in words have fewer digits
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+
+
+def drawn_alike(one: str, other: str) -> bool:
+    """Whether two lines of a page are the same but for places half a point apart, or a fiftieth of what a curve shows.
+
+    Another processor rounds otherwise, and a gradient at the edge of a bin is counted in the next.
+    """
+
+    shown = 'id="figure-data"' in one
+    number, apart = (NUMBER, 0.02) if shown else (PLACE, 0.5)
+    lines = [MADE_OF_PLACES.sub("NAME", line) for line in (one, other)]
+    words = [number.sub("NUMBER", line) for line in lines]
+    numbers = [[float(found) for found in number.findall(line)] for line in lines]
+    return words[0] == words[1] and all(
+        math.isclose(a, b, rel_tol=0.02 * shown, abs_tol=apart) for a, b in zip(*numbers, strict=True)
+    )
+
+
+def test_places_of_a_page_may_differ_by_what_nobody_sees() -> None:
+    line = '<use xlink:href="#raw-mcb98c233b0" x="114.04755" y="131.448323"/> 53.8 % of 1.234'
+    assert drawn_alike(line, line.replace("131.448323", "131.391243").replace("mcb98c233b0", "m8b8842cfa7"))
+    for seen in (
+        line.replace("131.448323", "132.448323"),
+        line.replace("53.8", "53.9"),
+        line.replace("1.234", "1.235"),
+        line.replace("raw", "row"),
+    ):
+        assert not drawn_alike(line, seen)
+
+    shown = '<script id="figure-data">{"text": ["34.1 %", "1.62 %"], "y": [34.12, 1e-5]}'
+    assert drawn_alike(shown, shown.replace("34.1", "34.2"))
+    assert not drawn_alike(shown, shown.replace("34.1", "35.2"))
+    assert not drawn_alike(shown, shown.replace("text", "test"))
+
+
 def test_the_page_is_the_one_agreed_on(report: Path) -> None:
     pins = dict(
         line.split("==") for line in (FIXTURES.parents[1] / "constraints.txt").read_text().split() if "==" in line
@@ -242,6 +281,8 @@ def test_the_page_is_the_one_agreed_on(report: Path) -> None:
     if os.environ.get("ASGT_RENEW"):
         GOLDEN.write_text("\n".join(now) + "\n")
     before = GOLDEN.read_text().splitlines()
+    if len(now) == len(before):
+        now = [old if drawn_alike(old, new) else new for old, new in zip(before, now, strict=True)]
     difference = list(itertools.islice(difflib.unified_diff(before, now, "agreed", "now", lineterm="", n=0), 12))
     assert not difference, (
         "\n".join(line[:300] for line in difference)

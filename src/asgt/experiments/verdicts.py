@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..errors import DamagedFileError
 from ..evaluation.protocols import PROTOCOLS
-from ..explanation import Panel, panel
+from ..explanation import Panel, measure_named, panel
 from ..files import read_yaml
 from ..numbers import eps_text, number
 from ..report.comparison import Column, Comparison, Method
@@ -99,7 +99,7 @@ class Claim:
 
         rivals = _listed(self.against)
         if self.measure:
-            return f"the maps of {self.first} are better than those of {rivals}, by {self.measure}"
+            return f"the maps of {self.first} are better than those of {rivals}, by {measure_named(self.measure).title}"
         return f"{self.first} withstands more than {rivals} under {_listed(self.attacks)} at ε = {eps_text(self.eps)}"
 
 

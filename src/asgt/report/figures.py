@@ -37,10 +37,10 @@ __all__ = [
     "write_scatter",
 ]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
-"""Okabe and Ito's colours, told apart by most eyes."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00", "#808080")
+"""Okabe and Ito's colours, told apart by most eyes; but a grey for their yellow, which is faint on white."""
 
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
     "-",
     "--",
@@ -276,7 +276,7 @@ def swatch_svg(number: int, key: str) -> str:
 
 def _style(number: int) -> dict[str, object]:
     place = number % len(COLOURS)
-    # Beyond seven, the same colours come with the next dash.
+    # Beyond eight, the same colours come with the next dash.
     dash = _DASHES[(number + number // len(COLOURS)) % len(_DASHES)]
     return {
         "color": COLOURS[place],
