@@ -379,6 +379,20 @@ def test_the_weights_of_products_are_asked_for_once(products: Conv2d) -> None:
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("stride", [2, (1, 3)])
+def test_a_kernel_of_one_pixel_with_a_stride_is_that_of_pytorch(stride: Any) -> None:
+    torch.manual_seed(0)
+    ours, x = Conv2d(3, 6, 1, stride=stride), torch.rand(4, 3, 8, 7, requires_grad=True)
+    maps = F.conv2d(x, ours.weight, ours.bias, stride=stride)
+    way = torch.rand_like(maps)
+    torch.testing.assert_close(ours(x), maps)
+    inputs = [x, ours.weight, ours.bias]
+    expected = torch.autograd.grad(maps, inputs, way)
+    place(ours, torch.device("cpu"))
+    for _ in range(50):  # one write past memory may go unnoticed
+        torch.testing.assert_close(torch.autograd.grad(ours(x), inputs, way), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_maps_of_one_pixel_may_be_changed_in_place() -> None:
     ours = Conv2d(192, 192, 3, padding=1, bias=False)
     F.relu(ours(torch.rand(32, 192, 1, 1, requires_grad=True)), inplace=True).sum().backward()
