@@ -145,7 +145,8 @@ def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
     house = _house(name)
     picture = folder / "saliency.png"
     beside = page.with_suffix("")
-    if picture.is_file():
+    shown = picture.is_file() and not name.endswith("-variants")  # of which the page has one table and no figure
+    if shown:
         write_bytes(beside / f"{folder.name}-saliency.png", picture.read_bytes())
     return Grid(
         name=folder.name,
@@ -154,7 +155,7 @@ def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
         planned=0 if house is None else len(house.configs()),
         comparison=comparison,
         figures=tuple(_figures(folder.name, comparison, claims, paper, beside)),
-        picture=f"{beside.name}/{folder.name}-saliency.png" if picture.is_file() else "",
+        picture=f"{beside.name}/{folder.name}-saliency.png" if shown else "",
         verdicts=tuple(judge(comparison, claims, claims.paper)),
         beyond=tuple(judge(comparison, claims, claims.beyond)),
         maps=tuple(judge_maps(comparison, claims)),
