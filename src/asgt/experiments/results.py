@@ -116,7 +116,7 @@ def write_results(results: Path, page: Path) -> Path:
         keep_trailing_newline=True,
     )
     environment.filters |= {"eps": eps_text, "cell": _cell, "summary": _summary, "counted": counted}
-    variants = [grid for grid in grids if grid.name.endswith("-variants")]
+    variants = [grid for grid in grids if _is_varied(grid.name)]
     text = environment.get_template("results.md").render(
         paper=paper,
         claims=claims,
@@ -139,13 +139,19 @@ def write_results(results: Path, page: Path) -> Path:
     return page
 
 
+def _is_varied(name: str) -> bool:
+    """Whether a grid varies the choices of another, and is told of in one table beside it."""
+
+    return name.endswith("-variants")
+
+
 def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
     comparison = load_results(folder)
     name, *changed = folder.name.split("+")
     house = _house(name)
     picture = folder / "saliency.png"
     beside = page.with_suffix("")
-    shown = picture.is_file() and not name.endswith("-variants")  # of which the page has one table and no figure
+    shown = picture.is_file() and not _is_varied(folder.name)
     if shown:
         write_bytes(beside / f"{folder.name}-saliency.png", picture.read_bytes())
     return Grid(
@@ -165,7 +171,7 @@ def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
 def _figures(name: str, comparison: Comparison, claims: Claims, paper: Paper, beside: Path) -> Sequence[Figure]:
     """Draws the paper's figures of curves that the runs have methods for."""
 
-    if name.endswith("-variants"):
+    if _is_varied(name):
         return []
     figures = []
     for asked in (figure for figure in paper.figures if figure["data"] == comparison.data):

@@ -199,12 +199,11 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """Maps of the shape of those that come in, (B, C, H, W)."""
 
-        known = self.affine and self.running_mean is not None and self.running_var is not None
         fits = input.ndim == 4 and input.shape[1] == self.num_features
-        if self.training or not known or not fits or not _is_plainly_on_cpu(input, self.weight):
+        if self.training or not self.affine or not fits or not _is_plainly_on_cpu(input, self.weight):
             return super().forward(input)
-        assert self.running_mean is not None
-        assert self.running_var is not None
+        if self.running_mean is None or self.running_var is None:
+            return super().forward(input)
         factor = self.weight * torch.rsqrt(self.running_var + self.eps)
         summand = self.bias - self.running_mean * factor
         return torch.addcmul(summand[:, None, None], input, factor[:, None, None])
