@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -42,7 +43,16 @@ from asgt.randomness import (
     seeded,
     uniform_like,
 )
-from asgt.statistics import clopper_pearson, holm, mcnemar, paired_bootstrap, t_interval, t_test, wilson
+from asgt.statistics import (
+    clopper_pearson,
+    holm,
+    mcnemar,
+    median_interval,
+    paired_bootstrap,
+    t_interval,
+    t_test,
+    wilson,
+)
 
 
 def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -734,6 +744,21 @@ def test_clopper_and_pearsons_interval_is_scipys(successes: int, trials: int) ->
 def test_an_interval_of_what_cannot_be_is_refused(successes: int, trials: int) -> None:
     with pytest.raises(ValueError, match="no interval"):
         clopper_pearson(successes, trials)
+
+
+@pytest.mark.parametrize("count", [6, 9, 15, 40, 101])
+def test_the_interval_of_a_median_is_scipys(count: int) -> None:
+    values = np.random.default_rng(count).normal(size=count).tolist()
+
+    oracle = scipy.stats.quantile_test(values, p=0.5).confidence_interval(0.95)
+
+    assert median_interval(values) == (oracle.low, oracle.high)
+
+
+def test_the_interval_of_a_median_of_few_values_is_their_range() -> None:
+    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    with pytest.raises(ValueError, match="no values"):
+        median_interval([])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..passes import modes_agree
 from ..randomness import Generators, seeded
+from ..statistics import median_interval
 from .cost import bare_passes, replay
 from .objectives import Objective
 
@@ -25,20 +26,44 @@ class Profile:
     Attributes:
         passes: of an image.
         samples: images of a step.
-        step: median seconds of a step: views, loss, backward pass and optimizer.
-        bare: median seconds of its passes and the optimizer alone, in turn with the steps.
+        steps: seconds of each step: views, loss, backward pass and optimizer.
+        bares: seconds of its passes and the optimizer alone, each taken beside the step of the same place.
     """
 
     passes: int
     samples: int
-    step: float
-    bare: float
+    steps: tuple[float, ...]
+    bares: tuple[float, ...]
+
+    @property
+    def step(self) -> float:
+        """Median seconds of a step."""
+
+        return median(self.steps)
+
+    @property
+    def bare(self) -> float:
+        """Median seconds of its passes and the optimizer alone."""
+
+        return median(self.bares)
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """How much longer each step took than the passes beside it: both saw the same of whatever else was at work."""
+
+        return tuple(step / bare for step, bare in zip(self.steps, self.bares, strict=True))
 
     @property
     def ratio(self) -> float:
-        """How much longer the step takes than its passes."""
+        """How much longer the step takes than its passes: the median over the pairs."""
 
-        return self.step / self.bare
+        return median(self.ratios)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of that median (:func:`asgt.statistics.median_interval`)."""
+
+        return median_interval(self.ratios)
 
 
 def profile_step(
@@ -75,21 +100,24 @@ def profile_step(
         optimizer.step()
 
     taken = in_turn({"step": step, "bare": bare}, repetitions, x.device)
-    return Profile(sum(bare.passes for bare in passes), len(x), median(taken["step"]), median(taken["bare"]))
+    return Profile(sum(bare.passes for bare in passes), len(x), tuple(taken["step"]), tuple(taken["bare"]))
 
 
 def in_turn(
     sides: Mapping[str, Callable[[], object]], repetitions: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of all sides, one after the other and again, so that what else the machine does falls on all of them."""
+    """Seconds of all sides, one after the other and then in reverse, so that what else the machine does falls on all.
+
+    The first of each is not timed: it warms up.
+    """
 
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for repetition in range(repetitions + 1):
-        for name, side in sides.items():
+        for name, side in list(sides.items())[:: -1 if repetition % 2 else 1]:
             began = time.perf_counter()
             side()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            if repetition > 0:  # the first one warms up
+            if repetition > 0:
                 taken[name].append(time.perf_counter() - began)
     return taken
