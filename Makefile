@@ -16,8 +16,9 @@ PIP := $(BIN)/pip --disable-pip-version-check
 demo: $(VENV)/.ready
 	$(BIN)/asgt reproduce digits --scale quick --out demo
 
+# A process for each core, a file at a time: each test has one thread, and what a file sets up is set up once.
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 bench: $(VENV)/.ready-bench
 	$(BIN)/python benchmarks/robustness_curve.py --write docs/performance.md
