@@ -35,6 +35,7 @@ from asgt.experiments.cluster import run_on_cluster
 from asgt.experiments.cost import evaluation_passes, step_passes, training_passes
 from asgt.experiments.grid import NOTE, plan
 from asgt.experiments.job import Job, do
+from asgt.experiments.kept import load_results
 from asgt.experiments.local import run_jobs
 from asgt.experiments.preset import preset_words
 from asgt.experiments.results import write_results
@@ -342,7 +343,8 @@ def test_every_preset_of_the_house_holds_the_papers_methods_and_the_baselines_th
         data, scale = known.split("-")
         preset = load_preset(data, scale)
         assert (preset.name, preset.data, preset.norm) == (known, data, "linf")
-        assert preset.protocols == ("paper", "pgd")
+        # Where time is short, what a claim rests on is asked for by --protocols.
+        assert preset.protocols == ("paper", "pgd", *(["standard"] if scale in ("paper", "tuned") else []))
         assert len(preset.configs()) == len(preset.methods) * preset.seeds
         assert {config.data for config in preset.configs()} == {data}
         assert preset_words(known).endswith((".", ":", "demo."))
@@ -579,6 +581,8 @@ def test_what_is_wrong_in_a_file_names_the_file(cli: Callable, tmp_path: Path, c
         ("tiny.yaml --executor slrum", ["slrum", "'slurm'"]),
         ("tiny.yaml --slurm timeout_min=5", ["--slurm", "local"]),
         ("tiny.yaml --sedes 3", ["--sedes", "'--seeds'"]),
+        ("tiny.yaml --protocols paper,pdg", ["'pdg'", "'pgd'"]),
+        ("tiny.yaml --protocols ,", ["--protocols", "at least one"]),
         ("tiny.yaml --workrs 3", ["--workrs", "'--workers'"]),
     ],
 )
@@ -609,7 +613,6 @@ def test_the_process_refuses_in_one_line(process: Callable) -> None:
         ({"methods": [{"method": "st"}]}, "methods"),
         ({"evaluate": EVALUATE | {"epsilons": [0.1]}}, "epsilons"),
         ({"evaluate": EVALUATE | {"samples": 21}}, "samples"),
-        ({"evaluate": EVALUATE | {"protocols": ["pgd"]}}, "protocols"),
     ],
 )
 @pytest.mark.parametrize("flag", [(), ("--dry-run",)])
@@ -764,6 +767,36 @@ def test_a_second_call_trains_nothing_and_a_third_seed_is_added(
     assert written(grid) == times
     assert {path.name for path in grid.iterdir() if path.is_dir()} == {*RUNS, "asgt-pgd-2", "st-2", "figures"}
     assert TrainConfig.load(grid / "st-2" / "config.yaml").seed == 2
+
+
+def test_a_finished_grid_is_judged_by_more_protocols_without_being_trained_again(
+    cli: Callable, tmp_path: Path, no_page: None
+) -> None:
+    tiny(tmp_path, train=TINY["train"] | {"epochs": 1}, evaluate=EVALUATE | {"protocols": ["paper"]})
+    words = (*WORDS, "--seeds", 1)
+    answer = cli(*words)
+    assert answer.status == 0, answer.err
+    assert "pgd v3" not in answer.out
+    grid = tmp_path / "grid"
+    before, times = contents(grid), written(grid)
+
+    answer = cli(*words, "--protocols", "paper, pgd")
+
+    assert answer.status == 0, answer.err
+    assert "2 of 2 runs finished" in answer.err
+    assert "pgd v3" in answer.out
+    assert load_evaluation(grid / "st-0" / "evaluation" / "pgd").samples == 20
+    # Of a finished evaluation the checks are run again, and say the same.
+    assert contents(grid)["st-0/evaluation/paper/result.json"] == before["st-0/evaluation/paper/result.json"]
+    kept_times = {file: time for file, time in times.items() if not file.endswith("result.json")}
+    assert kept_times
+    assert kept_times.items() <= written(grid).items()
+    # The same call again, and one that asks for less, find all there.
+    for asked in (("--protocols", "pgd"), ()):
+        answer = cli(*words, *asked)
+        assert answer.status == 0, answer.err
+        assert "runs finished" not in answer.err
+    assert set(load_results(tmp_path / "kept" / "tiny").epsilons) == {"paper", "pgd"}
 
 
 def test_a_folder_that_was_only_being_begun_is_free(cli: Callable, tmp_path: Path) -> None:

@@ -216,6 +216,23 @@ def test_a_grid_with_changed_settings_says_so_and_stands_for_its_preset(results:
     assert "$ asgt reproduce digits --scale quick --set lr=0.1,momentum=0.0 --keep results" in text
 
 
+def test_a_page_says_by_which_protocols_to_run_again_where_they_are_not_the_presets(
+    results: Path, tmp_path: Path
+) -> None:
+    shutil.move(results / "own", results / "digits-quick")
+    for file in (results / "digits-quick").iterdir():
+        kept = json.loads(file.read_text())
+        standard = kept["evaluations"]["pgd"] | {"version": 1}
+        kept["evaluations"]["standard"] = standard | {"outcomes": {"worst-case": standard["outcomes"]["pgd-40x5"]}}
+        file.write_text(json.dumps(kept))
+
+    write_results(results, tmp_path / "results.md")
+
+    text = (tmp_path / "results.md").read_text("utf-8")
+    assert "$ asgt reproduce digits --scale quick --protocols paper,pgd,standard --keep results" in text
+    assert "`standard` v1 |" in text
+
+
 def test_the_committed_page_is_the_one_that_the_committed_results_give(tmp_path: Path) -> None:
     results, page = ROOT / "results", ROOT / "docs" / "results.md"
     if not page.exists():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, unknown
 from ..numbers import number
-from .parsing import Parser, given
+from .parsing import Parser, given, listed
 
 if TYPE_CHECKING:
     from ..report import Comparison, Method
@@ -55,7 +55,7 @@ def run(words: list[str]) -> int:
     from ..saliency import ATTRIBUTIONS
     from .console import Console
 
-    attributions = _listed(asked.get("attribution", "gradient"))
+    attributions = listed(asked.get("attribution", "gradient"))
     for name in attributions:
         if name not in ATTRIBUTIONS:
             raise unknown("attribution", name, ATTRIBUTIONS)
@@ -102,7 +102,7 @@ def _check(asked: dict[str, Any], out: Path) -> None:
             raise InputError(f"--{name.replace('_', '-')} {asked[name]}: at least one image is needed")
     if "eps" in asked:
         number(asked["eps"], "--eps")
-    if not _listed(asked.get("attribution", "gradient")):
+    if not listed(asked.get("attribution", "gradient")):
         raise InputError("--attribution names nothing: gradient is the default")
 
 
@@ -145,10 +145,6 @@ def _explain(methods: Sequence[Method], attributions: Sequence[str], asked: dict
                 resume="resume" in asked,
                 progress=console,
             )
-
-
-def _listed(text: str) -> list[str]:
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def _again(words: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from ..errors import InputError, unknown
 
-__all__ = ["Parser", "given"]
+__all__ = ["Parser", "given", "listed"]
 
 
 class _Help(DefaultHelpFormatter):  # type: ignore[misc]
@@ -69,6 +69,12 @@ def given(parser: ArgumentParser, words: list[str]) -> dict[str, Any]:
 
     parsed: Namespace = parser.parse_args(_spelled_out(parser, words), defaults=False)
     return dict(parsed.as_dict())
+
+
+def listed(text: str) -> list[str]:
+    """The names in ``one,two``, each once."""
+
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def _spelled_out(parser: ArgumentParser, words: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError, unknown
 from ..names import HUB
-from .parsing import Parser, given
+from .parsing import Parser, given, listed
 from .stopping import stopping
 
 __all__ = ["run"]
@@ -29,6 +29,9 @@ def run(words: list[str]) -> int:
         "--data", type=str, help="the folder that holds mnist or cifar10 (default: ASGT_DATA, or the hub)"
     )
     parser.add_argument("--seeds", type=int, help="how many seeds (default: as the grid says)")
+    parser.add_argument(
+        "--protocols", type=str, help="what judges every run, as paper,pgd,standard (default: as the grid says)"
+    )
     parser.add_argument("--set", type=str, help="settings of asgt train for every run, as momentum=0.9,target=log_prob")
     parser.add_argument("--workers", type=int, help="runs at a time (default: one for each core)")
     parser.add_argument("--executor", type=str, help="local (default) or slurm, a job a run")
@@ -60,7 +63,12 @@ def run(words: list[str]) -> int:
     from ..experiments.preset import load_preset
 
     preset = load_preset(asked["grid"], asked.get("scale"), _pairs("set", asked))
-    preset = preset.on(data=_data(asked, preset.data), seeds=asked.get("seeds"), device=asked.get("device"))
+    preset = preset.on(
+        data=_data(asked, preset.data),
+        seeds=asked.get("seeds"),
+        protocols=listed(asked["protocols"]) if "protocols" in asked else None,
+        device=asked.get("device"),
+    )
     out = Path(asked.get("out") or f"reproduce/{preset.name}")
 
     from ..devices import resolve_device

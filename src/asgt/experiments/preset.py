@@ -16,12 +16,13 @@ preset's name tells of it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DamagedFileError, InputError, unknown
+from ..evaluation.protocols import protocol_named
 from ..files import read_yaml
 from ..names import is_foreign
 from ..numbers import number
@@ -81,29 +82,41 @@ class Preset:
 
         return [replace(method, seed=seed) for seed in range(self.seeds) for method in self.methods]
 
-    def on(self, *, data: str | None = None, seeds: int | None = None, device: str | None = None) -> Preset:
-        """The same grid with another place of its data, another count of seeds or another device.
+    def on(
+        self,
+        *,
+        data: str | None = None,
+        seeds: int | None = None,
+        protocols: Sequence[str] | None = None,
+        device: str | None = None,
+    ) -> Preset:
+        """The same grid with another place of its data, count of seeds or device, or judged by other protocols.
 
         Raises:
-            InputError: fewer than one seed.
+            InputError: fewer than one seed; no protocol, or one that there is not in this norm.
         """
 
         if seeds is not None and seeds < 1:
             raise InputError(f"--seeds {seeds}: at least one is needed")
+        if protocols is not None and not protocols:
+            raise InputError("--protocols: at least one is needed, as pgd,standard")
+        for protocol in protocols or ():
+            protocol_named(protocol, self.norm)
         return replace(
             self,
             data=data or self.data,
             seeds=seeds or self.seeds,
+            protocols=tuple(dict.fromkeys(protocols or self.protocols)),
             methods=tuple(
                 replace(method, data=data or method.data, device=device or method.device) for method in self.methods
             ),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, all that a run depends on; seeds and explanations are left out, since more may follow."""
+        """Plain values, all that a run depends on; of what is left out (seeds, protocols, maps) more may follow."""
 
         values = asdict(self)
-        for name in ("seeds", "attributions", "explained"):
+        for name in ("seeds", "protocols", "attributions", "explained"):
             del values[name]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 

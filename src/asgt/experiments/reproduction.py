@@ -39,7 +39,7 @@ def reproduce(
     Args:
         preset: the grid of runs.
         out: a folder for the run folders, ``report.html`` and its ``figures/``. What an earlier call with the same
-            preset finished there is kept; with more seeds, only those are run.
+            preset finished there is kept; of more seeds or protocols, only what is missing is done.
         workers: how many runs at a time. Default: one for each core, as far as the memory goes; one on an accelerator,
             where several small runs may share the device; as many as the scheduler lets on a cluster.
         executor: ``"local"``, worker processes on this machine, or ``"slurm"``, a job a run.

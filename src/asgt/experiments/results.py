@@ -157,7 +157,7 @@ def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
     return Grid(
         name=folder.name,
         words="" if house is None else " ".join([preset_words(name), *(f"Here with {one}." for one in changed)]),
-        command=_command(folder.name),
+        command=_command(folder.name, comparison, house),
         planned=0 if house is None else len(house.configs()),
         comparison=comparison,
         figures=tuple(_figures(folder.name, comparison, claims, paper, beside)),
@@ -371,11 +371,17 @@ def _house(name: str) -> Preset | None:
     return load_preset(data, scale) if name in preset_names() else None
 
 
-def _command(name: str) -> str:
+def _command(name: str, found: Comparison | None = None, house: Preset | None = None) -> str:
+    """What runs a grid, so that it gives what was found of it."""
+
     preset, *overrides = name.split("+")
     data, _, scale = preset.rpartition("-")
     words = f"asgt reproduce {data} --scale {scale}" if preset in preset_names() else f"asgt reproduce {preset}.yaml"
-    return words + (f" --set {','.join(overrides)}" if overrides else "") + " --keep results"
+    if overrides:
+        words += f" --set {','.join(overrides)}"
+    if found is not None and house is not None and set(found.epsilons) > set(house.protocols):
+        words += f" --protocols {','.join(found.epsilons)}"
+    return words + " --keep results"
 
 
 def _place(folder: Path) -> tuple[int, int, str]:
