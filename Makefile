@@ -3,10 +3,12 @@
 #   PYTHON=python3.12        another interpreter
 #   TORCH_INDEX=URL          another index for torch, as https://download.pytorch.org/whl/cpu for the small CPU build
 #   VENV=DIR                 another place for the virtual environment
+#   SEEDS=1                  a demo of fewer seeds than three
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 TORCH_INDEX ?=
+SEEDS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
@@ -14,7 +16,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
-	$(BIN)/asgt reproduce digits --scale quick --out demo
+	$(BIN)/asgt reproduce digits --scale quick --out demo $(if $(SEEDS),--seeds $(SEEDS))
 
 # A process for each core, a file at a time: each test has one thread, and what a file sets up is set up once.
 test: $(VENV)/.ready-test
