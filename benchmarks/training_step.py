@@ -38,7 +38,7 @@ __all__ = ["main"]
 NETS = {"resnet18": ((3, 32, 32), 64), "alexnet": ((1, 28, 28), 128)}
 """By name, the shape of the images and the batch size."""
 
-REPETITIONS = {"resnet18": 9, "alexnet": 15}
+REPETITIONS = {"resnet18": 9, "alexnet": 31}
 OVER_BARE, OVER_PLAIN, OVER_LOOP, MASK_OVER_LOOP, DATA_SHARE, MASK_SHARE = 1.05, 1.4, 1.3, 8.0, 0.01, 0.02
 EPS, K = 8 / 255, 0.1
 CPU = torch.device("cpu")
