@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DamagedFileError, InputError, unknown
-from ..evaluation.protocols import protocol_named
 from ..files import read_yaml
 from ..names import is_foreign
 from ..numbers import number
@@ -93,15 +92,13 @@ class Preset:
         """The same grid with another place of its data, count of seeds or device, or judged by other protocols.
 
         Raises:
-            InputError: fewer than one seed; no protocol, or one that there is not in this norm.
+            InputError: fewer than one seed, or no protocol.
         """
 
         if seeds is not None and seeds < 1:
             raise InputError(f"--seeds {seeds}: at least one is needed")
         if protocols is not None and not protocols:
             raise InputError("--protocols: at least one is needed, as pgd,standard")
-        for protocol in protocols or ():
-            protocol_named(protocol, self.norm)
         return replace(
             self,
             data=data or self.data,

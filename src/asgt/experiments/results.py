@@ -7,7 +7,7 @@ paper's data, so that the same files give the same page, to the byte.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from math import isclose
 from pathlib import Path
@@ -151,13 +151,14 @@ def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
     house = _house(name)
     picture = folder / "saliency.png"
     beside = page.with_suffix("")
+    by_more = house is not None and set(comparison.epsilons) > set(house.protocols)
     shown = picture.is_file() and not _is_varied(folder.name)
     if shown:
         write_bytes(beside / f"{folder.name}-saliency.png", picture.read_bytes())
     return Grid(
         name=folder.name,
         words="" if house is None else " ".join([preset_words(name), *(f"Here with {one}." for one in changed)]),
-        command=_command(folder.name, comparison, house),
+        command=_command(folder.name, comparison.epsilons if by_more else ()),
         planned=0 if house is None else len(house.configs()),
         comparison=comparison,
         figures=tuple(_figures(folder.name, comparison, claims, paper, beside)),
@@ -371,16 +372,16 @@ def _house(name: str) -> Preset | None:
     return load_preset(data, scale) if name in preset_names() else None
 
 
-def _command(name: str, found: Comparison | None = None, house: Preset | None = None) -> str:
-    """What runs a grid, so that it gives what was found of it."""
+def _command(name: str, protocols: Collection[str] = ()) -> str:
+    """What runs a grid, with protocols that are not those of its preset where any are named."""
 
     preset, *overrides = name.split("+")
     data, _, scale = preset.rpartition("-")
     words = f"asgt reproduce {data} --scale {scale}" if preset in preset_names() else f"asgt reproduce {preset}.yaml"
     if overrides:
         words += f" --set {','.join(overrides)}"
-    if found is not None and house is not None and set(found.epsilons) > set(house.protocols):
-        words += f" --protocols {','.join(found.epsilons)}"
+    if protocols:
+        words += f" --protocols {','.join(protocols)}"
     return words + " --keep results"
 
 
