@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
 from .errors import InputError
 
-__all__ = ["place", "resolve_device"]
+__all__ = ["place", "resolve_device", "tensor_cores"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -40,3 +43,19 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
         if weight.ndim == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return model
+
+
+@contextmanager
+def tensor_cores(wanted: bool) -> Iterator[None]:
+    """Lets CUDA's tensor cores multiply float32 matrices, their factors rounded to TF32's 10 bits, and puts it back.
+
+    Of convolutions PyTorch lets them do so as it is.
+    """
+
+    before = torch.get_float32_matmul_precision()
+    try:
+        if wanted:
+            torch.set_float32_matmul_precision("high")
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

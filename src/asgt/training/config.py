@@ -49,14 +49,14 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "fill": ("uniform", "mean", "zero"),
     "kl": ("forward", "reverse"),
     "schedule": ("constant", "cosine", "one-cycle"),
-    "precision": ("fp32", "bf16"),
+    "precision": ("fp32", "tf32", "bf16"),
     "augment": ("none", "crop-flip"),
     "keep": ("best", "last"),
 }
 
 
-MAY_CHANGE = ("checkpoint_every", "tensorboard")
-"""How a run is watched may change when it is resumed; what it computes may not."""
+MAY_CHANGE = ("cuda_graphs", "checkpoint_every", "tensorboard")
+"""How a run is driven and watched may change when it is resumed; what it computes may not."""
 
 _KINDS: dict[type, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -127,7 +127,9 @@ class TrainConfig:
         grey: make the images grey
         label_column: the column of the labels, where several could be meant
         device: auto, cpu, cuda, cuda:N or mps
-        precision: fp32, or bf16 autocast
+        precision: fp32; tf32, whose matrix products take the tensor cores of a CUDA device; or bf16 autocast
+        cuda_graphs: on one CUDA device, record a step and replay it: for small nets, whose launches take longer than
+            their arithmetic
         checkpoint_every: seconds between checkpoints, beside one at the end of each epoch
         tensorboard: also write the metrics for TensorBoard
     """
@@ -174,7 +176,8 @@ class TrainConfig:
     label_column: str | None = None
 
     device: str = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    cuda_graphs: bool = False
     checkpoint_every: float = 300.0
     tensorboard: bool = False
 

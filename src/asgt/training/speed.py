@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,10 +21,11 @@ class Stopwatch:
     Args:
         device: that the steps run on.
         passes: of a step, for the record.
+        metered: whether the passes can be told from what is beside them; not in a step that is replayed whole.
     """
 
-    def __init__(self, device: torch.device, passes: int) -> None:
-        self.meter = Meter(device)
+    def __init__(self, device: torch.device, passes: int, metered: bool = True) -> None:
+        self.meter = Meter(device) if metered else None
         self.passes = passes
         self._samples = 0
         self._laps: list[tuple[int, float, float | None]] = []
@@ -34,6 +36,11 @@ class Stopwatch:
 
         self._began, self._samples = time.perf_counter(), 0
 
+    def on(self) -> AbstractContextManager[None]:
+        """Takes the time of the passes inside."""
+
+        return nullcontext() if self.meter is None else self.meter.on()
+
     def count(self, samples: int) -> None:
         """A step of so many samples was taken."""
 
@@ -42,7 +49,8 @@ class Stopwatch:
     def lap(self) -> dict[str, float | None]:
         """The figures of a lap whose last result has reached the host: nothing is waited for."""
 
-        self._laps.append((self._samples, time.perf_counter() - self._began, self.meter.read()))
+        passes = None if self.meter is None else self.meter.read()
+        self._laps.append((self._samples, time.perf_counter() - self._began, passes))
         return _figures(self._laps[-1:])
 
     def summary(self) -> dict[str, Any]:

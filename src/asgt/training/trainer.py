@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..attacks import FGSM, PGD, Attack
 from ..data import Images, load_data, steps_per_epoch, stratified, training_batch, training_order
-from ..devices import place, resolve_device
+from ..devices import place, resolve_device, tensor_cores
 from ..errors import DamagedFileError, InputError, InterruptedRunError
 from ..evaluation.accuracy import correct, correct_under_attack
 from ..evaluation.health import is_catastrophic, is_collapsed
@@ -27,6 +27,7 @@ from ..randomness import Generators, seed_of, seeded
 from .checkpoint import Standing, load_checkpoint, save_checkpoint
 from .config import MAY_CHANGE, TrainConfig
 from .cost import step_passes
+from .graphs import GraphedStep
 from .methods import build_objective
 from .objectives import Output
 from .run import RunFolder, TrainResult, build_from
@@ -114,7 +115,7 @@ def train(
     if batch % world.size:
         raise InputError(_uneven(f"the only batch, of {batch} training images,", batch, world))
     # The trainer owns the global generator while it runs (dropout and initialisation draw from it), and gives it back.
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), tensor_cores(config.precision == "tf32"):
         torch.manual_seed(seed_of(config.seed, "initialisation"))
         model = place(world.together(build_from, config, data), device)
         world.spread(model)
@@ -149,7 +150,20 @@ def train(
         epoch_steps = steps_per_epoch(images, config.batch_size)
         total = epoch_steps * config.epochs
         warnings = _Warnings(config, progress, standing)
-        watch = Stopwatch(device, step_passes(objective, modes_agree=modes_agree(model.train())))
+        passes = step_passes(objective, modes_agree=modes_agree(model.train()))
+        watch = Stopwatch(device, passes, metered=not config.cuda_graphs)
+
+        def gradients(x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators) -> dict[str, Tensor]:
+            """Leaves the loss's gradient in the weights, and returns the metrics: what a device does in a step."""
+
+            output = objective(prepared, x, y, eps=eps, generator=generators)
+            optimizer.zero_grad(set_to_none=True)
+            with a_pass():
+                accelerator.backward(output.loss)
+            # What holds logits holds their graph, and with it the memory that the next step wants.
+            return _measured(output, y)
+
+        compute = GraphedStep(gradients, model) if config.cuda_graphs else gradients
         display = Display(device)
         saved = time.monotonic()
         if world.size > 1:
@@ -180,16 +194,9 @@ def train(
             )
 
             prepared.train()
-            with watch.meter.on():
-                output = objective(
-                    prepared, x, y, eps=eps, generator=Generators(attack=streams["attack"], mask=streams["mask"])
-                )
-                optimizer.zero_grad(set_to_none=True)
-                with a_pass():
-                    accelerator.backward(output.loss)
-            measured = world.average(model, _measured(output, y))
-            # What holds logits holds their graph, and with it the memory that the next step wants.
-            del output
+            with watch.on():
+                measured = compute(x, y, eps, Generators(attack=streams["attack"], mask=streams["mask"]))
+            measured = world.average(model, measured)
             optimizer.step()
             if average is not None:
                 average.update_parameters(model)
@@ -317,6 +324,10 @@ def _accelerator(config: TrainConfig, folder: RunFolder, world: World) -> Accele
     # A process that trains twice may want another device or precision the second time; with others it keeps its place.
     AcceleratorState._reset_state(reset_partial_state=world.size == 1)
     device = resolve_device(config.device)
+    if config.precision == "tf32" and device.type != "cuda":
+        raise InputError(f"--precision tf32: a device of type {device.type} has none, leave it out")
+    if config.cuda_graphs and (device.type != "cuda" or world.size > 1):
+        raise InputError("--cuda-graphs: one process on a CUDA device can record its steps, leave it out")
     if config.tensorboard:
         try:
             import tensorboard  # noqa: F401

@@ -42,7 +42,7 @@ class AT(Objective):
         check_weights(clean_weight=self.clean_weight)
 
     def views(
-        self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+        self, model: Classifier, x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators
     ) -> dict[str, Tensor]:
         x_adv = self.attack(model, x, y, eps=eps, generator=generators.attack)
         return {"adversarial": x_adv} | ({"clean": x} if self.clean_weight else {})

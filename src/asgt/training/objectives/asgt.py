@@ -50,7 +50,7 @@ class ASGT(Objective):
         check_kl(self.kl)
 
     def views(
-        self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+        self, model: Classifier, x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators
     ) -> dict[str, Tensor]:
         x_adv = self.attack(model, x, y, eps=eps, generator=generators.attack)
         x_masked = self.mask(model, x_adv, y, generator=generators.mask)

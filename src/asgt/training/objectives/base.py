@@ -49,7 +49,7 @@ class Objective(ABC):
         x: Tensor,
         y: Tensor,
         *,
-        eps: float | None = None,
+        eps: float | Tensor | None = None,
         generator: Generator | Generators | None = None,
         forward: Classifier | None = None,
     ) -> Output:
@@ -87,7 +87,7 @@ class Objective(ABC):
 
     @abstractmethod
     def views(
-        self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+        self, model: Classifier, x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators
     ) -> dict[str, Tensor]:
         """The views of the batch that the loss needs, each of the shape of ``x``, detached."""
 

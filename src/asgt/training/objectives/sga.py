@@ -39,7 +39,7 @@ class SGA(SGT):
     attack: Attack
 
     def views(
-        self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+        self, model: Classifier, x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators
     ) -> dict[str, Tensor]:
         x_masked = self.mask(model, x, y, generator=generators.mask)
         x_masked_adv = self.attack(model, x_masked, y, eps=eps, generator=generators.attack)

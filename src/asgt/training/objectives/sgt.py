@@ -46,7 +46,7 @@ class SGT(Objective):
         check_kl(self.kl)
 
     def views(
-        self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+        self, model: Classifier, x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators
     ) -> dict[str, Tensor]:
         x_masked = self.mask(model, x, y, generator=generators.mask)
         return {"clean": x, "masked": x_masked}

@@ -25,7 +25,7 @@ class ST(Objective):
     """Standard training: the cross-entropy of the images as they are."""
 
     def views(
-        self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+        self, model: Classifier, x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators
     ) -> dict[str, Tensor]:
         return {"clean": x}
 

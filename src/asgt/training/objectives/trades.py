@@ -44,7 +44,7 @@ class TRADES(Objective):
         check_weights(beta=self.beta)
 
     def views(
-        self, model: Classifier, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+        self, model: Classifier, x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators
     ) -> dict[str, Tensor]:
         with evaluating(model), torch.no_grad(), a_pass():
             clean = at_least_float32(model(x)).softmax(dim=1)

@@ -1,0 +1,123 @@
+"""A training step recorded once as a CUDA graph, and from then on replayed whole.
+
+A step of a small net is hundreds of small kernels, and a processor takes longer to launch them than the GPU to run
+them. A recorded step is one launch. What may differ from step to step lies where the recording finds it: images, labels
+and ε in tensors of their own, the noise in the seeds of its generators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..randomness import Generators
+
+__all__ = ["GraphedStep"]
+
+_PLAIN = 3  # steps before the recording: what libraries set up at their first call does not belong in it
+
+
+@dataclass
+class _Recording:
+    """A graph, and the memory that it reads from and writes to."""
+
+    graph: torch.cuda.CUDAGraph
+    x: Tensor
+    y: Tensor
+    eps: Tensor | None
+    generators: tuple[torch.Generator, ...]
+    measured: dict[str, Tensor]
+    gradients: list[Tensor | None]
+
+
+class GraphedStep:
+    """Gradients and metrics of a step, as the function that it records computes them, but for rounding.
+
+    Args:
+        compute: from images (B, C, H, W), labels (B,), ε and generators to the metrics, leaving each weight's gradient
+            in its ``grad``, which it sets to ``None`` first. Every call does the same work on the device, waits for
+            nothing, and draws noise from these generators and the global one alone.
+        model: whose weights they are.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Tensor, Tensor, float | Tensor | None, Generators], dict[str, Tensor]],
+        model: nn.Module,
+    ) -> None:
+        self.compute = compute
+        self.weights = list(model.parameters())
+        self.stream = torch.cuda.Stream()
+        self.taken = 0
+        self.recording: _Recording | None = None
+
+    def __call__(self, x: Tensor, y: Tensor, eps: float | None, generators: Generators) -> dict[str, Tensor]:
+        """The metrics of a step, on the device, until the next one.
+
+        Args:
+            x: images (B, C, H, W), of one shape in all calls.
+            y: labels (B,).
+            eps: the radius of the attack inside, or ``None`` in every call.
+            generators: fresh ones, of which the seeds matter.
+
+        Raises:
+            InputError: the step cannot be recorded.
+        """
+
+        if self.taken < _PLAIN:
+            self.taken += 1
+            return self._plain(x, y, eps, generators)
+        if self.recording is None:
+            self.recording = self._record(x, y, eps, generators)
+        return self._replay(self.recording, x, y, eps, generators)
+
+    def _plain(self, x: Tensor, y: Tensor, eps: float | None, generators: Generators) -> dict[str, Tensor]:
+        """A step as it is, in the stream of the recording."""
+
+        usual = torch.cuda.current_stream()
+        self.stream.wait_stream(usual)
+        with torch.cuda.stream(self.stream):
+            measured = self.compute(x, y, eps, generators)
+        usual.wait_stream(self.stream)
+        return measured
+
+    def _record(self, x: Tensor, y: Tensor, eps: float | None, generators: Generators) -> _Recording:
+        """The recording of a step: nothing runs yet."""
+
+        graph = torch.cuda.CUDAGraph()
+        own = tuple(torch.Generator(x.device) for _ in _plain_generators(generators))
+        for generator in own:
+            graph.register_generator_state(generator)
+        x, y = x.clone(), y.clone()
+        radius = None if eps is None else torch.full((), eps, dtype=x.dtype, device=x.device)
+        try:
+            with torch.cuda.graph(graph, stream=self.stream):
+                measured = self.compute(x, y, radius, Generators(*own))
+        except RuntimeError as error:
+            raise InputError(
+                f"--cuda-graphs: the step cannot be recorded ({str(error).splitlines()[0]}): leave it out"
+            ) from error
+        return _Recording(graph, x, y, radius, own, measured, [weight.grad for weight in self.weights])
+
+    def _replay(
+        self, recorded: _Recording, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+    ) -> dict[str, Tensor]:
+        recorded.x.copy_(x)
+        recorded.y.copy_(y)
+        if recorded.eps is not None and eps is not None:
+            recorded.eps.fill_(eps)
+        for own, fresh in zip(recorded.generators, _plain_generators(generators), strict=True):
+            own.manual_seed(fresh.initial_seed())
+        recorded.graph.replay()
+        for weight, gradient in zip(self.weights, recorded.gradients, strict=True):
+            weight.grad = gradient
+        return recorded.measured
+
+
+def _plain_generators(generators: Generators) -> list[torch.Generator]:
+    both = (generators.attack, generators.mask)
+    return [generator for generator in both if isinstance(generator, torch.Generator)]

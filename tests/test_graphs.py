@@ -1,0 +1,86 @@
+"""CUDA graphs and tensor cores: what they compute, and where there are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from asgt.errors import InputError
+from asgt.models import build_model
+from asgt.randomness import Generators, seeded
+from asgt.training.config import METHODS, TrainConfig
+from asgt.training.methods import build_objective
+from asgt.training.trainer import train
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+def quick(**settings: Any) -> TrainConfig:
+    return TrainConfig(epochs=2, limit=400, batch_size=64, lr=0.02, **settings)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@cuda
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_replayed_step_is_the_step_itself(method: str, tmp_path: Path) -> None:
+    # A ramp of ε, random starts, fills and momentum: all that differs from step to step must reach the recording.
+    for name, graphs in (("plain", False), ("again", False), ("recorded", True)):
+        train(quick(method=method, device="cuda", cuda_graphs=graphs), tmp_path / name)
+
+    plain, again, recorded = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("plain", "again", "recorded")
+    )
+    for name, weights in plain.items():
+        # Two plain runs may differ by the order of sums, and small differences grow.
+        slack = 1e-4 + 10 * float((weights - again[name]).abs().max())
+        assert float((weights - recorded[name]).abs().max()) <= slack, name
+    for one, other in zip(rows(tmp_path / "plain"), rows(tmp_path / "recorded"), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+        assert other["speed"]["outside_passes"] is None
+
+
+@cuda
+def test_dropout_batch_norm_and_an_average_replay_too(tmp_path: Path) -> None:
+    for name, graphs in (("plain", False), ("recorded", True)):
+        config = TrainConfig(
+            data="digits", model="resnet18", width=0.125, method="asgt", attack="pgd", steps=2, epochs=1, limit=640,
+            batch_size=64, average=0.9, device="cuda", cuda_graphs=graphs,
+        )  # fmt: skip
+        train(config, tmp_path / name)
+    plain, recorded = rows(tmp_path / "plain"), rows(tmp_path / "recorded")
+    assert plain[0]["loss"] == pytest.approx(recorded[0]["loss"], rel=2e-2)
+
+
+@cuda
+def test_tensor_cores_train_and_are_put_back(tmp_path: Path) -> None:
+    before = torch.get_float32_matmul_precision()
+    result = train(quick(method="at", attack="fgsm", precision="tf32", device="cuda"), tmp_path / "run")
+    assert 0 <= result.validation["pgd"] <= 1
+    assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize("settings", [{"precision": "tf32"}, {"cuda_graphs": True}])
+def test_without_cuda_both_are_refused_before_anything_is_written(settings: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="leave it out"):
+        train(quick(method="st", device="cpu", **settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_radius_on_the_device_is_the_number_itself(method: str) -> None:
+    config = quick(method=method).resolved()
+    objective, model = build_objective(config), build_model("small_cnn", (1, 8, 8), 10, mean=[0.3], std=[0.4]).eval()
+    x, y = torch.rand(8, 1, 8, 8, generator=seeded("x")), torch.arange(8)
+    losses = [
+        objective(model, x, y, eps=eps, generator=Generators(seeded("attack"), seeded("mask"))).loss
+        for eps in (0.07, torch.full((), 0.07))
+    ]
+    assert torch.equal(*losses)
