@@ -48,7 +48,7 @@ def test_a_replayed_step_is_the_step_itself(method: str, tmp_path: Path) -> None
 
 
 @cuda
-def test_dropout_batch_norm_and_an_average_replay_too(tmp_path: Path) -> None:
+def test_batch_norm_and_an_average_replay_too(tmp_path: Path) -> None:
     for name, graphs in (("plain", False), ("recorded", True)):
         config = TrainConfig(
             data="digits", model="resnet18", width=0.125, method="asgt", attack="pgd", steps=2, epochs=1, limit=640,

@@ -410,6 +410,18 @@ def test_settings_named_on_the_command_line_go_before_the_files(tmp_path: Path) 
     assert preset.methods[2].steps == load_preset(file).methods[2].steps
 
 
+def test_what_changes_no_result_is_no_part_of_a_grid(tmp_path: Path) -> None:
+    file = str(tiny(tmp_path))
+    out = tmp_path / "grid"
+    write_yaml(out / NOTE, load_preset(file).to_dict())
+
+    driven = load_preset(file, overrides={"checkpoint_every": 5.0, "cuda_graphs": True})
+
+    assert driven.name == "tiny"
+    assert {method.cuda_graphs for method in driven.methods} == {True}
+    assert {run.state for run in plan(driven, out)} == {"to do"}
+
+
 def test_the_seeds_of_a_grid_come_one_after_another(tmp_path: Path) -> None:
     preset = load_preset(str(tiny(tmp_path))).on(seeds=3)
 

@@ -212,6 +212,8 @@ def test_a_grid_with_changed_settings_says_so_and_stands_for_its_preset(results:
     write_results(results, tmp_path / "results.md")
 
     text = (tmp_path / "results.md").read_text("utf-8")
+    # As GitHub makes a heading's anchor.
+    assert "| [digits-quick+lr=0.1+momentum=0.0](#digits-quicklr01momentum00) |" in text
     assert "the demo. Here with lr=0.1. Here with momentum=0.0." in text
     assert "$ asgt reproduce digits --scale quick --set lr=0.1,momentum=0.0 --keep results" in text
 
@@ -231,6 +233,32 @@ def test_a_page_says_by_which_protocols_to_run_again_where_they_are_not_the_pres
     text = (tmp_path / "results.md").read_text("utf-8")
     assert "$ asgt reproduce digits --scale quick --protocols paper,pgd,standard --keep results" in text
     assert "`standard` v1 |" in text
+
+    for file in (results / "digits-quick").iterdir():
+        kept = json.loads(file.read_text())
+        kept["evaluations"] = {"pgd": kept["evaluations"]["pgd"]}
+        file.write_text(json.dumps(kept))
+    write_results(results, tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text("utf-8")
+    assert "$ asgt reproduce digits --scale quick --protocols pgd --keep results" in text
+
+
+def test_a_page_says_which_seeds_a_method_lacks_and_what_its_runs_ran_on(results: Path, tmp_path: Path) -> None:
+    files = sorted((results / "own").iterdir())
+    kept = json.loads(files[0].read_text())
+    kept["training"]["speed"]["device"] = "NVIDIA H100 80GB HBM3"
+    files[0].write_text(json.dumps(kept))
+    other = next(file for file in files[1:] if file.stem.rpartition("-")[0] == files[0].stem.rpartition("-")[0])
+    other.unlink()
+
+    write_results(results, tmp_path / "results.md")
+
+    text = (tmp_path / "results.md").read_text("utf-8")
+    name = next(
+        method.name for method in compare(FOLDERS).methods if method.runs[0].config.method == kept["config"]["method"]
+    )
+    assert f"5 runs, seeds 0, 1 (of {name} {kept['config']['seed']})" in text
+    assert "that they ran on (NVIDIA H100 80GB HBM3): " in text
 
 
 def test_the_committed_page_is_the_one_that_the_committed_results_give(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from .errors import InputError
 
-__all__ = ["place", "resolve_device", "tensor_cores"]
+__all__ = ["device_name", "place", "resolve_device", "tensor_cores"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -33,6 +33,12 @@ def resolve_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise InputError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:N or mps")
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """What a device is called: a card by its maker's name, another by its type."""
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:

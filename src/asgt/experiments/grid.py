@@ -111,6 +111,9 @@ def _refuse_other(out: Path, preset: Preset) -> None:
         # A note of a version with fewer settings means their defaults.
         if isinstance(methods := kept.get("methods"), list) and all(isinstance(method, dict) for method in methods):
             kept["methods"] = [TrainConfig.from_dict(method, str(note)).to_dict() for method in methods]
+            for method in (*kept["methods"], *asked["methods"]):
+                for name in MAY_CHANGE:
+                    del method[name]
         other = next((name for name in asked if kept.get(name) != asked[name]), None)
         if other is not None:
             raise InputError(f"{out} was begun with other {other} than {preset.name} has: name another --out")

@@ -10,7 +10,7 @@
     explain: {samples: 256, attributions: [gradient]}    # may be left out: then no run is explained
 
 Settings can be overridden for all runs at once: a setting that is named so goes before those of the file, and the
-preset's name tells of it.
+preset's name tells of it, unless it changes no result.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..files import read_yaml
 from ..names import is_foreign
 from ..numbers import number
 from ..saliency import ATTRIBUTIONS
-from ..training.config import METHODS, TrainConfig, default_eps, listens_to
+from ..training.config import MAY_CHANGE, METHODS, TrainConfig, default_eps, listens_to
 
 __all__ = ["Preset", "load_preset", "preset_names", "preset_words"]
 
@@ -202,8 +202,10 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> Preset:
     configs = tuple(_config(data, train, method, path) for method in methods)
     if len(norms := {config.norm for config in configs if config.norm}) > 1:
         raise DamagedFileError(f"{path}: the methods train in {' and '.join(sorted(norms))}: a grid has one norm")
+    # What changes no result is no part of what a grid is called.
+    told = {setting: value for setting, value in overrides.items() if setting not in MAY_CHANGE}
     return Preset(
-        name="+".join([path.stem, *(f"{setting}={value}".replace("/", "_") for setting, value in overrides.items())]),
+        name="+".join([path.stem, *(f"{name}={value}".replace("/", "_") for name, value in told.items())]),
         data=data,
         seeds=seeds,
         methods=configs,

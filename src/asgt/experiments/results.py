@@ -6,6 +6,7 @@ paper's data, so that the same files give the same page, to the byte.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
@@ -115,7 +116,7 @@ def write_results(results: Path, page: Path) -> Path:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"eps": eps_text, "cell": _cell, "summary": _summary, "counted": counted}
+    environment.filters |= {"eps": eps_text, "cell": _cell, "summary": _summary, "counted": counted, "anchor": _anchor}
     variants = [grid for grid in grids if _is_varied(grid.name)]
     text = environment.get_template("results.md").render(
         paper=paper,
@@ -128,6 +129,7 @@ def write_results(results: Path, page: Path) -> Path:
         settings=_settings,
         seeds=_seeds,
         took=_took,
+        ran_on=_ran_on,
         trained=_trained,
         quoted=lambda grid: _quoted(grid, claims, paper),
         distances=lambda grid: _distances(grid, claims, paper),
@@ -151,14 +153,14 @@ def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
     house = _house(name)
     picture = folder / "saliency.png"
     beside = page.with_suffix("")
-    by_more = house is not None and set(comparison.epsilons) > set(house.protocols)
+    otherwise = house is not None and set(comparison.epsilons) != set(house.protocols)
     shown = picture.is_file() and not _is_varied(folder.name)
     if shown:
         write_bytes(beside / f"{folder.name}-saliency.png", picture.read_bytes())
     return Grid(
         name=folder.name,
         words="" if house is None else " ".join([preset_words(name), *(f"Here with {one}." for one in changed)]),
-        command=_command(folder.name, comparison.epsilons if by_more else ()),
+        command=_command(folder.name, comparison.epsilons if otherwise else ()),
         planned=0 if house is None else len(house.configs()),
         comparison=comparison,
         figures=tuple(_figures(folder.name, comparison, claims, paper, beside)),
@@ -281,10 +283,20 @@ def _settings(grid: Grid) -> str:
 def _seeds(grid: Grid) -> str:
     """How many runs of how many seeds, and whether all were done that the preset asks for."""
 
-    seeds = sorted({run.seed for method in grid.comparison.methods for run in method.runs})
-    runs = sum(len(method.runs) for method in grid.comparison.methods)
+    by_method = {method.name: sorted(run.seed for run in method.runs) for method in grid.comparison.methods}
+    seeds = sorted(set().union(*by_method.values()))
+    fewer = [f"{name} {', '.join(map(str, own))}" for name, own in by_method.items() if own != seeds]
+    runs = sum(map(len, by_method.values()))
     unfinished = f" of the {grid.planned} that the preset asks for" if grid.planned > runs else ""
-    return f"{counted(runs, 'run')}{unfinished}, seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+    told = f"{counted(runs, 'run')}{unfinished}, seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+    return told + (f" (of {'; '.join(fewer)})" if fewer else "")
+
+
+def _ran_on(grid: Grid) -> str:
+    """The devices that the runs name."""
+
+    runs = [run for method in grid.comparison.methods for run in method.runs]
+    return ", ".join(sorted({run.result.speed["device"] for run in runs if "device" in run.result.speed}))
 
 
 def _took(grid: Grid) -> str:
@@ -370,6 +382,12 @@ def _houses() -> list[str]:
 def _house(name: str) -> Preset | None:
     data, _, scale = name.rpartition("-")
     return load_preset(data, scale) if name in preset_names() else None
+
+
+def _anchor(heading: str) -> str:
+    """Where a heading is found on a page: its letters, digits and hyphens."""
+
+    return re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
 
 
 def _command(name: str, protocols: Collection[str] = ()) -> str:

@@ -58,7 +58,8 @@ class TrainResult:
         seconds: wall time of the last call.
         processes: how many trained it together.
         speed: ``passes_per_step``, ``samples_per_second`` and ``outside_passes``, the share of the steps' time that no
-            pass took, of the last call; ``threads`` of the CPU, and whether freed memory stayed with the process.
+            pass took, of the last call; ``threads`` of the CPU, whether freed memory stayed with the process, and the
+            ``device``.
     """
 
     folder: str

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..attacks import FGSM, PGD, Attack
 from ..data import Images, load_data, steps_per_epoch, stratified, training_batch, training_order
-from ..devices import place, resolve_device, tensor_cores
+from ..devices import device_name, place, resolve_device, tensor_cores
 from ..errors import DamagedFileError, InputError, InterruptedRunError
 from ..evaluation.accuracy import correct, correct_under_attack
 from ..evaluation.health import is_catastrophic, is_collapsed
@@ -261,7 +261,8 @@ def train(
         test_data=data.test.digest(),
         seconds=round(time.monotonic() - began, 2),
         processes=world.size,
-        speed=watch.summary() | {"threads": torch.get_num_threads(), "keeps_memory": keeps_memory()},
+        speed=watch.summary()
+        | {"threads": torch.get_num_threads(), "keeps_memory": keeps_memory(), "device": device_name(device)},
     )
     world.from_main(write_json, folder.result, result.to_dict())
     accelerator.end_training()
