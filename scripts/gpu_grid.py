@@ -10,8 +10,7 @@ Stage by stage, in the order of how much each says about the paper:
 The first minute of each data set is measured; from then on only runs are begun that will be finished in the time left.
 What a run leaves behind is one small file in ``--keep``, written as soon as it is done: bring back that folder. The
 same call goes on where the last one stopped: with the runs that are not kept, and, while ``--work`` is there, from
-their last checkpoints. CIFAR-10 is trained in bf16, MNIST in tf32. Steps are recorded and replayed (CUDA graphs), since
-those of a small net are bound by launches.
+their last checkpoints. On CUDA, CIFAR-10 is trained in bf16, MNIST in tf32 by recorded steps (CUDA graphs).
 
 MNIST and CIFAR-10 are looked for in ``ASGT_DATA``. On the page, a grid whose settings were changed here goes by a name
 that tells of it.
@@ -26,7 +25,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ class Stage:
         scale: its scale; ``None`` of a file.
         seeds: how many; ``None`` for those of the preset.
         workers: runs that share the GPU.
-        changed: settings of every run that go before the preset's.
+        changed: settings of every run that go before the preset's on a CUDA device.
         order: what jobs are sorted by, after what is as planned: seed by seed, the dearest first.
     """
 
@@ -83,10 +82,13 @@ def papers_own(job: Job) -> Any:
     return (job.config.method, job.config.attack) in (("asgt", "pgd"), ("at", "pgd"))
 
 
+# A small net's steps are bound by launches: recorded and replayed, each is one.
+_SMALL = {"precision": "tf32", "cuda_graphs": True}
+
 STAGES = {
-    "mnist-paper": Stage("mnist", "paper", None, 12, {"precision": "tf32"}, papers_own),
+    "mnist-paper": Stage("mnist", "paper", None, 12, _SMALL, papers_own),
     "cifar10-paper": Stage("cifar10", "paper", 1, 3, {"precision": "bf16"}, cheapest),
-    "mnist-tuned": Stage("mnist", "tuned", None, 12, {"precision": "tf32"}),
+    "mnist-tuned": Stage("mnist", "tuned", None, 12, _SMALL),
     "cifar10-tuned": Stage("cifar10", "tuned", 1, 2, {"precision": "bf16"}, pgd_first),
 }
 
@@ -143,10 +145,9 @@ def fitting(jobs: Sequence[Job], workers: int, rate: float, seconds: float) -> l
 def run_stage(stage: Stage, asked: argparse.Namespace, deadline: float) -> tuple[int, int]:
     """Does what is left of a stage and fits into the time; how many of its runs are kept now, and how many it has."""
 
-    preset = load_preset(stage.data, stage.scale, stage.changed)
+    on_cuda = resolve_device(asked.device).type == "cuda"
+    preset = load_preset(stage.data, stage.scale, stage.changed if on_cuda else {})
     preset = preset.on(seeds=asked.seeds or stage.seeds, protocols=asked.protocols, device=asked.device)
-    if asked.cuda_graphs and resolve_device(asked.device).type == "cuda":
-        preset = replace(preset, methods=tuple(replace(method, cuda_graphs=True) for method in preset.methods))
     out = asked.work / preset.name
     planned = [run.job for run in plan(preset, out, keep=asked.keep)]
     if not (out / NOTE).exists():
@@ -212,9 +213,6 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seeds", type=int, help="how many (default: as each stage says)")
     parser.add_argument("--protocols", type=listed, help="what judges every run (default: as the preset says)")
-    parser.add_argument(
-        "--cuda-graphs", action=argparse.BooleanOptionalAction, default=True, help="record and replay (default: yes)"
-    )
     parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N or cpu (default: auto)")
     parser.add_argument("--measure", type=float, default=60.0, help="seconds to measure (default: 60)")
     asked = parser.parse_args(words)

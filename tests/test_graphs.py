@@ -60,6 +60,14 @@ def test_batch_norm_and_an_average_replay_too(tmp_path: Path) -> None:
 
 
 @cuda
+def test_a_recorded_step_takes_bf16(tmp_path: Path) -> None:
+    for name, graphs in (("plain", False), ("recorded", True)):
+        train(quick(method="asgt", precision="bf16", device="cuda", cuda_graphs=graphs), tmp_path / name)
+    plain, recorded = rows(tmp_path / "plain"), rows(tmp_path / "recorded")
+    assert plain[-1]["loss"] == pytest.approx(recorded[-1]["loss"], rel=5e-2)
+
+
+@cuda
 def test_tensor_cores_train_and_are_put_back(tmp_path: Path) -> None:
     before = torch.get_float32_matmul_precision()
     result = train(quick(method="at", attack="fgsm", precision="tf32", device="cuda"), tmp_path / "run")

@@ -407,7 +407,8 @@ def _add(sums: dict[str, Tensor], measured: dict[str, Tensor]) -> None:
     for name, value in (measured | {"steps": torch.ones_like(measured["loss"])}).items():
         # float64 holds an epoch's sum exactly enough that resuming in the middle cannot show.
         value = value.detach().double() if value.device.type != "mps" else value.detach()
-        sums[name] = sums[name] + value if name in sums else value
+        # A recorded step writes its metrics to the same memory each time.
+        sums[name] = sums[name] + value if name in sums else value.clone()
 
 
 def _means(sums: dict[str, Tensor]) -> dict[str, float]:
