@@ -2,7 +2,7 @@
 
 Stage by stage, in the order of how much each says about the paper:
 
-1. ``mnist-paper``, all methods, five seeds: launch-bound, so several runs share the GPU;
+1. ``mnist-paper``, five seeds, the paper's own methods first: launch-bound, so several runs share the GPU;
 2. ``cifar10-paper``, one seed, the cheapest methods first, as far as the time goes;
 3. ``mnist-tuned``;
 4. ``cifar10-tuned``, one seed, ASGT-PGD and AT-PGD first.
