@@ -1122,6 +1122,18 @@ def test_a_worker_killed_in_the_middle_of_a_line_is_waited_for_no_longer(
     assert str(refused.value).count("its process ended with status 7") == 4
 
 
+def test_a_fault_in_one_run_leaves_the_others_alone(tmp_path: Path) -> None:
+    methods = [{"method": "st"}, {"method": "sgt", "k": 0.3}]
+    file = tiny(tmp_path, methods=methods, train=TINY["train"] | {"epochs": 1})
+    jobs = [run.job for run in plan(load_preset(str(file)).on(seeds=1, protocols=["pgd"]), tmp_path / "grid")]
+    faulty = replace(jobs[0], samples="many")  # type: ignore[arg-type]
+
+    with pytest.raises(RuntimeError, match=rf"(?s)^{re.escape(faulty.label)}, in .*Traceback.*TypeError"):
+        run_jobs([faulty, jobs[1]], 1, should_stop=lambda: False, progress=SILENT)
+
+    assert load_evaluation(RunFolder(jobs[1].folder).evaluation("pgd")).samples == jobs[1].samples
+
+
 # What goes wrong under way -------------------------------------------------------------------------------------------
 
 

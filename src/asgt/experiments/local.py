@@ -55,11 +55,22 @@ def run_jobs(
     Raises:
         InputError: some runs could not be done; the others were.
         InterruptedRunError: ``should_stop`` said so.
+        RuntimeError: some met a fault of ours; the others were done. It holds the tracebacks.
     """
 
-    grid = Standing(jobs, progress, done)
+    grid, faults = Standing(jobs, progress, done), list[str]()
     events: queue.Queue[tuple[_Worker, dict[str, Any]]] = queue.Queue()
     team = [_Worker(events) for _ in range(min(workers, len(jobs)))]
+
+    def replaced(worker: _Worker) -> None:
+        """Ends a process that is not to be trusted any more, and takes another for what is left."""
+
+        worker.job = None
+        worker.end()
+        team.remove(worker)
+        if (following := grid.next()) is not None:
+            team.append(_Worker(events))
+            team[-1].take(following)
 
     try:
         for worker in team:
@@ -87,19 +98,19 @@ def run_jobs(
                     grid.failed(job, message["text"])
                     worker.take(grid.next())
                 case "failed":
-                    raise RuntimeError(f"{job.label}, in {job.folder}:\n{message['text']}")
+                    faults.append(f"{job.label}, in {job.folder}:\n{message['text']}")
+                    grid.failed(job, message["text"].strip().splitlines()[-1])
+                    replaced(worker)  # an accelerator's error stays with its process
                 case "gone":
                     grid.failed(job, f"its process ended with status {worker.process.wait()}; was there enough memory?")
-                    worker.end()
-                    team.remove(worker)
-                    if (following := grid.next()) is not None:
-                        team.append(_Worker(events))
-                        team[-1].take(following)
+                    replaced(worker)
     finally:
         for worker in team:
             worker.end()
         progress.stop()
 
+    if faults:
+        raise RuntimeError("\n".join(faults))
     refuse_failed(grid)
 
 
