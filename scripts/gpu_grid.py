@@ -7,7 +7,7 @@ Stage by stage, in the order of how much each says about the paper:
 3. ``mnist-tuned``;
 4. ``cifar10-tuned``, one seed, ASGT-PGD and AT-PGD first.
 
-The first minute of each data set is measured; from then on only runs are begun that will be finished in the time left.
+A run is begun only if it would end in the time left, at the pace that the runs have had so far, side by side.
 What a run leaves behind is one small file in ``--keep``, written as soon as it is done: bring back that folder. The
 same call goes on where the last one stopped: with the runs that are not kept, and, while ``--work`` is there, from
 their last checkpoints. On CUDA, CIFAR-10 is trained in bf16, MNIST in tf32 by recorded steps (CUDA graphs).
@@ -19,7 +19,6 @@ that tells of it.
 from __future__ import annotations
 
 import argparse
-import heapq
 import logging
 import os
 import sys
@@ -37,7 +36,7 @@ from asgt.experiments.job import Job
 from asgt.experiments.kept import is_kept
 from asgt.experiments.local import run_jobs
 from asgt.experiments.preset import load_preset
-from asgt.files import read_json, write_json, write_yaml
+from asgt.files import write_yaml
 from asgt.numbers import counted
 
 Order = Callable[[Job], Any]
@@ -85,6 +84,9 @@ def papers_own(job: Job) -> Any:
     return (job.config.method, job.config.attack) in (("asgt", "pgd"), ("at", "pgd"))
 
 
+_STEADY = 20.0  # seconds until a pace is one
+_BESIDE = 30.0  # seconds of a run in which no pass is counted: loading, checks, the start of CUDA; seen on an H100
+
 # A small net's steps are bound by launches: recorded and replayed, each is one.
 _SMALL = {"precision": "tf32", "cuda_graphs": True}
 
@@ -96,17 +98,33 @@ STAGES = {
 }
 
 
-class Meter:
-    """Counts the passes of the runs together, and prints their ends."""
+class Lease:
+    """The time there is; counts the passes of the runs together to tell what ends in it, and prints their ends.
 
-    def __init__(self) -> None:
+    Args:
+        deadline: by the monotonic clock.
+        workers: runs side by side.
+    """
+
+    def __init__(self, deadline: float, workers: int) -> None:
+        self.deadline = deadline
+        self.workers = workers
         self.passes = 0
         self.began = 0.0
+
+    def holds(self, passes: int) -> bool:
+        """Whether a run of so many passes would end in time, at the pace so far; before there is one, it may try."""
+
+        # Until the first worker has something to tell, it only sets itself up.
+        now = time.monotonic()
+        if not self.passes or now - self.began < _STEADY:
+            return True
+        of_one = self.passes / (now - self.began) / self.workers
+        return now + passes / of_one + _BESIDE <= self.deadline
 
     def start(self, title: str, total: int, done: int = 0) -> None: ...
 
     def advance(self, parts: int = 1, **values: float) -> None:
-        # Until the first worker has something to tell, it only sets itself up.
         self.began = self.began or time.monotonic()
         self.passes += parts
 
@@ -117,32 +135,6 @@ class Meter:
         print(f"warning: {message}", flush=True)
 
     def stop(self) -> None: ...
-
-    @property
-    def rate(self) -> float:
-        """Passes a second; 0 before there are any."""
-
-        return self.passes / (time.monotonic() - self.began) if self.passes else 0.0
-
-
-def fitting(jobs: Sequence[Job], workers: int, rate: float, seconds: float) -> list[Job]:
-    """The jobs that end in time, in their order, each taken by the first worker that is free.
-
-    Args:
-        jobs: what to do.
-        workers: side by side.
-        rate: passes a second of all workers together.
-        seconds: the time.
-    """
-
-    free = [0.0] * workers
-    chosen = []
-    for job in jobs:
-        end = free[0] + sum(job.passes) / (rate / workers)
-        if end <= seconds:
-            heapq.heapreplace(free, end)
-            chosen.append(job)
-    return chosen
 
 
 def run_stage(stage: Stage, asked: argparse.Namespace, deadline: float) -> tuple[int, int]:
@@ -162,37 +154,22 @@ def run_stage(stage: Stage, asked: argparse.Namespace, deadline: float) -> tuple
     jobs = [job for job in planned if not is_kept(job)]
     print(f"{preset.name}: {len(planned) - len(jobs)} of {counted(len(planned), 'run')} kept already", flush=True)
 
-    workers = asked.workers or stage.workers
-    # Runs of one data set and count of workers take alike, whatever the preset.
-    known = asked.work / f"pace-{preset.methods[0].model}-{workers}.json"
-    if jobs and not known.exists() and time.monotonic() < deadline:
-        meter = Meter()
-        _run(jobs, workers, lambda: min(deadline, meter.began + asked.measure if meter.began else deadline), meter)
-        if meter.passes:
-            write_json(known, {"passes_a_second": meter.rate})
-        jobs = [job for job in jobs if not is_kept(job)]
-    left = deadline - time.monotonic()
-    if jobs and left > 0 and known.exists():
-        rate = float(read_json(known)["passes_a_second"])
-        chosen = fitting(jobs, workers, rate, left)
-        total = sum(sum(job.passes) for job in jobs)
-        print(
-            f"{preset.name}: {rate:.3g} passes a second, {counted(workers, 'run')} at a time: "
-            f"{counted(len(jobs), 'run')} would take {total / rate / 60:.1f} min, {left / 60:.1f} min are left: "
-            f"{len(chosen)} fit",
-            flush=True,
-        )
-        _run(chosen, workers, lambda: deadline, Meter())
+    if jobs and time.monotonic() < deadline:
+        _run(jobs, Lease(deadline, asked.workers or stage.workers))
     return sum(is_kept(job) for job in planned), len(planned)
 
 
-def _run(jobs: Sequence[Job], workers: int, until: Callable[[], float], meter: Meter) -> None:
-    """Runs jobs until a time; what cannot be done is told, and the others are."""
+def _run(jobs: Sequence[Job], lease: Lease) -> None:
+    """Runs what fits; what cannot be done is told, and the others are."""
 
-    if not jobs:
-        return
     try:
-        run_jobs(jobs, workers, should_stop=lambda: time.monotonic() >= until(), progress=meter)
+        run_jobs(
+            jobs,
+            lease.workers,
+            should_stop=lambda: time.monotonic() >= lease.deadline,
+            progress=lease,
+            fits=lambda job: lease.holds(sum(job.passes)),
+        )
     except InterruptedRunError as stopped:
         print(stopped, flush=True)
     except (InputError, RuntimeError) as error:
@@ -219,7 +196,6 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, help="how many (default: as each stage says)")
     parser.add_argument("--protocols", type=listed, help="what judges every run (default: as each stage says)")
     parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N or cpu (default: auto)")
-    parser.add_argument("--measure", type=float, default=60.0, help="seconds to measure (default: 60)")
     asked = parser.parse_args(words)
     # What waits for a checkpoint at the end must fit too.
     deadline = time.monotonic() + 60 * asked.minutes - 20

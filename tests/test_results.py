@@ -326,15 +326,22 @@ def tiny(folder: Path) -> Path:
     return folder / "tiny.yaml"
 
 
-def test_only_jobs_that_will_be_finished_are_begun(gpu_grid: Any) -> None:
-    def job(passes: int) -> Job:
-        return Job(f"{passes}", "", None, ("pgd",), (0.1,), "linf", 1, (passes, 0))  # type: ignore[arg-type]
+def test_a_run_fits_that_would_end_in_the_time_left(gpu_grid: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(gpu_grid.time, "monotonic", lambda: now)
+    lease = gpu_grid.Lease(deadline=1400.0, workers=2)
 
-    # Two at a time, five passes a second each: 20, 10 and 2 s of work in 20 s; 12 s more fit beside the first.
-    jobs = [job(passes) for passes in (100, 50, 60, 10, 50)]
-    assert [one.label for one in gpu_grid.fitting(jobs, 2, 10.0, 20.0)] == ["100", "50", "10"]
-    assert gpu_grid.fitting(jobs, 2, 10.0, 1.0) == []
-    assert gpu_grid.fitting(jobs, 1, 10.0, 27.0) == [jobs[0], jobs[1], jobs[2], jobs[3], jobs[4]]
+    assert lease.holds(10**12)  # nobody knows yet
+    lease.advance(1)
+    now = 1010.0
+    assert lease.holds(10**12)
+    now = 1100.0
+    lease.advance(9_999)
+    # 100 passes a second, 50 of each: 30 s beside the passes leave 270.
+    assert lease.holds(50 * 270)
+    assert not lease.holds(50 * 271)
+    now = 1371.0
+    assert not lease.holds(1)
 
 
 def test_stages_come_in_the_order_of_what_they_say(gpu_grid: Any) -> None:
@@ -354,7 +361,7 @@ def test_a_lent_gpus_grid_leaves_small_files_and_goes_on_from_them(
 ) -> None:
     words = ["--stages", str(tiny(tmp_path)), "--device", "cpu", "--keep", str(tmp_path / "kept"), "--workers", "1"]
 
-    assert gpu_grid.main([*words, "--work", str(tmp_path / "work"), "--measure", "0.1", "--minutes", "60"]) == 0
+    assert gpu_grid.main([*words, "--work", str(tmp_path / "work"), "--minutes", "60"]) == 0
 
     said = capfd.readouterr().out
     assert "0 of 2 runs kept already" in said

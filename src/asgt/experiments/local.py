@@ -41,7 +41,13 @@ def default_workers(device: str = "auto") -> int:
 
 
 def run_jobs(
-    jobs: Sequence[Job], workers: int, *, should_stop: Callable[[], bool], progress: Progress, done: int = 0
+    jobs: Sequence[Job],
+    workers: int,
+    *,
+    should_stop: Callable[[], bool],
+    progress: Progress,
+    done: int = 0,
+    fits: Callable[[Job], bool] = lambda job: True,
 ) -> None:
     """Runs jobs side by side, in their order.
 
@@ -51,6 +57,7 @@ def run_jobs(
         should_stop: asked several times a second; when it says so, every training writes its checkpoint.
         progress: is told the passes of all jobs together, and each end.
         done: passes that finished runs, which are not among the jobs, count for in the whole.
+        fits: asked of a job before it is begun, when a worker is free for it; one that does not fit is passed over.
 
     Raises:
         InputError: some runs could not be done; the others were.
@@ -58,7 +65,7 @@ def run_jobs(
         RuntimeError: some met a fault of ours; the others were done. It holds the tracebacks.
     """
 
-    grid, faults = Standing(jobs, progress, done), list[str]()
+    grid, faults = Standing(jobs, progress, done, fits), list[str]()
     events: queue.Queue[tuple[_Worker, dict[str, Any]]] = queue.Queue()
     team = [_Worker(events) for _ in range(min(workers, len(jobs)))]
 
@@ -117,8 +124,11 @@ def run_jobs(
 class Standing:
     """How far the jobs are."""
 
-    def __init__(self, jobs: Sequence[Job], progress: Progress, done: int) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], progress: Progress, done: int, fits: Callable[[Job], bool] = lambda job: True
+    ) -> None:
         self.waiting = list(jobs)
+        self.fits = fits
         self.progress = progress
         self.passes = {job.folder: 0 for job in jobs}
         self.total = sum(sum(job.passes) for job in jobs)
@@ -128,7 +138,10 @@ class Standing:
         progress.start(f"{len(jobs)} runs", done + self.total, done)
 
     def next(self) -> Job | None:
-        return self.waiting.pop(0) if self.waiting else None
+        job = next((job for job in self.waiting if self.fits(job)), None)
+        if job is not None:
+            self.waiting.remove(job)
+        return job
 
     def reached(self, job: Job, passes: int) -> None:
         further = passes - self.passes[job.folder]
