@@ -11,6 +11,7 @@ Every process warms up, then all begin at one time.
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import time
@@ -92,6 +93,11 @@ def main() -> None:
     parser.add_argument("--begin", type=float, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     device = resolve_device(asked.device)
+    for case in asked.cases:
+        if not re.fullmatch(r"(fp32|tf32)(\+graphs)?(:\d+)?", case):
+            parser.error(f"{case!r} is no case: write fp32:8, tf32:8 or tf32+graphs:8")
+        if "graphs" in case and device.type != "cuda":
+            parser.error(f"{case!r}: a {device.type} device records no graphs")
 
     if asked.begin is not None:
         precision, _, graphs = asked.cases[0].partition("+")

@@ -7,7 +7,8 @@ Stage by stage, in the order of how much each says about the paper:
 3. ``mnist-tuned``;
 4. ``cifar10-tuned``, one seed, ASGT-PGD and AT-PGD first.
 
-A run is begun only if it would end in the time left, at the pace that the runs have had so far, side by side.
+A run is begun only if it would end in the time left, at the pace that those of its stage have had so far, side by side;
+the first of a stage, and those that have a checkpoint, may try.
 What a run leaves behind is one small file in ``--keep``, written as soon as it is done: bring back that folder. The
 same call goes on where the last one stopped: with the runs that are not kept, and, while ``--work`` is there, from
 their last checkpoints. On CUDA, CIFAR-10 is trained in bf16, MNIST in tf32 by recorded steps (CUDA graphs).
@@ -23,7 +24,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,34 +100,39 @@ STAGES = {
 
 
 class Lease:
-    """The time there is; counts the passes of the runs together to tell what ends in it, and prints their ends.
+    """The time there is: which runs would end in it, and the word of those that do.
 
     Args:
         deadline: by the monotonic clock.
         workers: runs side by side.
+        begun: the folders of runs that have a checkpoint: how much of them is left is not known, and they may try.
     """
 
-    def __init__(self, deadline: float, workers: int) -> None:
+    def __init__(self, deadline: float, workers: int, begun: Collection[str] = ()) -> None:
         self.deadline = deadline
         self.workers = workers
-        self.passes = 0
-        self.began = 0.0
+        self.begun = begun
+        self.left_out: set[str] = set()
+        self.since = 0.0
 
-    def holds(self, passes: int) -> bool:
-        """Whether a run of so many passes would end in time, at the pace so far; before there is one, it may try."""
+    def holds(self, job: Job, made: int) -> bool:
+        """Whether a run would end in time at the pace of those so far, which have made so many passes together.
 
-        # Until the first worker has something to tell, it only sets itself up.
+        Before there is a pace, it may try.
+        """
+
         now = time.monotonic()
-        if not self.passes or now - self.began < _STEADY:
-            return True
-        of_one = self.passes / (now - self.began) / self.workers
-        return now + passes / of_one + _BESIDE <= self.deadline
+        left = self.deadline - now - _BESIDE
+        # Until the first worker has something to tell, it only sets itself up.
+        known = bool(made) and now - self.since >= _STEADY and job.folder not in self.begun
+        fits = left >= (sum(job.passes) * self.workers * (now - self.since) / made if known else 0.0)
+        (self.left_out.discard if fits else self.left_out.add)(job.label)
+        return fits
 
     def start(self, title: str, total: int, done: int = 0) -> None: ...
 
     def advance(self, parts: int = 1, **values: float) -> None:
-        self.began = self.began or time.monotonic()
-        self.passes += parts
+        self.since = self.since or time.monotonic()
 
     def say(self, message: str) -> None:
         print(message, flush=True)
@@ -137,8 +143,12 @@ class Lease:
     def stop(self) -> None: ...
 
 
-def run_stage(stage: Stage, asked: argparse.Namespace, deadline: float) -> tuple[int, int]:
-    """Does what is left of a stage and fits into the time; how many of its runs are kept now, and how many it has."""
+def run_stage(stage: Stage, asked: argparse.Namespace, deadline: float) -> tuple[int, int, bool]:
+    """Does what is left of a stage and fits into the time.
+
+    Returns:
+        How many of its runs are kept now, how many it has, and whether one met a fault of ours.
+    """
 
     on_cuda = resolve_device(asked.device).type == "cuda"
     preset = load_preset(stage.data, stage.scale, stage.changed if on_cuda else {})
@@ -146,34 +156,39 @@ def run_stage(stage: Stage, asked: argparse.Namespace, deadline: float) -> tuple
         seeds=asked.seeds or stage.seeds, protocols=asked.protocols or stage.protocols, device=asked.device
     )
     out = asked.work / preset.name
-    planned = [run.job for run in plan(preset, out, keep=asked.keep)]
+    runs = plan(preset, out, keep=asked.keep)
+    planned = [run.job for run in runs]
     if not (out / NOTE).exists():
         write_yaml(out / NOTE, preset.to_dict())
     if stage.order is not None:
         planned.sort(key=stage.order)
-    jobs = [job for job in planned if not is_kept(job)]
+    begun = {run.job.folder for run in runs if run.state != "to do"}
+    jobs = sorted((job for job in planned if not is_kept(job)), key=lambda job: job.folder not in begun)
     print(f"{preset.name}: {len(planned) - len(jobs)} of {counted(len(planned), 'run')} kept already", flush=True)
-
-    if jobs and time.monotonic() < deadline:
-        _run(jobs, Lease(deadline, asked.workers or stage.workers))
-    return sum(is_kept(job) for job in planned), len(planned)
+    fault = bool(jobs) and _run(jobs, Lease(deadline, asked.workers or stage.workers, begun))
+    return sum(is_kept(job) for job in planned), len(planned), fault
 
 
-def _run(jobs: Sequence[Job], lease: Lease) -> None:
-    """Runs what fits; what cannot be done is told, and the others are."""
+def _run(jobs: Sequence[Job], lease: Lease) -> bool:
+    """Runs what fits. What cannot be done is told, and the others are; whether there was a fault of ours."""
 
+    fault = False
     try:
         run_jobs(
             jobs,
             lease.workers,
             should_stop=lambda: time.monotonic() >= lease.deadline,
             progress=lease,
-            fits=lambda job: lease.holds(sum(job.passes)),
+            fits=lease.holds,
         )
-    except InterruptedRunError as stopped:
-        print(stopped, flush=True)
-    except (InputError, RuntimeError) as error:
-        print(f"warning: {error}", flush=True)
+    except (InterruptedRunError, InputError) as error:
+        print(error, flush=True)
+    except RuntimeError as error:
+        fault = True
+        print(f"fault: {error}", flush=True)
+    if lease.left_out:
+        print(f"not begun, as they would not have ended in time: {', '.join(sorted(lease.left_out))}", flush=True)
+    return fault
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -202,17 +217,19 @@ def main(words: Sequence[str] | None = None) -> int:
 
     logging.basicConfig(level=logging.WARNING)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    faulty = False
     try:
         for name in asked.stages.split(","):
             if name not in STAGES and not name.endswith((".yaml", ".yml")):
                 raise InputError(f"unknown stage {name!r}: use {', '.join(STAGES)} or the file of a preset")
         for name in asked.stages.split(","):
-            kept, planned = run_stage(STAGES.get(name) or Stage(name, None, None, 2, {}), asked, deadline)
+            kept, planned, fault = run_stage(STAGES.get(name) or Stage(name, None, None, 2, {}), asked, deadline)
+            faulty |= fault
             print(f"{name}: {kept} of {counted(planned, 'run')} are kept in {asked.keep}", flush=True)
     except AsgtError as error:
         print(f"gpu_grid: error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return int(faulty)
 
 
 if __name__ == "__main__":

@@ -1122,14 +1122,19 @@ def test_a_worker_killed_in_the_middle_of_a_line_is_waited_for_no_longer(
     assert str(refused.value).count("its process ended with status 7") == 4
 
 
-def test_a_fault_in_one_run_leaves_the_others_alone_and_what_does_not_fit_is_passed_over(tmp_path: Path) -> None:
+def test_a_fault_in_one_run_leaves_the_others_alone_and_what_does_not_fit_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     methods = [{"method": "st"}, {"method": "sgt", "k": 0.3}]
     file = tiny(tmp_path, methods=methods, train=TINY["train"] | {"epochs": 1})
     jobs = [run.job for run in plan(load_preset(str(file)).on(seeds=1, protocols=["pgd"]), tmp_path / "grid")]
     faulty = replace(jobs[0], samples="many")  # type: ignore[arg-type]
 
-    def fits(job: Job) -> bool:
+    def fits(job: Job, made: int) -> bool:
         return job.label != "long"
+
+    started, start = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *words, **how: started.append(words) or start(*words, **how))
 
     long = replace(jobs[1], label="long", folder=str(tmp_path / "long"))
     with pytest.raises(RuntimeError, match=rf"(?s)^{re.escape(faulty.label)}, in .*Traceback.*TypeError"):
@@ -1137,6 +1142,8 @@ def test_a_fault_in_one_run_leaves_the_others_alone_and_what_does_not_fit_is_pas
 
     assert load_evaluation(RunFolder(jobs[1].folder).evaluation("pgd")).samples == jobs[1].samples
     assert not Path(long.folder).exists()
+    # A process that met a fault is not trusted with another run.
+    assert len(started) == 2
 
 
 # What goes wrong under way -------------------------------------------------------------------------------------------

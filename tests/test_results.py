@@ -19,8 +19,10 @@ from asgt.errors import DamagedFileError, InputError
 from asgt.experiments.grid import plan
 from asgt.experiments.job import Job
 from asgt.experiments.kept import is_kept, keep_run, load_kept, load_results
+from asgt.experiments.local import Standing
 from asgt.experiments.preset import load_preset
 from asgt.experiments.results import write_results
+from asgt.progress import SILENT
 from asgt.report import compare
 from asgt.report.comparison import read_run
 from test_panel import made as explanation
@@ -327,21 +329,52 @@ def tiny(folder: Path) -> Path:
 
 
 def test_a_run_fits_that_would_end_in_the_time_left(gpu_grid: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def job(passes: int, folder: str = "new") -> Job:
+        return Job(f"{passes}", folder, None, ("pgd",), (0.1,), "linf", 1, (passes, 0))  # type: ignore[arg-type]
+
     now = 1000.0
     monkeypatch.setattr(gpu_grid.time, "monotonic", lambda: now)
-    lease = gpu_grid.Lease(deadline=1400.0, workers=2)
+    lease = gpu_grid.Lease(1400.0, 2, {"begun"})
 
-    assert lease.holds(10**12)  # nobody knows yet
+    assert lease.holds(job(10**12), 0)  # nobody knows yet
     lease.advance(1)
     now = 1010.0
-    assert lease.holds(10**12)
+    assert lease.holds(job(10**12), 1_000)
+    assert not lease.left_out
     now = 1100.0
-    lease.advance(9_999)
     # 100 passes a second, 50 of each: 30 s beside the passes leave 270.
-    assert lease.holds(50 * 270)
-    assert not lease.holds(50 * 271)
+    assert lease.holds(job(50 * 270), 10_000)
+    assert not lease.holds(job(50 * 271), 10_000)
+    assert lease.holds(job(10**12, "begun"), 10_000)
     now = 1371.0
-    assert not lease.holds(1)
+    assert not lease.holds(job(1), 10_000)
+    assert not lease.holds(job(1, "begun"), 10_000)
+    assert not gpu_grid.Lease(1400.0, 2).holds(job(1), 0)
+    assert lease.left_out == {"13550", "1"}
+
+
+def test_only_what_was_done_in_this_call_makes_a_pace() -> None:
+    def job(name: str) -> Job:
+        return Job(name, name, None, ("pgd",), (0.1,), "linf", 1, (100, 20))  # type: ignore[arg-type]
+
+    asked = []
+
+    def fits(job: Job, made: int) -> bool:
+        asked.append((job.label, made))
+        return job.label != "long"
+
+    jobs = [job(name) for name in ("new", "resumed", "faulty", "done before", "long", "last")]
+    grid = Standing(jobs, SILENT, 0, fits)
+    first, resumed, faulty, done = jobs[:4]
+    assert [grid.next() for _ in range(4)] == jobs[:4]
+    for one, reached in ((first, 0), (first, 60), (resumed, 80), (resumed, 110), (faulty, 0), (faulty, 5)):
+        grid.reached(one, reached)
+    grid.failed(faulty, "a fault")
+    grid.finished(done)
+
+    assert grid.next() == jobs[5]
+    assert asked[-2:] == [("long", 60 + 30 + 5), ("last", 60 + 30 + 5)]
+    assert grid.next() is None
 
 
 def test_stages_come_in_the_order_of_what_they_say(gpu_grid: Any) -> None:

@@ -47,7 +47,7 @@ def run_jobs(
     should_stop: Callable[[], bool],
     progress: Progress,
     done: int = 0,
-    fits: Callable[[Job], bool] = lambda job: True,
+    fits: Callable[[Job, int], bool] = lambda job, done: True,
 ) -> None:
     """Runs jobs side by side, in their order.
 
@@ -57,12 +57,13 @@ def run_jobs(
         should_stop: asked several times a second; when it says so, every training writes its checkpoint.
         progress: is told the passes of all jobs together, and each end.
         done: passes that finished runs, which are not among the jobs, count for in the whole.
-        fits: asked of a job before it is begun, when a worker is free for it; one that does not fit is passed over.
+        fits: asked of a job before it is begun, when a worker is free for it, with the passes that all workers have
+            made in this call; one that does not fit is passed over.
 
     Raises:
         InputError: some runs could not be done; the others were.
         InterruptedRunError: ``should_stop`` said so.
-        RuntimeError: some met a fault of ours; the others were done. It holds the tracebacks.
+        RuntimeError: some met a fault of ours; the others were done. It holds the tracebacks, as the one before does.
     """
 
     grid, faults = Standing(jobs, progress, done, fits), list[str]()
@@ -85,7 +86,8 @@ def run_jobs(
         while any(worker.job for worker in team):
             if should_stop():
                 _stop(team)
-                raise InterruptedRunError(f"stopped with {grid.text()}: the same call goes on from there")
+                stopped = f"stopped with {grid.text()}: the same call goes on from there"
+                raise InterruptedRunError("\n".join([*faults, stopped]))
             try:
                 worker, message = events.get(timeout=0.2)
             except queue.Empty:
@@ -103,7 +105,11 @@ def run_jobs(
                     worker.take(grid.next())
                 case "refused":
                     grid.failed(job, message["text"])
-                    worker.take(grid.next())
+                    # A recording that was broken off leaves its process without generators.
+                    if job.config.cuda_graphs:
+                        replaced(worker)
+                    else:
+                        worker.take(grid.next())
                 case "failed":
                     faults.append(f"{job.label}, in {job.folder}:\n{message['text']}")
                     grid.failed(job, message["text"].strip().splitlines()[-1])
@@ -116,19 +122,28 @@ def run_jobs(
             worker.end()
         progress.stop()
 
-    if faults:
-        raise RuntimeError("\n".join(faults))
-    refuse_failed(grid)
+    try:
+        refuse_failed(grid)
+    except InputError as error:
+        if faults:
+            raise RuntimeError("\n".join([*faults, str(error)])) from error
+        raise
 
 
 class Standing:
     """How far the jobs are."""
 
     def __init__(
-        self, jobs: Sequence[Job], progress: Progress, done: int, fits: Callable[[Job], bool] = lambda job: True
+        self,
+        jobs: Sequence[Job],
+        progress: Progress,
+        done: int,
+        fits: Callable[[Job, int], bool] = lambda job, done: True,
     ) -> None:
         self.waiting = list(jobs)
         self.fits = fits
+        # Of a run that goes on from a checkpoint, its first word tells what was done before.
+        self.before: dict[str, int] = {}
         self.progress = progress
         self.passes = {job.folder: 0 for job in jobs}
         self.total = sum(sum(job.passes) for job in jobs)
@@ -138,12 +153,14 @@ class Standing:
         progress.start(f"{len(jobs)} runs", done + self.total, done)
 
     def next(self) -> Job | None:
-        job = next((job for job in self.waiting if self.fits(job)), None)
+        made = sum(self.passes[folder] - before for folder, before in self.before.items())
+        job = next((job for job in self.waiting if self.fits(job, made)), None)
         if job is not None:
             self.waiting.remove(job)
         return job
 
     def reached(self, job: Job, passes: int) -> None:
+        self.before.setdefault(job.folder, passes)
         further = passes - self.passes[job.folder]
         if further > 0:
             self.passes[job.folder] = passes
@@ -155,7 +172,9 @@ class Standing:
         self.progress.say(f"{self.text()}: {job.label} · {self._left()}")
 
     def failed(self, job: Job, text: str) -> None:
+        made = self.passes[job.folder] - self.before.get(job.folder, 0)
         self.reached(job, sum(job.passes))
+        self.before[job.folder] = self.passes[job.folder] - made
         self.failures.append((job.label, text))
         self.progress.warn(f"{job.label}: {text}")
 

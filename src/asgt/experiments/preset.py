@@ -10,7 +10,7 @@
     explain: {samples: 256, attributions: [gradient]}    # may be left out: then no run is explained
 
 Settings can be overridden for all runs at once: a setting that is named so goes before those of the file, and the
-preset's name tells of it, unless it changes no result.
+preset's name tells of it, unless it changes no result but for rounding.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> Preset:
     configs = tuple(_config(data, train, method, path) for method in methods)
     if len(norms := {config.norm for config in configs if config.norm}) > 1:
         raise DamagedFileError(f"{path}: the methods train in {' and '.join(sorted(norms))}: a grid has one norm")
-    # What changes no result is no part of what a grid is called.
+    # How runs are driven and watched is no part of what a grid is called.
     told = {setting: value for setting, value in overrides.items() if setting not in MAY_CHANGE}
     return Preset(
         name="+".join([path.stem, *(f"{name}={value}".replace("/", "_") for name, value in told.items())]),

@@ -385,7 +385,7 @@ def _house(name: str) -> Preset | None:
 
 
 def _anchor(heading: str) -> str:
-    """Where a heading is found on a page: its letters, digits and hyphens."""
+    """Where a heading is found on a page: its letters, digits, underscores and hyphens."""
 
     return re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
 

@@ -56,7 +56,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 
 MAY_CHANGE = ("cuda_graphs", "checkpoint_every", "tensorboard")
-"""How a run is driven and watched may change when it is resumed; what it computes may not."""
+"""How a run is driven and watched may change when it is resumed; what it computes may not, but for rounding."""
 
 _KINDS: dict[type, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -127,7 +127,8 @@ class TrainConfig:
         grey: make the images grey
         label_column: the column of the labels, where several could be meant
         device: auto, cpu, cuda, cuda:N or mps
-        precision: fp32; tf32, whose matrix products take the tensor cores of a CUDA device; or bf16 autocast
+        precision: fp32, where PyTorch gives only convolutions to the tensor cores of a CUDA device; tf32, where matrix
+            products go there too; or bf16 autocast
         cuda_graphs: on one CUDA device, record a step and replay it: for small nets, whose launches take longer than
             their arithmetic
         checkpoint_every: seconds between checkpoints, beside one at the end of each epoch

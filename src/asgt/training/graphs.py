@@ -65,7 +65,7 @@ class GraphedStep:
             generators: fresh ones, of which the seeds matter.
 
         Raises:
-            InputError: the step cannot be recorded.
+            InputError: the step cannot be recorded. PyTorch's generators may not be of use any more in this process.
         """
 
         if self.taken < _PLAIN:
@@ -97,10 +97,12 @@ class GraphedStep:
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 measured = self.compute(x, y, radius, Generators(*own))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
-            raise InputError(
-                f"--cuda-graphs: the step cannot be recorded ({str(error).splitlines()[0]}): leave it out"
-            ) from error
+            # What went wrong comes before what the recording says of having been broken off.
+            cause = str(error.__context__ or error).strip().splitlines()[0]
+            raise InputError(f"a step cannot be recorded ({cause}): train with --cuda-graphs false") from error
         return _Recording(graph, x, y, radius, own, measured, [weight.grad for weight in self.weights])
 
     def _replay(

@@ -326,9 +326,9 @@ def _accelerator(config: TrainConfig, folder: RunFolder, world: World) -> Accele
     AcceleratorState._reset_state(reset_partial_state=world.size == 1)
     device = resolve_device(config.device)
     if config.precision == "tf32" and device.type != "cuda":
-        raise InputError(f"--precision tf32: a device of type {device.type} has none, leave it out")
+        raise InputError(f"--precision tf32: a {device.type} device has no tensor cores, leave it out")
     if config.cuda_graphs and (device.type != "cuda" or world.size > 1):
-        raise InputError("--cuda-graphs: one process on a CUDA device can record its steps, leave it out")
+        raise InputError("--cuda-graphs: only a single process on a CUDA device can record its steps, leave it out")
     if config.tensorboard:
         try:
             import tensorboard  # noqa: F401
