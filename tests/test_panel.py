@@ -162,6 +162,12 @@ def test_explanations_that_were_made_otherwise_are_not_mixed(change: dict[str, A
     assert found.value("B", "road").not_run == found.not_run
 
 
+def test_the_last_digits_of_a_sum_do_not_keep_two_processors_explanations_apart() -> None:
+    there = replace(made(), settings={"mean": [0.1 + 1e-16], "objects": "strokes"})
+    assert there.settings != made().settings
+    assert panel({"A": [made()], "B": [there]}).not_run == ""
+
+
 def test_a_measure_that_was_not_run_is_not_run_here() -> None:
     lacking = [without(made(seed=seed), "mass", "area") for seed in (0, 1)]
     found = panel({"A": lacking[:1], "B": lacking[1:]})

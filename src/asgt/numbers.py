@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from .errors import InputError
 
-__all__ = ["Number", "counted", "duration", "eps_text", "norm_sign", "number"]
+__all__ = ["Number", "counted", "duration", "eps_text", "norm_sign", "number", "to_rounding"]
 
 Number: TypeAlias = float | str
 """A real number, or a text such as ``8/255`` that stands for one."""
@@ -56,3 +56,13 @@ def norm_sign(norm: str) -> str:
     """A norm as people write it."""
 
     return "L∞" if norm == "linf" else "L2"
+
+
+def to_rounding(value: Any) -> Any:
+    """The value with every real number in it to 12 digits: the last of a sum differ from processor to processor."""
+
+    if isinstance(value, float):
+        return float(f"{value:.12g}")
+    if isinstance(value, dict):
+        return {name: to_rounding(each) for name, each in value.items()}
+    return [to_rounding(each) for each in value] if isinstance(value, list) else value

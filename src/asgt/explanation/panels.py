@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..attacks import Norm
 from ..errors import InputError, unknown
-from ..numbers import counted
+from ..numbers import counted, to_rounding
 from ..statistics import (
     Kind,
     Verdict,
@@ -330,7 +330,7 @@ def _mixed(runs: Mapping[_Run, Explanation]) -> str:
     (one, first), *others = runs.items()
     for other, found in others:
         for name, words in _COMMON.items():
-            here, there = getattr(first, name), getattr(found, name)
+            here, there = (to_rounding(getattr(each, name)) for each in (first, found))
             same = here.equal(there) if isinstance(here, Tensor) else here == there
             if not same and isinstance(here, dict):
                 differing = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..explanation import MEASURES, Explanation, Measure, Panel, Score, measure_named, panel
 from ..files import digest_tensors
-from ..numbers import counted
+from ..numbers import counted, to_rounding
 from .comparison import Method, Run, listed
 
 __all__ = ["ARROWS", "PRIMARY", "Explained", "explained", "measures_of", "score_text"]
@@ -122,7 +122,7 @@ def _by(attribution: str, methods: Sequence[Method]) -> Explained:
 def _settings(found: Explanation) -> tuple[Any, ...]:
     """What explanations must share to stand in one panel."""
 
-    settings = json.dumps(found.settings, sort_keys=True)
+    settings = json.dumps(to_rounding(found.settings), sort_keys=True)
     return found.eps, found.norm, found.seed, found.data, settings, digest_tensors({"ids": found.ids})
 
 
