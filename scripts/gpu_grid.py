@@ -76,11 +76,11 @@ def cheapest(job: Job) -> Any:
 def pgd_first(job: Job) -> Any:
     """ASGT and AT with PGD inside before the others: what the paper leaves out."""
 
-    return job.config.seed, (job.config.method, job.config.attack) not in (("asgt", "pgd"), ("at", "pgd"))
+    return job.config.seed, not papers_own(job)
 
 
-def papers_own(job: Job) -> Any:
-    """The methods that the paper has before the baselines that it leaves out, AT and ASGT with PGD inside."""
+def papers_own(job: Job) -> bool:
+    """The methods that the paper has, false, before the baselines that it leaves out: AT and ASGT with PGD inside."""
 
     return (job.config.method, job.config.attack) in (("asgt", "pgd"), ("at", "pgd"))
 

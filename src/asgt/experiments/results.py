@@ -270,7 +270,7 @@ def _summary(verdicts: Sequence[Verdict]) -> str:
 def _settings(grid: Grid) -> str:
     """What all methods were trained with, in a line; what differs is left to the methods' names."""
 
-    configs = [run.config for method in grid.comparison.methods for run in method.runs]
+    configs = [run.config for run in _runs(grid)]
     told = []
     for name in _COMMON:
         values = {getattr(config, name) for config in configs}
@@ -292,17 +292,21 @@ def _seeds(grid: Grid) -> str:
     return told + (f" (of {'; '.join(fewer)})" if fewer else "")
 
 
+def _runs(grid: Grid) -> list[Run]:
+    return [run for method in grid.comparison.methods for run in method.runs]
+
+
 def _ran_on(grid: Grid) -> str:
     """The devices that the runs name."""
 
-    runs = [run for method in grid.comparison.methods for run in method.runs]
+    runs = _runs(grid)
     return ", ".join(sorted({run.result.speed["device"] for run in runs if "device" in run.result.speed}))
 
 
 def _took(grid: Grid) -> str:
     """What all runs took, each by itself, on whatever machine they ran."""
 
-    runs = [run for method in grid.comparison.methods for run in method.runs]
+    runs = _runs(grid)
     training = [_training_seconds(run) for run in runs]
     attacks = [sum(seconds for each in run.evaluations.values() for seconds in each.seconds.values()) for run in runs]
     maps = [sum(explanation.seconds for explanation in run.explanations.values()) for run in runs]
