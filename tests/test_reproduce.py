@@ -993,13 +993,18 @@ def test_a_grid_on_a_cluster_ends_as_one_on_this_machine(
     jobs = [run.job for run in plan(preset, tmp_path / "grid")]
     write_yaml(tmp_path / "grid" / NOTE, preset.to_dict())
     diverging = replace(jobs[1], folder=str(tmp_path / "grid" / "no"), config=replace(jobs[1].config, lr=1e30))
+    faulty = replace(jobs[1], label="faulty", folder=str(tmp_path / "grid" / "bad"), samples="many")  # type: ignore[arg-type]
+    asked = [faulty, *jobs, diverging]
     told = Told()
 
-    with pytest.raises(InputError, match=r"1 of 3 runs could not be done, the others were: .*the loss is not a number"):
-        run_on_cluster([*jobs, diverging], tmp_path / "grid", cluster="local", should_stop=lambda: False, progress=told)
+    with pytest.raises(RuntimeError) as raised:
+        run_on_cluster(asked, tmp_path / "grid", cluster="local", should_stop=lambda: False, progress=told)
 
+    assert re.search(r"(?s)^faulty, in .*Traceback.*TypeError", str(raised.value))
+    assert "2 of 4 runs could not be done, the others were: " in str(raised.value)
+    assert "the loss is not a number" in str(raised.value)
     assert {job.label for job in jobs} == {"ASGT-PGD, seed 0", "ST, seed 0"}
-    assert told.passes == sum(sum(job.passes) for job in [*jobs, diverging])
+    assert told.passes == sum(sum(job.passes) for job in asked)
     for name in ("asgt-pgd-0", "st-0"):
         assert_same_run(tmp_path / "grid" / name, whole.folder / name)
     assert [run.state for run in plan(preset, tmp_path / "grid")] == [

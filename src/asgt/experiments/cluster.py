@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, InterruptedRunError
+from ..errors import InputError
 from ..progress import SILENT, Progress
 from .job import Job, do
-from .local import Standing, refuse_failed
+from .local import Standing
 
 if TYPE_CHECKING:
     import submitit
@@ -54,6 +54,7 @@ def run_on_cluster(
         InputError: submitit or the scheduler is not there, or does not know what is asked of it; or some runs could not
             be done, while the others were.
         InterruptedRunError: ``should_stop`` said so.
+        RuntimeError: some met a fault of ours; the others were done. It holds the tracebacks, as the one before does.
     """
 
     executor = _executor(out / _LOGS, cluster, {"timeout_min": _TIMEOUT, "name": "asgt"} | dict(asked or {}), workers)
@@ -69,7 +70,7 @@ def run_on_cluster(
     try:
         while waiting:
             if should_stop():
-                raise InterruptedRunError(f"stopped with {grid.text()}: the same call goes on from there")
+                grid.interrupt()
             for job in [job for job in waiting if submitted[job.folder].done()]:
                 waiting.remove(job)
                 _ended(job, submitted[job.folder], grid)
@@ -77,7 +78,7 @@ def run_on_cluster(
     finally:
         _cancel([submitted[job.folder] for job in waiting])
         progress.stop()
-    refuse_failed(grid)
+    grid.conclude()
 
 
 class _Call:
@@ -137,14 +138,14 @@ def _cancel(left: Sequence[submitit.Job[str]]) -> None:
 
 
 def _ended(job: Job, submitted: submitit.Job[str], grid: Standing) -> None:
-    """Notes how a job ended; a fault of ours is raised with its traceback."""
+    """Notes how a job ended."""
 
     from submitit.core.utils import FailedJobError
 
     error = submitted.exception()
     if isinstance(error, FailedJobError):
-        raise RuntimeError(f"{job.label}, in {job.folder}:\n{error}")
-    if error is not None:
+        grid.faulty(job, str(error), f"a fault; its log is {submitted.paths.stderr}")
+    elif error is not None:
         grid.failed(job, f"its job ended without an answer; its log is {submitted.paths.stderr}")
     elif text := submitted.result():
         grid.failed(job, text)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import joblib
 import psutil
@@ -25,7 +25,7 @@ from ..errors import InputError, InterruptedRunError
 from ..progress import Progress
 from .job import Job
 
-__all__ = ["Standing", "default_workers", "refuse_failed", "run_jobs"]
+__all__ = ["Standing", "default_workers", "run_jobs"]
 
 _MEMORY = 2 << 30  # of a worker, with MNIST decoded
 _PATIENCE = 120.0  # seconds that a training step and its checkpoint may take when asked to stop
@@ -66,7 +66,7 @@ def run_jobs(
         RuntimeError: some met a fault of ours; the others were done. It holds the tracebacks, as the one before does.
     """
 
-    grid, faults = Standing(jobs, progress, done, fits), list[str]()
+    grid = Standing(jobs, progress, done, fits)
     events: queue.Queue[tuple[_Worker, dict[str, Any]]] = queue.Queue()
     team = [_Worker(events) for _ in range(min(workers, len(jobs)))]
 
@@ -86,8 +86,7 @@ def run_jobs(
         while any(worker.job for worker in team):
             if should_stop():
                 _stop(team)
-                stopped = f"stopped with {grid.text()}: the same call goes on from there"
-                raise InterruptedRunError("\n".join([*faults, stopped]))
+                grid.interrupt()
             try:
                 worker, message = events.get(timeout=0.2)
             except queue.Empty:
@@ -111,8 +110,7 @@ def run_jobs(
                     else:
                         worker.take(grid.next())
                 case "failed":
-                    faults.append(f"{job.label}, in {job.folder}:\n{message['text']}")
-                    grid.failed(job, message["text"].strip().splitlines()[-1])
+                    grid.faulty(job, message["text"], message["text"].strip().splitlines()[-1])
                     replaced(worker)  # an accelerator's error stays with its process
                 case "gone":
                     grid.failed(job, f"its process ended with status {worker.process.wait()}; was there enough memory?")
@@ -122,16 +120,11 @@ def run_jobs(
             worker.end()
         progress.stop()
 
-    try:
-        refuse_failed(grid)
-    except InputError as error:
-        if faults:
-            raise RuntimeError("\n".join([*faults, str(error)])) from error
-        raise
+    grid.conclude()
 
 
 class Standing:
-    """How far the jobs are."""
+    """How far the jobs are, whoever does them, and what went wrong."""
 
     def __init__(
         self,
@@ -149,6 +142,7 @@ class Standing:
         self.total = sum(sum(job.passes) for job in jobs)
         self.ended = 0
         self.failures: list[tuple[str, str]] = []
+        self.tracebacks: list[str] = []
         self.began = time.monotonic()
         progress.start(f"{len(jobs)} runs", done + self.total, done)
 
@@ -178,6 +172,32 @@ class Standing:
         self.failures.append((job.label, text))
         self.progress.warn(f"{job.label}: {text}")
 
+    def faulty(self, job: Job, traceback: str, text: str) -> None:
+        """Notes a fault of ours, whose traceback whoever waits for the jobs will be shown."""
+
+        self.tracebacks.append(f"{job.label}, in {job.folder}:\n{traceback}")
+        self.failed(job, text)
+
+    def interrupt(self) -> NoReturn:
+        """Raises that the jobs were stopped, with the tracebacks of faults until then."""
+
+        told = f"stopped with {self.text()}: the same call goes on from there"
+        raise InterruptedRunError("\n".join([*self.tracebacks, told]))
+
+    def conclude(self) -> None:
+        """Names the runs that could not be done, when all have ended.
+
+        Raises:
+            InputError: there are some.
+            RuntimeError: some met a fault of ours; it holds the tracebacks.
+        """
+
+        if self.failures:
+            listed = "; ".join(f"{label}: {text}" for label, text in self.failures)
+            others = ", the others were" if self.ended else ""
+            told = f"{len(self.failures)} of {len(self.passes)} runs could not be done{others}: {listed}"
+            raise RuntimeError("\n".join([*self.tracebacks, told])) if self.tracebacks else InputError(told)
+
     def text(self) -> str:
         return f"{self.ended} of {len(self.passes)} runs finished"
 
@@ -185,19 +205,6 @@ class Standing:
         share = sum(self.passes.values()) / self.total
         minutes, seconds = divmod(round((time.monotonic() - self.began) * (1 - share) / share), 60)
         return f"about {minutes} min {seconds:02d} s left" if minutes or seconds else "nothing left"
-
-
-def refuse_failed(grid: Standing) -> None:
-    """Names the runs that could not be done.
-
-    Raises:
-        InputError: there are some.
-    """
-
-    if grid.failures:
-        listed = "; ".join(f"{label}: {text}" for label, text in grid.failures)
-        others = ", the others were" if grid.ended else ""
-        raise InputError(f"{len(grid.failures)} of {len(grid.passes)} runs could not be done{others}: {listed}")
 
 
 class _Worker:
