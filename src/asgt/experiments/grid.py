@@ -87,6 +87,7 @@ def plan(preset: Preset, out: Path, progress: Progress = SILENT, keep: Path | No
             explained=preset.explained,
             eps=preset.eps,
             keep=None if keep is None else str(keep / preset.name / f"{run_name}.json"),
+            drawn=config.seed == configs[0].seed,
         )
         if any(run.job.folder == job.folder for run in planned):
             raise InputError(f"{preset.name} holds the same method twice: {name}, with the same settings")

@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from ..attacks import Norm
-from ..data import sample
+from ..data import Splits, sample
 from ..devices import place, resolve_device
 from ..evaluation.curve import evaluate
 from ..progress import Progress
@@ -17,7 +20,7 @@ from ..training.run import RunFolder, load_run
 from ..training.trainer import train
 from .explaining import explain_run
 
-__all__ = ["Job", "do"]
+__all__ = ["Job", "do", "keep"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Job:
         explained: on how many of the test images.
         eps: the ε at which its maps are attacked.
         keep: the file for what is kept of it; ``None`` keeps its folder alone.
+        drawn: whether its maps of a few images are kept too, for the picture of the grid.
     """
 
     label: str
@@ -52,6 +56,7 @@ class Job:
     explained: int = 0
     eps: float = 0.0
     keep: str | None = None
+    drawn: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which :meth:`from_dict` makes the same job in another process."""
@@ -110,8 +115,36 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
             progress=phase(number),
         )
     if job.keep is not None:
-        # What reads a finished run is not needed before.
-        from ..report.comparison import read_run
-        from .kept import keep_run
+        _keep(job, model, data)
 
-        keep_run(read_run(Path(job.folder)), Path(job.keep))
+
+def keep(job: Job) -> None:
+    """Writes what is to be kept of a job that is done.
+
+    Raises:
+        InputError: its folder does not hold what it should, or the data is not here.
+    """
+
+    model, data, _, _ = load_run(job.folder)
+    _keep(job, model, data)
+
+
+def _keep(job: Job, model: nn.Module, data: Splits) -> None:
+    # What reads a finished run is not needed before.
+    from ..report.comparison import read_run
+    from ..report.pictures import block_maps
+    from .kept import keep_run
+
+    assert job.keep is not None
+    run, maps = read_run(Path(job.folder)), None
+    if job.drawn:
+        maps = block_maps(
+            place(model, torch.device("cpu")),
+            data.test,
+            name=job.label,
+            seed=job.config.seed,
+            eps=job.eps,
+            norm=job.norm,
+            samples=job.samples,
+        )
+    keep_run(run, Path(job.keep), maps)

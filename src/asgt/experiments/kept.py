@@ -1,15 +1,15 @@
 """What is kept of a run: one file of text, small enough for a repository, from which every figure can be made again.
 
 It holds what was asked, how the training went, of each evaluation its definition, its checks and, bit by bit, which
-images stay right at each ε, and of each explanation what was measured of each image, to seven digits. The weights are
-not in it; their SHA-256 is.
+images stay right at each ε, and of each explanation what was measured of each image, to seven digits; of the runs that
+a grid's picture shows, its images and their maps as well. The weights are not in it; their SHA-256 is.
 """
 
 from __future__ import annotations
 
 import base64
-import io
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data import to_unit
 from ..errors import DamagedFileError, InputError
 from ..evaluation.checks import Check
 from ..evaluation.protocols import PROTOCOLS, protocol_named
 from ..evaluation.result import Evaluation, checked_grid
 from ..explanation import Explanation
-from ..files import read_json, write_bytes, write_json
+from ..files import read_json, write_json
 from ..report import Comparison, Run
 from ..report.comparison import compare_runs, data_name
+from ..report.maps import MapColumn, SaliencyMaps
 from ..training.config import MAY_CHANGE, TrainConfig
 from ..training.run import RunFolder, TrainResult
 from .job import Job
 
-__all__ = ["SCHEMA", "is_kept", "keep_picture", "keep_run", "load_kept", "load_results"]
+__all__ = ["SCHEMA", "is_kept", "keep_run", "load_kept", "load_maps", "load_results"]
 
 SCHEMA = 1
 
@@ -39,12 +41,19 @@ _SAID = ("cost", "first_to_break", "versions")
 
 _PLAIN = ("attribution", "settings", "eps", "norm", "seed", "model", "data", "seconds", "batch_size")
 _TENSORS = ("ids", "labels", "predictions", "gate")
-_STORED = {"float": "<f4", "int": "<i4"}
-_MEANT = {"float": np.float64, "int": np.int64}
+_COLUMN = ("explained", "predictions", "maps", "attacked", "attacked_predictions", "attacked_maps")
+_STORED = {"float": "<f4", "half": "<f2", "int": "<i4", "byte": "u1"}
+_MEANT = {"float": np.float64, "half": np.float32, "int": np.int64, "byte": np.uint8}
 
 
-def keep_run(run: Run, file: Path) -> None:
-    """Writes what is to be kept of a run that was read from its folder, whole or not at all."""
+def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
+    """Writes what is to be kept of a run that was read from its folder, whole or not at all.
+
+    Args:
+        run: it.
+        file: where to.
+        maps: its model's column of the picture, alone.
+    """
 
     write_json(
         file,
@@ -59,19 +68,9 @@ def keep_run(run: Run, file: Path) -> None:
                 for name, found in run.evaluations.items()
             },
             "explanations": {name: _packed_explanation(found) for name, found in run.explanations.items()},
-        },
+        }
+        | ({} if maps is None else {"maps": _packed_maps(maps)}),
     )
-
-
-def keep_picture(picture: Path, file: Path) -> None:
-    """Writes a picture with 256 colours, which takes a third of the bytes and shows the same."""
-
-    from PIL import Image
-
-    small = io.BytesIO()
-    with Image.open(picture) as image:
-        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
-    write_bytes(file, small.getvalue())
 
 
 def load_kept(file: Path) -> Run:
@@ -91,6 +90,21 @@ def load_kept(file: Path) -> Run:
         evaluations = {name: _evaluation(name, values, file) for name, values in kept["evaluations"].items()}
         explanations = {name: _explanation(values, file) for name, values in kept["explanations"].items()}
         return Run(file, config, result, tuple(kept["history"]), evaluations, explanations)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
+
+
+def load_maps(file: Path) -> SaliencyMaps | None:
+    """The column of the picture that :func:`keep_run` wrote, alone; ``None`` if the run has none.
+
+    Raises:
+        InputError: there is no such file.
+        DamagedFileError: it is not what :func:`keep_run` wrote.
+    """
+
+    kept = read_json(file)
+    try:
+        return _maps(kept["maps"], file) if "maps" in kept else None
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
 
@@ -205,17 +219,12 @@ def _packed_explanation(found: Explanation) -> dict[str, Any]:
     tensors = {name: getattr(found, name) for name in _TENSORS} | {f"values/{n}": t for n, t in found.values.items()}
     return {name: getattr(found, name) for name in _PLAIN} | {
         "notes": list(found.notes),
-        "tensors": {
-            name: {"shape": list(t.shape), "kind": _kind(t), "data": _packed(t)} for name, t in tensors.items()
-        },
+        "tensors": _packed_tensors(tensors),
     }
 
 
 def _explanation(values: dict[str, Any], file: Path) -> Explanation:
-    tensors = {
-        name: _unpacked(told["data"], math.prod(told["shape"]), file, told["kind"]).reshape(told["shape"])
-        for name, told in values["tensors"].items()
-    }
+    tensors = _unpacked_tensors(values["tensors"], file)
     plain: dict[str, Any] = {name: values[name] for name in _PLAIN}
     plain |= {name: tensors[name] for name in _TENSORS}
     return Explanation(
@@ -225,12 +234,73 @@ def _explanation(values: dict[str, Any], file: Path) -> Explanation:
     )
 
 
+def _packed_maps(maps: SaliencyMaps) -> dict[str, Any]:
+    """A picture of one column, as exactly as it is drawn: pixels of 8 bits, maps of 11 bits, each by its own scale."""
+
+    (column,) = maps.columns
+    tensors = {"images": maps.images, "labels": maps.labels} | {name: getattr(column, name) for name in _COLUMN}
+    for name in ("images", "attacked"):
+        if tensors[name] is not None:
+            tensors[name] = (tensors[name] * 255).round().byte()
+    for name in ("maps", "attacked_maps"):
+        if tensors[name] is not None:
+            tensors[name] = _by_own_scale(tensors[name]).half()
+    return {
+        "name": column.name,
+        "seed": column.seed,
+        "classes": list(maps.classes),
+        "attribution": maps.attribution,
+        "eps": maps.eps,
+        "norm": maps.norm,
+        "tensors": _packed_tensors({name: tensor for name, tensor in tensors.items() if tensor is not None}),
+    }
+
+
+def _by_own_scale(maps: Tensor) -> Tensor:
+    """Each map over its largest magnitude, which changes nothing that is drawn of it; what is not finite stays so."""
+
+    top = maps.abs().where(maps.isfinite(), 0).amax(dim=(1, 2, 3), keepdim=True)
+    return maps / top.where(top > 0, 1)
+
+
+def _maps(values: dict[str, Any], file: Path) -> SaliencyMaps:
+    tensors = _unpacked_tensors(values["tensors"], file)
+    for name in ("images", "attacked"):
+        if name in tensors:
+            tensors[name] = to_unit(tensors[name])
+    column = MapColumn(values["name"], values["seed"], **{name: tensors[name] for name in _COLUMN if name in tensors})
+    return SaliencyMaps(
+        tensors["images"],
+        tensors.get("labels"),
+        tuple(values["classes"]),
+        values["attribution"],
+        values["eps"],
+        values["norm"],
+        (column,),
+    )
+
+
+def _packed_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {
+        name: {"shape": list(tensor.shape), "kind": _kind(tensor), "data": _packed(tensor)}
+        for name, tensor in tensors.items()
+    }
+
+
+def _unpacked_tensors(values: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
+    return {
+        name: _unpacked(told["data"], math.prod(told["shape"]), file, told["kind"]).reshape(told["shape"])
+        for name, told in values.items()
+    }
+
+
 def _kind(tensor: Tensor) -> str:
-    return "bool" if tensor.dtype == torch.bool else "float" if tensor.is_floating_point() else "int"
+    kinds = {torch.bool: "bool", torch.uint8: "byte", torch.float16: "half"}
+    return kinds.get(tensor.dtype, "float" if tensor.is_floating_point() else "int")
 
 
 def _packed(tensor: Tensor) -> str:
-    """Eight outcomes a byte, numbers in four bytes, in base64."""
+    """Eight outcomes a byte, numbers in the bytes of their kind, in base64."""
 
     array = tensor.numpy().ravel()
     content = np.packbits(array) if tensor.dtype == torch.bool else array.astype(_STORED[_kind(tensor)])
@@ -238,13 +308,13 @@ def _packed(tensor: Tensor) -> str:
 
 
 def _unpacked(text: str, count: int, file: Path, kind: str = "bool") -> Tensor:
-    """So many outcomes, bool (N,), or numbers, float64 or int64."""
+    """So many outcomes, bool (N,), or numbers of the type that their kind means."""
 
     try:
         content = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise DamagedFileError(f"{file} is damaged: {error}") from error
-    if len(content) != (-(-count // 8) if kind == "bool" else 4 * count):
+    if len(content) != (-(-count // 8) if kind == "bool" else np.dtype(_STORED[kind]).itemsize * count):
         raise DamagedFileError(f"{file} is damaged: it does not hold what it should of {count} samples")
     if kind == "bool":
         return torch.from_numpy(np.unpackbits(np.frombuffer(content, dtype=np.uint8), count=count).astype(bool))

@@ -12,10 +12,9 @@ from ..errors import InputError
 from ..files import write_yaml
 from ..progress import SILENT, Progress
 from ..report import Comparison, compare, write_report
-from ..report.comparison import read_run
 from .cluster import run_on_cluster
 from .grid import NOTE, plan
-from .kept import keep_picture, keep_run
+from .job import keep as keep_job
 from .local import default_workers, run_jobs
 from .preset import Preset
 
@@ -79,14 +78,12 @@ def reproduce(
                     run_jobs(jobs, team, should_stop=should_stop, progress=progress, done=done)
             for job in (run.job for run in planned if run.state == "finished"):
                 if job.keep is not None:
-                    keep_run(read_run(Path(job.folder)), Path(job.keep))
+                    keep_job(job)
             # What a kill left half-written goes.
             for part in out.rglob(".*.part"):
                 part.unlink(missing_ok=True)
             found = compare([run.job.folder for run in planned])
             write_report(found, out, command=command)
-            if keep is not None and (picture := out / "figures" / "saliency.png").is_file():
-                keep_picture(picture, keep / preset.name / picture.name)
     except Timeout as error:
         raise InputError(f"another asgt reproduce is at work in {out}: wait for it, or name another --out") from error
     return found

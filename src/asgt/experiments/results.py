@@ -6,6 +6,7 @@ paper's data, so that the same files give the same page, to the byte.
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -23,9 +24,10 @@ from ..numbers import counted, duration, eps_text
 from ..report import Comparison, Method, credibility, robustness_curves
 from ..report.comparison import Accuracy, Run
 from ..report.differences import points
+from ..report.maps import SaliencyMaps, side_by_side, write_maps
 from ..statistics import mcnemar, paired_bootstrap
 from ..training.config import TrainConfig
-from .kept import load_results
+from .kept import load_maps, load_results
 from .paper import Paper, load_paper, mean_distance, ours
 from .preset import Preset, load_preset, preset_names, preset_words
 from .verdicts import Claim, Claims, State, Verdict, judge, judge_maps, load_claims, named
@@ -39,6 +41,7 @@ _COMMON = (
     *("limit", "augment", "precision"),
 )
 _VARIED = {"momentum": 0.9, "target": "logit"}
+_DRAWN = ("*-figure*.svg", "*-saliency.png")
 _VARIED_AT = 0.2  # an ε that mnist-variants and mnist-laptop have
 
 
@@ -71,6 +74,7 @@ class Grid:
         comparison: the kept runs side by side.
         figures: those of the paper that it repeats.
         picture: the maps of its models as a picture, relative to the page; ``""`` if there is none.
+        undrawn: methods that no maps are kept of.
         verdicts: on the paper's claims, reading by reading.
         beyond: on what the paper does not ask.
         maps: on its claims about maps.
@@ -83,13 +87,14 @@ class Grid:
     comparison: Comparison
     figures: tuple[Figure, ...]
     picture: str
+    undrawn: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     beyond: tuple[Verdict, ...]
     maps: tuple[Verdict, ...]
 
 
 def write_results(results: Path, page: Path) -> Path:
-    """Writes the page, and the figures into the folder beside it that goes by its name.
+    """Writes the page, and the figures into the folder beside it that goes by its name; older ones there are removed.
 
     Args:
         results: a folder a grid, as ``asgt reproduce … --keep`` leaves them.
@@ -106,6 +111,8 @@ def write_results(results: Path, page: Path) -> Path:
     folders = [folder for folder in sorted(results.iterdir()) if any(folder.glob("*.json"))] if results.is_dir() else []
     if not folders:
         raise InputError(f"{results} holds no kept runs: asgt reproduce … --keep {results} writes them")
+    for old in [file for kind in _DRAWN for file in page.with_suffix("").glob(kind)]:
+        old.unlink()
     grids = [_grid(folder, claims, paper, page) for folder in sorted(folders, key=_place)]
 
     environment = Environment(
@@ -151,12 +158,13 @@ def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
     comparison = load_results(folder)
     name, *changed = folder.name.split("+")
     house = _house(name)
-    picture = folder / "saliency.png"
     beside = page.with_suffix("")
     otherwise = house is not None and set(comparison.epsilons) != set(house.protocols)
-    shown = picture.is_file() and not _is_varied(folder.name)
-    if shown:
-        write_bytes(beside / f"{folder.name}-saliency.png", picture.read_bytes())
+    maps = None if _is_varied(folder.name) else _kept_maps(comparison)
+    drawn = set() if maps is None else {column.name for column in maps.columns}
+    picture = beside / f"{folder.name}-saliency.png"
+    if maps is not None:
+        _write_picture(maps, picture)
     return Grid(
         name=folder.name,
         words="" if house is None else " ".join([preset_words(name), *(f"Here with {one}." for one in changed)]),
@@ -164,11 +172,35 @@ def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
         planned=0 if house is None else len(house.configs()),
         comparison=comparison,
         figures=tuple(_figures(folder.name, comparison, claims, paper, beside)),
-        picture=f"{beside.name}/{folder.name}-saliency.png" if shown else "",
+        picture="" if maps is None else f"{beside.name}/{picture.name}",
+        undrawn=tuple(method.name for method in comparison.methods if method.name not in drawn),
         verdicts=tuple(judge(comparison, claims, claims.paper)),
         beyond=tuple(judge(comparison, claims, claims.beyond)),
         maps=tuple(judge_maps(comparison, claims)),
     )
+
+
+def _kept_maps(comparison: Comparison) -> SaliencyMaps | None:
+    """The picture of all methods that maps are kept of, each by its first run that has them."""
+
+    found = []
+    for method in comparison.methods:
+        maps = next(filter(None, (load_maps(run.folder) for run in method.runs)), None)
+        if maps is not None:
+            found.append(replace(maps, columns=(replace(maps.columns[0], name=method.name),)))
+    return side_by_side(found) if found else None
+
+
+def _write_picture(maps: SaliencyMaps, file: Path) -> None:
+    """Writes it with 256 colours, which takes a third of the bytes and shows the same."""
+
+    from PIL import Image
+
+    small = io.BytesIO()
+    write_maps(maps, file)
+    with Image.open(file) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    write_bytes(file, small.getvalue())
 
 
 def _figures(name: str, comparison: Comparison, claims: Claims, paper: Paper, beside: Path) -> Sequence[Figure]:

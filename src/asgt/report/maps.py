@@ -42,6 +42,7 @@ __all__ = [
     "map_rule",
     "row_names",
     "saliency_maps",
+    "side_by_side",
     "write_contact_sheet",
     "write_maps",
 ]
@@ -202,6 +203,22 @@ def saliency_maps(
     return SaliencyMaps(
         images.cpu(), None if labels is None else labels.cpu(), names, attribution, eps, norm, tuple(columns)
     )
+
+
+def side_by_side(found: Sequence[SaliencyMaps]) -> SaliencyMaps:
+    """The columns of several pictures of the same images as one.
+
+    Raises:
+        InputError: they are of other images, or made otherwise.
+    """
+
+    first = found[0]
+    for one in found[1:]:
+        settings = [(maps.classes, maps.attribution, maps.eps, maps.norm, maps.labels is None) for maps in (first, one)]
+        if settings[0] != settings[1] or not torch.equal(one.images, first.images):
+            names = [maps.columns[0].name for maps in (first, one)]
+            raise InputError(f"the maps of {names[1]} are of other images than those of {names[0]}, or made otherwise")
+    return replace(first, columns=tuple(column for one in found for column in one.columns))
 
 
 def coloured(attribution: Tensor, kind: Kind = "magnitude") -> tuple[Tensor, str]:

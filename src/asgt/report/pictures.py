@@ -27,7 +27,7 @@ from .figures import Panel, write_panels
 from .gradients import gradient_panels
 from .maps import SaliencyMaps, saliency_maps, write_contact_sheet, write_maps
 
-__all__ = ["BLOCKS", "Pictures", "pictures", "write_pictures"]
+__all__ = ["BLOCKS", "Pictures", "block_maps", "pictures", "write_pictures"]
 
 BLOCKS = 3
 """Images that are drawn with their attacked selves."""
@@ -92,7 +92,7 @@ def pictures(
 
     among = len(test) if samples is None else min(samples, len(test))
     draw = partial(_drawn, models, {method.name: method.runs[0].seed for method in methods}, test, norm)
-    first = _one_a_class(sample(test, among), sampled_rows(test, among))
+    first = _one_a_class(test, among)
     shown = {"gradient": draw(first, "gradient", None, eps)}
     for one in found:
         if one.attribution not in shown:
@@ -110,6 +110,25 @@ def pictures(
         tuple(gradient_panels(gradients, numbers, whose)),
         tuple(missing),
     )
+
+
+def block_maps(
+    model: nn.Module, test: Images, *, name: str, seed: int, eps: float, norm: Norm, samples: int | None = None
+) -> SaliencyMaps:
+    """One model's part of the picture: its gradient on the images of the blocks.
+
+    Args:
+        model: on the CPU.
+        test: the test split.
+        name: of its method.
+        seed: of its run.
+        eps: the radius of its own attack.
+        norm: its norm.
+        samples: how many of the test images there are to choose from. Default: all.
+    """
+
+    rows = _one_a_class(test, len(test) if samples is None else samples, BLOCKS)
+    return _drawn({name: model}, {name: seed}, test, norm, rows, "gradient", None, eps)
 
 
 def write_pictures(found: Pictures, folder: Path, data: str) -> None:
@@ -168,8 +187,9 @@ def _gradients(model: nn.Module, images: Images) -> Tensor:
     return torch.cat([saliency(model, x, y) for x, y in batches(images, 64)])
 
 
-def _one_a_class(images: Images, rows: Tensor, count: int = 10) -> Tensor:
-    """The row of the first image of each of the first classes."""
+def _one_a_class(test: Images, among: int, count: int = 10) -> Tensor:
+    """The row of the first image of each of the first classes, among so many."""
 
+    images, rows = sample(test, among), sampled_rows(test, among)
     present = images.labels.unique()[:count]
     return rows[torch.stack([(images.labels == label).nonzero()[0, 0] for label in present])]
