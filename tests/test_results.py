@@ -346,6 +346,34 @@ def test_the_committed_page_is_the_one_that_the_committed_results_give(tmp_path:
             assert_same_picture(mine, theirs)
 
 
+def test_the_readmes_table_is_that_of_the_committed_results() -> None:
+    comparison = load_results(ROOT / "results" / "mnist-laptop")
+    methods = {method.name: method for method in comparison.methods}
+    readme = (ROOT / "README.md").read_text("utf-8")
+    lines = readme.split("## MNIST, for real")[1].split("\n\n")
+    head, _, *rows = next(part for part in lines if part.startswith("| method | clean |")).splitlines()
+
+    def accuracy(method: str, asked: str) -> str:
+        title, eps, protocol, version = re.fullmatch(r"(.*?),? at ε = ([\d.]+), `(\w+)` v(\d)", asked).groups()  # type: ignore[union-attr]
+        (column,) = (
+            column
+            for column in comparison.columns
+            if (column.protocol, column.version) == (protocol, int(version))
+            and re.fullmatch(re.escape(title).replace("four", ".*") + r"(, α = 2\.5ε/\d+)?", column.title)
+        )
+        return comparison.at(methods[method], column, float(eps)).text()
+
+    asked = [cell.strip() for cell in head.strip("|").split("|")]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[0] for row in cells] == list(methods)
+    for name, clean, *found in cells:
+        assert clean == comparison.clean(methods[name]).text()
+        assert found == [accuracy(name, column) for column in asked[2:]], name
+    fgsm = accuracy("AT-FGSM", "FGSM at ε = 0.3, `paper` v1")
+    pgd = accuracy("AT-FGSM", "PGD-40 × 5 at ε = 0.3, `pgd` v3")
+    assert f"at ε = 0.3 AT-FGSM keeps {fgsm} % under FGSM and {pgd} %" in readme
+
+
 def assert_same_drawing(one: str, other: str) -> None:
     """The same lines and words; coordinates to a hundredth of a point, as machines round them differently."""
 
