@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..attacks import Norm
@@ -115,21 +114,20 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
             progress=phase(number),
         )
     if job.keep is not None:
-        _keep(job, model, data)
+        keep(job, (model, data))
 
 
-def keep(job: Job) -> None:
+def keep(job: Job, loaded: tuple[nn.Module, Splits] | None = None) -> None:
     """Writes what is to be kept of a job that is done.
+
+    Args:
+        job: it, with a file to keep it in.
+        loaded: its model and data. Default: they are loaded where they are needed.
 
     Raises:
         InputError: its folder does not hold what it should, or the data is not here.
     """
 
-    model, data, _, _ = load_run(job.folder)
-    _keep(job, model, data)
-
-
-def _keep(job: Job, model: nn.Module, data: Splits) -> None:
     # What reads a finished run is not needed before.
     from ..report.comparison import read_run
     from ..report.pictures import block_maps
@@ -138,8 +136,9 @@ def _keep(job: Job, model: nn.Module, data: Splits) -> None:
     assert job.keep is not None
     run, maps = read_run(Path(job.folder)), None
     if job.drawn:
+        model, data = loaded or load_run(job.folder)[:2]
         maps = block_maps(
-            place(model, torch.device("cpu")),
+            model.cpu(),
             data.test,
             name=job.label,
             seed=job.config.seed,

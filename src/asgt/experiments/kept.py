@@ -129,6 +129,7 @@ def is_kept(job: Job) -> bool:
         # Drawn class by class they come to a few more or less.
         return wanted is None or abs(samples - wanted) <= len(run.result.classes)
 
+    # Its maps are for the eye, and no reason to train it again.
     found = [run.evaluations.get(protocol) for protocol in job.protocols]
     explained = [run.explanations.get(name) for name in job.attributions]
     return all(
