@@ -28,6 +28,7 @@ from asgt.experiments.results import write_results
 from asgt.progress import SILENT
 from asgt.report import compare
 from asgt.report.comparison import read_run
+from asgt.report.curves import robustness_panels
 from asgt.report.maps import map_cells, side_by_side
 from asgt.training.run import load_run
 from test_maps import Constant, Linear, X, Y
@@ -271,6 +272,17 @@ def test_a_page_of_the_papers_grid_has_its_figures_and_a_verdict_on_every_claim(
         assert (tmp_path / "docs" / picture).is_file()
     assert (tmp_path / "docs" / "results" / "mnist-laptop-figure4.svg").stat().st_size < 300_000
     assert_tables(text)
+
+
+def test_a_method_looks_the_same_in_every_figure() -> None:
+    whole = compare(FOLDERS)
+    names = [method.name for method in whole.methods]
+    part = replace(whole, methods=whole.methods[1:])
+
+    numbers = {(line.name, line.number) for panel in robustness_panels(part, names) for line in panel.lines}
+
+    assert numbers == {(line.name, line.number) for line in robustness_panels(whole)[0].lines[1:]}
+    assert {line.number for line in robustness_panels(part)[0].lines} == {0, 1}
 
 
 def test_a_grid_with_changed_settings_says_so_and_stands_for_its_preset(results: Path, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def _figures(name: str, comparison: Comparison, claims: Claims, paper: Paper, be
         if not methods:
             continue
         file = beside / f"{name}-figure{asked['number']}.svg"
-        robustness_curves(replace(comparison, methods=methods), file)
+        robustness_curves(replace(comparison, methods=methods), file, [method.name for method in comparison.methods])
         missing = tuple(method for method, there in found.items() if there is None)
         figures.append(Figure(asked["number"], asked["shows"], f"{beside.name}/{file.name}", missing))
     return figures

@@ -17,22 +17,24 @@ from .figures import Line, Panel, write_panels
 __all__ = ["bands", "robustness_curves", "robustness_panels", "training_panels"]
 
 
-def robustness_curves(comparison: Comparison, path: Path | str) -> None:
+def robustness_curves(comparison: Comparison, path: Path | str, order: Sequence[str] = ()) -> None:
     """Draws a panel for each attack, with a curve for each method and its band.
 
     Args:
         comparison: what to draw.
         path: where to write; the suffix says what: ``.png``, ``.pdf`` or ``.svg``.
+        order: names of methods, these and others, whose places give a method its colour, marker and dash: so it looks
+            the same in several figures. Default: the places in the comparison.
     """
 
     write_panels(
-        robustness_panels(comparison),
+        robustness_panels(comparison, order),
         Path(path),
         title=f"{comparison.data}, n = {comparison.samples} test images; {bands(comparison)}",
     )
 
 
-def robustness_panels(comparison: Comparison) -> list[Panel]:
+def robustness_panels(comparison: Comparison, order: Sequence[str] = ()) -> list[Panel]:
     """A panel for each attack of each shared protocol: accuracy over ε."""
 
     trained = comparison.trained_eps()
@@ -54,7 +56,9 @@ def robustness_panels(comparison: Comparison) -> list[Panel]:
                 x_label=f"ε ({norm_sign(comparison.norm)}, pixels in [0, 1])",
                 y_label="accuracy (%)",
                 x_name="ε",
-                lines=tuple(_curve(comparison, method, number, column) for number, method in _numbered(comparison)),
+                lines=tuple(
+                    _curve(comparison, method, number, column) for number, method in _numbered(comparison, order)
+                ),
                 y_limits=(-2, 102),
                 marks=tuple(marks),
             )
@@ -112,8 +116,9 @@ def bands(comparison: Comparison) -> str:
     return f"bands: {' or, for a single seed, '.join(words)}"
 
 
-def _numbered(comparison: Comparison) -> Sequence[tuple[int, Method]]:
-    return list(enumerate(comparison.methods))
+def _numbered(comparison: Comparison, order: Sequence[str] = ()) -> Sequence[tuple[int, Method]]:
+    places = list(order or (method.name for method in comparison.methods))
+    return [(places.index(method.name), method) for method in comparison.methods]
 
 
 def _curve(comparison: Comparison, method: Method, number: int, column: Column) -> Line:
