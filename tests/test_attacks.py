@@ -333,7 +333,7 @@ def radius(delta: Tensor, norm: str) -> Tensor:
 def attacks(draw: st.DrawFn) -> Attack:
     eps = draw(st.floats(0, 1))
     steps = draw(st.integers(1, 3))
-    alpha = draw(st.none() | st.floats(1e-3, 3.0))
+    alpha = draw(st.none() | st.floats(1e-3, 1.0))
     kind = draw(st.sampled_from(["fgsm", "pgd", "mifgsm"]))
     start = draw(st.booleans())
     if kind == "fgsm":

@@ -18,7 +18,6 @@ from asgt.data import (
     Images,
     augment,
     batches,
-    check_batch,
     load_data,
     steps_per_epoch,
     stratified,
@@ -546,36 +545,6 @@ def test_augmentation_comes_with_its_name_only() -> None:
 
 
 # What cannot be images -----------------------------------------------------------------------------------------------
-
-X = torch.rand(3, 1, 4, 4)
-Y = torch.tensor([0, 1, 2])
-
-
-def test_a_batch_that_is_right_passes() -> None:
-    check_batch(X, Y, 3)
-    check_batch(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), torch.tensor([0, 0]))
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "said"),
-    [
-        (X[0], Y, "expected float images"),
-        ((X * 255).to(torch.uint8), Y, "uint8"),
-        (X, Y[:2], "labels"),
-        (X, Y.float(), "int64"),
-        (X[:0], Y[:0], "no images"),
-        (torch.where(X[1, 0, 2, 2] == X, torch.nan, X), Y, r"x\[1\] has a NaN"),
-        (X * 255, Y, "divide by 255"),
-        (X - 0.5, Y, "normalisation"),
-        (torch.where(X[1, 0, 2, 2] == X, torch.inf, X), Y, "inf"),
-        (X, Y + 1, "labels in"),
-        (X, Y - 1, "labels in"),
-    ],
-)
-def test_a_batch_that_cannot_be_meant_is_refused(x: torch.Tensor, y: torch.Tensor, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        check_batch(x, y, 3)
-
 
 @pytest.mark.parametrize(
     ("pixels", "labels", "classes", "said"),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import InputError
+from .modes import ask, evaluating
+from .randomness import seeded_globally
 
 __all__ = ["device_name", "place", "resolve_device", "tensor_cores"]
 
@@ -41,14 +45,80 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model itself, on a device, its convolutions with the channels of a pixel side by side: they run faster so."""
+def place(model: nn.Module, device: torch.device, images: Tensor | None = None) -> nn.Module:
+    """The model itself, on a device, its convolutions with the channels of a pixel side by side: they run faster so.
 
-    model = model.to(device)
+    Code that relies on the order in memory, as ``x.view(len(x), -1)`` behind a pooling layer does, fails on such
+    channels. So a model that is not built of layers of PyTorch and asgt alone is first tried in a copy, forward and
+    backward. Where that raises an error, or gives other numbers, or cannot be tried, its weights stay as they are.
+
+    Args:
+        model: the classifier.
+        device: where to.
+        images: a few images (B, C, H, W) in [0, 1] to try a model on. Default: such a model stays as it is.
+
+    Raises:
+        InputError: the model cannot be moved there.
+    """
+
+    try:
+        model = model.to(device)
+    except (RuntimeError, NotImplementedError, AssertionError) as error:  # quantised, or on meta
+        raise InputError(f"the model cannot be moved to {device}: {str(error).splitlines()[0]}") from error
+    if _keeps_order(model) or (images is not None and _runs_alike(model, images[:2].to(device))):
+        _put_channels_last(model)
+    return model
+
+
+def _put_channels_last(model: nn.Module) -> None:
     for weight in model.parameters():
         if weight.ndim == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    return model
+
+
+def _keeps_order(model: nn.Module) -> bool:
+    """Whether every module is known to give the same numbers in any order of memory."""
+
+    return all(
+        type(module).__module__.startswith(("torch.nn.modules.", "asgt.models."))
+        and "forward" not in vars(module)
+        and not isinstance(module, nn.Unflatten)
+        for module in model.modules()
+    )
+
+
+def _runs_alike(model: nn.Module, images: Tensor) -> bool:
+    """Whether a copy of a model with such weights gives the same logits and gradients, to rounding, in both modes."""
+
+    # A compiled or a traced module would be compiled again, or holds its weights elsewhere.
+    if any(isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod") for module in model.modules()):
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            plain, other = deepcopy(model), deepcopy(model)
+            _put_channels_last(other)
+            before, after = _answers(plain, images), _answers(other, images)
+    except Exception:  # a stranger's code may raise anything
+        return False
+    return len(before) == len(after) and all(
+        one.shape == two.shape and torch.allclose(one, two, rtol=1e-3, atol=1e-4 * float(one.abs().amax()) + 1e-12)
+        for one, two in zip(before, after, strict=True)
+    )
+
+
+def _answers(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Logits in evaluation mode and their gradients; a pass in training mode must only succeed."""
+
+    with seeded_globally(0, images.device), torch.enable_grad():
+        with evaluating(model):
+            leaf = images.clone().requires_grad_()
+            logits = ask(model, leaf)
+            weights = [weight for weight in model.parameters() if weight.requires_grad]
+            gradients = torch.autograd.grad(logits.logsumexp(dim=1).sum(), [leaf, *weights], allow_unused=True)
+        model.train()
+        ask(model, images.repeat(2, 1, 1, 1)).sum().backward()
+    return [logits.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
 
 @contextmanager

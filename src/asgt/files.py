@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import platform
 import re
 from collections.abc import Mapping
@@ -21,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 from .errors import DamagedFileError, InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 __all__ = [
     "agree",
     "digest",
+    "digest_model",
     "digest_tensors",
     "package_versions",
     "plain_value",
@@ -188,6 +190,53 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
         sha.update(f"{len(name)}:{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
+
+
+def digest_model(model: nn.Module) -> str:
+    """The SHA-256 of all that a model's state dict holds; ``""`` where it holds nothing.
+
+    Of a state of plain tensors it is :func:`digest_tensors`. Quantised weights, packed weights and the extra state of
+    modules count as well.
+
+    Raises:
+        InputError: the extra state of a module cannot be told from another: it is no plain value and cannot be pickled.
+    """
+
+    from torch import Tensor
+
+    state = model.state_dict()
+    if all(isinstance(value, Tensor) and not value.is_quantized for value in state.values()):
+        return digest_tensors(state) if state else ""
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        sha.update(f"{len(name)}:{name} ".encode())
+        sha.update(_content(name, state[name]))
+    return sha.hexdigest()
+
+
+def _content(name: str, value: Any) -> bytes:
+    """What a part of a state dict holds, as bytes."""
+
+    from torch import Tensor
+
+    if isinstance(value, Tensor):
+        if not value.is_quantized:
+            return digest_tensors({"": value}).encode()
+        return digest_tensors({"values": value.int_repr(), "dequantised": value.dequantize()}).encode()
+    if isinstance(value, (Mapping, list, tuple)):
+        parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+        return digest(*(f"{key!r}:".encode() + _content(name, part) for key, part in parts)).encode()
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        return f"{type(value).__name__}:{value!r}".encode()
+    if callable(unpack := getattr(value, "unpack", None)):  # the packed weights of quantised layers
+        return _content(name, unpack())
+    try:
+        return pickle.dumps(value)
+    except Exception as error:  # whatever a stranger's object raises
+        raise InputError(
+            f"{name} of the model's state is a {type(value).__name__}: evidence knows a model by its tensors and plain "
+            "values"
+        ) from error
 
 
 def agree(value: Any, other: Any) -> bool:

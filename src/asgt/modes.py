@@ -1,20 +1,134 @@
-"""How a model is asked: in evaluation mode, for a gradient under any of PyTorch's modes, in enough precision."""
+"""How a model is called: on a copy of the images, in evaluation mode, under any of PyTorch's modes.
+
+:func:`ask` is the one place where a classifier is called. So what is true of other people's models is handled once:
+they may work in place, compute in another precision than the images have, or return an output object.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from .errors import InputError
 
-__all__ = ["Classifier", "at_least_float32", "differentiable", "evaluating", "precise", "untouched"]
+__all__ = [
+    "Classifier",
+    "ask",
+    "at_least_float32",
+    "differentiable",
+    "evaluating",
+    "logits_of",
+    "precise",
+    "untouched",
+    "wraps_classifier",
+]
 
 Classifier: TypeAlias = Callable[[Tensor], Tensor]
-"""Anything that maps images (B, C, H, W) in [0, 1] to logits (B, K); most often an ``nn.Module``."""
+"""Anything that maps images (B, C, H, W) in [0, 1] to logits (B, K); most often an ``nn.Module``.
+
+An output object with ``logits``, as those of transformers, and a mapping that holds ``"logits"`` count as logits.
+"""
+
+
+def ask(model: Classifier, x: Tensor) -> Tensor:
+    """The logits (B, K) that a classifier gives for images (B, C, H, W), in whatever mode it is.
+
+    The model gets a copy of the images, so one that works in place changes nothing of the caller's. Where the model
+    computes in another precision than the images have (a net in half precision or in float64), the copy is cast.
+
+    Raises:
+        InputError: the output is not one row of at least two logits for each image.
+    """
+
+    if getattr(model, "asks_by_itself", False):
+        return model(x)
+    if isinstance(model, nn.Module) and model in _CAST:
+        return logits_of(model(x.to(_dtype_of(model) or x.dtype, copy=True)), len(x))
+    try:
+        answer = model(x.clone())
+    except (RuntimeError, NotImplementedError):
+        # Which error a mismatch of precisions raises differs from layer to layer, so the cast itself is the test.
+        dtype = _dtype_of(model)
+        if dtype is None or dtype == x.dtype:
+            raise
+        try:
+            answer = model(x.to(dtype, copy=True))
+        except Exception:
+            answer = None
+        if answer is None:
+            raise
+        assert isinstance(model, nn.Module)
+        _CAST.add(model)
+    return logits_of(answer, len(x))
+
+
+def wraps_classifier(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Marks a function that wraps a classifier, and calls it through :func:`ask`: it needs no copy of its own."""
+
+    call.asks_by_itself = True  # type: ignore[attr-defined]
+    return call
+
+
+def logits_of(answer: Any, count: int) -> Tensor:
+    """The logits (B, K) in what a model returned for ``count`` images.
+
+    Raises:
+        InputError: there are none, in one line that says what there is and how to return logits.
+    """
+
+    logits = answer
+    if not isinstance(answer, Tensor):
+        logits = answer.get("logits") if isinstance(answer, Mapping) else getattr(answer, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise InputError(f"the model returns {_described(answer)}: logits (B, K) are needed{_taken_from(answer)}")
+    if logits.is_quantized:
+        logits = logits.dequantize()
+    if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
+        shape = tuple(logits.shape)
+        if shape in ((count,), (count, 1)):
+            raise InputError(
+                f"the model returns one number for each of {count} images, shape {shape}: two logits (B, 2) are "
+                "needed; for one logit z, return torch.cat([0 * z, z], dim=1), whose softmax is the sigmoid of z"
+            )
+        raise InputError(
+            f"the model returns shape {shape} for {count} images: logits (B, K) of two classes or more are needed"
+        )
+    if not logits.is_floating_point():
+        raise InputError(f"the model returns {logits.dtype}: logits are floats, one for each class")
+    return logits
+
+
+def _described(answer: Any) -> str:
+    if isinstance(answer, Mapping):
+        return f"a dict with {', '.join(map(repr, answer)) or 'nothing in it'}"
+    if isinstance(answer, (tuple, list)):
+        return f"a {type(answer).__name__} of {len(answer)}"
+    return f"a {type(answer).__name__}"
+
+
+def _taken_from(answer: Any) -> str:
+    if isinstance(answer, Mapping):
+        return "; name them 'logits', or hand over lambda x: model(x)[KEY]"
+    if isinstance(answer, (tuple, list)):
+        return "; hand over a module that returns them alone, as lambda x: model(x)[0] where they come first"
+    return "" if isinstance(answer, Tensor) else "; hand over a module that returns a tensor"
+
+
+def _dtype_of(model: Classifier) -> torch.dtype | None:
+    """The precision of a model's first weight, where it has any."""
+
+    if not isinstance(model, nn.Module):
+        return None
+    return next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), None)
+
+
+_CAST: WeakSet[nn.Module] = WeakSet()
+"""The models that are known to need images in their own precision."""
 
 
 @contextmanager
@@ -22,12 +136,20 @@ def evaluating(model: Classifier) -> Iterator[None]:
     """Puts ``model`` in evaluation mode, and each of its modules back as it was, on every way out.
 
     ``model.train()`` would not do for the way back: users freeze single layers (BatchNorm above all), and a frozen
-    layer must come back frozen. The modules of a plain function cannot be seen: hand over the ``nn.Module`` itself, or
-    put what the function calls in evaluation mode first.
+    layer must come back frozen. A model whose own ``eval()`` or ``train()`` does more than set flags has them called:
+    what that ``eval()`` leaves in training mode, as Monte Carlo dropout does, is meant. The modules of a plain function
+    cannot be seen: hand over the ``nn.Module`` itself, or put what the function calls in evaluation mode first.
+
+    Raises:
+        InputError: the model's own ``eval()`` leaves BatchNorm in training mode, where answers depend on the batch.
     """
 
     training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
 
+    if isinstance(model, nn.Module) and any(map(_has_modes_of_its_own, training)):
+        with _evaluated_by_itself(model):
+            yield
+        return
     for module in training:
         module.training = False
     try:
@@ -35,6 +157,34 @@ def evaluating(model: Classifier) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _has_modes_of_its_own(module: nn.Module) -> bool:
+    kind = type(module)
+    overridden = kind.eval is not nn.Module.eval or kind.train is not nn.Module.train
+    return overridden and not kind.__module__.startswith("torch.")
+
+
+@contextmanager
+def _evaluated_by_itself(model: nn.Module) -> Iterator[None]:
+    """Calls ``eval()``, and for the way back ``train()``, of a model that has its own."""
+
+    modes = [(module, module.training) for module in model.modules()]
+    was_training = model.training
+    model.eval()
+    try:
+        for name, module in model.named_modules():
+            if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                raise InputError(
+                    f"the model's own eval() leaves {name or 'its BatchNorm'} in training mode, where an answer "
+                    "depends on the whole batch: let eval() put BatchNorm in evaluation mode"
+                )
+        yield
+    finally:
+        if was_training:
+            model.train()
+        for module, mode in modes:
+            module.training = mode
 
 
 @contextmanager

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import operator
+from dataclasses import fields
 from typing import Any, TypeAlias
 
 from .errors import InputError
 
-__all__ = ["Number", "counted", "duration", "eps_text", "norm_sign", "number", "to_rounding"]
+__all__ = [
+    "Number",
+    "counted",
+    "duration",
+    "eps_text",
+    "norm_sign",
+    "number",
+    "plain_fields",
+    "to_rounding",
+    "whole",
+]
 
 Number: TypeAlias = float | str
 """A real number, or a text such as ``8/255`` that stands for one."""
@@ -24,13 +36,55 @@ def number(value: Number, name: str) -> float:
     """
 
     if not isinstance(value, str):
-        return float(value)
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} = {value!r} is not a number: write 0.3 or 8/255") from error
 
     above, slash, below = value.partition("/")
     try:
         return float(above) / float(below) if slash else float(above)
     except (ValueError, ZeroDivisionError) as error:
         raise InputError(f"{name} = {value!r} is not a number: write 0.3 or 8/255") from error
+
+
+def whole(value: Any, name: str) -> int:
+    """The plain whole number that a value is, one of numpy or a tensor of one element included.
+
+    Args:
+        value: the value.
+        name: what to call it in an error.
+
+    Raises:
+        InputError: it is no whole number.
+    """
+
+    if type(value) is int:
+        return value
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name} = {value!r} is not a whole number") from error
+
+
+def plain_fields(record: Any) -> None:
+    """Makes the numbers in a frozen dataclass plain ones: ``"8/255"`` and numpy's scalars become floats and integers.
+
+    Which of the two follows from the field's annotation; plain numbers stay as they are.
+
+    Raises:
+        InputError: a field that takes a number holds something else.
+    """
+
+    for field in fields(record):
+        kind, value = str(field.type).split(" | ")[0], getattr(record, field.name)
+        plain_kinds = {"float": (int, float), "int": (int,)}
+        if value is None or kind not in plain_kinds or type(value) in plain_kinds[kind]:
+            continue
+        plain = number(value, field.name) if kind == "float" else whole(value, field.name)
+        object.__setattr__(record, field.name, plain)
 
 
 def counted(count: int, what: str) -> str:

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .modes import Classifier, at_least_float32, differentiable
+from .modes import Classifier, ask, at_least_float32, differentiable, wraps_classifier
 
 __all__ = ["Meter", "Shared", "a_pass", "cross_entropy", "cross_entropy_gradient", "input_gradient", "modes_agree"]
 
@@ -83,24 +83,44 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def modes_agree(model: Classifier) -> bool:
-    """Whether a model does the same in evaluation mode as in the mode that it is in, for sure.
+    """Whether one forward pass may serve an attack and the loss, and nobody can notice.
 
-    Each of its modules has to be in evaluation mode, or of a kind that takes no notice, as convolutions and ReLU. A
-    module of one's own is taken to notice unless its class says ``same_in_both_modes = True``; so is one with hooks,
-    which may do anything. The modules of a plain function cannot be seen.
+    Each module has to do the same in evaluation mode as in the mode that it is in, and the same at every call. That is
+    known of PyTorch's own layers: of convolutions and ReLU in any mode, of BatchNorm and dropout in evaluation mode. A
+    module of one's own counts where its class itself says ``same_in_both_modes = True``; what a subclass of it does is
+    not known. Hooks may do anything, those of modules as well as those of weights, which would run once a backward
+    pass; and so may a ``forward`` that was put on one module. The modules of a plain function cannot be seen.
     """
 
-    return isinstance(model, nn.Module) and all(
-        not module.training
-        or (_takes_no_notice(module) and not module._forward_hooks and not module._forward_pre_hooks)
-        for module in model.modules()
+    return (
+        isinstance(model, nn.Module)
+        and not nn.modules.module._has_any_global_hook()
+        and all(_is_the_same_at_every_call(module) and not _is_watched(module) for module in model.modules())
     )
 
 
-def _takes_no_notice(module: nn.Module) -> bool:
-    if isinstance(module, nn.modules.dropout._DropoutNd):
-        return module.p == 0
-    return type(module) in _SAME_IN_BOTH_MODES or getattr(type(module), "same_in_both_modes", False)
+def _is_the_same_at_every_call(module: nn.Module) -> bool:
+    kind = type(module)
+    if kind in _SAME_IN_BOTH_MODES or kind.__dict__.get("same_in_both_modes", False):
+        return True
+    if isinstance(module, nn.modules.dropout._DropoutNd) and module.p == 0:
+        return True
+    return not module.training and (kind in _SAME_WHEN_EVALUATED or kind.__dict__.get("same_when_evaluated", False))
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody would notice that a pass through this module is left out."""
+
+    own = vars(module)
+    # accelerate puts its autocast on the instance, and says so by the second name.
+    if "forward" in own and "_original_forward" not in own:
+        return True
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    weights = [weight for weight in module._parameters.values() if weight is not None]
+    return any(hooks) or any(
+        weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None) or not weight.is_leaf
+        for weight in weights
+    )
 
 
 class Shared(nn.Module):
@@ -113,11 +133,12 @@ class Shared(nn.Module):
         alone: whether the cross-entropy is all that the clean logits are for. Only the cost depends on it.
     """
 
+    asks_by_itself = True
+
     def __init__(self, model: nn.Module, forward: Classifier, x: Tensor, alone: bool) -> None:
         super().__init__()
         self.model = model
-        # A wrapper is no part of the model.
-        self._through = forward.__call__ if isinstance(forward, nn.Module) else forward
+        self._forward = (forward,)  # in a tuple, as a wrapper is no part of the model
         self._clean, self._alone = _Snapshot(x), alone
         self._asked: list[_Asked] = []
 
@@ -125,8 +146,7 @@ class Shared(nn.Module):
         """Logits, as of the model itself; those of the clean images, where no gradient is asked for, stay known."""
 
         if torch.is_grad_enabled() or not self._clean.is_same(x):
-            logits: Tensor = self.model(x)
-            return logits
+            return ask(self.model, x)
         with torch.inference_mode(False), torch.enable_grad():
             return self.ask(x, again=True).logits.detach()
 
@@ -137,7 +157,7 @@ class Shared(nn.Module):
             return asked
         if not again and not self._clean.is_same(x):
             return _Asked.by(self.model, x)
-        asked = _Asked.by(self._through, x, kept=True)
+        asked = _Asked.by(self._forward[0], x, kept=True)
         self._asked.append(asked)
         return asked
 
@@ -159,12 +179,13 @@ class Shared(nn.Module):
             asked.known = _Known(_Snapshot(y), total.detach(), weights, to_weights)
         return torch.zeros_like(x) if gradient is None else gradient, asked.logits.detach()
 
+    @wraps_classifier
     def logits(self, view: Tensor) -> Tensor:
         """The logits (B, K) of a view, for the loss: gradients go from them to the weights alone."""
 
         asked = self._find(view)
         if asked is None:
-            return self._through(view)
+            return ask(self._forward[0], view)
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         logits: Tensor = _ToWeights.apply(asked, *weights)
         if asked.known is not None:
@@ -279,7 +300,7 @@ class _Asked:
     @classmethod
     def by(cls, model: Classifier, x: Tensor, kept: bool = False) -> _Asked:
         leaf = differentiable(x).requires_grad_()
-        return cls(leaf, model(leaf), kept, _Snapshot(x))
+        return cls(leaf, ask(model, leaf), kept, _Snapshot(x))
 
 
 class _ToWeights(torch.autograd.Function):
@@ -327,6 +348,13 @@ def _gradients(total: Tensor, to: Tensor | tuple[Tensor, ...], keep: bool) -> li
         return [None] * (1 if isinstance(to, Tensor) else len(to))
     return list(torch.autograd.grad(total, to, retain_graph=keep, allow_unused=True))
 
+
+_SAME_WHEN_EVALUATED = frozenset(
+    {
+        *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+        *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
+    }
+)
 
 _SAME_IN_BOTH_MODES = frozenset(
     {

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,9 +46,13 @@ _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
 def seed_of(*key: int | str) -> int:
-    """A 63-bit seed from a key such as ``(seed, "attack", epoch, step)``; different keys give unrelated seeds."""
+    """A 63-bit seed from a key such as ``(seed, "attack", epoch, step)``; different keys give unrelated seeds.
 
-    text = "\0".join(f"{type(part).__name__}:{part}" for part in key)
+    Whole numbers of numpy and PyTorch count as the plain ones that they equal.
+    """
+
+    plain = (part if isinstance(part, str) else operator.index(part) for part in key)
+    text = "\0".join(f"{type(part).__name__}:{part}" for part in plain)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
@@ -89,7 +94,7 @@ class SampleKeyed:
     """
 
     def __init__(self, seed: int, samples: Tensor, draw: int = 0) -> None:
-        self.seed = seed
+        self.seed = operator.index(seed)
         self.samples = samples
         self.draw = draw
 

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..modes import Classifier, at_least_float32, differentiable
+from ..modes import Classifier, ask, at_least_float32, differentiable
 from ..randomness import Generator, normal_like, uniform_like
 from .base import Attack, State, per_sample, project, steepest
 
@@ -85,7 +85,10 @@ class APGDState(State):
         if logits.shape[1] < 4:
             return -margin
         largest = logits.topk(4, dim=1).values
-        return -margin / (largest[:, 0] - 0.5 * (largest[:, 2] + largest[:, 3]) + 1e-12)
+        scale = largest[:, 0] - 0.5 * (largest[:, 2] + largest[:, 3]) + 1e-12
+        # Fewer than four classes are left where others are masked out by minus infinity: as in adapted().
+        left = scale.isfinite()
+        return torch.where(left, -margin / torch.where(left, scale, 1.0), -margin)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class APGD(Attack):
         super().__post_init__()
         if self.loss not in ("ce", "dlr-targeted"):
             raise InputError(f"loss {self.loss!r} is unknown: use 'ce' or 'dlr-targeted'")
-        if not isinstance(self.target, int) or self.target < 1:
+        if self.target < 1:
             raise InputError(f"target = {self.target}: the wrong classes are ranked from 1, the most likely")
         if self.loss == "ce" and self.target != 1:
             raise InputError(f"target = {self.target}: the cross-entropy aims at no class; 'dlr-targeted' does")
@@ -195,7 +198,7 @@ class APGD(Attack):
         """
 
         assert isinstance(state, APGDState)
-        logits = state.model(state.x_adv)
+        logits = ask(state.model, state.x_adv)
         state = self._better(state.judged(logits), logits, state.best_gradient)
         return torch.where(per_sample(state.fooled, state.x), state.witness, state.best)
 
@@ -212,7 +215,7 @@ class APGD(Attack):
 
     @torch.no_grad()
     def _targets(self, state: State) -> Tensor:
-        logits = state.model(state.x)
+        logits = ask(state.model, state.x)
         wrong = logits.shape[1] - 1
         if self.target > wrong:
             raise InputError(f"target = {self.target}: a model of {wrong + 1} classes has {wrong} wrong ones")

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..modes import Classifier
+from ..modes import Classifier, ask
 from .base import delta_norm, per_sample
 from .whole import Whole
 
@@ -74,7 +74,7 @@ class AutoAttack(Whole):
 
     def perturbed(self, model: Classifier, x: Tensor, y: Tensor, eps: Tensor, seed: int) -> Tensor:
         with torch.no_grad():
-            classes = model(x[:1]).shape[1]
+            classes = ask(model, x[:1]).shape[1]
         dlr = {2: [], 3: ["apgd-dlr"]}.get(classes, ["apgd-t"])
         parts = {"whole": ["apgd-ce", *dlr, "fab-t", "square"], "apgd": ["apgd-ce", *dlr]}
         ensemble = self._ensemble(model, x, float(eps[0]), seed, parts.get(self.part, [self.part]))
@@ -105,7 +105,7 @@ class AutoAttack(Whole):
             raise InputError("AutoAttack needs its authors' package: pip install 'asgt[autoattack]'") from error
 
         def asked(images: Tensor) -> Tensor:  # their package computes in float32
-            return model(images.to(x.dtype)).float()
+            return ask(model, images.to(x.dtype)).float()
 
         norm = {"linf": "Linf", "l2": "L2"}[self.norm]
         return Authors(asked, attacks=parts, version="custom", eps=eps, norm=norm, seed=seed, device=x.device)

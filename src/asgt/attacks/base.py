@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..inputs import checked, is_trusted, labels_explained, trusted
 from ..modes import Classifier, differentiable, evaluating
+from ..numbers import Number, number, plain_fields
 from ..passes import cross_entropy_gradient, input_gradient
 from ..randomness import Generator, normal_like, uniform_like
 
@@ -27,6 +29,7 @@ __all__ = [
     "Attack",
     "Norm",
     "State",
+    "check_alpha",
     "check_eps",
     "delta_norm",
     "is_legal",
@@ -140,7 +143,7 @@ class Attack(ABC):
     how TRADES attacks.
 
     Args:
-        eps: the radius in units of the pixels' range [0, 1], as in ``8/255``.
+        eps: the radius in units of the pixels' range [0, 1], as in ``8/255``; a string such as ``"8/255"`` is accepted.
     """
 
     eps: float
@@ -149,10 +152,11 @@ class Attack(ABC):
     steps: int = 1
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         check_eps(self.eps, self.norm)
         if self.norm not in ("linf", "l2"):
             raise InputError(f"norm {self.norm!r} is unknown: use 'linf' or 'l2'")
-        if not isinstance(self.steps, int) or self.steps < 1:
+        if self.steps < 1:
             raise InputError(f"steps = {self.steps}: an attack takes at least one step")
 
     def __call__(
@@ -161,7 +165,7 @@ class Attack(ABC):
         x: Tensor,
         y: Tensor,
         *,
-        eps: float | Tensor | None = None,
+        eps: Number | Tensor | None = None,
         init: Tensor | None = None,
         generator: Generator | None = None,
     ) -> Tensor:
@@ -169,8 +173,8 @@ class Attack(ABC):
 
         Args:
             model: the classifier, images (B, C, H, W) in [0, 1] to logits (B, K).
-            x: images (B, C, H, W) in [0, 1].
-            y: labels (B,), or class probabilities (B, K).
+            x: images (B, C, H, W) in [0, 1], as a tensor or a numpy array.
+            y: labels (B,) of any integer type, or class probabilities (B, K).
             eps: another radius for this call, one for all samples or one each (B,). Default: the attack's own. A number
                 is checked; the values of a tensor, which may live on a device, are not.
             init: where to start, of the shape of ``x``; projected first. Default: as the attack says.
@@ -178,10 +182,31 @@ class Attack(ABC):
 
         Returns:
             The perturbed images, detached, of the shape of ``x``.
+
+        Raises:
+            InputError: images, labels or ε cannot be meant, or the model does not return logits (B, K).
         """
 
+        radius = self.eps if eps is None else eps if isinstance(eps, Tensor) else number(eps, "eps")
+        if is_trusted():
+            return self.attacked(model, x, y, radius, init, generator)
+        x, y = checked(x, y)
+        with trusted(), labels_explained(model, x, y):
+            return self.attacked(model, x, y, radius, init, generator)
+
+    def attacked(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        eps: float | Tensor,
+        init: Tensor | None,
+        generator: Generator | None,
+    ) -> Tensor:
+        """What a call does, for images and labels that are known to fit: start, all steps, result."""
+
         with evaluating(model):
-            state = self.start(model, x, y, self.eps if eps is None else eps, init=init, generator=generator)
+            state = self.start(model, x, y, eps, init=init, generator=generator)
             for _ in range(self.steps):
                 state = self.step(state)
             return self.result(state)
@@ -269,6 +294,21 @@ def check_eps(eps: float, norm: str = "linf") -> None:
         raise InputError(f"eps = {eps}: the radius must be a finite number, zero or more")
     if norm == "linf" and eps > 1:
         raise InputError(f"eps = {eps:g} in L∞ is beyond the pixels' range [0, 1]: write {eps:g}/255 if that is meant")
+
+
+def check_alpha(alpha: float | None, norm: str = "linf") -> None:
+    """Refuses a step's length that cannot be meant.
+
+    Raises:
+        InputError: it is not a positive number, or, in L∞, beyond the range of the pixels.
+    """
+
+    if alpha is not None and not 0 < alpha < math.inf:
+        raise InputError(f"alpha = {alpha}: the step's length must be a positive number")
+    if alpha is not None and norm == "linf" and alpha > 1:
+        raise InputError(
+            f"alpha = {alpha:g} in L∞ is beyond the pixels' range [0, 1]: write {alpha:g}/255 if that is meant"
+        )
 
 
 def delta_norm(delta: Tensor, norm: Norm) -> Tensor:

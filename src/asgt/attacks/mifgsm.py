@@ -15,10 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..modes import Classifier
 from ..randomness import Generator
-from .base import Attack, State, per_sample
+from .base import Attack, State, check_alpha, per_sample
 
 __all__ = ["MIFGSM"]
 
@@ -44,8 +43,7 @@ class MIFGSM(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.alpha is not None and not 0 < self.alpha < float("inf"):
-            raise InputError(f"alpha = {self.alpha}: the step's length must be a positive number")
+        check_alpha(self.alpha, self.norm)
 
     @property
     def title(self) -> str:

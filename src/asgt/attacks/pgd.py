@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..modes import Classifier, at_least_float32, evaluating
+from ..modes import Classifier, ask, at_least_float32, evaluating
 from ..randomness import Generator
-from .base import Attack, State, per_sample, steepest
+from .base import Attack, State, check_alpha, per_sample, steepest
 
 __all__ = ["PGD"]
 
@@ -51,9 +51,8 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.alpha is not None and not 0 < self.alpha < float("inf"):
-            raise InputError(f"alpha = {self.alpha}: the step's length must be a positive number")
-        if not isinstance(self.restarts, int) or self.restarts < 1:
+        check_alpha(self.alpha, self.norm)
+        if self.restarts < 1:
             raise InputError(f"restarts = {self.restarts}: an attack runs at least once")
         if self.restarts > 1 and not self.random_start:
             raise InputError(f"restarts = {self.restarts} without a random start would repeat the same run")
@@ -66,23 +65,22 @@ class PGD(Attack):
     def title(self) -> str:
         return f"PGD-{self.steps}" + (f" × {self.restarts}" if self.restarts > 1 else "")
 
-    def __call__(
+    def attacked(
         self,
         model: Classifier,
         x: Tensor,
         y: Tensor,
-        *,
-        eps: float | Tensor | None = None,
-        init: Tensor | None = None,
-        generator: Generator | None = None,
+        eps: float | Tensor,
+        init: Tensor | None,
+        generator: Generator | None,
     ) -> Tensor:
-        x_adv = super().__call__(model, x, y, eps=eps, init=init, generator=generator)
+        x_adv = super().attacked(model, x, y, eps, init, generator)
         if self.restarts == 1:
             return x_adv
 
         worst = _hardness(model, x_adv, y)
         for _ in range(self.restarts - 1):
-            again = super().__call__(model, x, y, eps=eps, generator=generator)
+            again = super().attacked(model, x, y, eps, None, generator)
             hardness = _hardness(model, again, y)
             x_adv = torch.where(per_sample(hardness > worst, x), again, x_adv)
             worst = torch.maximum(hardness, worst)
@@ -100,7 +98,7 @@ def _hardness(model: Classifier, x_adv: Tensor, y: Tensor) -> Tensor:
     """Orders iterates (B,): any that fools the model above any that does not, then by loss."""
 
     with evaluating(model):
-        logits = at_least_float32(model(x_adv))
+        logits = at_least_float32(ask(model, x_adv))
 
     label = y if y.ndim == 1 else y.argmax(dim=1)
     loss = F.cross_entropy(logits, y, reduction="none")

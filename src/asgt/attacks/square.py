@@ -32,7 +32,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..modes import Classifier, at_least_float32
+from ..modes import Classifier, ask, at_least_float32
 from ..randomness import Generator, keyed_uniform, keys_like
 from .base import Attack, State, logit_margin, per_sample, project
 
@@ -111,7 +111,7 @@ class Square(Attack):
         tried = self._varied_linf(state) if self.norm == "linf" else self._varied_l2(state)
         tried = torch.where(per_sample(state.iteration == 0, state.x), state.x_adv, tried)
 
-        logits = state.model(tried)
+        logits = ask(state.model, tried)
         asked = replace(state, x_adv=tried).judged(logits)
         margin = logit_margin(at_least_float32(logits), state.label).to(state.margin)
         better = ~state.fooled & (asked.fooled | (margin < state.margin))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..files import digest_tensors
+from ..inputs import checked_images
 from ..randomness import seeded
 
-__all__ = ["Images", "Splits", "check_batch", "sample", "sampled_rows", "stratified"]
+__all__ = ["Images", "Splits", "sample", "sampled_rows", "selection_text", "stratified"]
+
+_CHANCE = 1e-4
+"""Below this chance, over all classes, the first images are no random draw."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Images:
 
     Attributes:
         pixels: uint8 (N, C, H, W), or floats in [0, 1] where images of one's own have more than 8 bits.
-        labels: int64 (N,), in [0, K).
+        labels: (N,), in [0, K), of any integer type; they become int64.
         classes: the K names.
     """
 
@@ -30,15 +34,16 @@ class Images:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.pixels.is_floating_point():
-            check_batch(self.pixels, self.labels, len(self.classes), ("pixels", "labels"))
-        elif self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+        if self.pixels.ndim != 4 or not (self.pixels.dtype == torch.uint8 or self.pixels.is_floating_point()):
             raise InputError(
                 f"pixels are {self.pixels.dtype} {tuple(self.pixels.shape)}: expected uint8 (N, C, H, W), or floats in "
                 "[0, 1]"
             )
-        if self.labels.dtype != torch.int64:
-            raise InputError(f"labels are {self.labels.dtype}: expected int64 (N,)")
+        if self.pixels.is_floating_point():
+            object.__setattr__(self, "pixels", checked_images(self.pixels, "pixels"))
+        if self.labels.is_floating_point() or self.labels.is_complex() or self.labels.ndim != 1:
+            raise InputError(f"labels are {self.labels.dtype} {tuple(self.labels.shape)}: expected int64 (N,)")
+        object.__setattr__(self, "labels", self.labels.long())
         if self.labels.shape != self.pixels.shape[:1]:
             raise InputError(f"{len(self.labels)} labels for {len(self.pixels)} images")
         if len(self.labels) == 0:
@@ -114,7 +119,7 @@ class Splits:
 
 
 def sample(images: Images, count: int) -> Images:
-    """The first ``count`` images; where they lack a class, as those of a folder sorted by class do, a stratified draw.
+    """The first ``count`` images where they stand for all of them, else a stratified draw, always the same.
 
     Raises:
         InputError: there are not so many.
@@ -124,7 +129,10 @@ def sample(images: Images, count: int) -> Images:
 
 
 def sampled_rows(images: Images, count: int) -> Tensor:
-    """The rows that :func:`sample` takes, int64, ascending.
+    """The rows that :func:`sample` takes, int64, ascending, exactly ``count``.
+
+    The first images stand for all where no class is missing and none is more or less frequent among them than chance
+    explains. Those of a folder sorted by class do not. A stratified draw then takes every class by its share.
 
     Raises:
         InputError: there are not so many.
@@ -133,10 +141,60 @@ def sampled_rows(images: Images, count: int) -> Tensor:
     if not 1 <= count <= len(images):
         raise InputError(f"{count} images asked for: the test split has {len(images)}, and at least one is needed")
 
-    classes = len(images.labels.unique())
-    if len(images.labels[:count].unique()) == classes or count < classes:
+    if _stand_for_all(images.labels, count):
         return torch.arange(count, device=images.labels.device)
-    return stratified(images.labels, count / len(images), "samples")[1]
+    return _drawn(images.labels, count)
+
+
+def selection_text(images: Images, rows: Tensor) -> str:
+    """Which of the images some rows of them are, in words, as results hold it."""
+
+    if len(rows) == len(images):
+        return f"all {len(images)} images"
+    if rows.equal(torch.arange(len(rows), device=rows.device)):
+        return f"the first {len(rows)} of {len(images)} images"
+    return f"{len(rows)} of {len(images)} images, drawn by class"
+
+
+def _stand_for_all(labels: Tensor, count: int) -> bool:
+    """Whether the first ``count`` images hold each class about as often as a random draw would."""
+
+    from scipy.stats import hypergeom
+
+    totals = labels.bincount().cpu().numpy()
+    first, present = labels[:count].bincount(minlength=len(totals)).cpu().numpy(), totals > 0
+    if count >= present.sum() and (first[present] == 0).any():
+        return False
+    chances = hypergeom(len(labels), totals[present], count)
+    tails = np.minimum(chances.cdf(first[present]), chances.sf(first[present] - 1))
+    return bool(tails.min() * present.sum() > _CHANCE)
+
+
+def _drawn(labels: Tensor, count: int) -> Tensor:
+    """Exactly ``count`` rows, every class by its share, and at least one of each where there is room; ascending."""
+
+    generator = seeded("samples")
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    totals = labels.bincount()
+    exact = totals.double() * count / len(labels)
+    quotas = exact.floor().long()
+    if count >= int((totals > 0).sum()):
+        quotas = quotas.maximum((totals > 0).long())
+    # By the largest remainder; ties fall as the classes come in the random order.
+    first_met = torch.full_like(totals, len(labels)).scatter_reduce(
+        0, labels[order], torch.arange(len(labels), device=labels.device), "amin"
+    )
+    while (missing := count - int(quotas.sum())) != 0:
+        step = 1 if missing > 0 else -1
+        able = quotas < totals if step > 0 else quotas > (1 if count >= int((totals > 0).sum()) else 0)
+        rest = torch.where(able, step * (exact - quotas), -torch.inf)
+        best = (rest == rest.max()).nonzero().squeeze(1)
+        quotas[best[first_met[best].argmin()]] += step
+
+    shuffled = labels[order]
+    by_class = shuffled.argsort(stable=True)
+    place = torch.arange(len(labels), device=labels.device) - (totals.cumsum(0) - totals)[shuffled[by_class]]
+    return order[by_class[place < quotas[shuffled[by_class]]]].sort().values
 
 
 def stratified(labels: Tensor, share: float, *key: int | str) -> tuple[Tensor, Tensor]:
@@ -163,36 +221,3 @@ def stratified(labels: Tensor, share: float, *key: int | str) -> tuple[Tensor, T
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     chosen[torch.cat(second)] = True
     return (~chosen).nonzero().squeeze(1), chosen.nonzero().squeeze(1)
-
-
-def check_batch(x: Tensor, y: Tensor, classes: int | None = None, names: Sequence[str] = ("x", "y")) -> None:
-    """Refuses tensors that no attack or evaluation could be meant for.
-
-    Args:
-        x: should be float images (N, C, H, W) in [0, 1].
-        y: should be int64 labels (N,).
-        classes: K, where it is known.
-        names: what to call the two in an error.
-
-    Raises:
-        InputError: shapes, types, NaN, pixels outside [0, 1] or labels out of range.
-    """
-
-    if x.ndim != 4 or not x.is_floating_point():
-        raise InputError(f"{names[0]} is {x.dtype} {tuple(x.shape)}: expected float images (N, C, H, W) in [0, 1]")
-    if y.ndim != 1 or y.dtype != torch.int64 or len(y) != len(x):
-        raise InputError(f"{names[1]} is {y.dtype} {tuple(y.shape)}: expected int64 labels ({len(x)},)")
-    if len(x) == 0:
-        raise InputError(f"{names[0]} holds no images")
-    if bool(x.isnan().any()):
-        row = int(x.isnan().flatten(1).any(dim=1).nonzero()[0])
-        raise InputError(f"{names[0]}[{row}] has a NaN pixel")
-    if float(x.min()) < 0 or float(x.max()) > 1:
-        raise InputError(
-            f"{names[0]} lies in [{float(x.min()):.3g}, {float(x.max()):.3g}]: expected [0, 1]; divide by 255, "
-            "and leave normalisation to the model"
-        )
-    if int(y.min()) < 0 or (classes is not None and int(y.max()) >= classes):
-        raise InputError(
-            f"{names[1]} has labels in [{int(y.min())}, {int(y.max())}]: expected 0 to K − 1, K = {classes}"
-        )

@@ -9,7 +9,7 @@ from ..attacks import Attack
 from ..attacks.base import logit_margin
 from ..data import Images, batches, to_unit
 from ..errors import InputError
-from ..modes import Classifier, at_least_float32, evaluating
+from ..modes import Classifier, ask, at_least_float32, evaluating
 from ..randomness import SampleKeyed
 
 __all__ = ["class_count", "correct", "correct_under_attack", "margin_change", "predict", "wavers"]
@@ -24,7 +24,7 @@ def predict(model: Classifier, x: Tensor, what: str = "clean images") -> Tensor:
     """
 
     with evaluating(model):
-        logits = model(x)
+        logits = ask(model, x)
     if bool(logits.isnan().any()):
         raise InputError(f"the model gives NaN on {what}: no accuracy can be stated; look for overflow in the model")
     return logits.argmax(dim=1)
@@ -71,11 +71,7 @@ def class_count(model: Classifier, images: Images) -> int:
     """
 
     with evaluating(model):
-        logits = model(to_unit(images.pixels[:1]))
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
-        told = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"the model answers a batch with {told}: logits (B, K) of two classes or more belong")
-    return int(logits.shape[1])
+        return ask(model, to_unit(images.pixels[:1])).shape[1]
 
 
 def margin_change(answers: Tensor) -> float:
@@ -106,4 +102,4 @@ def wavers(model: Classifier, images: Images) -> bool:
 
     x = to_unit(images.pixels[:64])
     with evaluating(model):
-        return margin_change(torch.stack([at_least_float32(model(x)) for _ in range(5)])) > 1e-4
+        return margin_change(torch.stack([at_least_float32(ask(model, x)) for _ in range(5)])) > 1e-4

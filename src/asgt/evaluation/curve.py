@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from ..attacks import FGSM, Attack, Foreign, Norm, Whole
 from ..attacks.base import is_legal
-from ..data import Images, batches
+from ..data import Images, LabelledImages, as_images, batches
 from ..errors import InputError
-from ..files import digest_tensors, read_json, write_json, write_tensors
+from ..files import digest_model, read_json, write_json, write_tensors
+from ..inputs import trusted
 from ..modes import Classifier, evaluating
+from ..numbers import Number, whole
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed, seed_of, seeded, seeded_globally
 from .accuracy import class_count, correct, predict, wavers
@@ -45,10 +47,10 @@ _MISSED = 0.01  # of the samples attacked below their failure; beyond it, all ar
 
 def evaluate(
     model: nn.Module,
-    images: Images,
+    images: LabelledImages,
     *,
     protocol: str = "pgd",
-    epsilons: Sequence[float],
+    epsilons: Sequence[Number],
     norm: Norm = "linf",
     seed: int = 0,
     exhaustive: bool = False,
@@ -56,15 +58,17 @@ def evaluate(
     batch_size: int = 256,
     folder: Path | None = None,
     resume: bool = False,
+    selection: str = "",
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Evaluates a classifier over a grid of ε by a protocol.
 
     Args:
         model: images (B, C, H, W) in [0, 1] to logits (B, K), on the device of the images.
-        images: the test images.
+        images: the test images, as :func:`asgt.data.as_images` takes them: :class:`asgt.Images`, a pair (images,
+            labels) of tensors or numpy arrays, a ``Dataset`` or a ``DataLoader``.
         protocol: ``"paper"``, ``"pgd"``, ``"standard"`` or ``"autoattack"``.
-        epsilons: the grid of radii, each above zero, in units of the range [0, 1].
+        epsilons: the grid of radii, each above zero, in units of the range [0, 1]; ``"8/255"`` is accepted.
         norm: the norm of ε.
         seed: keys the random starts by (seed, sample, attack, restart).
         exhaustive: in a worst case, attack every sample at every ε below its own too. Default: 64 random ones, each at
@@ -74,24 +78,38 @@ def evaluate(
         folder: where to keep the evidence. Default: nowhere.
         resume: take up what ``folder`` holds, if it was made of the same model, images and settings. Of a finished
             evaluation only the checks are run, the dear ones too if they had been.
+        selection: which images of a larger set these are, in words, for the result.
         progress: is told how many images are through.
 
     Raises:
-        InputError: the grid, the model or the folder does not fit.
+        InputError: the images, the grid, the model or the folder does not fit.
     """
 
     named = protocol_named(protocol, norm)
-    return _evaluated(
-        model, images, named, epsilons, norm, seed, exhaustive, thorough, batch_size, folder, resume, progress
-    )
+    with trusted():
+        return _evaluated(
+            model,
+            as_images(images, "images"),
+            named,
+            epsilons,
+            norm,
+            whole(seed, "seed"),
+            exhaustive,
+            thorough,
+            whole(batch_size, "batch_size"),
+            None if folder is None else Path(folder),
+            resume,
+            progress,
+            selection,
+        )
 
 
 def robustness_curve(
     model: nn.Module | Classifier,
-    data: Images | tuple[Tensor, Tensor],
+    data: LabelledImages,
     *,
     attacks: str | Attack | Callable[..., Any] | Sequence[Attack | Callable[..., Any]] = "pgd",
-    epsilons: Sequence[float],
+    epsilons: Sequence[Number],
     norm: Norm = "linf",
     worst_case: bool = True,
     seed: int = 0,
@@ -111,8 +129,8 @@ def robustness_curve(
 
     Args:
         model: images (B, C, H, W) in [0, 1] to logits (B, K).
-        data: the test images, or a pair of them (N, C, H, W) in [0, 1] and their labels, int64 (N,); on the device of
-            the model.
+        data: the test images, as :func:`asgt.data.as_images` takes them: a pair of images (N, C, H, W) in [0, 1] and
+            labels (N,), :class:`asgt.Images`, a ``Dataset`` or a ``DataLoader``; on the device of the model.
         attacks: the name of a protocol; or one attack or several, of :mod:`asgt.attacks` or of a library that calls
             them with images and labels, as torchattacks does: a function of ε that gives such an attack, or one whose
             attribute ``eps`` can be set.
@@ -132,31 +150,25 @@ def robustness_curve(
         InputError: the data, the attacks, the grid, the model or the folder does not fit.
     """
 
-    images = data if isinstance(data, Images) else _paired(*data)
+    images = as_images(data)
     protocol = protocol_named(attacks, norm) if isinstance(attacks, str) else _of_ones_own(attacks, norm, worst_case)
     if isinstance(attacks, str) and not worst_case and protocol.worst_case:
         raise InputError(f"protocol {attacks} is a worst case: hand over attacks for curves of their own")
-    return _evaluated(
-        model,
-        images,
-        protocol,
-        epsilons,
-        norm,
-        seed,
-        exhaustive,
-        thorough,
-        batch_size,
-        None if folder is None else Path(folder),
-        resume,
-        progress,
-    )
-
-
-def _paired(x: Tensor, y: Tensor) -> Images:
-    """Images in [0, 1] and their labels as data."""
-
-    most = int(y.max()) if len(y) and not y.is_floating_point() else 0
-    return Images(x, y, tuple(str(number) for number in range(max(most, 1) + 1)))
+    with trusted():
+        return _evaluated(
+            model,
+            images,
+            protocol,
+            epsilons,
+            norm,
+            whole(seed, "seed"),
+            exhaustive,
+            thorough,
+            whole(batch_size, "batch_size"),
+            None if folder is None else Path(folder),
+            resume,
+            progress,
+        )
 
 
 def _of_ones_own(
@@ -190,7 +202,7 @@ def _evaluated(
     model: nn.Module | Classifier,
     images: Images,
     protocol: Protocol,
-    epsilons: Sequence[float],
+    epsilons: Sequence[Number],
     norm: Norm,
     seed: int,
     exhaustive: bool,
@@ -199,6 +211,7 @@ def _evaluated(
     folder: Path | None,
     resume: bool,
     progress: Progress,
+    selection: str = "",
 ) -> Evaluation:
     grid = checked_grid(epsilons, norm)
     _check(model, images, protocol, batch_size, folder)
@@ -220,13 +233,14 @@ def _evaluated(
         norm,
         grid,
         seed,
-        model=digest_tensors(model.state_dict()) if isinstance(model, nn.Module) else "",
+        model=digest_model(model) if isinstance(model, nn.Module) else "",
         data=images.digest(),
         classes=classes,
         clean=clean,
         outcomes={},
         exhaustive=exhaustive,
         votes=votes,
+        selection=selection,
     )
     if folder is not None:
         _claim(folder, resume)

@@ -33,7 +33,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -44,7 +44,7 @@ from ..attacks import PGD, Attack, Norm, State, Whole
 from ..attacks.base import delta_norm, is_legal, logit_margin, per_sample, project, steepest
 from ..data import Images, to_unit
 from ..errors import InputError
-from ..modes import Classifier, at_least_float32, evaluating, untouched
+from ..modes import Classifier, ask, at_least_float32, evaluating, untouched, wraps_classifier
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed
 from .accuracy import correct
@@ -226,6 +226,7 @@ class _Run:
         self.first: int | None = None
         self.with_gradient = self.without = 0
 
+    @wraps_classifier
     def model(self, x: Tensor) -> Tensor:
         """What the model answers; that it was NaN is remembered, without a wait for the device."""
 
@@ -233,7 +234,7 @@ class _Run:
             self.with_gradient += len(x)
         else:
             self.without += len(x)
-        logits = self.asked(x)
+        logits = ask(self.asked, x)
         self.nan = self.nan | logits.detach().isnan().any()
         return logits
 
@@ -260,7 +261,7 @@ class _Run:
 
         self.number = MARGIN
         guess = [max(level - 1, 0) for level in self.levels]
-        for part in self._open().split(self.batch_size):
+        for part in _parts(self._open(), self.batch_size):
             norms, witnesses, steps = _probe(self.model, self.x[part], self.y[part], self.norm, float(self.grid[-1]))
             self.gradients[part] += PROBE_STEPS
             levels = _levels(self.grid, norms)
@@ -280,7 +281,7 @@ class _Run:
         pressed = torch.tensor(
             [sample for sample in samples if self.levels[sample] > 0], dtype=torch.int64, device=self.y.device
         )
-        for part in pressed.split(self.batch_size):
+        for part in _parts(pressed, self.batch_size):
             levels = torch.tensor([self.levels[sample] for sample in part.tolist()], device=self.y.device)
             witnesses, steps, last = _press(
                 self.model, self.x[part], self.y[part], self.witnesses[part], self.grid, levels, self.norm
@@ -418,7 +419,7 @@ class _Run:
         """At the full range, once: the norm of what is found is the verdict at every ε."""
 
         everything = 1.0 if self.norm == "linf" else math.sqrt(self.x[0].numel())
-        for samples in self._open().split(_WHOLE_BATCH):
+        for samples in _parts(self._open(), _WHOLE_BATCH):
             x_adv = self._answered(samples, everything, len(self.grid))
             self._accept(samples, x_adv, torch.zeros_like(samples), eps=everything)
             if not self.own:
@@ -438,7 +439,7 @@ class _Run:
                 sample: level for level in pending for sample in pending[level] if self.attack.mixes or level == top
             }
             pending = {level: samples for level, samples in pending.items() if not self.attack.mixes and level < top}
-            for samples in torch.tensor(sorted(taken), device=self.y.device).split(_WHOLE_BATCH):
+            for samples in _parts(torch.tensor(sorted(taken), device=self.y.device), _WHOLE_BATCH):
                 audit = torch.tensor([sample in audits for sample in samples.tolist()], device=samples.device)
                 eps = self.grid[torch.tensor([taken[sample] for sample in samples.tolist()], device=samples.device)]
                 x_adv = self._answered(samples, eps, top, audit)
@@ -692,6 +693,12 @@ def _press(
         down = down[levels[down] > 0]
         going = torch.cat([going[near], down])
     return best, steps, last
+
+
+def _parts(samples: Tensor, size: int) -> Iterable[Tensor]:
+    """The samples in groups of at most ``size``; none where there are none, of whom no attack must be asked."""
+
+    return samples.split(size) if len(samples) else ()
 
 
 def _levels(grid: Tensor, norms: Tensor) -> Tensor:

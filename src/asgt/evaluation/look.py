@@ -16,7 +16,7 @@ from torch import Tensor
 from ..attacks import PGD, Attack
 from ..attacks.base import is_legal, per_sample, steepest
 from ..data import Images, to_unit
-from ..modes import Classifier, at_least_float32
+from ..modes import Classifier, ask, at_least_float32
 from ..randomness import SampleKeyed, seeded
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Look:
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
-        return torch.cat([at_least_float32(self.model(part)) for part in x.split(self.batch_size)])
+        return torch.cat([at_least_float32(ask(self.model, part)) for part in x.split(self.batch_size)])
 
     def attacked(
         self, attack: Attack, samples: Samples, eps: float, model: Classifier | None = None, draw: int = DRAW

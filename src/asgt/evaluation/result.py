@@ -18,6 +18,7 @@ from torch import Tensor
 from ..attacks import Norm, check_eps
 from ..errors import DamagedFileError, InputError
 from ..files import agree, digest, package_versions, read_json, read_tensors
+from ..numbers import Number, number
 from ..statistics import clopper_pearson, share_of
 from .checks import Check
 from .engine import CLEAN, MARGIN, NOTHING, PRESS_STEPS, PROBE_STEPS
@@ -68,6 +69,7 @@ class Evaluation:
             :class:`asgt.evaluation.engine.Outcome`.
         checks: whether this can be believed (:mod:`asgt.evaluation.checks`).
         seconds: for each search, what it took, on whatever machine it ran.
+        selection: which images of a larger set were evaluated, in words; empty where nobody said.
     """
 
     protocol: Protocol
@@ -84,6 +86,7 @@ class Evaluation:
     details: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    selection: str = ""
 
     @property
     def samples(self) -> int:
@@ -149,6 +152,7 @@ class Evaluation:
             "claim": self.protocol.claim,
             "norm": self.norm,
             "samples": self.samples,
+            **({"selection": self.selection} if self.selection else {}),
             "classes": self.classes,
             "seed": self.seed,
             "interval": f"Wilson {CONFIDENCE:.0%}",
@@ -179,7 +183,7 @@ def load_evaluation(folder: Path) -> Evaluation:
         raise InputError(f"{folder} holds no finished evaluation: asgt evaluate makes one, and --resume ends it")
     result = read_json(path)
     try:
-        schema, name, number = result["schema"], result["protocol"]["name"], result["protocol"]["version"]
+        schema, name, made = result["schema"], result["protocol"]["name"], result["protocol"]["version"]
         known = PROTOCOLS.get(name)
     except (LookupError, TypeError) as error:
         raise DamagedFileError(f"{path} is damaged: it is not the result of an evaluation") from error
@@ -190,10 +194,10 @@ def load_evaluation(folder: Path) -> Evaluation:
         )
     if name == "own":
         raise InputError(f"{path} is of attacks of one's own: asgt.robustness_curve takes it up, with the same attacks")
-    if known is None or number != known.version:
+    if known is None or made != known.version:
         here = "none of that name" if known is None else f"v{known.version}"
         raise InputError(
-            f"{folder} was made by protocol {name if known else repr(name)} v{number!r}, this version of asgt knows "
+            f"{folder} was made by protocol {name if known else repr(name)} v{made!r}, this version of asgt knows "
             f"{here}: evaluate again into another folder"
         )
 
@@ -219,7 +223,7 @@ def load_evaluation(folder: Path) -> Evaluation:
             raise DamagedFileError(
                 f"{folder / search.name}-*.safetensors are damaged: their clean outcomes are not those of other attacks"
             )
-    found = replace(found, checks=checks, seconds=seconds)
+    found = replace(found, checks=checks, seconds=seconds, selection=str(result.get("selection", "")))
 
     # The versions are those of the machine that evaluated.
     if not agree(found.to_dict() | {"versions": result.get("versions")}, result):
@@ -227,14 +231,14 @@ def load_evaluation(folder: Path) -> Evaluation:
     return found
 
 
-def checked_grid(epsilons: Sequence[float], norm: Norm) -> tuple[float, ...]:
+def checked_grid(epsilons: Sequence[Number], norm: Norm) -> tuple[float, ...]:
     """The grid of radii, ascending, each once.
 
     Raises:
         InputError: it is empty, or a radius cannot be meant.
     """
 
-    grid = tuple(sorted({float(eps) for eps in epsilons}))
+    grid = tuple(sorted({number(eps, "eps") for eps in epsilons}))
     if not grid:
         raise InputError("the grid of epsilons is empty: give at least one, as 0.1 or 8/255")
     for eps in grid:
@@ -278,8 +282,8 @@ def _read_shards(folder: Path, name: str, found: Evaluation, result: Path) -> di
         if not files:
             continue
         shards: list[dict[str, Tensor]] = []
-        for number, evidence in enumerate(files):
-            if evidence.name != f"{stem}-{number:05d}.safetensors":
+        for place, evidence in enumerate(files):
+            if evidence.name != f"{stem}-{place:05d}.safetensors":
                 break
             first = sum(len(shard["clean"]) for shard in shards)
             if (kept := kept_shard(evidence, found, stem, first)) is None:

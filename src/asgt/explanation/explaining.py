@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import PGD, Norm, check_eps
-from ..data import Images, batches
+from ..data import Images, LabelledImages, as_images, batches
 from ..errors import InputError
 from ..evaluation.accuracy import class_count, predict
-from ..files import digest_tensors
+from ..files import digest_model, digest_tensors
+from ..inputs import trusted
 from ..modes import Classifier, precise
-from ..numbers import counted
+from ..numbers import Number, counted, number, whole
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed, seed_of, seeded_globally
 from ..saliency import attribute, attribution_settings, magnitude
@@ -44,9 +45,9 @@ STEPS = 20
 
 def explain(
     model: nn.Module,
-    images: Images,
+    images: LabelledImages,
     *,
-    eps: float,
+    eps: Number,
     norm: Norm = "linf",
     attribution: str = "gradient",
     layer: str | None = None,
@@ -62,7 +63,8 @@ def explain(
 
     Args:
         model: images (B, C, H, W) in [0, 1] to logits (B, K), on the device of the images.
-        images: N test images.
+        images: N test images, as :func:`asgt.data.as_images` takes them: :class:`asgt.Images`, a pair (images, labels)
+            of tensors or numpy arrays, a ``Dataset`` or a ``DataLoader``.
         eps: the training ε, above zero, of the methods that are to be compared; stability is measured at a quarter of
             it and at all of it.
         norm: its norm.
@@ -81,6 +83,8 @@ def explain(
         InputError: the model, the images, a setting or the folder does not fit.
     """
 
+    images, eps, seed = as_images(images, "images"), number(eps, "eps"), whole(seed, "seed")
+    batch_size = whole(batch_size, "batch_size")
     ids = torch.arange(len(images)) if ids is None else ids.cpu()
     _check(model, images, eps, norm, objects, ids, batch_size)
     mapper = _mapper(attribution, layer, seed, batch_size)
@@ -90,7 +94,7 @@ def explain(
         eps=float(eps),
         norm=norm,
         seed=seed,
-        model=digest_tensors(model.state_dict()) if model.state_dict() else "",
+        model=digest_model(model),
         data=images.digest(),
         ids=ids,
         labels=images.labels.cpu(),
@@ -110,7 +114,7 @@ def explain(
     device = images.labels.device
     progress.start(f"explaining by {attribution}", len(images))
     # A model that draws from the global generators draws the same again, and leaves them as they were.
-    with seeded_globally(seed_of("explanation", seed), device):
+    with trusted(), seeded_globally(seed_of("explanation", seed), device):
         if (largest := int(images.labels.max())) >= (classes := class_count(model, images)):
             raise InputError(f"label {largest} is out of range: the model tells {classes} classes apart, from 0")
         random = [reinitialised(model, seed_of("gate", seed, number)) for number in range(RANDOMISED)]

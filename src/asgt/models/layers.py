@@ -196,6 +196,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     PyTorch's backward pass computes what the batch's statistics would have asked for even so.
     """
 
+    same_when_evaluated = True
+
     def forward(self, input: Tensor) -> Tensor:
         """Maps of the shape of those that come in, (B, C, H, W)."""
 

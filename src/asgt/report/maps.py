@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from ..attacks import PGD, Norm
-from ..data import check_batch
 from ..errors import InputError
 from ..evaluation.accuracy import predict
+from ..inputs import checked_images, checked_labels, trusted
 from ..modes import Classifier
-from ..numbers import eps_text, norm_sign
+from ..numbers import Number, eps_text, norm_sign, number, whole
 from ..randomness import SampleKeyed, seed_of
 from ..saliency import attribute
 from .figures import house_style, write_figure
@@ -138,7 +138,7 @@ def saliency_maps(
     seeds: Mapping[str, int] | None = None,
     attribution: str = "gradient",
     layer: str | None = None,
-    eps: float | None = None,
+    eps: Number | None = None,
     norm: Norm = "linf",
     seed: int = 0,
     rows: Tensor | None = None,
@@ -152,8 +152,9 @@ def saliency_maps(
 
     Args:
         models: classifiers by name, each images (B, C, H, W) in [0, 1] to logits (B, K).
-        images: float (N, C, H, W) in [0, 1], on the device of the models.
-        labels: int64 (N,). Default: not known, and each model is explained, and attacked, on its own predictions.
+        images: float (N, C, H, W) in [0, 1], on the device of the models; a tensor or a numpy array.
+        labels: (N,), of any integer type. Default: not known, and each model is explained, and attacked, on its own
+            predictions.
         classes: the names of the K classes. Default: their numbers.
         seeds: of the runs of the models, to be shown.
         attribution: what makes the maps, by name, as :func:`asgt.saliency.attribute` knows it.
@@ -169,7 +170,12 @@ def saliency_maps(
 
     if not models:
         raise InputError("there is no model to explain: hand over classifiers by name")
-    check_batch(images, torch.zeros(len(images), dtype=torch.int64) if labels is None else labels)
+    images = checked_images(images, "images")
+    if images.ndim != 4 or len(images) == 0:
+        raise InputError(f"images have the shape {tuple(images.shape)}: expected (N, C, H, W), at least one")
+    if labels is not None:
+        labels = checked_labels(labels, len(images), soft=False, name="labels").to(images.device)
+    eps, seed = None if eps is None else number(eps, "eps"), whole(seed, "seed")
     rows = torch.arange(len(images), device=images.device) if rows is None else rows.to(images.device)
 
     def column(name: str, model: Classifier) -> MapColumn:
@@ -194,7 +200,8 @@ def saliency_maps(
             attacked_maps=maps(attacked),
         )
 
-    columns = [column(name, model) for name, model in models.items()]
+    with trusted():
+        columns = [column(name, model) for name, model in models.items()]
     seen = [tensor for one in columns for tensor in (one.explained, one.predictions, one.attacked_predictions)]
     most = int(torch.cat([tensor for tensor in seen if tensor is not None]).max())
     names = tuple(map(str, range(most + 1))) if classes is None else tuple(classes)
@@ -310,17 +317,17 @@ def write_maps(maps: SaliencyMaps, path: Path | str, *, kind: Kind = "magnitude"
     for place, (column, head) in enumerate(zip(maps.columns, heads, strict=True)):
         x = left + place * (_SIDE + _GAP)
         sheet.words(x + _SIDE / 2, above - 0.05, head, "bottom", size=8, weight="bold")
-        for number in range(len(maps.images)):
-            for row, (picture, wrong, words) in enumerate(map_cells(maps, number, column, kind)):
-                y = above + number * block + offsets[row]
+        for image in range(len(maps.images)):
+            for row, (picture, wrong, words) in enumerate(map_cells(maps, image, column, kind)):
+                y = above + image * block + offsets[row]
                 sheet.picture(x, y, _SIDE, picture, wrong)
                 sheet.words(x + _SIDE / 2, y + _SIDE + 0.02, _short(words, 16), "top", size=7)
-    for number in range(len(maps.images)):
-        for row, name in enumerate(row_names(maps, number)):
-            y = above + number * block + offsets[row] + _SIDE / 2
+    for image in range(len(maps.images)):
+        for row, name in enumerate(row_names(maps, image)):
+            y = above + image * block + offsets[row] + _SIDE / 2
             sheet.words(left - 0.09, y, textwrap.fill(name, 15), "center", "right", size=8)
-        if number:
-            sheet.rule(above + number * block - 0.1)
+        if image:
+            sheet.rule(above + image * block - 0.1)
     sheet.write(Path(path))
 
 
@@ -342,17 +349,17 @@ def write_contact_sheet(maps: SaliencyMaps, path: Path | str, *, kind: Kind = "m
     rows = math.ceil(count / strips)
     sheet = _Sheet(max(strips * strip - 0.26, 3.6), above + rows * pitch, map_rule(maps, kind), kind)
 
-    for number in range(count):
-        left, y = (number // rows) * strip, above + (number % rows) * pitch
-        pictures = [(pixels_of(maps.images[number]), "")]
-        pictures += [coloured(column.maps[number], kind) for column in maps.columns]
+    for image in range(count):
+        left, y = (image // rows) * strip, above + (image % rows) * pitch
+        pictures = [(pixels_of(maps.images[image]), "")]
+        pictures += [coloured(column.maps[image], kind) for column in maps.columns]
         for place, (picture, wrong) in enumerate(pictures):
             x = left + place * (side + gap)
             sheet.picture(x, y, side, picture, wrong)
-            if number % rows == 0:
+            if image % rows == 0:
                 sheet.words(x + side / 2, above - 0.05, heads[place], "bottom", size=6)
             # What is not said is the label; where that is not known, every model's own answer is.
-            said = _label(maps, number) if place == 0 else _other(maps, number, maps.columns[place - 1])
+            said = _label(maps, image) if place == 0 else _other(maps, image, maps.columns[place - 1])
             sheet.words(x + side / 2, y + side + 0.01, _short(said, 9), "top", size=5.5)
     sheet.write(Path(path))
 

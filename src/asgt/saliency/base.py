@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..modes import Classifier
+from ..modes import Classifier, ask
 from ..randomness import SampleKeyed
 from .gradient import Target
 
@@ -27,6 +27,8 @@ class Watched(nn.Module):
         classes: how many classes the labels speak of, at least.
     """
 
+    asks_by_itself = True
+
     def __init__(self, model: Classifier, classes: int) -> None:
         super().__init__()
         self.model = model
@@ -34,10 +36,7 @@ class Watched(nn.Module):
         self._nan: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.model(x)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InputError(f"{len(x)} images give outputs {got}: an attribution needs logits of shape (B, K)")
+        logits = ask(self.model, x)
         if self.classes > logits.shape[1]:
             raise InputError(f"label {self.classes - 1} for a model of {logits.shape[1]} classes: labels start at 0")
 

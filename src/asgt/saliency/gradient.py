@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -27,7 +28,7 @@ def saliency(model: Classifier, x: Tensor, y: Tensor, target: Target = "logit") 
     Args:
         model: the classifier, inputs (B, …) to logits (B, K).
         x: inputs (B, …), as images (B, C, H, W) in [0, 1].
-        y: labels (B,), int64.
+        y: labels (B,), int64, or class probabilities (B, K), by which the classes' scores are weighed.
         target: the score: the label's ``"logit"`` (default), or its ``"log_prob"``, which is what the original
             saliency-guided training differentiates.
 
@@ -45,6 +46,13 @@ def saliency(model: Classifier, x: Tensor, y: Tensor, target: Target = "logit") 
         # What is masked by its saliency is, as it was before, a view of the loss in most methods.
         if target == "log_prob":
             return -cross_entropy_gradient(model, x, y, again=True)[0]
-        return input_gradient(model, x, lambda logits: logits.gather(1, differentiable(y)[:, None]).sum(), again=True)[
-            0
-        ]
+        return input_gradient(model, x, lambda logits: _label_logits(logits, differentiable(y)).sum(), again=True)[0]
+
+
+def _label_logits(logits: Tensor, y: Tensor) -> Tensor:
+    """The logits of the labels: one for each image (B, 1), or, of class probabilities, their weighted values (B, K)."""
+
+    if y.ndim == 1:
+        return logits.gather(1, y[:, None])
+    # A class that is masked out by minus infinity has no slope, and 0 · ∞ would be NaN.
+    return torch.where(y > 0, logits, 0.0) * y

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..modes import Classifier
+from ..numbers import plain_fields
 from ..randomness import Generator, uniform_like
 from .gradient import Target, saliency
 
@@ -49,6 +50,7 @@ class SaliencyMask:
     fill: Literal["uniform", "mean", "zero"] = "uniform"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if not 0 < self.k <= 1:
             raise InputError(f"k = {self.k}: the share of masked features lies above 0 and at most at 1")
         for name, known in _CHOICES.items():

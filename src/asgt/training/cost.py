@@ -57,6 +57,8 @@ class _Counted(torch.autograd.Function):
 class Counter(nn.Module):
     """A classifier of two classes that always says the first, cannot be fooled, and counts its passes."""
 
+    same_when_evaluated = True
+
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))

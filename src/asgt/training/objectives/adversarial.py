@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...attacks import Attack
 from ...modes import Classifier
+from ...numbers import plain_fields
 from ...passes import cross_entropy
 from ...randomness import Generators
 from .base import Objective, check_weights
@@ -39,6 +40,7 @@ class AT(Objective):
     clean_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         check_weights(clean_weight=self.clean_weight)
 
     def views(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...attacks import Attack
 from ...modes import Classifier
+from ...numbers import plain_fields
 from ...passes import cross_entropy
 from ...randomness import Generators
 from ...saliency import SaliencyMask
@@ -46,6 +47,7 @@ class ASGT(Objective):
     detach_clean: bool = False
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         check_weights(weight=self.weight)
         check_kl(self.kl)
 

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from ...attacks import Attack
 from ...errors import InputError
-from ...modes import Classifier
+from ...inputs import checked, is_trusted, labels_explained, trusted
+from ...modes import Classifier, ask
+from ...numbers import Number, number
 from ...passes import Shared, a_pass, modes_agree
 from ...randomness import Generator, Generators
 
@@ -49,7 +51,7 @@ class Objective(ABC):
         x: Tensor,
         y: Tensor,
         *,
-        eps: float | Tensor | None = None,
+        eps: Number | Tensor | None = None,
         generator: Generator | Generators | None = None,
         forward: Classifier | None = None,
     ) -> Output:
@@ -58,8 +60,8 @@ class Objective(ABC):
         Args:
             model: the classifier, images (B, C, H, W) in [0, 1] to logits (B, K). Attacks and saliency see it in
                 evaluation mode; the loss sees it in the mode that it is in.
-            x: images (B, C, H, W) in [0, 1].
-            y: labels (B,), int64.
+            x: images (B, C, H, W) in [0, 1], as a tensor or a numpy array.
+            y: labels (B,) of any integer type, or class probabilities (B, K), as mixup gives them.
             eps: a radius that overrides the attack's own, for a ramp. Default: the attack's.
             generator: where random starts and fills come from: one generator for both, or :class:`Generators` with a
                 stream for each. Default: PyTorch's global generator.
@@ -68,19 +70,39 @@ class Objective(ABC):
 
         Returns:
             The loss, its terms and the logits of each view.
+
+        Raises:
+            InputError: images, labels or ε cannot be meant, or the model does not return logits (B, K).
         """
 
         if not isinstance(generator, Generators):
             generator = Generators(attack=generator, mask=generator)
+        radius = eps if eps is None or isinstance(eps, Tensor) else number(eps, "eps")
+        if is_trusted():
+            return self._loss(model, x, y, radius, generator, forward)
+        x, y = checked(x, y)
+        with trusted(), labels_explained(model, x, y):
+            return self._loss(model, x, y, radius, generator, forward)
+
+    def _loss(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        eps: float | Tensor | None,
+        generators: Generators,
+        forward: Classifier | None,
+    ) -> Output:
+        """The loss of images and labels that are known to fit."""
 
         forward = model if forward is None else forward
         # Images that want a gradient of their own get it from a forward pass of their own.
         if isinstance(model, nn.Module) and modes_agree(model) and not x.requires_grad:
             model = Shared(model, forward, x, self.clean_alone)
             forward = model.logits
-        views = self.views(model, x, y, eps, generator)
+        views = self.views(model, x, y, eps, generators)
         with a_pass():
-            logits = {name: forward(view) for name, view in views.items()}
+            logits = {name: ask(forward, view) for name, view in views.items()}
         terms = self.terms(logits, y)
 
         return Output(sum(terms.values(), start=x.new_zeros(())), terms, logits)
@@ -114,7 +136,11 @@ def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
     Gradients flow through both sides.
     """
 
-    return F.kl_div(F.log_softmax(q, dim=1), F.log_softmax(p, dim=1), reduction="batchmean", log_target=True)
+    log_p, log_q = F.log_softmax(p, dim=1), F.log_softmax(q, dim=1)
+    # A class masked out by minus infinity has p = 0 and adds nothing, where 0 · (−∞ + ∞) would be NaN.
+    masked = log_p.isneginf()
+    log_p, log_q = log_p.masked_fill(masked, 0.0), log_q.masked_fill(masked, 0.0)
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
 def consistency(masked: Tensor, clean: Tensor, kl: KL, detach_clean: bool) -> Tensor:

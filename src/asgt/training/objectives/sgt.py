@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...modes import Classifier
+from ...numbers import plain_fields
 from ...passes import cross_entropy
 from ...randomness import Generators
 from ...saliency import SaliencyMask
@@ -42,6 +43,7 @@ class SGT(Objective):
     detach_clean: bool = False
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         check_weights(weight=self.weight)
         check_kl(self.kl)
 

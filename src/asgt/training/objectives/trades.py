@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ...attacks import PGD
-from ...modes import Classifier, at_least_float32, evaluating
+from ...modes import Classifier, ask, at_least_float32, evaluating
+from ...numbers import plain_fields
 from ...passes import a_pass, cross_entropy
 from ...randomness import Generators, normal_like
 from .base import Objective, check_weights, kl_divergence
@@ -41,13 +42,14 @@ class TRADES(Objective):
     beta: float = 6.0
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         check_weights(beta=self.beta)
 
     def views(
         self, model: Classifier, x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators
     ) -> dict[str, Tensor]:
         with evaluating(model), torch.no_grad(), a_pass():
-            clean = at_least_float32(model(x)).softmax(dim=1)
+            clean = at_least_float32(ask(model, x)).softmax(dim=1)
 
         start = x + 0.001 * normal_like(x, generators.attack)
         search = replace(self.attack, restarts=1)

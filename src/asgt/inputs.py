@@ -1,0 +1,176 @@
+"""What every public function asks of images and labels, checked in one place and refused in one line.
+
+Attacks, objectives, evaluation, explanation and saliency maps take float images in [0, 1] and integer labels, as
+tensors or numpy arrays. :func:`checked` accepts what can be meant and refuses the rest: pixels of 0 to 255, normalised
+images, labels that are no classes. Code of ours that calls the next function with images that were checked says so by
+:func:`trusted`, so that a training step looks at its batch once or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .modes import Classifier, ask, evaluating
+
+__all__ = ["checked", "checked_images", "checked_labels", "is_trusted", "labels_explained", "trusted"]
+
+_TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
+_ROUNDING = 1e-6  # how far a pixel may lie outside [0, 1], for it came there by rounding
+
+
+@contextmanager
+def trusted() -> Iterator[None]:
+    """Inside, images and labels have been checked already: nothing looks at them again, nor waits for the device."""
+
+    token = _TRUSTED.set(True)
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
+
+
+def is_trusted() -> bool:
+    """Whether this code runs inside :func:`trusted`, or while a CUDA graph records it."""
+
+    return _TRUSTED.get() or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+
+
+def checked(
+    x: Any, y: Any, classes: int | None = None, *, soft: bool = True, names: tuple[str, str] = ("x", "y")
+) -> tuple[Tensor, Tensor]:
+    """Images and labels as tensors, on the device of the images.
+
+    Args:
+        x: images, as :func:`checked_images` takes them.
+        y: labels, as :func:`checked_labels` takes them.
+        classes: K, where it is known.
+        soft: whether class probabilities (B, K) will do for labels.
+        names: what to call the two in an error.
+
+    Raises:
+        InputError: one of the two cannot be meant.
+    """
+
+    x = checked_images(x, names[0])
+    return x, checked_labels(y, len(x), classes, soft=soft, name=names[1]).to(x.device)
+
+
+def checked_images(x: Any, name: str = "x") -> Tensor:
+    """Images as floats in [0, 1], the same tensor where it is one already.
+
+    Args:
+        x: a tensor or a numpy array of floats (B, …), images as (B, C, H, W). Arrays of float64, numpy's default,
+            become float32. Values outside [0, 1] by no more than rounding are moved to its ends.
+        name: what to call it in an error.
+
+    Raises:
+        InputError: shape or type is another, a pixel is NaN, or pixels lie outside [0, 1].
+    """
+
+    if isinstance(x, np.ndarray):
+        x = torch.from_numpy(np.ascontiguousarray(x))
+        x = x.float() if x.dtype == torch.float64 else x
+    if not isinstance(x, Tensor):
+        raise InputError(f"{name} is a {type(x).__name__}: expected float images (N, C, H, W) in [0, 1] as a tensor")
+    shape = tuple(x.shape)
+    if x.dtype == torch.uint8:
+        raise InputError(f"{name} is uint8 {shape}: expected floats in [0, 1]; x.float() / 255 gives them")
+    if x.ndim < 2 or not x.is_floating_point():
+        raise InputError(f"{name} is {x.dtype} {shape}: expected float images (N, C, H, W) in [0, 1]")
+    if x.ndim == 4 and shape[3] in (1, 3, 4) and shape[1] > 4 and shape[2] > 4:
+        mend = "x.permute(0, 3, 1, 2) gives them" if isinstance(x, Tensor) else "x.transpose(0, 3, 1, 2) gives them"
+        raise InputError(f"{name} has the shape {shape}, channels last: expected (N, C, H, W); {mend}")
+    if x.numel() == 0 or x.is_meta:
+        return x
+
+    low, high = (float(end) for end in x.detach().aminmax())
+    if low != low or high != high:
+        row = int(x.isnan().flatten(1).any(dim=1).nonzero()[0])
+        raise InputError(f"{name}[{row}] has a NaN pixel")
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise InputError(
+            f"{name} lies in [{low:.3g}, {high:.3g}]: expected [0, 1]; divide by 255, and leave normalisation to the "
+            "model"
+        )
+    return x if low >= 0 and high <= 1 else x.clamp(0.0, 1.0)
+
+
+def checked_labels(y: Any, count: int, classes: int | None = None, *, soft: bool = True, name: str = "y") -> Tensor:
+    """Labels as int64 (B,), or class probabilities (B, K) as floats; the same tensor where it is one already.
+
+    Args:
+        y: labels of any integer type, as a tensor, a numpy array or a list; or class probabilities, one-hot rows of
+            integers included.
+        count: B.
+        classes: K, where it is known.
+        soft: whether class probabilities will do.
+        name: what to call it in an error.
+
+    Raises:
+        InputError: labels are out of range or of another kind, or rows are no probabilities.
+    """
+
+    if not isinstance(y, Tensor):
+        try:
+            y = torch.as_tensor(np.asarray(y))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} is a {type(y).__name__}: expected class numbers, int64 ({count},)") from error
+    labels: Tensor = y
+    shape = tuple(labels.shape)
+    if labels.ndim == 2 and len(labels) == count and labels.shape[1] > 1:
+        return _probabilities(labels, classes, soft, name)
+    if labels.ndim != 1 or len(labels) != count:
+        mend = "; y.squeeze(1) gives them" if shape == (count, 1) else ""
+        raise InputError(f"{name} is {labels.dtype} {shape}: expected int64 labels ({count},){mend}")
+    if labels.is_floating_point() or labels.is_complex():
+        raise InputError(f"{name} is {labels.dtype} {shape}: expected int64 labels ({count},), the classes' numbers")
+    labels = labels.long()
+    if count == 0 or labels.is_meta:
+        return labels
+    low, high = (int(end) for end in labels.aminmax())
+    if low < 0 or (classes is not None and high >= classes):
+        known = "K − 1" if classes is None else f"K − 1, K = {classes}"
+        raise InputError(f"{name} has labels in [{low}, {high}]: expected 0 to {known}")
+    return labels
+
+
+def _probabilities(y: Tensor, classes: int | None, soft: bool, name: str) -> Tensor:
+    shape = tuple(y.shape)
+    if not soft:
+        raise InputError(f"{name} has the shape {shape}: expected class numbers (N,), as y.argmax(dim=1) gives them")
+    if classes is not None and y.shape[1] != classes:
+        raise InputError(f"{name} has the shape {shape}: the model has {classes} classes")
+    y = y if y.is_floating_point() else y.float()
+    if not bool((y >= 0).all() & ((y.sum(dim=1) - 1).abs() < 1e-2).all()):
+        raise InputError(f"{name} has the shape {shape}: its rows are no class probabilities, which sum to 1")
+    return y
+
+
+@contextmanager
+def labels_explained(model: Classifier, x: Tensor, y: Tensor) -> Iterator[None]:
+    """Turns what PyTorch raises on a label that the model has no logit for into one line; costs nothing otherwise.
+
+    Raises:
+        InputError: a label, or a row of class probabilities, does not fit the model.
+    """
+
+    try:
+        yield
+    except (IndexError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        try:
+            with torch.no_grad(), evaluating(model):
+                classes = ask(model, x[:1]).shape[1]
+        except Exception:  # what is wrong is something else
+            raise error from None
+        checked_labels(y, len(x), classes)
+        raise
