@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
-from weakref import WeakSet
+from typing import Any, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -35,36 +35,62 @@ An output object with ``logits``, as those of transformers, and a mapping that h
 """
 
 
-def ask(model: Classifier, x: Tensor) -> Tensor:
+def ask(model: Classifier, x: Tensor, *, owned: bool = False, least: int = 2) -> Tensor:
     """The logits (B, K) that a classifier gives for images (B, C, H, W), in whatever mode it is.
 
     The model gets a copy of the images, so one that works in place changes nothing of the caller's. Where the model
     computes in another precision than the images have (a net in half precision or in float64), the copy is cast.
 
+    Args:
+        model: the classifier.
+        x: images (B, C, H, W), or inputs of any shape (B, …).
+        owned: whether the images are a copy already, which the model may change.
+        least: the fewest classes that will do; one can be explained, but not classified.
+
     Raises:
-        InputError: the output is not one row of at least two logits for each image.
+        InputError: the output is not one row of at least so many logits for each image.
     """
 
     if getattr(model, "asks_by_itself", False):
         return model(x)
-    if isinstance(model, nn.Module) and model in _CAST:
-        return logits_of(model(x.to(_dtype_of(model) or x.dtype, copy=True)), len(x))
-    try:
-        answer = model(x.clone())
-    except (RuntimeError, NotImplementedError):
-        # Which error a mismatch of precisions raises differs from layer to layer, so the cast itself is the test.
-        dtype = _dtype_of(model)
-        if dtype is None or dtype == x.dtype:
-            raise
+    error: Exception | None = None
+    for way in _ways(model, x):
         try:
-            answer = model(x.to(dtype, copy=True))
-        except Exception:
-            answer = None
-        if answer is None:
-            raise
-        assert isinstance(model, nn.Module)
-        _CAST.add(model)
-    return logits_of(answer, len(x))
+            answer = model(_handed_over(model, x, way, owned))
+        # Which error a model raises on another precision, or on a leaf of autograd, differs from layer to layer.
+        except (RuntimeError, NotImplementedError) as this:
+            error = error or this
+            continue
+        if error is not None and isinstance(model, nn.Module):
+            _WAY[model] = way
+        return logits_of(answer, len(x), least)
+    assert error is not None
+    raise error
+
+
+_Way: TypeAlias = Literal["as it is", "copied", "cast"]
+
+
+def _ways(model: Classifier, x: Tensor) -> Iterator[_Way]:
+    """How a model can be given images, the way that it is known to take or else the plainest first."""
+
+    known = _WAY.get(model) if isinstance(model, nn.Module) else None
+    if known is not None:
+        yield known
+        return
+    yield "as it is"
+    if x.requires_grad and x.is_leaf:
+        yield "copied"
+    if isinstance(model, nn.Module) and _dtype_of(model) not in (None, x.dtype):
+        yield "cast"
+
+
+def _handed_over(model: Classifier, x: Tensor, way: _Way, owned: bool) -> Tensor:
+    if way == "as it is":
+        return x if owned else x.clone()
+    # A leaf that wants its gradient cannot be changed in place, what is made of it can.
+    dtype = _dtype_of(model) if way == "cast" else None
+    return x.to(dtype or x.dtype, copy=True)
 
 
 def wraps_classifier(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -74,7 +100,7 @@ def wraps_classifier(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return call
 
 
-def logits_of(answer: Any, count: int) -> Tensor:
+def logits_of(answer: Any, count: int, least: int = 2) -> Tensor:
     """The logits (B, K) in what a model returned for ``count`` images.
 
     Raises:
@@ -88,7 +114,7 @@ def logits_of(answer: Any, count: int) -> Tensor:
         raise InputError(f"the model returns {_described(answer)}: logits (B, K) are needed{_taken_from(answer)}")
     if logits.is_quantized:
         logits = logits.dequantize()
-    if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
+    if logits.ndim != 2 or len(logits) != count or logits.shape[1] < least:
         shape = tuple(logits.shape)
         if shape in ((count,), (count, 1)):
             raise InputError(
@@ -127,8 +153,8 @@ def _dtype_of(model: Classifier) -> torch.dtype | None:
     return next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), None)
 
 
-_CAST: WeakSet[nn.Module] = WeakSet()
-"""The models that are known to need images in their own precision."""
+_WAY: WeakKeyDictionary[nn.Module, _Way] = WeakKeyDictionary()
+"""The models that are known not to take images as they are, and how they take them."""
 
 
 @contextmanager

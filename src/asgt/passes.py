@@ -299,8 +299,8 @@ class _Asked:
 
     @classmethod
     def by(cls, model: Classifier, x: Tensor, kept: bool = False) -> _Asked:
-        leaf = differentiable(x).requires_grad_()
-        return cls(leaf, ask(model, leaf), kept, _Snapshot(x))
+        leaf = x.detach().clone().requires_grad_()
+        return cls(leaf, ask(model, leaf, owned=True), kept, _Snapshot(x))
 
 
 class _ToWeights(torch.autograd.Function):

@@ -234,7 +234,7 @@ class _Run:
             self.with_gradient += len(x)
         else:
             self.without += len(x)
-        logits = ask(self.asked, x)
+        logits = ask(self.asked, x, owned=x.requires_grad)
         self.nan = self.nan | logits.detach().isnan().any()
         return logits
 

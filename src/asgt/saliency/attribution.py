@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, unknown
+from ..inputs import checked_labels
 from ..modes import Classifier, differentiable, evaluating
 from ..randomness import Generator, SampleKeyed, keys_like
 from .base import Attribution, Watched
@@ -69,7 +70,7 @@ def attribute(
         model: the classifier, images to logits (B, K), in evaluation mode while it is asked. ``"gradcam"`` and
             ``"deeplift"`` need an ``nn.Module``; the others take any function.
         x: images (B, C, H, W) in [0, 1].
-        y: the labels that are explained, int64 (B,). Default: the model's own predictions.
+        y: the labels that are explained, (B,), of any integer type. Default: the model's own predictions.
         method: a name of :data:`ATTRIBUTIONS`.
         target: the score that is explained: the label's ``"logit"`` or its ``"log_prob"``.
         layer: for ``"gradcam"``, the dotted name of the module whose output is the feature map. Default: the last
@@ -90,11 +91,12 @@ def attribute(
     """
 
     chosen = _chosen(method, layer, settings)
-    _check(x, y, target, batch_size)
+    _check(x, target, batch_size)
+    y = None if y is None else checked_labels(y, len(x), soft=False)
 
     maps = []
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        x, y = differentiable(x), None if y is None else differentiable(y).to(x.device)
+        x, y = x.detach().clone(), None if y is None else differentiable(y).to(x.device)
         watched = Watched(model, 0 if y is None else int(y.max()) + 1)
         keys = keys_like(x, generator) if chosen.draws_noise else None
 
@@ -182,7 +184,7 @@ def _chosen(method: str, layer: str | None, settings: dict[str, Any]) -> Attribu
     return ATTRIBUTIONS[method](**settings)
 
 
-def _check(x: Tensor, y: Tensor | None, target: str, batch_size: int) -> None:
+def _check(x: Tensor, target: str, batch_size: int) -> None:
     if target not in ("logit", "log_prob"):
         raise InputError(f"target = {target!r} is unknown: use 'logit' or 'log_prob'")
     if batch_size < 1:
@@ -191,8 +193,6 @@ def _check(x: Tensor, y: Tensor | None, target: str, batch_size: int) -> None:
         raise InputError(
             f"{x.dtype} inputs of shape {tuple(x.shape)}: expected float images (B, C, H, W), at least one"
         )
-    if y is not None and (y.shape != x.shape[:1] or y.dtype != torch.int64 or bool((y < 0).any())):
-        raise InputError(f"{y.dtype} labels of shape {tuple(y.shape)}: expected int64 ({len(x)},), counted from 0")
 
 
 def _predictions(model: Watched, x: Tensor) -> Tensor:

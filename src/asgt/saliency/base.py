@@ -36,7 +36,7 @@ class Watched(nn.Module):
         self._nan: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = ask(self.model, x)
+        logits = ask(self.model, x, owned=x.requires_grad, least=1)
         if self.classes > logits.shape[1]:
             raise InputError(f"label {self.classes - 1} for a model of {logits.shape[1]} classes: labels start at 0")
 
