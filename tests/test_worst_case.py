@@ -531,8 +531,8 @@ def test_images_in_half_precision_and_no_images_a_pass_are_refused() -> None:
         robustness_curve(Band(), ((data.pixels / 255).half(), data.labels), epsilons=[0.1])
     with pytest.raises(InputError, match="batch_size = 0"):
         robustness_curve(Band(), data, epsilons=[0.1], batch_size=0)
-    with pytest.raises(InputError, match="int32"):
-        robustness_curve(Band(), (data.pixels / 255, data.labels.int()), epsilons=[0.1])
+    with pytest.raises(InputError, match="float32"):
+        robustness_curve(Band(), (data.pixels / 255, data.labels.float()), epsilons=[0.1])
     with pytest.raises(InputError, match="aims at classes"):
         robustness_curve(Band(), data, attacks=APGD(0.0, loss="dlr-targeted", target=5), epsilons=[0.1])
 

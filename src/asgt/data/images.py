@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,12 +111,16 @@ class Splits:
         train: the training split, whole.
         test: the test split. It picks nothing.
         indices: the drawn rows by split, for data that came without a test split.
+        notes: sentences for the terminal: what was taken for what, what was ignored and how many.
+        reading: the same as plain values, stored with a run; ``"place"`` is the absolute path or the hub id.
     """
 
     name: str
     train: Images
     test: Images
     indices: dict[str, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    reading: dict[str, Any] = field(default_factory=dict)
 
 
 def sample(images: Images, count: int) -> Images:
