@@ -43,10 +43,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt -e .
 	@touch $@
 
-# torchattacks is the oracle of the attacks' tests; what it asks for beside torch, it does not need for that.
+# torchattacks is the oracle of the attacks' tests; what it asks for beside torch, it does not need for that. timm asks for
+# torchvision, which in turn would ask for another torch.
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(PIP) install -q -c constraints.txt -e '.[test,tensorboard]'
-	$(PIP) install -q -c constraints.txt --no-deps torchattacks
+	$(PIP) install -q -c constraints.txt --no-deps torchattacks torchvision
+	$(PIP) install -q -c constraints.txt -e '.[test,tensorboard,hf,timm]'
 	@touch $@
 
 # The list of the peers is whole: what torchattacks asks for beside it would not go together with foolbox.

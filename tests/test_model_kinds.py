@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -468,3 +470,11 @@ def test_fewer_than_four_classes_beside_masked_ones_are_attacked_like_so_many(ba
     noise = [torch.Generator().manual_seed(0) for _ in range(2)]
     assert attack(with_mask, x, y, generator=noise[0]).equal(attack(net, x, y, generator=noise[1]))
     assert not attack(net, x, y).equal(x)
+
+
+def test_the_page_lists_the_kinds_that_are_tested() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "model-kinds.md").read_text()
+    works, refused = page.split("## Kinds that are refused")
+    for part, kinds in ((works, WORKS), (refused, REFUSED)):
+        rows = re.findall(r"^\| ([^|]+?) \|", part, re.MULTILINE)
+        assert [row for row in rows if row != "kind"] == list(kinds)

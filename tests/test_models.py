@@ -157,9 +157,21 @@ def test_the_smallest_images_fit_and_smaller_ones_are_refused(name: str, smalles
         build_model(name, (1, smallest - 1, smallest - 1), 3, width=0.1)
 
 
-def test_images_that_are_not_square_are_refused() -> None:
-    with pytest.raises(InputError, match="--image-size 24"):
-        build_model("small_cnn", (1, 24, 32), 3)
+@pytest.mark.parametrize(("name", "sides"), [("small_cnn", (24, 32)), ("alexnet", (16, 40)), ("alexnet", (64, 96))])
+def test_images_need_not_be_square(name: str, sides: tuple[int, int]) -> None:
+    for height, width in (sides, sides[::-1]):
+        model = build_model(name, (1, height, width), 3, width=0.1)
+        asgt.ST()(model, torch.rand(2, 1, height, width), torch.tensor([0, 2])).loss.backward()
+
+
+@pytest.mark.parametrize(("sides", "kernel"), [((32, 32), 3), ((63, 200), 3), ((64, 64), 7), ((64, 80), 7)])
+def test_resnet18_has_the_original_stem_from_64_pixels_up(sides: tuple[int, int], kernel: int) -> None:
+    net = build_model("resnet18", (3, *sides), 4, width=0.125).net
+    assert net[0].kernel_size == (kernel, kernel)
+    assert any(isinstance(layer, torch.nn.MaxPool2d) for layer in net) == (kernel == 7)
+    maps = net[:-3](torch.rand(2, 3, *sides))
+    # The original divides each side by 32, that for small images by 8.
+    assert maps.shape[2:] == tuple(-(-side // (32 if kernel == 7 else 8)) for side in sides)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,22 @@
 """Models: the paper's, a small one, and anybody's own. Normalisation lives inside the model."""
 
 from .alexnet import alexnet
-from .loading import MODELS, build_model, load_weights
+from .loading import MODELS, build_model
 from .normalize import Normalize
+from .pretrained import Preprocessing, brings_weights, preprocessing
 from .resnet import resnet18
 from .small_cnn import small_cnn
+from .weights import load_weights
 
-__all__ = ["MODELS", "Normalize", "alexnet", "build_model", "load_weights", "resnet18", "small_cnn"]
+__all__ = [
+    "MODELS",
+    "Normalize",
+    "Preprocessing",
+    "alexnet",
+    "brings_weights",
+    "build_model",
+    "load_weights",
+    "preprocessing",
+    "resnet18",
+    "small_cnn",
+]

@@ -28,7 +28,9 @@ class _AlexNet(nn.Sequential):
                 nn.init.zeros_(layer.bias)
 
 
-def alexnet(channels: int, size: int, classes: int, width: float = 1.0, dropout: float = 0.5) -> nn.Sequential:
+def alexnet(
+    channels: int, size: int | tuple[int, int], classes: int, width: float = 1.0, dropout: float = 0.5
+) -> nn.Sequential:
     """AlexNet: five convolutions and three linear layers with dropout.
 
     From 64 pixels up it is the one-tower net (64, 192, 384, 256, 256 channels; first convolution 11×11 with stride 4;
@@ -43,7 +45,7 @@ def alexnet(channels: int, size: int, classes: int, width: float = 1.0, dropout:
 
     Args:
         channels: channels of the images, 1 or 3.
-        size: their height and width, at least 16.
+        size: their height and width, at least 16; one number for square images. The shorter side chooses the form.
         classes: K, the number of logits.
         width: a factor on every hidden layer. 1 has 57 million parameters from 64 px up.
         dropout: the share dropped before each of the first two linear layers. The original has 0.5.
@@ -51,16 +53,17 @@ def alexnet(channels: int, size: int, classes: int, width: float = 1.0, dropout:
 
     c1, c2, c3, c4, c5, hidden = (max(1, round(n * width)) for n in (64, 192, 384, 256, 256, 4096))
 
-    if size >= 64:
+    sides = (size, size) if isinstance(size, int) else size
+    if min(sides) >= 64:
         stem = [nn.Conv2d(channels, c1, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
         second = [nn.Conv2d(c1, c2, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
         last = [nn.MaxPool2d(3, 2), nn.AdaptiveAvgPool2d(6)]
-        extent = 6
+        extent = 6 * 6
     else:
         stem = [nn.Conv2d(channels, c1, 3, stride=2, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         second = [nn.Conv2d(c1, c2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         last = [nn.MaxPool2d(2)]
-        extent = (size + 1) // 2 // 8
+        extent = ((sides[0] + 1) // 2 // 8) * ((sides[1] + 1) // 2 // 8)
 
     net = _AlexNet(
         *stem,
@@ -74,7 +77,7 @@ def alexnet(channels: int, size: int, classes: int, width: float = 1.0, dropout:
         *last,
         nn.Flatten(),
         nn.Dropout(dropout),
-        nn.Linear(c5 * extent * extent, hidden),
+        nn.Linear(c5 * extent, hidden),
         nn.ReLU(),
         nn.Dropout(dropout),
         nn.Linear(hidden, hidden),

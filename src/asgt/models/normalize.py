@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-__all__ = ["Normalize"]
+__all__ = ["Cast", "Normalize"]
+
+_LARGEST = 4.0  # far above any deviation of values in [0, 1], far below those of values up to 255
 
 
 class Normalize(nn.Module):
@@ -19,7 +21,10 @@ class Normalize(nn.Module):
 
     Args:
         mean: a mean per channel, in the units of the pixels' range [0, 1].
-        std: a standard deviation per channel, above zero.
+        std: a standard deviation per channel, above zero and at most 4.
+
+    Raises:
+        InputError: their numbers differ, or one cannot be meant for pixels in [0, 1].
     """
 
     mean: Tensor
@@ -28,10 +33,32 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if len(mean) != len(std) or not all(s > 0 for s in std):
+        if len(mean) != len(std) or len(mean) == 0 or not all(s > 0 for s in std):
             raise InputError(f"mean {list(mean)} and std {list(std)}: one of each per channel, every std above zero")
+        if not all(0 <= m <= 1 for m in mean) or not all(s <= _LARGEST for s in std):
+            raise InputError(
+                f"mean {list(mean)} and std {list(std)}: both are in units of the pixels' range [0, 1]; divide those "
+                "of pixels from 0 to 255 by 255"
+            )
         self.register_buffer("mean", torch.tensor(list(mean)).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
+
+
+class Cast(nn.Module):
+    """Images in another precision, for a net that computes in it.
+
+    Args:
+        dtype: a floating type.
+    """
+
+    same_in_both_modes = True
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype)

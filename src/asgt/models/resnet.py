@@ -1,4 +1,4 @@
-"""ResNet-18 with the stem for small images.
+"""ResNet-18, with the stem for small images or that for large ones.
 
 References:
     He et al. 2015, "Deep residual learning for image recognition", https://arxiv.org/abs/1512.03385
@@ -35,22 +35,27 @@ class _Block(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
-def resnet18(channels: int, size: int, classes: int, width: float = 1.0) -> nn.Sequential:
-    """ResNet-18 with the CIFAR stem: a 3×3 convolution of stride 1 and no max-pool, then 4 × 2 blocks.
+def resnet18(channels: int, size: int | tuple[int, int], classes: int, width: float = 1.0) -> nn.Sequential:
+    """ResNet-18: a stem, then 4 × 2 blocks.
+
+    Below 64 pixels the stem is that in common use for CIFAR, a 3×3 convolution of stride 1 and no max-pool. From 64
+    pixels up it is the original: a 7×7 convolution of stride 2 and a 3×3 max-pool of stride 2.
 
     Args:
         channels: channels of the images.
-        size: their height and width; any from 8 up, as the last pool is global.
+        size: their height and width, any from 8 up, as the last pool is global; one number for square images. The
+            shorter side chooses the stem.
         classes: K, the number of logits.
         width: a factor on the channels 64, 128, 256, 512. 1 has 11.2 million parameters.
     """
 
     widths = [max(1, round(n * width)) for n in (64, 128, 256, 512)]
-    layers: list[nn.Module] = [
-        Conv2d(channels, widths[0], 3, padding=1, bias=False),
-        BatchNorm2d(widths[0]),
-        nn.ReLU(),
-    ]
+    if (size if isinstance(size, int) else min(size)) >= 64:
+        layers: list[nn.Module] = [Conv2d(channels, widths[0], 7, stride=2, padding=3, bias=False)]
+        pool: list[nn.Module] = [nn.MaxPool2d(3, 2, padding=1)]
+    else:
+        layers, pool = [Conv2d(channels, widths[0], 3, padding=1, bias=False)], []
+    layers += [BatchNorm2d(widths[0]), nn.ReLU(), *pool]
 
     before = widths[0]
     for stage, after in enumerate(widths):

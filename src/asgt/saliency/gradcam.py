@@ -4,6 +4,10 @@ r"""GradCAM: where the last feature map speaks for the label.
 
 A is the layer's output (B, K, h, w). The paper keeps the positive part only; here the sign stays, as in every map.
 
+Transformers give tokens (B, N, K). Those of the class and of registers, which come first, are left out, and the others
+are laid out as the patches of the image that they stand for. Maps (B, h, w, K) are turned. Which of these an output is
+follows from the sides of the image.
+
 References:
     Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based localization",
     https://arxiv.org/abs/1610.02391
@@ -11,13 +15,16 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, unknown
-from ..modes import Classifier
+from ..modes import Classifier, ask
 from ..randomness import SampleKeyed
 from .base import Attribution, Watched, score
 from .gradient import Target
@@ -25,6 +32,7 @@ from .gradient import Target
 __all__ = ["GradCAM", "feature_layer"]
 
 _LISTED = 6
+_PREFIXES = 16  # tokens that may come before those of the patches: one for the class, and registers
 _KEPT = (nn.BatchNorm2d, nn.GroupNorm, nn.ReLU)
 """What may stand behind a convolution and belongs to its map."""
 
@@ -52,12 +60,13 @@ class GradCAM(Attribution):
         name = self.layer_of(inner)
         assert isinstance(inner, nn.Module)
 
-        try:
-            coarse = LayerGradCam(score(model, target), inner.get_submodule(name)).attribute(x, target=y)
-        except AssertionError as error:
-            raise InputError(f"layer {name!r} does not run when the model answers: {_candidates(inner)}") from error
-        if not isinstance(coarse, Tensor) or coarse.ndim != 4:
-            raise InputError(f"layer {name!r} gives no feature map (B, K, h, w): {_candidates(inner)}")
+        layer = inner.get_submodule(name)
+        turn = _layout(model, layer, x, name)
+        if turn is None:
+            coarse = LayerGradCam(score(model, target), layer).attribute(x, target=y)
+            assert isinstance(coarse, Tensor)
+        else:
+            coarse = _of_tokens(score(model, target), layer, x, y, turn)
 
         fine: Tensor = LayerAttribution.interpolate(coarse.detach(), x.shape[2:], "bilinear")
         return fine.expand_as(x).contiguous()
@@ -77,6 +86,105 @@ class GradCAM(Attribution):
         if self.layer not in names:
             raise unknown("layer", self.layer, names)
         return self.layer
+
+
+Turn: TypeAlias = Callable[[Tensor], Tensor]
+"""From a layer's output to feature maps (B, K, h, w)."""
+
+
+def _layout(model: Watched, layer: nn.Module, x: Tensor, name: str) -> Turn | None:
+    """How a layer's output becomes feature maps; ``None`` where it is feature maps (B, K, h, w).
+
+    Raises:
+        InputError: the layer does not run when the model answers, or its output is no map of the image.
+    """
+
+    output = _outputs(model, layer, x[:1])
+    assert isinstance(model.model, nn.Module)
+    if output is None:
+        raise InputError(f"layer {name!r} does not run when the model answers: {_candidates(model.model)}")
+    height, width = x.shape[2:]
+
+    def apart(rows: int, columns: int) -> int:
+        """How far sides are from those of the image: zero where patches fill it, below its longer side else."""
+
+        return abs(rows * width - columns * height)
+
+    if output.ndim == 3 and (grid := _grid(output.shape[1], height, width)) is not None:
+        before, rows, columns = grid
+        return lambda tokens: tokens[:, before:].transpose(1, 2).unflatten(2, (rows, columns))
+    if output.ndim == 4:
+        first, second, third = output.shape[1:]
+        if apart(first, second) < max(height, width) <= apart(second, third):
+            return lambda maps: maps.permute(0, 3, 1, 2)
+        return None
+    shape = tuple(output.shape)
+    raise InputError(
+        f"layer {name!r} gives no feature map (B, K, h, w) and no tokens (B, N, K) of the image, but {shape}: "
+        f"{_candidates(model.model)}"
+    )
+
+
+def _grid(tokens: int, height: int, width: int) -> tuple[int, int, int] | None:
+    """How many tokens come before those of the patches, and the rows and columns of these; the fewest before.
+
+    Patches that fill the image come first; where they are cut off at its edge, the sides are those of the image to
+    within one patch.
+    """
+
+    for slack in (1, max(height, width)):
+        for before in range(min(_PREFIXES + 1, tokens)):
+            patches = tokens - before
+            rows = round((patches * height / width) ** 0.5)
+            if rows > 0 and patches % rows == 0 and abs(rows * width - patches // rows * height) < slack:
+                return before, rows, patches // rows
+    return None
+
+
+def _outputs(model: Watched, layer: nn.Module, x: Tensor) -> Tensor | None:
+    """What a layer gives while the model answers; ``None`` where it does not run."""
+
+    seen: list[Tensor] = []
+
+    def note(_: nn.Module, inputs: Any, output: Any) -> None:
+        seen.append(_tensor_of(output))
+
+    with _hooked(layer, note), torch.no_grad():
+        ask(model.model, x)
+    return seen[0] if seen else None
+
+
+def _of_tokens(scored: nn.Module, layer: nn.Module, x: Tensor, y: Tensor, turn: Turn) -> Tensor:
+    """The coarse maps (B, 1, h, w) of a layer whose output is to be turned into feature maps first."""
+
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, inputs: Any, output: Any) -> None:
+        seen.append(_tensor_of(output))
+
+    with _hooked(layer, keep):
+        logits = scored(x.clone().requires_grad_())
+    values = logits.gather(1, y[:, None]).sum()
+    (gradient,) = torch.autograd.grad(values, seen[0], allow_unused=True, materialize_grads=True)
+    maps, slopes = turn(seen[0].detach()), turn(gradient)
+    return (slopes.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1, keepdim=True)
+
+
+@contextmanager
+def _hooked(layer: nn.Module, hook: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]:
+    handle = layer.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _tensor_of(output: Any) -> Tensor:
+    """A layer's output; blocks of transformers give a tuple whose first part it is."""
+
+    if isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    return output if isinstance(output, Tensor) else torch.empty(0)
 
 
 def feature_layer(model: nn.Module) -> str:
@@ -110,8 +218,14 @@ def _convolutions(module: nn.Module) -> list[str]:
 
 
 def _candidates(model: nn.Module) -> str:
-    names = _convolutions(model)
+    names, kind = _convolutions(model), "convolutions"
+    norms = [name for name, inner in model.named_modules() if isinstance(inner, nn.LayerNorm)]
+    if len(norms) > len(names):  # a transformer: its convolution only cuts the image into patches
+        names, kind = norms, "norms"
     if not names:
         return "it has no convolution, which gradcam needs; use gradient, ig or smoothgrad"
     listed = ", ".join(names[: -_LISTED - 1 : -1]) + (", …" if len(names) > _LISTED else "")
-    return f"name a layer, as layer={names[-1]!r}; its convolutions, last first: {listed}"
+    # The class token reads the patches in the last block's attention, behind the first of its two norms. Behind that
+    # only the class token itself is read, and the patches have no slope.
+    best = names[-3] if kind == "norms" and len(names) > 2 else names[-1]
+    return f"name a layer, as layer={best!r}; its {kind}, last first: {listed}"

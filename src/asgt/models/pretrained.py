@@ -1,0 +1,346 @@
+"""Models of other libraries by name, ``timm:NAME`` and ``hf:FOLDER_OR_ID``, with the preprocessing of their training.
+
+Mean, standard deviation, input size, share of the crop and interpolation come from the model's own configuration.
+Nothing that a hub or a folder holds can run: remote code stays off, and weights are plain tensors.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import DamagedFileError, InputError, unknown
+from ..files import read_json
+from ..names import is_foreign
+
+__all__ = ["Preprocessing", "brings_weights", "build_hf", "build_timm", "preprocessing"]
+
+_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+"""Pillow's numbers, as processors of transformers store them."""
+
+_INTERPOLATIONS = tuple(_RESAMPLING.values())
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a model's own configuration says of its images and classes.
+
+    Attributes:
+        mean: per channel, in units of [0, 1]; ``None`` where the model takes images as they are.
+        std: per channel.
+        image_size: height and width that the model was trained with, in pixels.
+        crop: the share of the resized short side that the centre crop keeps, in (0, 1].
+        interpolation: of resizing, by Pillow's name.
+        classes: the names of the classes in the order of the logits, where the configuration has them.
+        source: where this comes from, in words.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    image_size: int | None = None
+    crop: float | None = None
+    interpolation: str | None = None
+    classes: tuple[str, ...] | None = None
+    source: str = ""
+
+
+def brings_weights(name: str) -> bool:
+    """Whether building a model may load weights by itself: a factory of the user's own, ``hf:…`` and ``timm:…``."""
+
+    return is_foreign(name) or name.startswith(("hf:", "timm:"))
+
+
+@lru_cache(maxsize=8)
+def preprocessing(name: str) -> Preprocessing | None:
+    """What the configuration of a model ``hf:…`` or ``timm:…`` says; ``None`` for other names.
+
+    Raises:
+        InputError: there is no such model, or its configuration cannot be meant.
+    """
+
+    if name.startswith("timm:"):
+        return _of_timm(name.removeprefix("timm:"))
+    if name.startswith("hf:"):
+        return _of_hf(name.removeprefix("hf:"))
+    return None
+
+
+# timm ----------------------------------------------------------------------------------------------------------------
+
+
+def build_timm(name: str, channels: int, classes: int | None, image_size: int, pretrained: bool) -> nn.Module:
+    """A model of timm.
+
+    Args:
+        name: as timm knows it.
+        channels: channels of the images.
+        classes: K. Default: as the model was trained.
+        image_size: of the images, for models that need to know it.
+        pretrained: load timm's own weights, which it takes from the hub.
+
+    Raises:
+        InputError: timm cannot be imported, has no such model, or cannot reach its weights.
+    """
+
+    timm = _timm(name)
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    try:
+        with _quiet():
+            try:
+                net: nn.Module = timm.create_model(
+                    name, pretrained=pretrained, in_chans=channels, img_size=image_size, **options
+                )
+            except TypeError:  # most nets take images of any size, and have no such setting
+                net = timm.create_model(name, pretrained=pretrained, in_chans=channels, **options)
+    except RuntimeError as error:
+        if "Unknown model" in str(error):
+            raise unknown("timm model", name, timm.list_models(f"*{name[:4]}*")) from error
+        raise InputError(f"timm:{name} cannot be built: {_first_line(error)}") from error
+    except Exception as error:  # the hub, the file system and the model each have errors of their own
+        where = "its weights cannot be loaded; give a file by --weights" if pretrained else "it cannot be built"
+        raise InputError(f"timm:{name}: {where}: {_first_line(error)}") from error
+    return net
+
+
+def _of_timm(name: str) -> Preprocessing:
+    timm = _timm(name)
+    from timm.data import resolve_data_config
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        raise unknown("timm model", name, timm.list_models(f"*{name[:4]}*"))
+    own = resolve_data_config(pretrained_cfg=config.to_dict(), verbose=False)
+    names = config.label_names
+    return Preprocessing(
+        tuple(own["mean"]),
+        tuple(own["std"]),
+        int(own["input_size"][-1]),
+        float(own["crop_pct"]),
+        _interpolation(own["interpolation"], f"timm:{name}"),
+        tuple(map(str, names)) if names else None,
+        f"timm's configuration of {name}",
+    )
+
+
+def _timm(name: str) -> Any:
+    try:
+        with _quiet():
+            import timm
+    except Exception as error:  # timm imports torchvision, which fails in many ways beside a torch it was not built for
+        raise InputError(
+            f"timm:{name}: timm cannot be imported here ({type(error).__name__}): pip install 'asgt[timm]', and a "
+            "torchvision that matches this torch"
+        ) from error
+    return timm
+
+
+# transformers --------------------------------------------------------------------------------------------------------
+
+
+def build_hf(name: str) -> nn.Module:
+    """An image classifier of transformers with its own weights, from a folder or the hub.
+
+    Raises:
+        InputError: transformers is not there, there is no such model, or it is no image classifier.
+        DamagedFileError: its weights cannot be read.
+    """
+
+    transformers = _transformers(name)
+    config = _config(name)
+    if not any("ForImageClassification" in each for each in config.get("architectures") or []):
+        kinds = ", ".join(config.get("architectures") or ["nothing"])
+        raise InputError(f"hf:{name} is no image classifier: its configuration names {kinds}")
+    where = str(Path(name)) if Path(name).is_dir() else name
+    error: Exception | None = None
+    for plain in (True, False):
+        try:
+            with _quiet():
+                net, report = transformers.AutoModelForImageClassification.from_pretrained(
+                    where, trust_remote_code=False, use_safetensors=plain, output_loading_info=True
+                )
+            break
+        except Exception as this:  # a missing file, a damaged one, a model that wants code of its own
+            error = error or this
+    else:
+        assert error is not None
+        raise DamagedFileError(f"hf:{name} cannot be loaded: {_first_line(error)}") from error
+    if lacking := sorted(report.get("missing_keys") or ()):
+        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        raise InputError(f"hf:{name}: its weights lack {lacking[0]!r}{more}, which would be random")
+    built: nn.Module = net
+    return built
+
+
+def _of_hf(name: str) -> Preprocessing:
+    config, processor = _config(name), _json(name, "preprocessor_config.json", {})
+    source = f"the configuration of hf:{name}"
+    names = config.get("id2label")
+    classes = None
+    if isinstance(names, Mapping) and all(str(number) in names for number in range(len(names))):
+        classes = tuple(str(names[str(number)]) for number in range(len(names)))
+        # What nobody named is called so.
+        classes = None if all(each == f"LABEL_{number}" for number, each in enumerate(classes)) else classes
+    if not processor:
+        size = config.get("image_size")
+        return Preprocessing(image_size=_whole(size), classes=classes, source=source)
+
+    factor = processor.get("rescale_factor", 1 / 255)
+    if processor.get("do_rescale", True) and not math.isclose(float(factor), 1 / 255, rel_tol=1e-3):
+        raise InputError(
+            f"hf:{name}: its processor rescales by {factor:g}, not by 1/255: give --mean and --std instead"
+        )
+    normalised = processor.get("do_normalize", "image_mean" in processor)
+    mean, std = ((tuple(map(float, _listed(processor.get(f"image_{each}")))) or None) for each in ("mean", "std"))
+    size, crop = _sizes(processor)
+    return Preprocessing(
+        mean if normalised else None,
+        std if normalised else None,
+        size or _whole(config.get("image_size")),
+        crop,
+        _interpolation(processor.get("resample", 2), f"hf:{name}") if processor.get("do_resize", True) else None,
+        classes,
+        source,
+    )
+
+
+def _sizes(processor: Mapping[str, Any]) -> tuple[int | None, float | None]:
+    """The side of the images and the share of the crop, as one of the many kinds of processors states them."""
+
+    size, crop_size = processor.get("size"), processor.get("crop_size")
+    resized = _whole(size)
+    if isinstance(size, Mapping):
+        resized = _whole(size.get("shortest_edge", size.get("height")))
+    cropped = _whole(crop_size.get("height")) if isinstance(crop_size, Mapping) else _whole(crop_size)
+    if processor.get("do_center_crop", False) and cropped is not None:
+        return cropped, min(1.0, cropped / resized) if resized else None
+    if (share := processor.get("crop_pct")) is not None and resized is not None and resized < 384:
+        return resized, float(share)
+    return resized, None
+
+
+def _transformers(name: str) -> Any:
+    try:
+        with _quiet():
+            import transformers
+    except Exception as error:
+        raise InputError(
+            f"hf:{name}: transformers cannot be imported here ({type(error).__name__}): pip install 'asgt[hf]'"
+        ) from error
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def _config(name: str) -> dict[str, Any]:
+    config: dict[str, Any] | None = _json(name, "config.json", None)
+    if config is None:
+        where = (
+            "the folder has no config.json" if Path(name).is_dir() else "there is no such folder or model on the hub"
+        )
+        raise InputError(f"hf:{name}: {where}")
+    return config
+
+
+def _json(name: str, file: str, default: Any) -> Any:
+    """A file of a model's folder, or of the hub; ``default`` where there is none."""
+
+    if not name:
+        raise InputError("hf: names no model: write hf:FOLDER or hf:ORGANISATION/NAME")
+    folder = Path(name)
+    if folder.is_dir():
+        path = folder / file
+        value = read_json(path) if path.is_file() else default
+    elif folder.exists():
+        raise InputError(f"hf:{name} is a file: hf: takes a folder, or a model of the hub")
+    else:
+        value = _from_hub(name, file, default)
+    if value is not default and not isinstance(value, dict):
+        raise DamagedFileError(f"hf:{name}: {file} is damaged: it is no JSON object")
+    return value
+
+
+def _from_hub(name: str, file: str, default: Any) -> Any:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        with _quiet():
+            return read_json(Path(huggingface_hub.hf_hub_download(name, file)))
+    except errors.HFValidationError as error:
+        raise InputError(f"hf:{name}: there is no such folder, and it is no name of a model on the hub") from error
+    except errors.RepositoryNotFoundError as error:
+        raise InputError(f"hf:{name}: there is no such folder, nor such a model on the hub") from error
+    except errors.EntryNotFoundError:
+        return default
+    except InputError:
+        raise
+    except Exception as error:  # no network, a proxy, a full disk
+        raise InputError(
+            f"hf:{name}: there is no such folder, and the hub cannot be reached ({type(error).__name__}): download the "
+            "model, and give its folder"
+        ) from error
+
+
+# Both ----------------------------------------------------------------------------------------------------------------
+
+
+def _interpolation(value: Any, name: str) -> str:
+    if isinstance(value, (list, tuple)):  # timm names several, of which one is drawn in training
+        value = value[0]
+    named = _RESAMPLING.get(value) if isinstance(value, int) else str(value).lower()
+    if named == "random":
+        return "bilinear"
+    if named not in _INTERPOLATIONS:
+        raise InputError(f"{name}: its configuration resizes by {value!r}, which is unknown: give --interpolation")
+    return named
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings, logs and progress bars of these libraries."""
+
+    import logging
+
+    loggers = [logging.getLogger(name) for name in ("transformers", "timm", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), _no_bars():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    from huggingface_hub import utils
+
+    shown = not utils.are_progress_bars_disabled()
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            utils.enable_progress_bars()

@@ -1,0 +1,333 @@
+"""Weights from other people's files, into the net that they fit: nothing in a file can run.
+
+The content decides what a file is, not its suffix. Weights go where they fit as they are: into the whole model, or
+into the net inside it. Only where they fit neither are the names of wrappers left out (``module.`` of ``DataParallel``,
+``_orig_mod.`` of ``torch.compile``, ``model.`` of Lightning), so that a net that has a part of such a name loads its
+own state dict.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DamagedFileError, InputError
+from ..files import read_tensors
+from .normalize import Normalize
+
+__all__ = ["load_weights"]
+
+_WRAPPERS = ("module", "_orig_mod", "model")
+_NORMALISATION = frozenset({"normalize.mean", "normalize.std"})
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_DEEPEST = 4
+
+State: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Where each tensor of a file goes.
+
+    Attributes:
+        target: the module that is loaded.
+        names: for each name in the target's state dict, that in the file; ``None`` where the target itself knows.
+        normalisation: whether the file also brings the model's normalisation.
+        line: what was matched, in words; empty where the file fits as it is.
+    """
+
+    target: nn.Module
+    names: dict[str, str] | None
+    normalisation: bool = False
+    line: str = ""
+
+
+def load_weights(model: nn.Module, path: Path | str) -> str:
+    """Loads weights into a model, from safetensors or from a PyTorch file read with ``weights_only=True``.
+
+    The state dict may lie under whatever single key of the file. Where the file holds asgt's own normalisation and the
+    model was built without one, the model gets that of the file. A file that is refused leaves the model as it was.
+
+    Args:
+        model: as :func:`asgt.build_model` gives it, or any other module.
+        path: the file.
+
+    Returns:
+        One line on what was matched; empty where the file fits as it is.
+
+    Raises:
+        DamagedFileError: the file cannot be read whole.
+        InputError: it holds no weights, or those of another model; the line names the first that is missing or wrong.
+    """
+
+    path = Path(path)
+    key, state, match = _chosen(model, _content(path), path)
+    _check_values(match, state, path)
+
+    if match.normalisation:
+        mean, std = (state[f"normalize.{name}"].flatten().tolist() for name in ("mean", "std"))
+        model.normalize = Normalize(mean, std)
+    weights = state
+    if (names := match.names) is not None:
+        # Files of old versions of PyTorch lack BatchNorm's counter, which no answer depends on.
+        own = match.target.state_dict()
+        weights = {name: state[names[name]] if name in names else own[name] for name in own}
+    try:
+        match.target.load_state_dict(weights)
+    except RuntimeError as error:
+        reasons = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
+        raise InputError(f"{path} does not fit the model: {(reasons or [str(error)])[0][:200]}") from error
+    found = f"found under {key!r}" if key else ""
+    return "; ".join(part for part in (found, match.line) if part)
+
+
+# What a file holds ---------------------------------------------------------------------------------------------------
+
+
+def _content(path: Path) -> Any:
+    """What a file holds, by its first bytes."""
+
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name the file of weights in it")
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(32)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+    if not head:
+        raise DamagedFileError(f"{path} is empty")
+    if head[8:9] == b"{":
+        return read_tensors(path)[0]
+    for start, what in (
+        (b"\x89HDF", "is an HDF5 file, as Keras writes: convert it to a PyTorch state dict"),
+        (b"version https://git-lfs", "is a pointer of git-lfs, not the weights: git lfs pull fetches them"),
+        (b"<", "is a page in HTML or XML, perhaps an error of the download: fetch the weights again"),
+        (b"{", "is JSON, perhaps the index of weights in several files: name one file that holds them all"),
+        (b"\x08", "looks like an ONNX model: export the PyTorch state dict instead"),
+    ):
+        if head.startswith(start):
+            raise InputError(f"{path} {what}")
+    if head.startswith(b"PK"):
+        _check_archive(path)
+    elif head[:1] != b"\x80":
+        raise DamagedFileError(
+            f"{path} is damaged or holds no weights: expected safetensors, or what torch.save writes"
+        )
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with open(path, "rb") as file:  # of a path, torch.load would look at the suffix
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged zip, a damaged pickle, a refused global: PyTorch has a type for each
+        # Its own message advises to trust the file, which may run anything.
+        raise DamagedFileError(
+            f"{path} is damaged, or holds more than plain weights: save model.state_dict() alone, or safetensors"
+        ) from error
+
+
+def _check_archive(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DamagedFileError(f"{path} is damaged: it is cut short or no archive of torch.save") from error
+    if any(name.endswith("constants.pkl") or "/code/" in f"/{name}" for name in names):
+        raise InputError(f"{path} is a TorchScript program, which may run anything: save model.state_dict() alone")
+    if not any(name.endswith("data.pkl") for name in names):
+        kind = "numpy arrays" if any(name.endswith(".npy") for name in names) else "other files"
+        raise InputError(f"{path} is an archive of {kind}: expected safetensors, or what torch.save writes")
+
+
+def _state_dicts(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
+    """The state dicts in the content of a file, with the keys that lead there; those of optimizers are none."""
+
+    if not isinstance(content, Mapping) or not content or "param_groups" in content:
+        return
+    if all(isinstance(name, str) for name in content) and all(
+        isinstance(value, Tensor) or name.endswith("_extra_state") for name, value in content.items()
+    ):
+        yield key, dict(content)
+    elif depth < _DEEPEST:
+        for name, value in content.items():
+            if isinstance(name, str):
+                yield from _state_dicts(value, f"{key}.{name}" if key else name, depth + 1)
+
+
+def _chosen(model: nn.Module, content: Any, path: Path) -> tuple[str, State, _Match]:
+    """The state dict of a file that fits the model, and how."""
+
+    found = list(_state_dicts(content))
+    if not found:
+        kind = f"a {type(content).__name__}"
+        if isinstance(content, Mapping):
+            kind = f"a dict with {', '.join(map(repr, list(content)[:6]))}" + (", …" if len(content) > 6 else "")
+        raise InputError(f"{path} holds no state dict but {kind}: expected tensors by name, as model.state_dict()")
+    fitting = [(key, state, match) for key, state in found if (match := _match(model, state)) is not None]
+    if len(fitting) > 1:
+        keys = ", ".join(repr(key) for key, _, _ in fitting)
+        raise InputError(f"{path} holds several state dicts that fit ({keys}): save the one that is meant by itself")
+    if not fitting:
+        raise _misfit(model, max((state for _, state in found), key=len), path)
+    return fitting[0]
+
+
+# Where weights go ----------------------------------------------------------------------------------------------------
+
+
+def _targets(model: nn.Module) -> list[nn.Module]:
+    """The modules that weights may be meant for: the whole model, and the net beside its normalisation."""
+
+    inner = getattr(model, "net", None)
+    whole = isinstance(model, nn.Sequential) and isinstance(inner, nn.Module) and hasattr(model, "normalize")
+    return [model, inner] if whole and isinstance(inner, nn.Module) else [model]
+
+
+def _match(model: nn.Module, state: State) -> _Match | None:
+    """Where a state dict goes, the plainest way first; ``None`` where it does not fit."""
+
+    whole, *inner = targets = _targets(model)
+    for target in targets:
+        if names := _paired(target, state, str):
+            return _Match(target, names, line="weights of the net alone" if target in inner else "")
+    # asgt's own weights bring their normalisation along.
+    rest = {name: value for name, value in state.items() if name not in _NORMALISATION}
+    brings = bool(inner) and isinstance(getattr(whole, "normalize", None), nn.Identity) and len(rest) < len(state)
+    if brings and (names := _paired(whole, rest, str)):
+        return _Match(whole, names, normalisation=True)
+    # A module may rename what old files hold.
+    for target in (*inner, whole):
+        if _loads(target, state):
+            return _Match(target, None, line="names of an older version of the model")
+
+    without = f"names compared without {', '.join(map(repr, _WRAPPERS))}"
+    for target in targets:
+        if names := _paired(target, state, _unwrapped):
+            return _Match(target, names, line=_prefix_line(names) or without)
+    if brings and (names := _paired(whole, rest, _unwrapped)):
+        return _Match(whole, names, normalisation=True, line=_prefix_line(names) or without)
+    if (shorter := _without_common_prefix(state)) is not None:
+        prefix, rest = shorter
+        for target in targets:
+            if names := _paired(target, rest, _unwrapped):
+                names = {name: f"{prefix}{other}" for name, other in names.items()}
+                return _Match(target, names, line=_prefix_line(names) or f"the file's prefix {prefix!r} left out")
+    return None
+
+
+def _paired(target: nn.Module, state: State, as_compared: Callable[[str], str]) -> dict[str, str] | None:
+    """For each name of a module's state the one in the file, if each has just one; BatchNorm's counter may lack."""
+
+    own = {as_compared(name): name for name in target.state_dict()}
+    theirs = {as_compared(name): name for name in state}
+    if len(own) != len(target.state_dict()) or len(theirs) != len(state) or not own:
+        return None
+    missing = [name for name in own if name not in theirs and not name.endswith("num_batches_tracked")]
+    if missing or any(name not in own for name in theirs):
+        return None
+    return {own[name]: theirs[name] for name in theirs}
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _without_common_prefix(state: State) -> tuple[str, State] | None:
+    """The first part of all names, where it is the same one and no wrapper's, and the state without it."""
+
+    first = {name.split(".")[0] for name in map(_unwrapped, state)}
+    if len(first) != 1 or not all("." in _unwrapped(name) for name in state):
+        return None
+    cut = next(iter(state)).index(f"{first.pop()}.")
+    prefix = next(iter(state))[: next(iter(state)).index(".", cut) + 1]
+    if not all(name.startswith(prefix) for name in state):
+        return None
+    return prefix, {name.removeprefix(prefix): value for name, value in state.items()}
+
+
+def _prefix_line(names: dict[str, str]) -> str:
+    """Which prefix was left out or added, where it is the same one for all."""
+
+    for longer, shorter, words in (
+        (list(names.values()), list(names), "the file's prefix {!r} left out"),
+        (list(names), list(names.values()), "the model's prefix {!r} left out"),
+    ):
+        prefixes = {long.removesuffix(short) for long, short in zip(longer, shorter, strict=True)}
+        if len(prefixes) == 1 and all(long.endswith(short) for long, short in zip(longer, shorter, strict=True)):
+            prefix = prefixes.pop()
+            return words.format(prefix) if prefix else ""
+    return ""
+
+
+def _loads(target: nn.Module, state: State) -> bool:
+    """Whether a module of one's own, that changes what it loads, takes a state dict; tried on a copy."""
+
+    changes = any(
+        module._load_state_dict_pre_hooks
+        or (
+            type(module)._load_from_state_dict is not nn.Module._load_from_state_dict
+            and not type(module).__module__.startswith("torch.")
+        )
+        for module in target.modules()
+    )
+    if not changes:
+        return False
+    try:
+        deepcopy(target).load_state_dict(dict(state))
+    except Exception:  # a stranger's code may raise anything
+        return False
+    return True
+
+
+# What does not fit ---------------------------------------------------------------------------------------------------
+
+
+def _check_values(match: _Match, state: State, path: Path) -> None:
+    """Refuses tensors of another shape or kind than the model's, before any is loaded."""
+
+    own = match.target.state_dict()
+    for name, other in (match.names or {name: name for name in state}).items():
+        mine, theirs = own.get(name), state[other]
+        if not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
+            continue
+        if mine.shape != theirs.shape and mine.shape.numel() * theirs.shape.numel() != 1:
+            raise InputError(
+                f"{path} holds the weights of another model: {other!r} has the shape {tuple(theirs.shape)}, the "
+                f"model's {name!r} has {tuple(mine.shape)}"
+            )
+        if mine.is_floating_point() and theirs.dtype not in _FLOATS:
+            raise InputError(f"{path}: {other!r} is {theirs.dtype}, where floats belong")
+        if not mine.is_floating_point() and (theirs.is_floating_point() or theirs.is_complex()):
+            raise InputError(f"{path}: {other!r} is {theirs.dtype}, where {mine.dtype} belongs")
+        if theirs.dtype in _FLOATS and not bool(theirs.isfinite().all()):
+            raise InputError(f"{path} holds weights that are NaN or infinite: {other!r}")
+
+
+def _misfit(model: nn.Module, state: State, path: Path) -> InputError:
+    """What the file lacks or has too much, seen from the part of the model that it fits best."""
+
+    theirs = {_unwrapped(name): name for name in state}
+    best = max(_targets(model), key=lambda target: len({_unwrapped(n) for n in target.state_dict()} & theirs.keys()))
+    own = {_unwrapped(name): name for name in best.state_dict()}
+    missing = [name for name in own if name not in theirs and not name.endswith("num_batches_tracked")]
+    beyond = [name for name in theirs if name not in own]
+    if missing:
+        near = difflib.get_close_matches(missing[0], beyond or list(theirs), n=1, cutoff=0.0)
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        has = f"; it has {theirs[near[0]]!r}" if near else ""
+        return InputError(f"{path} holds the weights of another model: {own[missing[0]]!r} is missing{more}{has}")
+    more = f" (and {len(beyond) - 1} more)" if len(beyond) > 1 else ""
+    first = theirs[beyond[0]] if beyond else next(iter(state), "")
+    return InputError(f"{path} holds the weights of another model: {first!r} has no place in it{more}")
