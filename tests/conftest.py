@@ -292,6 +292,19 @@ def parquet(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def torchvision_operators() -> Iterator[None]:
+    """What torchvision's Python parts look for beside a torch that it was not built for."""
+
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield
+    library._destroy()
+
+
 @pytest.fixture
 def mnist() -> Path:
     """The folder of the real MNIST."""

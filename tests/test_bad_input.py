@@ -395,14 +395,17 @@ def test_a_nan_pixel_is_refused_by_the_file_that_has_it(cli: Callable, image_fol
     assert "NaN" in line
 
 
-@pytest.mark.parametrize(("kind", "said"), [(np.uint16, "8 bits"), (np.int32, "8 bits"), (np.float32, "real numbers")])
-def test_an_image_of_another_depth_is_refused(cli: Callable, image_folder: Callable, kind: type, said: str) -> None:
+@pytest.mark.parametrize(("kind", "said"), [(np.uint16, "65535"), (np.int32, "8 bits"), (np.float32, "real numbers")])
+def test_an_image_of_another_depth_without_a_known_range_is_refused(
+    cli: Callable, image_folder: Callable, kind: type, said: str
+) -> None:
     folder = image_folder("pets", {"cat": 3, "dog": 3})
-    Image.fromarray(np.full((8, 8), 1, dtype=kind)).save(folder / "cat" / "deep.tiff")
+    Image.fromarray(np.full((8, 8), 2, dtype=kind)).save(folder / "cat" / "deep.tiff")
 
     line = cli("train", "--data", folder).refusal()
 
     assert "deep.tiff" in line
+    assert "--pixel-range" in line
     assert said in line
 
 
@@ -417,12 +420,6 @@ def test_images_of_different_sizes_are_refused_until_a_size_is_given(cli: Callab
 
     answer = cli("train", *small, "--out", "b", "--image-size", 8)
     assert answer.status == 0, answer.err
-
-
-def test_images_that_are_not_square_are_refused_with_a_way_out(cli: Callable, image_folder: Callable) -> None:
-    folder = image_folder("pets", {"cat": 8, "dog": 8}, size=(9, 12))
-
-    assert "--image-size 9" in cli("train", "--data", folder, "--method", "st").refusal()
 
 
 def test_images_too_small_for_the_model_are_refused(cli: Callable) -> None:
@@ -733,11 +730,13 @@ def test_a_bare_pickle_of_code_does_not_run_in_the_process(process: Callable, tm
     assert "weights_only" not in line
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04"])
-def test_a_pytorch_file_that_is_none_is_named(cli: Callable, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"", "is empty"), (b"hello", "is damaged"), (b"PK\x03\x04", "is damaged")]
+)
+def test_a_pytorch_file_that_is_none_is_named(cli: Callable, tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "weights.pt").write_bytes(content)
 
-    assert "weights.pt is damaged" in evaluated(cli, tmp_path / "weights.pt").refusal()
+    assert f"weights.pt {said}" in evaluated(cli, tmp_path / "weights.pt").refusal()
 
 
 def test_a_pytorch_file_cut_in_half_is_named(cli: Callable, tmp_path: Path) -> None:
@@ -814,8 +813,8 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize(
     ("attribute", "said"),
     [
-        ("seven", ["(7,)", "10 classes"]),
-        ("picture", ["(1, 8, 8)", "10 classes"]),
+        ("seven", ["7 logits", "10 classes", "--classes"]),
+        ("picture", ["(2, 1, 8, 8)", "(B, K)"]),
         ("colour", ["(1, 8, 8)"]),
         ("number", ["int"]),
         ("NOTHING", ["NOTHING"]),
@@ -867,7 +866,7 @@ def test_timm_without_timm_is_said(cli: Callable) -> None:
         import timm  # noqa: F401
     except Exception:
         line = cli("train", "--model", "timm:resnet18").refusal()
-        assert "install timm" in line
+        assert "asgt[timm]" in line
     else:
         pytest.skip("timm can be imported here")
 
@@ -905,3 +904,75 @@ def test_no_room_for_evidence_is_said(process: Callable, finished_run: Path) -> 
 
     assert "cannot write" in answer.failure()
     assert not list((finished_run / "evaluation").rglob("*.*"))
+
+
+# What a refusal leaves behind ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--attribution", "gradcam", "--layer", "nowhere"],
+        ["--samples", 360],
+        ["--eps", 8],
+        ["--eps", "-0.1"],
+        ["--device", "cuda:99"],
+        ["--batch-size", 0],
+    ],
+)
+def test_a_refused_explanation_leaves_nothing_in_the_way(
+    cli: Callable, finished_run: Path, tmp_path: Path, words: list[object]
+) -> None:
+    cli("explain", finished_run, "--out", "page", "--samples", 8, *words).failure()
+
+    assert not (finished_run / "explanation").exists()
+    assert not (tmp_path / "page").exists()
+    answer = cli("explain", finished_run, "--out", "page", "--samples", 8)
+    assert answer.status == 0, answer.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--epsilons", "8"],
+        ["--epsilons", "0.1", "--samples", 999],
+        ["--epsilons", "0.1", "--protocol", "standard", "--norm", "l3"],
+        ["--epsilons", "0.1", "--mean", 123.7, "--std", 58],
+        ["--epsilons", "0.1", "--mean", 0.5, "--std", 58],
+        ["--epsilons", "0.1", "--mean", "nan", "--std", 0.5],
+    ],
+)
+def test_a_refused_evaluation_of_weights_leaves_no_folder(
+    cli: Callable, finished_run: Path, tmp_path: Path, words: list[object]
+) -> None:
+    model = ("--model", "small_cnn", "--weights", finished_run / "model.safetensors", "--data", "digits")
+
+    cli("evaluate", *model, "--out", "evidence", *words).refusal()
+
+    assert not (tmp_path / "evidence").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model": "alexnet"}, "16 px"),
+        ({"batch_size": 7, "model": "timm:nothing"}, "timm"),
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"data": "./nowhere"}, "nowhere"),
+    ],
+)
+def test_a_grid_of_which_no_run_can_begin_leaves_no_folder(
+    cli: Callable, tmp_path: Path, settings: dict[str, object], said: str
+) -> None:
+    grid = {
+        "data": settings.pop("data", "digits"),
+        "train": {"epochs": 1, "limit": 60} | settings,
+        "methods": [{"method": "st"}],
+        "evaluate": {"protocols": ["pgd"], "epsilons": [0.1], "samples": 10},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(grid))
+
+    line = cli("reproduce", "mine.yaml", "--out", "grid", "--workers", 1).failure()
+
+    assert said in line
+    assert not (tmp_path / "grid").exists()

@@ -79,7 +79,9 @@ def counts(*labels: object) -> list[list[int]]:
 
 
 def test_the_digits_take_no_option_that_they_would_ignore() -> None:
-    for options in ({"image_size": 16}, {"grey": True}, {"label_column": "label"}):
+    reading = [{"image_size": 16}, {"grey": True}, {"rgb": True}, {"decode": "browser"}, {"pixel_range": (0, 4095)}]
+    reading += [{"image_size": 16, "interpolation": "bilinear"}, {"image_size": 16, "crop": 1.0}]
+    for options in (*reading, {"label_column": "label"}, {"image_column": "image"}, {"data_config": "plain"}):
         with pytest.raises(InputError, match="digits"):
             load_data("digits", **options)
 
@@ -313,8 +315,8 @@ def test_images_of_mixed_modes_become_rgb_and_grey_makes_one_channel(parquet: Ca
     folder = parquet("table", photo=[png(image) for image in modes], kind=[0, 1] * 3)
     parquet("table", split="test", photo=[png(modes[0])], kind=[0])
 
-    splits = load_data(str(folder))
-    grey = load_data(str(folder), grey=True)
+    splits = load_data(str(folder), decode="imagefolder")
+    grey = load_data(str(folder), grey=True, decode="imagefolder")
 
     assert splits.train.shape == splits.test.shape == (3, 8, 8)
     assert np.array_equal(splits.train.pixels.numpy(), np.stack([channels_first(i.convert("RGB")) for i in modes]))
@@ -545,6 +547,7 @@ def test_augmentation_comes_with_its_name_only() -> None:
 
 
 # What cannot be images -----------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize(
     ("pixels", "labels", "classes", "said"),

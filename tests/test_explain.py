@@ -336,8 +336,8 @@ def test_a_grid_explains_after_it_evaluates_and_counts_it(tmp_path: Path) -> Non
     assert (preset.explained, preset.attributions, preset.eps) == (12, ("gradient",), 0.1)
     assert load_preset(str(grid_of(tmp_path))).attributions == (), "it may be left out"
     first, *_ = plan(preset, tmp_path / "grid")
-    # Of the first twelve, which lack a class, one of each is drawn instead.
-    assert first.job.passes[-1] == explanation_passes("gradient", 10) == 10 * explanation_passes("gradient", 1)
+    # Of the first twelve, which lack a class, as many are drawn by class instead.
+    assert first.job.passes[-1] == explanation_passes("gradient", 12) == 12 * explanation_passes("gradient", 1)
     assert Job.from_dict(first.job.to_dict()) == first.job
 
     write_yaml(tmp_path / "grid" / NOTE, preset.to_dict())
@@ -345,14 +345,14 @@ def test_a_grid_explains_after_it_evaluates_and_counts_it(tmp_path: Path) -> Non
     do(first.job, should_stop=lambda: False, phase=lambda number: phases.append(number) or SILENT)  # type: ignore[func-returns-value]
     assert phases == [0, 1, 2]
     place = RunFolder(first.job.folder).explanation("gradient")
-    assert load_explanation(place).samples == 10
+    assert load_explanation(place).samples == 12
     assert [run.state for run in plan(preset, tmp_path / "grid")] == ["finished", "to do"]
 
     # A run that lost its explanation is only begun, and one by other settings is refused.
     shutil.move(place, tmp_path / "elsewhere")
     assert plan(preset, tmp_path / "grid")[0].state == "begun"
     shutil.move(tmp_path / "elsewhere", place)
-    with pytest.raises(InputError, match="samples = 10, not"):
+    with pytest.raises(InputError, match="samples = 12, not"):
         plan(load_preset(str(grid_of(tmp_path, samples=60))), tmp_path / "grid")
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import asgt
 from asgt.devices import place
 from asgt.errors import InputError
 from asgt.models import Normalize, alexnet, build_model, load_weights

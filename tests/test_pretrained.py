@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,11 @@ NAMES = ("cat", "dog", "eel", "fox")
 REMOTE = {"AutoConfig": "evil.Config", "AutoModelForImageClassification": "evil.Net"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def operators() -> Iterator[None]:
-    """What torchvision's Python parts look for beside a torch that it was not built for."""
-
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    yield
-    preprocessing.cache_clear()
+pytestmark = pytest.mark.usefixtures("torchvision_operators")
 
 
 @pytest.fixture(scope="module")
-def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vit(torchvision_operators: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small ViT as save_pretrained leaves it, with a processor's configuration."""
 
     transformers = pytest.importorskip("transformers")
@@ -68,7 +59,7 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def resnet(torchvision_operators: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ResNet-50's architecture, narrow, whose processor crops."""
 
     transformers = pytest.importorskip("transformers")

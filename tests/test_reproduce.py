@@ -841,7 +841,7 @@ def test_a_grid_in_l2_is_judged_in_l2_all_of_it(tmp_path: Path) -> None:
 
 
 def test_a_sample_drawn_class_by_class_counts_as_finished(image_folder: Callable, tmp_path: Path) -> None:
-    """A folder is sorted by class: its first images lack some, and a share of each is drawn, which is rounded."""
+    """A folder is sorted by class: its first images lack some, and as many are drawn by class."""
 
     folder = image_folder("pets", {"cat": 25, "cow": 25, "dog": 25})
     train = {"width": 0.25, "epochs": 1}
@@ -852,7 +852,7 @@ def test_a_sample_drawn_class_by_class_counts_as_finished(image_folder: Callable
     write_yaml(tmp_path / "grid" / NOTE, preset.to_dict())
     do(run.job, should_stop=lambda: False, phase=lambda number: SILENT)
 
-    assert load_evaluation(Path(run.job.folder) / "evaluation" / "pgd").samples == 6
+    assert load_evaluation(Path(run.job.folder) / "evaluation" / "pgd").samples == 7
     assert [run.state for run in plan(preset.on(seeds=1), tmp_path / "grid")] == ["finished"]
 
 

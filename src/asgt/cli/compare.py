@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from .parsing import Parser, given
+from ..names import is_foreign
+from .parsing import Parser, add_allow, allowed, given
 
 __all__ = ["run"]
 
@@ -21,8 +24,10 @@ def run(words: list[str]) -> int:
     parser.add_argument("runs", nargs="*", type=str, help="run folders of asgt train, each evaluated")
     parser.add_argument("--out", type=str, default="comparison", help="where report.html and figures/ go")
     parser.add_argument("--model", type=str, help="names your own package.module:factory again, for its saliency maps")
+    add_allow(parser)
 
     asked = given(parser, words)
+    allow = allowed(asked)
     runs, out = asked.get("runs") or [], Path(asked.get("out") or "comparison")
     if not runs:
         raise InputError("no run folder to compare: asgt compare RUN…")
@@ -33,12 +38,11 @@ def run(words: list[str]) -> int:
     from .console import Console
 
     found = compare(runs)
-    page = write_report(found, out, command=_again(runs, out, asked.get("model")), trusted_model=asked.get("model"))
+    page = write_report(found, out, command=_again(runs, out, allow), allow=allow)
     Console().compared(found, page)
     return 0
 
 
-def _again(runs: list[str], out: Path, model: str | None) -> str:
-    import shlex
-
-    return shlex.join(["asgt", "compare", *runs, "--out", str(out), *(["--model", model] if model else [])])
+def _again(runs: list[str], out: Path, allow: Sequence[str]) -> str:
+    flags = [word for name in allow for word in ("--model" if is_foreign(name) else "--allow", name)]
+    return shlex.join(["asgt", "compare", *runs, "--out", str(out), *flags])

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import read_json
 from ..names import short_name
-from ..numbers import number
-from .parsing import Parser, given
+from ..training.config import DATA_SETTINGS, TrainConfig
+from .assembly import assemble, listed_numbers
+from .parsing import Parser, add_allow, allowed, given
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..data import Images
-    from ..progress import Progress
+    from .console import Console
 
 __all__ = ["run"]
 
-_FOREIGN_ONLY = ("weights", "data", "mean", "std", "width", "image_size", "grey", "label_column")
+_FOREIGN_ONLY = ("weights", "data", "mean", "std", "width", "classes", *DATA_SETTINGS)
 _EPSILONS = {
     "digits": "0.05,0.1,0.15,0.2,0.25,0.3",
     "mnist": "0.05,0.1,0.15,0.2,0.25,0.3,0.35,0.4",
@@ -31,23 +34,101 @@ _L2_EPSILONS = "0.25,0.5,1,1.5,2"
 def run(words: list[str]) -> int:
     """Runs ``asgt evaluate`` with the words that follow the verb."""
 
+    asked = {name: value for name, value in given(_parser(), words).items() if value is not None and value is not False}
+    allow = allowed(asked)
+    _check(asked)
+    protocol = asked.get("protocol", "pgd")
+    out = Path(asked["out"] if "out" in asked else Path(asked["run"]) / "evaluation" / protocol)
+    asked = _as_before(out) | asked if "resume" in asked else asked
+
+    from rich.markup import escape
+
+    from ..data import sample, to_unit
+    from ..devices import place, resolve_device
+    from ..evaluation.curve import evaluate
+    from ..evaluation.protocols import protocol_named
+    from ..processor import prepare
+    from .console import Console
+
+    norm = asked.get("norm")
+    if norm not in (None, "linf", "l2"):
+        raise InputError(f"--norm {norm}: use linf or l2")
+    if asked.get("exhaustive") and not protocol_named(protocol, norm or "linf").worst_case:
+        raise InputError(
+            f"--exhaustive has no meaning in protocol {protocol}, which attacks at every eps: leave it out"
+        )
+    protocol_named(protocol, norm or "linf")
+    device = resolve_device(asked.get("device", "auto"))
+    if asked.get("epsilons"):
+        listed_numbers(asked["epsilons"], "epsilons")
+
+    prepare()
+    console = Console()
+    if "run" in asked:
+        model, images, data, trained_norm, warnings = _from_run(asked, allow, console)
+        lines: list[str] = []
+    else:
+        assembly = assemble(asked, console)
+        model, images, lines = assembly.model, assembly.images, assembly.lines
+        data, trained_norm, warnings = asked["data"], "linf", []
+    norm = norm or trained_norm
+
+    if (count := asked.get("samples")) is not None:
+        if not 1 <= count <= len(images):
+            raise InputError(f"--samples {count}: the test split has {len(images)} images, and at least one is needed")
+        chosen = sample(images, count)
+        if not chosen.labels.equal(images.labels[:count]):
+            console.say(f"the first {count} images lack a class: {len(chosen)} drawn by class instead, always the same")
+        images = chosen
+    grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else _EPSILONS.get(short_name(data), _SMALL_EPSILONS))
+
+    for line in lines:
+        console.out.print(escape(line))
+    found = evaluate(
+        place(model, device, to_unit(images.pixels[:2])),
+        images.to(device),
+        protocol=protocol,
+        epsilons=listed_numbers(grid, "epsilons"),
+        norm=norm,
+        seed=asked.get("seed", 0),
+        exhaustive=asked.get("exhaustive", False),
+        thorough=asked.get("thorough", False),
+        batch_size=asked.get("batch_size", 256),
+        folder=out,
+        resume=asked.get("resume", False),
+        progress=console,
+    )
+    console.evaluated(found, data, out, warnings)
+    return 0
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="asgt evaluate",
         description="Accuracy under attack over a grid of eps, printed with 95 % intervals and kept per sample.",
-        usage="asgt evaluate RUN | --model M --weights FILE --data D [OPTIONS]",
+        usage="asgt evaluate RUN | --model M [--weights FILE] --data D --out DIR [OPTIONS]",
     )
     parser.add_argument("run", nargs="?", type=str, help="a run folder of asgt train")
     parser.add_argument("--model", type=str, help="the model of the weights; with RUN, only to name your own again")
-    parser.add_argument("--weights", type=str, help="weights as safetensors, or .pt that holds plain tensors")
+    parser.add_argument(
+        "--weights", type=str, help="weights as safetensors, or .pt that holds plain tensors (default: the model's own)"
+    )
+    add_allow(parser)
     parser.add_argument("--data", type=str, help="digits, mnist, cifar10, a hub id, or a folder")
     parser.add_argument(
         "--mean", type=str, help="means the weights were trained with, as 0.49,0.48,0.45 (default: in the weights)"
     )
     parser.add_argument("--std", type=str, help="standard deviations, likewise")
     parser.add_argument("--width", type=float, help="factor on the model's hidden layers")
-    parser.add_argument("--image_size", type=int, help="resize the short side and crop the centre")
-    parser.add_argument("--grey", action="store_true", help="make the images grey")
-    parser.add_argument("--label_column", type=str, help="the column of the labels")
+    parser.add_argument(
+        "--classes",
+        type=str,
+        help="the model's classes where the data has others: a file with a name a line or a JSON list, in the order of "
+        "the logits; names as cat,dog; or a JSON object that gives each class of the data its logit",
+    )
+    parser.add_class_arguments(
+        TrainConfig, as_group=False, skip={field.name for field in fields(TrainConfig)} - set(DATA_SETTINGS)
+    )
     parser.add_argument("--protocol", type=str, default="pgd", help="paper, pgd, standard or autoattack (default: pgd)")
     parser.add_argument("--epsilons", type=str, help="the grid, as 0.05,0.1 or 2/255,8/255 (default: by data)")
     parser.add_argument("--norm", type=str, help="linf or l2 (default: the run's own, else linf)")
@@ -68,65 +149,7 @@ def run(words: list[str]) -> int:
         help="take up an evaluation that was stopped; of a finished one, only run the checks again",
     )
 
-    asked = {name: value for name, value in given(parser, words).items() if value is not None and value is not False}
-    _check(asked)
-    protocol = asked.get("protocol", "pgd")
-    out = Path(asked["out"] if "out" in asked else Path(asked["run"]) / "evaluation" / protocol)
-    asked = _as_before(out) | asked if "resume" in asked else asked
-
-    from ..data import sample
-    from ..devices import place, resolve_device
-    from ..evaluation.curve import evaluate
-    from ..evaluation.protocols import protocol_named
-    from ..processor import prepare
-    from .console import Console
-
-    norm = asked.get("norm")
-    if norm not in (None, "linf", "l2"):
-        raise InputError(f"--norm {norm}: use linf or l2")
-    if asked.get("exhaustive") and not protocol_named(protocol, norm or "linf").worst_case:
-        raise InputError(
-            f"--exhaustive has no meaning in protocol {protocol}, which attacks at every eps: leave it out"
-        )
-    protocol_named(protocol, norm or "linf")
-    device = resolve_device(asked.get("device", "auto"))
-    if asked.get("epsilons"):
-        _numbers(asked["epsilons"], "epsilons")
-
-    prepare()
-    console = Console()
-    if "run" in asked:
-        model, images, data, trained_norm, warnings = _from_run(asked, console)
-    else:
-        model, images = _from_weights(asked, console)
-        data, trained_norm, warnings = asked["data"], "linf", []
-    norm = norm or trained_norm
-
-    if (count := asked.get("samples")) is not None:
-        if not 1 <= count <= len(images):
-            raise InputError(f"--samples {count}: the test split has {len(images)} images, and at least one is needed")
-        chosen = sample(images, count)
-        if not chosen.labels.equal(images.labels[:count]):
-            console.say(f"the first {count} images lack a class: {len(chosen)} drawn by class instead, always the same")
-        images = chosen
-    grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else _EPSILONS.get(short_name(data), _SMALL_EPSILONS))
-
-    found = evaluate(
-        place(model, device),
-        images.to(device),
-        protocol=protocol,
-        epsilons=_numbers(grid, "epsilons"),
-        norm=norm,
-        seed=asked.get("seed", 0),
-        exhaustive=asked.get("exhaustive", False),
-        thorough=asked.get("thorough", False),
-        batch_size=asked.get("batch_size", 256),
-        folder=out,
-        resume=asked.get("resume", False),
-        progress=console,
-    )
-    console.evaluated(found, data, out, warnings)
-    return 0
+    return parser
 
 
 def _check(asked: dict[str, Any]) -> None:
@@ -135,7 +158,7 @@ def _check(asked: dict[str, Any]) -> None:
             if name in asked:
                 raise InputError(f"--{name.replace('_', '-')} is told by the run folder {asked['run']}: leave it out")
     else:
-        for name in ("model", "weights", "data", "out"):
+        for name in ("model", "data", "out"):
             if name not in asked:
                 raise InputError(f"--{name} is missing: give a run folder, or --model, --weights, --data and --out")
     if ("mean" in asked) != ("std" in asked):
@@ -164,39 +187,13 @@ def _as_before(out: Path) -> dict[str, Any]:
         return {}  # what is wrong with it, the evaluation says
 
 
-def _from_run(asked: dict[str, Any], progress: Progress) -> tuple[nn.Module, Images, str, Any, list[str]]:
-    from ..training.run import load_run
+def _from_run(
+    asked: dict[str, Any], allow: Sequence[str], console: Console
+) -> tuple[nn.Module, Images, str, Any, list[str]]:
+    from ..training.run import RunFolder, load_run
 
-    model, splits, config, result = load_run(asked["run"], trusted_model=asked.get("model"), progress=progress)
+    folder, named = RunFolder(asked["run"]), asked.get("model")
+    if named is not None and folder.config.exists() and (stored := TrainConfig.load(folder.config).model) != named:
+        raise InputError(f"{folder.path} holds a {stored}, not a {named}: leave --model out")
+    model, splits, config, result = load_run(folder.path, allow=allow, progress=console)
     return model, splits.test, config.data, config.norm or "linf", result.warnings
-
-
-def _from_weights(asked: dict[str, Any], progress: Progress) -> tuple[nn.Module, Images]:
-    import torch
-
-    from ..data import load_data
-    from ..models import build_model, load_weights
-
-    splits = load_data(
-        asked["data"],
-        image_size=asked.get("image_size"),
-        grey=asked.get("grey", False),
-        label_column=asked.get("label_column"),
-        train=False,
-        progress=progress,
-    )
-    images = splits.test
-    mean, std = (_numbers(asked[name], name) if name in asked else None for name in ("mean", "std"))
-    options = {"width": asked["width"]} if "width" in asked else {}
-    model = build_model(asked["model"], images.shape, len(images.classes), mean=mean, std=std, **options)
-    load_weights(model, Path(asked["weights"]))
-    for name, values in (("mean", mean), ("std", std)):
-        if values is not None and getattr(model.normalize, name).flatten().tolist() != torch.tensor(values).tolist():
-            raise InputError(
-                f"--{name} contradicts the {name} that {asked['weights']} holds: leave --mean and --std out"
-            )
-    return model.eval(), images
-
-
-def _numbers(text: str, name: str) -> list[float]:
-    return [number(part.strip(), f"--{name}") for part in str(text).strip("[]").split(",") if part.strip()]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, unknown
 from ..numbers import number
-from .parsing import Parser, given, listed
+from .parsing import Parser, add_allow, allowed, given, listed
 
 if TYPE_CHECKING:
     from ..report import Comparison, Method
@@ -39,6 +39,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=64, help="images, or copies of them, in a pass")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--model", type=str, help="names your own package.module:factory again")
+    add_allow(parser)
     parser.add_argument("--out", type=str, default="comparison", help="where the page, its tables and figures go")
     parser.add_argument(
         "--resume",
@@ -47,6 +48,7 @@ def run(words: list[str]) -> int:
     )
 
     asked = {name: value for name, value in given(parser, words).items() if value is not None and value is not False}
+    allow = allowed(asked)
     out = Path(asked.get("out") or "comparison")
     _check(asked, out)
 
@@ -65,7 +67,7 @@ def run(words: list[str]) -> int:
 
     console = Console()
     runs = asked["runs"]
-    _explain(read_methods(runs), attributions, asked, console)
+    _explain(read_methods(runs), attributions, asked, allow, console)
 
     methods = read_methods(runs)
     comparison: Comparison | None = None
@@ -77,15 +79,14 @@ def run(words: list[str]) -> int:
     else:
         console.say("no page: not every run is evaluated; asgt evaluate RUN does it, and asgt compare makes the page")
 
-    trusted = asked.get("model")
     if comparison is None:
-        found = looks(methods, trusted_model=trusted)
+        found = looks(methods, allow=allow)
         forget_report(out)
         write_looks(found, out)
         console.explained(found.explained)
         console.say(f"tables and figures: {out}")
         return 0
-    page = write_report(comparison, out, command=_again(words), trusted_model=trusted)
+    page = write_report(comparison, out, command=_again(words), allow=allow)
     console.compared(comparison, page)
     return 0
 
@@ -106,19 +107,23 @@ def _check(asked: dict[str, Any], out: Path) -> None:
         raise InputError("--attribution names nothing: gradient is the default")
 
 
-def _explain(methods: Sequence[Method], attributions: Sequence[str], asked: dict[str, Any], console: Console) -> None:
+def _explain(
+    methods: Sequence[Method],
+    attributions: Sequence[str],
+    asked: dict[str, Any],
+    allow: Sequence[str],
+    console: Console,
+) -> None:
     """Explains every run by every attribution, or takes up what is there."""
 
     from ..experiments.explaining import explain_run
-    from ..names import is_foreign
     from ..report import asked_eps
     from ..training.run import RunFolder, load_run
 
     usual_eps, norm = asked_eps(methods)
     runs = [(method, run) for method in methods for run in method.runs]
     for method, run in runs:
-        trusted = asked.get("model") if is_foreign(run.config.model) else None
-        model, data, config, _ = load_run(run.folder, trusted_model=trusted, progress=console)
+        model, data, config, _ = load_run(run.folder, allow=allow, progress=console)
         for attribution in attributions:
             kept = run.explanations.get(attribution) if "resume" in asked else None
             samples = asked.get("samples") or (kept.samples if kept else min(_SAMPLES, len(data.test)))

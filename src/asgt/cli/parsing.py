@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from ..errors import InputError, unknown
+from ..names import is_foreign, module_of
 
-__all__ = ["Parser", "given", "listed"]
+__all__ = ["Parser", "add_allow", "allowed", "given", "listed"]
 
 
 class _Help(DefaultHelpFormatter):  # type: ignore[misc]
@@ -67,8 +68,39 @@ class Parser(ArgumentParser):  # type: ignore[misc]
 def given(parser: ArgumentParser, words: list[str]) -> dict[str, Any]:
     """Only what the user gave, by name."""
 
-    parsed: Namespace = parser.parse_args(_spelled_out(parser, words), defaults=False)
+    # The library would read flags from environment variables too, if one of its own asks for it.
+    parsed: Namespace = parser.parse_args(_spelled_out(parser, words), env=False, defaults=False)
     return dict(parsed.as_dict())
+
+
+def add_allow(parser: ArgumentParser) -> None:
+    """Adds ``--allow MODULE``, which may be repeated."""
+
+    parser.add_argument(
+        "--allow",
+        action="append",
+        type=str,
+        help="a module of your own whose code may run, by its exact name; repeat it for several",
+    )
+
+
+def allowed(asked: dict[str, Any]) -> tuple[str, ...]:
+    """Whose code may run: the modules of ``--allow``, which is taken out of ``asked``, and the model of ``--model``.
+
+    Only the values of these two flags count, whatever else on the command line or in a file reads like a name.
+
+    Raises:
+        InputError: a value of ``--allow`` is not the name of a module.
+    """
+
+    modules = asked.pop("allow", None) or []
+    for module in modules:
+        if is_foreign(module):
+            raise InputError(f"--allow {module}: it takes the module alone, --allow {module_of(module)}")
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise InputError(f"--allow {module}: it takes one module, as --allow package.module; repeat it for several")
+    model = asked.get("model")
+    return (*modules, *([model] if model is not None and is_foreign(model) else []))
 
 
 def listed(text: str) -> list[str]:
@@ -78,7 +110,11 @@ def listed(text: str) -> list[str]:
 
 
 def _spelled_out(parser: ArgumentParser, words: list[str]) -> list[str]:
-    """Flags as the parser knows them: underscores for hyphens, and ``true`` for a switch that stands alone."""
+    """Flags as the parser knows them: underscores for hyphens, and ``true`` for a switch that stands alone.
+
+    A value that begins with a minus, as that of ``--pixel-range -1000,3000``, is joined to its flag, for which the
+    parser would take it.
+    """
 
     switches = {
         option
@@ -86,13 +122,15 @@ def _spelled_out(parser: ArgumentParser, words: list[str]) -> list[str]:
         if (action.nargs != 0 and isinstance(action.default, bool)) or action.dest == "detach_clean"
         for option in action.option_strings
     }
-    spelled = []
+    spelled: list[str] = []
     for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         if word.startswith("--"):
             flag, equals, value = word.partition("=")
             word = f"--{flag[2:].replace('-', '_')}{equals}{value}"
             if word in switches and following not in ("true", "false"):
                 word += "=true"
+        elif re.match(r"-[\d.]", word) and spelled and re.fullmatch(r"--\w+", spelled[-1]):
+            word = f"{spelled.pop()}={word}"
         spelled.append(word)
     return spelled
 

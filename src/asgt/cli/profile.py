@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..training.config import METHODS, TrainConfig, listens_to
-from .parsing import Parser, given
+from .parsing import Parser, add_allow, allowed, given
 
 __all__ = ["run"]
 
@@ -31,10 +31,12 @@ def run(words: list[str]) -> int:
     parser.add_argument("--data_shape", type=str, help="channels x height x width of the images (default: 3x32x32)")
     parser.add_argument("--classes", type=int, help="how many logits the model has (default: 10)")
     parser.add_argument("--repetitions", type=int, help="steps that are timed of each method (default: 5)")
+    add_allow(parser)
     skipped = {field.name for field in dataclasses.fields(TrainConfig)} - _SETTINGS
     parser.add_class_arguments(TrainConfig, as_group=False, skip=skipped)
 
     asked = {name: value for name, value in given(parser, words).items() if value is not None}
+    allowed(asked)  # a model is named by --model here, or not at all
     shape = _shape(asked.pop("data_shape", "3x32x32"))
     classes, repetitions = asked.pop("classes", 10), asked.pop("repetitions", 5)
     for name, value, least in (("classes", classes, 2), ("repetitions", repetitions, 1)):
@@ -55,13 +57,13 @@ def run(words: list[str]) -> int:
     prepare()
     first, device = configs[0], resolve_device(configs[0].device)
     options = {name: value for name in ("width", "dropout") if (value := getattr(first, name)) is not None}
-    model = place(build_model(first.model, shape, classes, **options), device).train()
+    x = torch.rand(first.batch_size, *shape, device=device)
+    y = torch.arange(first.batch_size, device=device) % classes
+    model = place(build_model(first.model, shape, classes, **options), device, x).train()
     if first.batch_size == 1 and any("BatchNorm" in type(module).__name__ for module in model.modules()):
         raise InputError(f"{first.model} normalises over its batch: --batch-size must be 2 or more")
 
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4, fused=True)
-    x = torch.rand(first.batch_size, *shape, device=device)
-    y = torch.arange(first.batch_size, device=device) % classes
     found = [
         (name, profile_step(build_objective(config), model, x, y, optimizer, repetitions=repetitions))
         for config, name in zip(configs, method_names(configs), strict=True)

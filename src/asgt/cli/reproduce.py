@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError, unknown
 from ..names import HUB
-from .parsing import Parser, given, listed
+from .parsing import Parser, add_allow, allowed, given, listed
 from .stopping import stopping
 
 __all__ = ["run"]
@@ -18,6 +18,65 @@ __all__ = ["run"]
 def run(words: list[str]) -> int:
     """Runs ``asgt reproduce`` with the words that follow the verb."""
 
+    asked = {name: value for name, value in given(_parser(), words).items() if value is not None and value is not False}
+    allow = allowed(asked)
+    if "grid" not in asked:
+        raise InputError("what to reproduce is missing: asgt reproduce digits, mnist, cifar10 or FILE.yaml")
+    for name in ("workers", "seeds"):
+        if asked.get(name, 1) < 1:
+            raise InputError(f"--{name} {asked[name]}: at least one is needed")
+
+    if (executor := asked.get("executor", "local")) not in (known := ("local", "slurm")):
+        raise unknown("executor", executor, known)
+    if executor == "local" and "slurm" in asked:
+        raise InputError(
+            f"--slurm {asked['slurm']}: the local executor ignores it, leave it out or add --executor slurm"
+        )
+    keep = Path(asked["keep"]) if "keep" in asked else None
+
+    from ..experiments.preset import load_preset
+
+    preset = load_preset(asked["grid"], asked.get("scale"), _pairs("set", asked), allow=allow)
+    preset = preset.on(
+        data=_data(asked, preset.data),
+        seeds=asked.get("seeds"),
+        protocols=listed(asked["protocols"]) if "protocols" in asked else None,
+        device=asked.get("device"),
+    )
+    out = Path(asked.get("out") or f"reproduce/{preset.name}")
+
+    from ..devices import resolve_device
+    from .console import Console
+
+    resolve_device(asked.get("device", "auto"))
+    console = Console()
+    if asked.get("dry_run"):
+        from ..experiments.cost import pace
+        from ..experiments.grid import plan
+
+        console.planned(plan(preset, out, console, allow=allow), out, pace(preset.methods[0]))
+        return 0
+
+    from ..experiments.reproduction import reproduce
+
+    with stopping() as should_stop:
+        found = reproduce(
+            preset,
+            out,
+            workers=asked.get("workers"),
+            executor=executor,
+            slurm=_pairs("slurm", asked),
+            keep=keep,
+            allow=allow,
+            command=shlex.join(["asgt", "reproduce", *words]),
+            should_stop=should_stop,
+            progress=console,
+        )
+    console.compared(found, out / "report.html")
+    return 0
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="asgt reproduce",
         description="Trains and evaluates a grid of methods and seeds, and makes one page. The same call goes on.",
@@ -41,64 +100,11 @@ def run(words: list[str]) -> int:
     )
     parser.add_argument("--device", type=str, help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--out", type=str, help="where the run folders and the page go (default: reproduce/GRID)")
+    add_allow(parser)
     parser.add_argument(
         "--dry_run", action="store_true", help="list the runs with their passes and times, and run nothing"
     )
-
-    asked = {name: value for name, value in given(parser, words).items() if value is not None and value is not False}
-    if "grid" not in asked:
-        raise InputError("what to reproduce is missing: asgt reproduce digits, mnist, cifar10 or FILE.yaml")
-    for name in ("workers", "seeds"):
-        if asked.get(name, 1) < 1:
-            raise InputError(f"--{name} {asked[name]}: at least one is needed")
-
-    if (executor := asked.get("executor", "local")) not in (known := ("local", "slurm")):
-        raise unknown("executor", executor, known)
-    if executor == "local" and "slurm" in asked:
-        raise InputError(
-            f"--slurm {asked['slurm']}: the local executor ignores it, leave it out or add --executor slurm"
-        )
-    keep = Path(asked["keep"]) if "keep" in asked else None
-
-    from ..experiments.preset import load_preset
-
-    preset = load_preset(asked["grid"], asked.get("scale"), _pairs("set", asked))
-    preset = preset.on(
-        data=_data(asked, preset.data),
-        seeds=asked.get("seeds"),
-        protocols=listed(asked["protocols"]) if "protocols" in asked else None,
-        device=asked.get("device"),
-    )
-    out = Path(asked.get("out") or f"reproduce/{preset.name}")
-
-    from ..devices import resolve_device
-    from .console import Console
-
-    resolve_device(asked.get("device", "auto"))
-    console = Console()
-    if asked.get("dry_run"):
-        from ..experiments.cost import pace
-        from ..experiments.grid import plan
-
-        console.planned(plan(preset, out, console), out, pace(preset.methods[0]))
-        return 0
-
-    from ..experiments.reproduction import reproduce
-
-    with stopping() as should_stop:
-        found = reproduce(
-            preset,
-            out,
-            workers=asked.get("workers"),
-            executor=executor,
-            slurm=_pairs("slurm", asked),
-            keep=keep,
-            command=shlex.join(["asgt", "reproduce", *words]),
-            should_stop=should_stop,
-            progress=console,
-        )
-    console.compared(found, out / "report.html")
-    return 0
+    return parser
 
 
 def _pairs(flag: str, asked: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ..errors import InputError, InterruptedRunError
 from ..files import read_yaml
-from ..names import is_foreign
+from ..names import refuse_unless_allowed
 from ..processes import rank
-from ..training.config import TrainConfig
-from .parsing import Parser, given
+from ..training.config import TrainConfig, with_own_sizes
+from .assembly import preprocessing_line
+from .parsing import Parser, add_allow, allowed, given
 from .stopping import stopping
 
 __all__ = ["run"]
@@ -27,9 +28,12 @@ def run(words: list[str]) -> int:
     parser.add_argument("--config", type=str, help="a YAML file of the settings below; flags override it")
     parser.add_argument("--out", type=str, help="the run folder (default: runs/DATA-MODEL-METHOD-SEED)")
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    add_allow(parser)
     parser.add_class_arguments(TrainConfig, as_group=False)
 
     asked = given(parser, words)
+    # Before a file adds its settings: a model of one's own is named on the command line.
+    allow = allowed(asked)
     out, resume = asked.pop("out", None), asked.pop("resume", False)
     if file := asked.pop("config", None):
         settings = read_yaml(Path(file))
@@ -47,11 +51,7 @@ def run(words: list[str]) -> int:
         kept.refuse_other(asked, out)
         config = dataclasses.replace(kept, **asked)
     config = config.resolved()
-    # Nothing found in a file runs, be it a run folder's or a stranger's: a model of one's own is named on the line.
-    if is_foreign(config.model) and not any(config.model in word for word in words):
-        raise InputError(
-            f"{config.model} is code of your own, which no file may run: name it by --model {config.model}"
-        )
+    refuse_unless_allowed(config.model, allow, f"{out}/config.yaml" if resume and stored.exists() else str(file))
 
     from ..processor import prepare
     from ..training.trainer import train
@@ -60,6 +60,11 @@ def run(words: list[str]) -> int:
 
     prepare()
     console = Console()
+    if config.model.startswith("hf:") and rank() == 0:
+        from ..models import preprocessing
+
+        if (own := preprocessing(config.model)) is not None:
+            console.say(preprocessing_line(own, with_own_sizes(config.to_dict(), own), asked))
     try:
         with stopping() as should_stop:
             result = train(config, out, resume=resume, should_stop=should_stop, progress=console)

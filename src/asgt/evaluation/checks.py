@@ -346,7 +346,9 @@ def _logit_scale(look: Look) -> Check:
             name, "NOT RUN", f"the median margin is {scale:g}: it gives no scale", "look at the model's logits"
         )
 
-    x_adv = look.attacked(look.pgd, samples, look.eps, lambda x: at_least_float32(ask(look.model, x, owned=x.requires_grad)) / scale)
+    x_adv = look.attacked(
+        look.pgd, samples, look.eps, lambda x: at_least_float32(ask(look.model, x, owned=x.requires_grad)) / scale
+    )
     # What the same attack breaks at the model's own scale tells of its effort, not of the scale.
     broken = look.broken(samples, x_adv, look.eps) & ~look.again[1]
     return _counted(

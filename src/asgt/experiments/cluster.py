@@ -6,8 +6,10 @@ left of it. A lock beside its run folder keeps two jobs from writing the same on
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,13 @@ from .local import Standing
 if TYPE_CHECKING:
     import submitit
 
-__all__ = ["run_on_cluster"]
+__all__ = ["LOGS", "run_on_cluster"]
+
+LOGS = ".submitit"
+"""The folder of the logs, in that of the grid."""
 
 _TIMEOUT = 240  # minutes of a job, unless told otherwise; what is not done by then is requeued
 _PATIENCE = 30.0  # seconds that cancelled jobs may take to be gone
-_LOGS = ".submitit"
 
 
 def run_on_cluster(
@@ -57,11 +61,12 @@ def run_on_cluster(
         RuntimeError: some met a fault of ours; the others were done. It holds the tracebacks, as the one before does.
     """
 
-    executor = _executor(out / _LOGS, cluster, {"timeout_min": _TIMEOUT, "name": "asgt"} | dict(asked or {}), workers)
+    executor = _executor(out / LOGS, cluster, {"timeout_min": _TIMEOUT, "name": "asgt"} | dict(asked or {}), workers)
     from submitit.core.utils import FailedJobError
 
     try:
-        queued = executor.map_array(_Call(), [job.to_dict() for job in jobs])
+        with _safe_path():
+            queued = executor.map_array(_Call(), [job.to_dict() for job in jobs])
     except FailedJobError as error:
         raise InputError(f"--slurm: {' '.join(str(error).split())[:300]}") from error
     submitted = dict(zip((job.folder for job in jobs), queued, strict=True))
@@ -79,6 +84,21 @@ def run_on_cluster(
         _cancel([submitted[job.folder] for job in waiting])
         progress.stop()
     grid.conclude()
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Jobs that are submitted inside inherit that Python does not search the working directory before its libraries."""
+
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 class _Call:

@@ -77,14 +77,12 @@ def pace(config: TrainConfig) -> float:
     """
 
     device = resolve_device(config.device)
-    data = load_data(
-        config.data, limit=256, image_size=config.image_size, grey=config.grey, label_column=config.label_column
-    )
+    data = load_data(config.data, limit=256, **config.data_settings())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng():
-            model = place(build_from(config, data), device)
+            model = place(build_from(config, data), device, to_unit(data.train.pixels[:2]))
         images = data.train.to(device)
         x, y = to_unit(images.pixels[: config.batch_size]), images.labels[: config.batch_size]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from ..data import Splits, load_data, sample
 from ..errors import InputError
 from ..evaluation.result import load_evaluation
 from ..files import read_yaml
+from ..names import names_of, refuse_unless_allowed
 from ..progress import SILENT, Progress
 from ..report.comparison import method_names
 from ..training.config import MAY_CHANGE, TrainConfig
@@ -35,7 +37,14 @@ class Planned:
     state: Literal["finished", "begun", "to do"]
 
 
-def plan(preset: Preset, out: Path, progress: Progress = SILENT, keep: Path | None = None) -> list[Planned]:
+def plan(
+    preset: Preset,
+    out: Path,
+    progress: Progress = SILENT,
+    keep: Path | None = None,
+    *,
+    allow: Collection[str] = (),
+) -> list[Planned]:
     """The runs of a preset in the order in which they are done: seed by seed, the dearest first.
 
     Args:
@@ -43,6 +52,7 @@ def plan(preset: Preset, out: Path, progress: Progress = SILENT, keep: Path | No
         out: where the run folders lie, or will.
         progress: is told how many images were decoded.
         keep: the folder for what is kept of every grid; this one's goes into the folder of its name.
+        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it.
 
     Raises:
         InputError: the data cannot be read, or has fewer test images than the preset asks for; two methods are the
@@ -50,15 +60,15 @@ def plan(preset: Preset, out: Path, progress: Progress = SILENT, keep: Path | No
         DamagedFileError: what a run folder holds is damaged.
     """
 
+    for method in preset.methods:
+        refuse_unless_allowed(method.model, allow, preset.name, by_model=False)
     _refuse_other(out, preset)
     first, limits = preset.methods[0], [method.limit for method in preset.methods]
     data = load_data(
         first.data,
         limit=max((limit for limit in limits if limit), default=None) if all(limits) else None,
-        image_size=first.image_size,
-        grey=first.grey,
-        label_column=first.label_column,
         progress=progress,
+        **first.data_settings(),
     )
     samples = preset.samples or len(data.test)
     if samples > len(data.test):
@@ -88,6 +98,7 @@ def plan(preset: Preset, out: Path, progress: Progress = SILENT, keep: Path | No
             eps=preset.eps,
             keep=None if keep is None else str(keep / preset.name / f"{run_name}.json"),
             drawn=config.seed == configs[0].seed,
+            allow=names_of(allow),
         )
         if any(run.job.folder == job.folder for run in planned):
             raise InputError(f"{preset.name} holds the same method twice: {name}, with the same settings")

@@ -10,9 +10,10 @@ from typing import Any
 from torch import nn
 
 from ..attacks import Norm
-from ..data import Splits, sample
+from ..data import Splits, sample, to_unit
 from ..devices import place, resolve_device
 from ..evaluation.curve import evaluate
+from ..names import refuse_unless_allowed
 from ..progress import Progress
 from ..training.config import TrainConfig
 from ..training.run import RunFolder, load_run
@@ -41,6 +42,7 @@ class Job:
         eps: the ε at which its maps are attacked.
         keep: the file for what is kept of it; ``None`` keeps its folder alone.
         drawn: whether its maps of a few images are kept too, for the picture of the grid.
+        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it.
     """
 
     label: str
@@ -56,6 +58,7 @@ class Job:
     eps: float = 0.0
     keep: str | None = None
     drawn: bool = False
+    allow: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which :meth:`from_dict` makes the same job in another process."""
@@ -64,7 +67,7 @@ class Job:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Job:
-        lists = {name: tuple(values[name]) for name in ("protocols", "epsilons", "passes", "attributions")}
+        lists = {name: tuple(values[name]) for name in ("protocols", "epsilons", "passes", "attributions", "allow")}
         return cls(**values | lists | {"config": TrainConfig(**values["config"])})
 
 
@@ -82,11 +85,12 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
         InterruptedRunError: ``should_stop`` said so.
     """
 
+    refuse_unless_allowed(job.config.model, job.allow, job.label, by_model=False)
     train(job.config, job.folder, resume=True, should_stop=should_stop, progress=phase(0))
 
-    model, data, config, _ = load_run(job.folder)
+    model, data, config, _ = load_run(job.folder, allow=job.allow)
     device = resolve_device(config.device)
-    model = place(model, device)
+    model = place(model, device, to_unit(data.test.pixels[:2]))
     images = (data.test if job.samples is None else sample(data.test, job.samples)).to(device)
     for number, protocol in enumerate(job.protocols, start=1):
         evaluate(
@@ -136,7 +140,7 @@ def keep(job: Job, loaded: tuple[nn.Module, Splits] | None = None) -> None:
     assert job.keep is not None
     run, maps = read_run(Path(job.folder)), None
     if job.drawn:
-        model, data = loaded or load_run(job.folder)[:2]
+        model, data = loaded or load_run(job.folder, allow=job.allow)[:2]
         maps = block_maps(
             model.cpu(),
             data.test,

@@ -61,7 +61,9 @@ def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
             "schema": SCHEMA,
             # The path of the data is its place on one machine.
             "config": run.config.to_dict() | {"data": data_name(run)},
-            "training": {name: value for name, value in run.result.to_dict().items() if name != "folder"},
+            "training": {
+                name: value for name, value in run.result.to_dict().items() if name not in ("folder", "reading")
+            },
             "history": list(run.history),
             "evaluations": {
                 name: _packed_evaluation(found) | _said(RunFolder(run.folder).evaluation(name))

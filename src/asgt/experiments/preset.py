@@ -16,17 +16,17 @@ preset's name tells of it, unless it changes no result but for rounding.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DamagedFileError, InputError, unknown
 from ..files import read_yaml
-from ..names import is_foreign
+from ..names import refuse_unless_allowed
 from ..numbers import number
 from ..saliency import ATTRIBUTIONS
-from ..training.config import MAY_CHANGE, METHODS, TrainConfig, default_eps, listens_to
+from ..training.config import DATA_SETTINGS, MAY_CHANGE, METHODS, TrainConfig, default_eps, listens_to
 
 __all__ = ["Preset", "load_preset", "preset_names", "preset_words"]
 
@@ -34,7 +34,6 @@ _FOLDER = Path(__file__).parent / "presets"
 _SETTINGS = {"data", "seeds", "train", "methods", "evaluate", "explain"}
 _EVALUATE = {"protocols", "epsilons", "samples"}
 _EXPLAIN = {"samples", "attributions"}
-_IMAGES = {"image_size", "grey", "label_column"}
 
 
 @dataclass(frozen=True)
@@ -124,16 +123,23 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
-def load_preset(name: str, scale: str | None = None, overrides: Mapping[str, Any] | None = None) -> Preset:
+def load_preset(
+    name: str,
+    scale: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    allow: Collection[str] = (),
+) -> Preset:
     """A preset of the house by data set and scale, or one of your own by its file.
 
     Args:
         name: digits, mnist or cifar10; or the path of a YAML file.
         scale: quick (default), laptop, tuned, paper or variants, as far as the data set has it; a file has none.
         overrides: settings of asgt train that go before the file's, in every method that listens to them.
+        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it: a file may not say so by itself.
 
     Raises:
-        InputError: there is no such data set, scale, file or setting.
+        InputError: there is no such data set, scale, file or setting, or a model is not allowed.
         DamagedFileError: the file holds something else than a preset.
     """
 
@@ -141,7 +147,7 @@ def load_preset(name: str, scale: str | None = None, overrides: Mapping[str, Any
     if path.suffix in (".yaml", ".yml"):
         if scale is not None:
             raise InputError(f"--scale {scale}: a file of your own is one scale, leave it out")
-        return _read(path, overrides or {})
+        return _read(path, overrides or {}, allow)
 
     houses = [known.rsplit("-", 1) for known in preset_names()]
     if name not in (names := {data for data, _ in houses}):
@@ -149,7 +155,7 @@ def load_preset(name: str, scale: str | None = None, overrides: Mapping[str, Any
     scales = [known for data, known in houses if data == name]
     if (scale := scale or "quick") not in scales:
         raise unknown(f"scale of {name}", scale, scales)
-    return _read(_FOLDER / f"{name}-{scale}.yaml", overrides or {})
+    return _read(_FOLDER / f"{name}-{scale}.yaml", overrides or {}, allow)
 
 
 def preset_words(name: str) -> str:
@@ -160,7 +166,7 @@ def preset_words(name: str) -> str:
     return " ".join(line.removeprefix("#").strip() for line in said)
 
 
-def _read(path: Path, overrides: Mapping[str, Any]) -> Preset:
+def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> Preset:
     values = read_yaml(path)
     _check_names(values, _SETTINGS, path)
     train, methods, evaluate, explain = (values.get(name) or {} for name in ("train", "methods", "evaluate", "explain"))
@@ -187,7 +193,7 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> Preset:
     for setting in ("data", "seed"):
         if any(setting in settings for settings in (train, *methods)):
             raise DamagedFileError(f"{path}: {setting} is no setting of a single run: the grid has it")
-    for setting in sorted(_IMAGES & {name for method in methods for name in method}):
+    for setting in sorted(set(DATA_SETTINGS) & {name for method in methods for name in method}):
         raise DamagedFileError(f"{path}: {setting} belongs under train: every method sees the same images")
     protocols, epsilons = evaluate.get("protocols", ["paper", "pgd"]), evaluate.get("epsilons")
     if not (isinstance(protocols, list) and protocols and isinstance(epsilons, list) and epsilons):
@@ -200,6 +206,8 @@ def _read(path: Path, overrides: Mapping[str, Any]) -> Preset:
     train = {**train, **overrides}
     methods = [{name: value for name, value in method.items() if name not in overrides} for method in methods]
     configs = tuple(_config(data, train, method, path) for method in methods)
+    for config in configs:
+        refuse_unless_allowed(config.model, allow, "--set" if "model" in overrides else str(path), by_model=False)
     if len(norms := {config.norm for config in configs if config.norm}) > 1:
         raise DamagedFileError(f"{path}: the methods train in {' and '.join(sorted(norms))}: a grid has one norm")
     # How runs are driven and watched is no part of what a grid is called.
@@ -226,12 +234,9 @@ def _config(data: str, common: dict[str, Any], own: dict[str, Any], path: Path) 
     try:
         ignored = {setting for listened in METHODS.values() for setting in listened} - listens_to(name, attack)
         heard = {setting: value for setting, value in common.items() if setting not in ignored}
-        config = TrainConfig(**{"data": data} | heard | own).resolved()
+        return TrainConfig(**{"data": data} | heard | own).resolved()
     except InputError as error:
         raise DamagedFileError(f"{path}: {error}") from error
-    if is_foreign(config.model):
-        raise InputError(f"{path}: {config.model} is code of your own, which no file may run; use asgt train --model")
-    return config
 
 
 def _check_overrides(overrides: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +13,15 @@ from ..errors import InputError
 from ..files import write_yaml
 from ..progress import SILENT, Progress
 from ..report import Comparison, compare, write_report
-from .cluster import run_on_cluster
+from .cluster import LOGS, run_on_cluster
 from .grid import NOTE, plan
 from .job import keep as keep_job
 from .local import default_workers, run_jobs
 from .preset import Preset
 
 __all__ = ["reproduce"]
+
+_LOCK = ".lock"
 
 
 def reproduce(
@@ -29,6 +32,7 @@ def reproduce(
     executor: Literal["local", "slurm"] = "local",
     slurm: Mapping[str, Any] | None = None,
     keep: Path | None = None,
+    allow: Collection[str] = (),
     command: str = "",
     should_stop: Callable[[], bool] = lambda: False,
     progress: Progress = SILENT,
@@ -45,6 +49,7 @@ def reproduce(
         slurm: what to ask of the scheduler (:func:`asgt.experiments.cluster.run_on_cluster`).
         keep: where to keep a small file of each run (:mod:`asgt.experiments.kept`), in a folder of the preset's name.
             Default: nowhere.
+        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it; it is handed on to the workers.
         command: what the page says to run again.
         should_stop: asked several times a second.
         progress: is told how far the whole is.
@@ -58,12 +63,13 @@ def reproduce(
     """
 
     out = Path(out)
-    planned = plan(preset, out, progress, keep)
-    if not (out / NOTE).exists():
+    planned = plan(preset, out, progress, keep, allow=allow)
+    is_new = not (out / NOTE).exists()
+    if is_new:
         write_yaml(out / NOTE, preset.to_dict())
 
     try:
-        with FileLock(out / ".lock", timeout=0):
+        with FileLock(out / _LOCK, timeout=0):
             jobs = [run.job for run in planned if run.state != "finished"]
             if jobs:
                 done = sum(sum(run.job.passes) for run in planned if run.state == "finished")
@@ -83,7 +89,24 @@ def reproduce(
             for part in out.rglob(".*.part"):
                 part.unlink(missing_ok=True)
             found = compare([run.job.folder for run in planned])
-            write_report(found, out, command=command)
+            write_report(found, out, command=command, allow=allow)
     except Timeout as error:
         raise InputError(f"another asgt reproduce is at work in {out}: wait for it, or name another --out") from error
+    except InputError:
+        # A grid of which no run began is not in the way of the next one.
+        if is_new and not any(Path(run.job.folder).exists() for run in planned):
+            _withdraw(out)
+        raise
     return found
+
+
+def _withdraw(out: Path) -> None:
+    """Removes the folder of a grid that holds nothing but its note, its lock and no logs."""
+
+    with contextlib.suppress(OSError):
+        (out / LOGS).rmdir()
+    if {file.name for file in out.iterdir()} <= {NOTE, _LOCK}:
+        for name in (NOTE, _LOCK):
+            (out / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            out.rmdir()

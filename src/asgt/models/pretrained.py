@@ -91,6 +91,12 @@ def build_timm(name: str, channels: int, classes: int | None, image_size: int, p
     """
 
     timm = _timm(name)
+    config = timm.get_pretrained_cfg(name)
+    if pretrained and config is not None and classes not in (None, config.num_classes):
+        raise InputError(
+            f"timm:{name}: its own weights are of {config.num_classes} classes, not of {classes}: --classes says which "
+            "logit each class of the data has"
+        )
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     try:
         with _quiet():

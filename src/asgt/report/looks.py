@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -73,15 +73,13 @@ class Looks:
     tradeoffs: dict[str, Tradeoff]
 
 
-def looks(
-    methods: Sequence[Method], comparison: Comparison | None = None, *, trusted_model: str | None = None
-) -> Looks:
+def looks(methods: Sequence[Method], comparison: Comparison | None = None, *, allow: Collection[str] = ()) -> Looks:
     """Everything about the maps of some methods' models.
 
     Args:
         methods: finished runs on the same data.
         comparison: the same runs, where they are evaluated.
-        trusted_model: the user's own ``package.module:factory``, named again, for the pictures of its runs.
+        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it, for the pictures of its runs.
     """
 
     found = explained(methods)
@@ -100,7 +98,7 @@ def looks(
             norm=norm,
             samples=None if comparison is None else comparison.samples,
             found=found,
-            trusted_model=trusted_model,
+            allow=allow,
         ),
         {one.attribution: masked_panels(one, numbers) for one in found},
         {attribution: one for attribution, one in told.items() if one is not None},

@@ -13,7 +13,7 @@ import hashlib
 import io
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -28,7 +28,7 @@ from ..evaluation.checks import THOROUGH
 from ..evaluation.protocols import PROTOCOLS, Protocol, Search
 from ..explanation import PanelDifference
 from ..files import write_bytes
-from ..names import is_foreign
+from ..names import is_foreign, names_of
 from ..numbers import counted, eps_text, norm_sign
 from ..training.config import TrainConfig
 from ..training.run import RunFolder
@@ -89,7 +89,12 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def write_report(
-    comparison: Comparison, out: Path | str, *, command: str = "", trusted_model: str | None = None
+    comparison: Comparison,
+    out: Path | str,
+    *,
+    command: str = "",
+    allow: Collection[str] = (),
+    trusted_model: str | None = None,
 ) -> Path:
     """Writes ``report.html``, its figures and tables into a folder; what was there of them is replaced.
 
@@ -101,7 +106,8 @@ def write_report(
         comparison: what to show.
         out: the folder. Links to the evidence are relative to it.
         command: what made the page, to be run again.
-        trusted_model: the user's own ``package.module:factory``, named again, for the maps of its runs.
+        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it, for the maps of its runs.
+        trusted_model: deprecated, one more name for ``allow``.
 
     Returns:
         The path of the page. It is written last: an old page stays whole until the new one is.
@@ -111,7 +117,7 @@ def write_report(
     """
 
     out = Path(out)
-    look = looks(comparison.methods, comparison, trusted_model=trusted_model)
+    look = looks(comparison.methods, comparison, allow=names_of(allow, trusted_model))
     training = training_panels(comparison)
     differences = shown_differences(comparison)
 

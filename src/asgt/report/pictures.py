@@ -6,7 +6,7 @@ the user's own) is left out, and said so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ..attacks import Norm
 from ..data import Images, batches, sample, sampled_rows, to_unit
 from ..errors import InputError
-from ..names import is_foreign
 from ..numbers import counted
 from ..saliency import saliency
 from ..training.run import load_run
@@ -61,7 +60,7 @@ def pictures(
     norm: Norm,
     samples: int | None = None,
     found: Sequence[Explained] = (),
-    trusted_model: str | None = None,
+    allow: Collection[str] = (),
 ) -> Pictures:
     """Makes them.
 
@@ -72,7 +71,7 @@ def pictures(
         samples: how many of the test images there are to choose from. Default: all.
         found: the attributions that are drawn beside the gradient. The gradients' distributions are of the images that
             all models get right by the first, or else of the first test images, right or wrong.
-        trusted_model: the user's own ``package.module:factory``, named again.
+        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it.
     """
 
     models: dict[str, nn.Module] = {}
@@ -81,8 +80,7 @@ def pictures(
     for method in methods:
         run = method.runs[0]
         try:
-            named = trusted_model if is_foreign(run.config.model) else None
-            models[method.name], data, _, _ = load_run(run.folder, trusted_model=named)
+            models[method.name], data, _, _ = load_run(run.folder, allow=allow)
         except InputError as error:
             missing.append(f"{method.name}: {error}")
             continue

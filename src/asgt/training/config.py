@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, Protocol, get_args, get_type_hints
 
 from ..errors import DamagedFileError, InputError, unknown
 from ..files import read_yaml, write_yaml
 from ..names import short_name
-from ..numbers import Number, number
+from ..numbers import Number, number, plain_fields
 
-__all__ = ["ATTACKS", "MAY_CHANGE", "METHODS", "TrainConfig", "default_eps", "listens_to"]
+__all__ = [
+    "ATTACKS",
+    "DATA_SETTINGS",
+    "MAY_CHANGE",
+    "METHODS",
+    "TrainConfig",
+    "check_data_settings",
+    "data_settings",
+    "default_eps",
+    "listens_to",
+    "with_own_sizes",
+]
 
 _ATTACK = ("attack", "eps", "norm", "steps", "alpha", "warmup")
 _MASK = ("k", "target", "rank", "unit", "fill", "kl", "detach_clean", "weight")
@@ -52,7 +64,23 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("fp32", "tf32", "bf16"),
     "augment": ("none", "crop-flip"),
     "keep": ("best", "last"),
+    "interpolation": ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"),
+    "decode": ("browser", "imagefolder"),
 }
+
+DATA_SETTINGS = (
+    "image_size",
+    "crop",
+    "interpolation",
+    "grey",
+    "rgb",
+    "decode",
+    "pixel_range",
+    "image_column",
+    "label_column",
+    "data_config",
+)
+"""The settings that say how images are read; :func:`asgt.data.load_data` takes them by the same names."""
 
 
 MAY_CHANGE = ("cuda_graphs", "checkpoint_every", "tensorboard")
@@ -86,13 +114,104 @@ def listens_to(method: str, attack: str | None = None) -> set[str]:
     return listens
 
 
+def check_data_settings(settings: Mapping[str, Any]) -> None:
+    """Refuses settings of how images are read that are wrong by themselves or beside each other.
+
+    Args:
+        settings: some of :data:`DATA_SETTINGS` by name; those that are ``None`` or ``False`` are not set.
+
+    Raises:
+        InputError: it names the setting.
+    """
+
+    given = {name: value for name in DATA_SETTINGS if (value := settings.get(name)) is not None and value is not False}
+    for name in ("interpolation", "decode"):
+        if name in given and given[name] not in _CHOICES[name]:
+            raise unknown(name, str(given[name]), _CHOICES[name])
+    if given.get("image_size", 1) < 1:
+        raise InputError(f"image_size = {given['image_size']}: the side is a number of pixels")
+    if not 0 < given.get("crop", 1.0) <= 1:
+        raise InputError(f"crop = {given['crop']}: the share of the side that is kept lies above 0 and at most at 1")
+    if "pixel_range" in given:
+        _pixel_range(given["pixel_range"])
+    if "grey" in given and "rgb" in given:
+        raise InputError("grey and rgb contradict each other: leave --grey or --rgb out")
+    for name in ("image_column", "label_column", "data_config"):
+        if given.get(name) == "":
+            raise InputError(f"{name} is empty: --{name.replace('_', '-')} takes a name")
+
+
+def data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments for :func:`asgt.data.load_data`: what is set of :data:`DATA_SETTINGS`, checked.
+
+    Args:
+        settings: some of :data:`DATA_SETTINGS` by name; ``pixel_range`` as a text, ``"0,4095"``, or a pair.
+
+    Raises:
+        InputError: a setting cannot be meant.
+    """
+
+    check_data_settings(settings)
+    given = {name: value for name in DATA_SETTINGS if (value := settings.get(name)) is not None and value is not False}
+    if "pixel_range" in given:
+        given["pixel_range"] = _pixel_range(given["pixel_range"])
+    return given
+
+
+class _Sizes(Protocol):
+    """What :class:`asgt.models.Preprocessing` says of sizes; its import here would cost ``asgt --help`` PyTorch."""
+
+    @property
+    def image_size(self) -> int | None: ...
+
+    @property
+    def crop(self) -> float | None: ...
+
+    @property
+    def interpolation(self) -> str | None: ...
+
+
+def with_own_sizes(settings: Mapping[str, Any], own: _Sizes | None) -> dict[str, Any]:
+    """Settings of reading images, and under them those that a model's own configuration asks for.
+
+    Args:
+        settings: of a run or a command, by name, with ``data`` among them; ``None`` is not set.
+        own: what the model's configuration says of its images.
+    """
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    # The digits are 8×8 as they are, and a share of the side says nothing without a size.
+    if own is None or given["data"] == "digits" or (own.image_size is None and "image_size" not in given):
+        return given
+    sizes = {"image_size": own.image_size, "crop": own.crop, "interpolation": own.interpolation}
+    return {name: value for name, value in sizes.items() if value is not None} | given
+
+
+def _pixel_range(value: Any) -> tuple[float, float]:
+    """The two ends that ``"0,4095"``, or a pair of numbers, stands for."""
+
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or len(parts) != 2:
+        raise InputError(f"pixel_range = {value}: the lowest and the highest value are needed, as 0,4095")
+    low, high = (number(part.strip() if isinstance(part, str) else part, "pixel_range") for part in parts)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"pixel_range = {value}: the lowest value comes first, then the highest, as 0,4095")
+    return low, high
+
+
+def _pixel_range_text(value: Any) -> str:
+    """A range as it stands in ``config.yaml``, always spelled the same."""
+
+    return ",".join(str(int(end)) if end.is_integer() else repr(end) for end in _pixel_range(value))
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """A training run.
 
     Args:
         data: digits, mnist, cifar10, a hub id, or a folder of images or parquet files
-        model: small_cnn, alexnet, resnet18, timm:NAME, or package.module:factory
+        model: small_cnn, alexnet, resnet18, timm:NAME, hf:FOLDER_OR_ID, or package.module:factory
         method: st, at, trades, sgt, sga or asgt
         attack: the attack inside AT, SGA and ASGT: pgd (default), fgsm or fgsm-rs
         eps: the attack's radius in [0, 1], as 8/255 (default: 0.1 for digits, 0.3 for mnist, else 8/255)
@@ -124,8 +243,16 @@ class TrainConfig:
         validation: share of the training images that only picks the epoch, at most 2,000 of them
         augment: none or crop-flip (default: crop-flip for cifar10, else none)
         image_size: resize the short side and crop the centre (default: as they are)
+        crop: share of the resized short side that the centre crop keeps, in (0, 1] (default: 1)
+        interpolation: of resizing: bilinear (default), bicubic, nearest, lanczos, box or hamming
         grey: make the images grey
+        rgb: give grey images three channels
+        decode: browser (default), which turns images as their EXIF says and puts transparent ones on white, or
+            imagefolder, which does neither, as torchvision's ImageFolder
+        pixel_range: the values of black and white in 16-bit and float images, as 0,4095 (default: by the type)
+        image_column: the column of the images, where several could be meant
         label_column: the column of the labels, where several could be meant
+        data_config: the configuration of a hub data set
         device: auto, cpu, cuda, cuda:N or mps
         precision: fp32, where PyTorch gives only convolutions to the tensor cores of a CUDA device; tf32, where matrix
             products go there too; or bf16 autocast
@@ -173,8 +300,15 @@ class TrainConfig:
     validation: float = 0.1
     augment: Literal["none", "crop-flip"] | None = None
     image_size: int | None = None
+    crop: float | None = None
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"] | None = None
     grey: bool = False
+    rgb: bool = False
+    decode: Literal["browser", "imagefolder"] | None = None
+    pixel_range: str | None = None
+    image_column: str | None = None
     label_column: str | None = None
+    data_config: str | None = None
 
     device: str = "auto"
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -185,10 +319,43 @@ class TrainConfig:
     def resolved(self) -> TrainConfig:
         """The same run with every setting that it listens to filled in, and the others left ``None``.
 
+        Numbers become Python's own, those of numpy too, as YAML and JSON hold them; so do texts and truth values.
+
         Raises:
             InputError: a name is unknown, a value cannot be meant, or the method ignores a setting that is set.
         """
 
+        return dataclasses.replace(self)._plain()._filled()
+
+    def _plain(self) -> TrainConfig:
+        """Makes the values of this very object Python's own, each of the type of its setting."""
+
+        plain_fields(self)
+        for field in dataclasses.fields(self):
+            kind, value = str(field.type), getattr(self, field.name)
+            plain = value
+            if value is None and "None" in kind:
+                continue
+            if value is None:
+                raise InputError(f"{field.name} = None: a value is needed")
+            if kind.startswith("bool"):
+                plain = value.item() if hasattr(value, "item") else value
+                if not isinstance(plain, int) or plain not in (0, 1):
+                    raise InputError(f"{field.name} = {value!r}: true or false is needed")
+                plain = bool(plain)
+            elif field.name == "pixel_range":
+                plain = _pixel_range_text(value)
+            elif kind.startswith(("str", "Literal")):
+                if not isinstance(value, (str, os.PathLike)):
+                    raise InputError(f"{field.name} = {value!r}: a word is needed")
+                plain = str(os.fspath(value))
+            elif kind.startswith("Number") and not isinstance(value, str):
+                plain = number(value, field.name)
+            if type(plain) is not type(value) or plain != value:
+                object.__setattr__(self, field.name, plain)
+        return self
+
+    def _filled(self) -> TrainConfig:
         listens = listens_to(self.method, self.attack)
         attack = (self.attack or "pgd") if "attack" in listens else None
 
@@ -239,19 +406,12 @@ class TrainConfig:
             if not holds:
                 raise InputError(f"{name} = {getattr(self, name)}: {says}")
 
-        for name in ("epochs", "batch_size", "seed", "steps", "limit", "image_size"):
-            value = getattr(self, name)
-            require(
-                name,
-                value is None or (isinstance(value, int) and not isinstance(value, bool)),
-                "a whole number is needed",
-            )
         require("epochs", self.epochs >= 1, "training takes at least one pass over the images")
         require("batch_size", self.batch_size >= 1, "a step takes at least one image")
         require("seed", self.seed >= 0, "a seed is a whole number, zero or more")
         require("steps", self.steps is None or self.steps >= 1, "an attack takes at least one step")
         require("limit", self.limit is None or self.limit >= 2, "training takes at least two images")
-        require("image_size", self.image_size is None or self.image_size >= 1, "the side is a number of pixels")
+        check_data_settings(self.to_dict())
 
         if self.eps is not None:
             from_user = float(self.eps)
@@ -261,7 +421,14 @@ class TrainConfig:
                 self.norm == "l2" or from_user <= 1,
                 f"beyond the pixels' range [0, 1] in L∞; write {from_user:g}/255 if that is meant",
             )
-        require("alpha", self.alpha is None or 0 < float(self.alpha) < math.inf, "a step's length is above zero")
+        if self.alpha is not None:
+            length = float(self.alpha)
+            require("alpha", 0 < length < math.inf, "a step's length is above zero")
+            require(
+                "alpha",
+                self.norm == "l2" or length <= 1,
+                f"beyond the pixels' range [0, 1] in L∞; write {length:g}/255 if that is meant",
+            )
         require("k", self.k is None or 0 < self.k <= 1, "the share of masked features lies above 0 and at most at 1")
         require("warmup", self.warmup is None or 0 <= self.warmup < 1, "the share lies in [0, 1)")
         require("lr", 0 < self.lr < math.inf, "the learning rate is above zero")
@@ -272,6 +439,18 @@ class TrainConfig:
         for name in ("weight_decay", "weight", "clean_weight"):
             value = getattr(self, name)
             require(name, value is None or 0 <= value < math.inf, "a weight is a finite number, zero or more")
+
+    def data_settings(self) -> dict[str, Any]:
+        """How the images are read: keyword arguments for :func:`asgt.data.load_data`, beside name and limit.
+
+        A model ``hf:…`` has its own image size, crop and interpolation, unless they are set.
+        """
+
+        if not self.model.startswith("hf:"):
+            return data_settings(self.to_dict())
+        from ..models import preprocessing
+
+        return data_settings(with_own_sizes(self.to_dict(), preprocessing(self.model)))
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name, as it stands in ``config.yaml``."""
@@ -320,6 +499,8 @@ class TrainConfig:
             kept = getattr(self, name)
             if name in ("eps", "alpha") and value is not None:
                 value = number(value, name)
+            if name == "pixel_range" and value is not None:
+                value = _pixel_range_text(value)
             if name not in MAY_CHANGE and value != kept:
                 flag = f"--{name.replace('_', '-')}"
                 raise InputError(f"{where} was begun with {name} = {kept}, not {value}: leave {flag} out to resume")

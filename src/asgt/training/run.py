@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from ..data import Splits, load_data
 from ..errors import DamagedFileError, InputError
 from ..files import read_json, write_bytes
 from ..models import build_model, load_weights
-from ..names import is_foreign
+from ..names import names_of, refuse_unless_allowed
 from ..progress import SILENT, Progress
 from .config import TrainConfig
 
@@ -60,6 +61,8 @@ class TrainResult:
         speed: ``passes_per_step``, ``samples_per_second`` and ``outside_passes``, the share of the steps' time that no
             pass took, of the last call; ``threads`` of the CPU, whether freed memory stayed with the process, and the
             ``device``.
+        reading: how the images were read, as :attr:`asgt.data.Splits.reading` says; ``place`` is where they lay, an
+            absolute path or a hub id.
     """
 
     folder: str
@@ -80,6 +83,7 @@ class TrainResult:
     seconds: float
     processes: int = 1
     speed: dict[str, Any] = field(default_factory=dict)
+    reading: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``training.json`` holds."""
@@ -157,28 +161,47 @@ class RunFolder:
 
 
 def build_from(config: TrainConfig, splits: Splits) -> nn.Module:
-    """The untrained model of a configuration, normalised by the training images."""
+    """The untrained model of a configuration, normalised by the training images.
+
+    A model ``hf:…`` brings its weights along, and with them the normalisation that they were trained with.
+    """
 
     options = {name: value for name in ("width", "dropout") if (value := getattr(config, name)) is not None}
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
     mean, std = splits.train.mean_std()
+    if config.model.startswith("hf:"):
+        # Only such a model imports transformers.
+        from ..models import preprocessing
+
+        own = preprocessing(config.model)
+        mean, std = (None, None) if own is None else (own.mean, own.std)
     return build_model(config.model, splits.train.shape, len(splits.train.classes), mean=mean, std=std, **options)
 
 
 def load_run(
-    path: Path | str, *, trusted_model: str | None = None, progress: Progress = SILENT
+    path: Path | str,
+    *,
+    allow: Collection[str] = (),
+    trusted_model: str | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[nn.Module, Splits, TrainConfig, TrainResult]:
     """The trained model of a run folder, in evaluation mode on the CPU, and its data.
 
+    Data that the run names by a relative path is looked for here first, and then where the run found it.
+
     Args:
         path: the run folder.
-        trusted_model: the user's own ``package.module:factory``, named again: a run folder alone may not run code.
+        allow: whose code may run, for a run folder alone may not run any: exact names of the user's own models, as
+            ``package.module:factory``, or of modules, as ``package.module``. Default: nobody's.
+        trusted_model: deprecated, one more name for ``allow``.
         progress: is told how many images were decoded.
 
     Returns:
         The model, the data, the configuration, and how the training ended.
 
     Raises:
-        InputError: the run is not finished, its data is not what it was, or its model needs naming.
+        InputError: the run is not finished, its data is not what it was, or its model is not allowed.
         DamagedFileError: a file of it is damaged.
     """
 
@@ -190,28 +213,59 @@ def load_run(
 
     config = TrainConfig.load(folder.config)
     result = folder.load_result()
-    if is_foreign(config.model) and trusted_model is None:
-        raise InputError(
-            f"{folder.path} holds a model of your own, whose code a run folder may not run: name it again by "
-            f"--model {config.model}"
-        )
-    if trusted_model is not None and trusted_model != config.model:
-        raise InputError(f"{folder.path} holds a {config.model}, not a {trusted_model}: leave --model out")
+    refuse_unless_allowed(config.model, names_of(allow, trusted_model), str(folder.config))
 
-    splits = load_data(
-        config.data,
-        limit=config.limit,
-        image_size=config.image_size,
-        grey=config.grey,
-        label_column=config.label_column,
-        train=False,
-        channels=result.shape[0],
-        progress=progress,
-    )
-    if splits.test.digest() != result.test_data:
-        raise InputError(f"the test images of {config.data} are not those of this run: they changed, or ASGT_DATA did")
-
+    splits = _recorded(config, result, progress)
     with torch.random.fork_rng():
         model = build_from(config, splits)
     load_weights(model, folder.model)
     return model.eval(), splits, config, result
+
+
+def _recorded(config: TrainConfig, result: TrainResult, progress: Progress) -> Splits:
+    """The data that a run was trained on, with its very test images; of the training images only what that takes.
+
+    Raises:
+        InputError: there is no such data, or it holds other images by now.
+    """
+
+    place: str | None = result.reading.get("place")
+    settings: dict[str, Any] = config.data_settings() | {
+        "limit": config.limit,
+        "train": False,
+        "channels": result.shape[0],
+        "progress": progress,
+    }
+    other = _other_place(config.data, place)
+    try:
+        splits = load_data(config.data, **settings | ({} if place is None else {"place": place}))
+        if splits.test.digest() == result.test_data:
+            return splits
+    except InputError as error:
+        if other is None and place is not None and os.path.isabs(place) and not Path(place).exists():
+            raise InputError(
+                f"{error}; the run found it in {place}, which is gone, and {Path.cwd()} has none"
+            ) from error
+        if other is None:
+            raise
+
+    if other is not None:
+        splits = load_data(other, **settings)
+        if splits.test.digest() == result.test_data:
+            return replace(splits, name=config.data)
+        raise InputError(
+            f"the test images are not those of this run, neither in {Path(config.data).resolve()} nor in {other}, "
+            "where it was trained: they changed"
+        )
+    trained = f"; it was trained on {place}" if place is not None and place != config.data else ""
+    raise InputError(
+        f"the test images of {config.data} are not those of this run: they changed, or ASGT_DATA did{trained}"
+    )
+
+
+def _other_place(data: str, place: str | None) -> str | None:
+    """Where a run found its data, if a relative path now leads elsewhere; ``None`` where it is the same or gone."""
+
+    if place is None or os.path.isabs(data) or not Path(data).exists() or not Path(place).exists():
+        return None
+    return place if Path(data).resolve() != Path(place).resolve() else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..attacks import FGSM, PGD, Attack
-from ..data import Images, load_data, steps_per_epoch, stratified, training_batch, training_order
+from ..data import Images, load_data, steps_per_epoch, stratified, to_unit, training_batch, training_order
 from ..devices import device_name, place, resolve_device, tensor_cores
 from ..errors import DamagedFileError, InputError, InterruptedRunError
 from ..evaluation.accuracy import correct, correct_under_attack
 from ..evaluation.health import is_catastrophic, is_collapsed
 from ..files import read_tensors, write_json, write_tensors
+from ..inputs import trusted
+from ..names import is_foreign
+from ..numbers import counted
 from ..passes import a_pass, modes_agree
 from ..processor import keeps_memory
 from ..progress import SILENT, Progress
@@ -27,6 +31,7 @@ from ..randomness import Generators, seed_of, seeded
 from .checkpoint import Standing, load_checkpoint, save_checkpoint
 from .config import MAY_CHANGE, TrainConfig
 from .cost import step_passes
+from .foreign import check_trainable, left_in_evaluation, put_in_training
 from .graphs import GraphedStep
 from .methods import build_objective
 from .objectives import Output
@@ -87,16 +92,14 @@ def train(
     if finished is not None:
         progress.say(f"{folder.path} is finished already")
         return finished
-
+    forgetting = _forgotten_if_refused(folder, world.from_main(folder.config.exists), world)
     accelerator = world.together(_accelerator, config, folder, world)
     device = accelerator.device
     data = world.main_first(
         load_data,
         config.data,
         limit=config.limit,
-        image_size=config.image_size,
-        grey=config.grey,
-        label_column=config.label_column,
+        **config.data_settings(),
         progress=progress,
     )
     standing = Standing(
@@ -115,11 +118,15 @@ def train(
     if batch % world.size:
         raise InputError(_uneven(f"the only batch, of {batch} training images,", batch, world))
     # The trainer owns the global generator while it runs (dropout and initialisation draw from it), and gives it back.
-    with torch.random.fork_rng(), tensor_cores(config.precision == "tf32"):
+    with torch.random.fork_rng(), tensor_cores(config.precision == "tf32"), trusted(), forgetting:
         torch.manual_seed(seed_of(config.seed, "initialisation"))
-        model = place(world.together(build_from, config, data), device)
+        few = to_unit(images.pixels[:4])
+        model = place(world.together(build_from, config, data), device, few)
+        frozen = left_in_evaluation(model)
+        if is_foreign(config.model):
+            world.together(check_trainable, model, objective, few, images.labels[:4], config.model)
         world.spread(model)
-        if any("BatchNorm" in type(m).__name__ for m in model.modules()):
+        if any("BatchNorm" in type(m).__name__ for m in model.modules() if m not in frozen):
             if batch == world.size:
                 raise InputError(
                     f"{config.model} normalises over its batch: --batch-size must be {2 * world.size} or more"
@@ -150,7 +157,7 @@ def train(
         epoch_steps = steps_per_epoch(images, config.batch_size)
         total = epoch_steps * config.epochs
         warnings = _Warnings(config, progress, standing)
-        passes = step_passes(objective, modes_agree=modes_agree(model.train()))
+        passes = step_passes(objective, modes_agree=modes_agree(put_in_training(model, frozen)))
         watch = Stopwatch(device, passes, metered=not config.cuda_graphs)
 
         def gradients(x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators) -> dict[str, Tensor]:
@@ -170,6 +177,12 @@ def train(
             progress.say(f"{world.size} processes, {batch // world.size} images of each step's {batch} to each")
         progress.start(f"{config.method} · {config.model} · {config.data}", total, standing.step)
         progress.say(f"{watch.passes} passes a step, {torch.get_num_threads()} CPU threads" + _memory())
+        for note in data.notes:
+            progress.say(note)
+        if frozen:
+            progress.say(
+                f"{counted(len(frozen), 'module')} of {config.model} stay in evaluation mode, as they were built"
+            )
 
         order = training_order(images, config.seed, standing.step // epoch_steps)
         for step in range(standing.step, total):
@@ -193,7 +206,7 @@ def train(
                 images, order, position, config.batch_size, config.augment or "none", streams["augmentation"]
             )
 
-            prepared.train()
+            put_in_training(prepared, frozen)
             with watch.on():
                 measured = compute(x, y, eps, Generators(attack=streams["attack"], mask=streams["mask"]))
             measured = world.average(model, measured)
@@ -259,6 +272,7 @@ def train(
         shape=list(data.train.shape),
         train_data=standing.data,
         test_data=data.test.digest(),
+        reading=data.reading,
         seconds=round(time.monotonic() - began, 2),
         processes=world.size,
         speed=watch.summary()
@@ -300,6 +314,21 @@ def _begin(folder: RunFolder, config: TrainConfig, indices: dict[str, Tensor]) -
         part.unlink(missing_ok=True)
     if indices:
         write_tensors(folder.split, indices)
+
+
+@contextmanager
+def _forgotten_if_refused(folder: RunFolder, begun: bool, world: World) -> Iterator[None]:
+    """Removes a run folder that this call began, where the input is refused before anything worth keeping is in it."""
+
+    try:
+        yield
+    except InputError:
+        if world.is_main and not begun and not folder.checkpoint.exists() and not folder.rows():
+            with suppress(OSError):  # whatever else lies there is the user's
+                for file in (folder.config, folder.split, folder.metrics):
+                    file.unlink(missing_ok=True)
+                folder.path.rmdir()
+        raise
 
 
 def _keep(folder: RunFolder, row: dict[str, Any], better: nn.Module | None) -> None:
@@ -360,7 +389,10 @@ def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
 
     if decay is None:
         return None
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    try:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    except Exception as error:  # a stranger's module may refuse to be copied
+        raise InputError(f"--average {decay:g}: the model cannot be copied: {type(error).__name__}") from error
     return average.requires_grad_(False)
 
 
@@ -375,7 +407,9 @@ def _resumed(
 ) -> tuple[Standing, dict[str, Tensor]]:
     held = world.from_main(read_tensors, folder.checkpoint)
     standing, sums = load_checkpoint(folder.checkpoint, held, model, average, optimizer)
-    if any(standing.config.get(name) != value for name, value in fresh.config.items() if name not in MAY_CHANGE):
+    # A checkpoint of an older version lacks the settings that there were not yet.
+    began = TrainConfig().to_dict() | standing.config
+    if any(began[name] != value for name, value in fresh.config.items() if name not in MAY_CHANGE):
         raise InputError(f"{folder.checkpoint} is of a run with another configuration than {folder.config}")
     if standing.data != fresh.data:
         raise InputError(f"{folder.path} was begun with other training images: they changed, or ASGT_DATA did")

@@ -1,0 +1,194 @@
+"""Somebody's model, weights and images put together for ``asgt evaluate``, and what was taken for what, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, unknown
+from ..numbers import number
+from ..training.config import data_settings, with_own_sizes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data import Images
+    from ..models import Preprocessing
+    from ..progress import Progress
+
+__all__ = ["Assembly", "assemble", "listed_numbers", "preprocessing_line"]
+
+_HOW_TO_MAP = (
+    "name the model's classes in the order of its logits by --classes FILE or --classes a,b,…, or give a JSON object "
+    '{"class of the data": number of the logit}'
+)
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A model and the images to evaluate it on.
+
+    Attributes:
+        model: in evaluation mode, on the CPU, with its normalisation inside.
+        images: the test images, with labels in the order of the model's logits.
+        lines: which weights, which preprocessing and which classes were taken, and what reading the images has to say.
+    """
+
+    model: nn.Module
+    images: Images
+    lines: list[str] = field(default_factory=list)
+
+
+def assemble(asked: dict[str, Any], progress: Progress) -> Assembly:
+    """Builds what the flags of ``asgt evaluate --model M --data D`` ask for.
+
+    What they leave open of mean, std, image size, crop and interpolation comes from the model's own configuration, for
+    models of timm and of transformers.
+
+    Raises:
+        InputError: the parts do not fit together.
+    """
+
+    from ..data import load_data
+    from ..data.classes import read_classes
+    from ..models import MODELS, brings_weights, build_model, preprocessing
+
+    name, weights = str(asked["model"]), asked.get("weights")
+    if ":" not in name and name not in MODELS:
+        raise unknown("model", name, [*MODELS, "hf:FOLDER_OR_ID", "timm:NAME", "package.module:factory"])
+    if weights is None and not brings_weights(name):
+        raise InputError(f"--weights is missing: {name} has none of its own")
+    table = read_classes(asked["classes"]) if "classes" in asked else None
+    values: dict[str, list[float]] = {
+        each: listed_numbers(asked[each], each) for each in ("mean", "std") if each in asked
+    }
+    own = preprocessing(name)
+    settings = with_own_sizes(asked, own)
+    splits = load_data(asked["data"], train=False, progress=progress, **data_settings(settings))
+
+    images, lines = splits.test, list(splits.notes)
+    mean, std = (values.get(each, None if own is None else getattr(own, each)) for each in ("mean", "std"))
+    # Weights from elsewhere may be of other classes than those that the library's own are of.
+    names = own.classes if own is not None and (weights is None or name.startswith("hf:")) else None
+    options: dict[str, Any] = {"width": asked["width"]} if "width" in asked else {}
+    pretrained = name.startswith("timm:") and weights is None
+    numbered = table if isinstance(table, dict) and names is None else None
+    if numbered is not None:
+        _refuse_names(numbered, name)
+    else:
+        images, classes_line = _labelled(images, table, names, name)
+    # How many logits there are, only the model knows; timm would give its own weights a random layer for other classes.
+    count = None if numbered is not None or pretrained else len(images.classes)
+    model = build_model(name, images.shape, count, mean=mean, std=std, pretrained=pretrained, **options)
+    if numbered is not None:
+        images, classes_line = _labelled(images, table, _numbered(numbered, _logit_count(model, images)), name)
+    elif (logits := _logit_count(model, images)) != len(images.classes):
+        raise InputError(f"{name} gives {logits} logits, the data has {len(images.classes)} classes: {_HOW_TO_MAP}")
+
+    lines.append(_loaded(model, asked, values))
+    if own is not None:
+        lines.append(preprocessing_line(own, settings, asked))
+    return Assembly(model.eval(), images, lines + ([classes_line] if classes_line else []))
+
+
+def _loaded(model: nn.Module, asked: dict[str, Any], values: dict[str, list[float]]) -> str:
+    """Loads the weights that are asked for, and says whose they are."""
+
+    import torch
+
+    from ..models import load_weights
+
+    weights = asked.get("weights")
+    if weights is None:
+        return f"weights: those that {asked['model']} brings along, for --weights is not given"
+    matched = load_weights(model, Path(weights))
+    for name, given in values.items():
+        held = getattr(getattr(model, "normalize", None), name, None)
+        if held is not None and held.flatten().tolist() != torch.tensor(given).expand(held.numel()).tolist():
+            raise InputError(f"--{name} contradicts the {name} that {weights} holds: leave --mean and --std out")
+    return f"weights: {weights}" + (f" ({matched})" if matched else "")
+
+
+def listed_numbers(text: str, flag: str) -> list[float]:
+    """The numbers in ``0.1,8/255``."""
+
+    return [number(part.strip(), f"--{flag}") for part in str(text).strip("[]").split(",") if part.strip()]
+
+
+def _labelled(images: Images, table: Any, own_classes: Sequence[str] | None, name: str) -> tuple[Images, str]:
+    """The images with labels in the order of the model's logits, and a line on it, ``""`` where nothing changed."""
+
+    from ..data.classes import mapped, shares_names
+
+    count = len(images.classes)
+    if isinstance(table, dict):
+        images, how = mapped(images, own_classes or (), table), "by --classes"
+    elif table is not None:
+        images, how = mapped(images, table), "by --classes"
+    elif own_classes is None or tuple(own_classes) == images.classes:
+        return images, ""
+    elif shares_names(images, own_classes):
+        images, how = mapped(images, own_classes), "by the model's own names"
+    elif len(own_classes) == count and all(_says_nothing(each, logit) for logit, each in enumerate(own_classes)):
+        return images, (
+            f"classes: {name} has numbers for names, so its logits {own_classes[0]!r}, {own_classes[1]!r}, … "
+            f"are taken for {images.classes[0]!r}, {images.classes[1]!r}, … in this order; --classes says otherwise"
+        )
+    else:
+        lacking = next(each for each in images.classes if list(own_classes).count(each) != 1)
+        raise InputError(
+            f"{name} has {len(own_classes)} classes, the data has {count}, and {lacking!r} is no name of just one of "
+            f"the model's: {_HOW_TO_MAP}"
+        )
+    return images, (
+        f"classes: the data's {count} go to their logits {how}; accuracy is over all {len(images.classes)} outputs"
+    )
+
+
+def _says_nothing(name: str, logit: int) -> bool:
+    """Whether a class is called by the number of its logit alone, as nobody's own name."""
+
+    return name.rpartition("_")[2] == str(logit)
+
+
+def _refuse_names(table: dict[str, int | str], name: str) -> None:
+    for target in table.values():
+        if isinstance(target, str):
+            raise InputError(
+                f"--classes: {name} does not tell the names of its classes, so {target!r} says nothing: give the "
+                "numbers of the logits, as 281"
+            )
+
+
+def _logit_count(model: nn.Module, images: Images) -> int:
+    import torch
+
+    from ..data import to_unit
+    from ..modes import ask
+
+    with torch.no_grad():
+        return ask(model.eval(), to_unit(images.pixels[:2])).shape[1]
+
+
+def _numbered(table: dict[str, int | str], count: int) -> list[str]:
+    """Names for the logits of a model that has none: those of the data where there are, else their numbers."""
+
+    names = {logit: name for name, logit in table.items()}
+    return [names.get(number, f"logit {number}") for number in range(count)]
+
+
+def preprocessing_line(own: Preprocessing, settings: dict[str, Any], asked: dict[str, Any]) -> str:
+    """What the model's own configuration says of its images, and what a flag says instead."""
+
+    words = []
+    for name in ("image_size", "crop", "interpolation", "mean", "std"):
+        title = name.replace("_", " ")
+        if name in asked:
+            words.append(f"{title} {asked[name]} (by --{name.replace('_', '-')})")
+        elif name in ("mean", "std") and getattr(own, name) is not None:
+            words.append(f"{title} {', '.join(f'{value:.4g}' for value in getattr(own, name))}")
+        elif name in settings:
+            words.append(f"{title} {settings[name]}")
+    return f"preprocessing, from {own.source}: {'; '.join(words) or 'none'}"

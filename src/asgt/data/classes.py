@@ -1,0 +1,142 @@
+"""The classes of the data onto the logits of a model that has others: more of them, or in another order.
+
+A model of 1,000 classes can be evaluated on images of ten. Each class of the data is given its logit, by the name that
+model and data share or by a table; the labels then count the model's logits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError, unknown
+from .images import Images
+
+__all__ = ["Classes", "mapped", "read_classes", "shares_names"]
+
+Classes = tuple[str, ...] | dict[str, int | str]
+"""The model's class names in the order of its logits; or for each class of the data its logit, or that one's name."""
+
+
+def mapped(images: Images, model_classes: Sequence[str], mapping: Mapping[str, int | str] | None = None) -> Images:
+    """The same images with labels in the order of a model's logits.
+
+    Args:
+        images: N images of K classes.
+        model_classes: the names of the model's classes, in the order of its logits.
+        mapping: for each class of the data, by name, the number of its logit or the name of the model's class.
+            Default: data and model call a class by the same name.
+
+    Returns:
+        Images of which ``classes`` are the model's, with labels in the order of its logits.
+
+    Raises:
+        InputError: a class has no logit, a name is unknown or means several logits, or two classes share a logit.
+    """
+
+    targets: Mapping[str, int | str] = {name: name for name in images.classes} if mapping is None else mapping
+    for name in images.classes:
+        if name not in targets:
+            raise InputError(f"--classes: the class {name!r} of the data is missing: {_known(name, targets)}")
+    for name in targets:
+        if name not in images.classes:
+            raise InputError(f"--classes: {unknown('class of the data', name, images.classes)}")
+
+    logits = [_logit(targets[name], model_classes) for name in images.classes]
+    for logit, count in Counter(logits).items():
+        if count > 1:
+            both = [name for name, each in zip(images.classes, logits, strict=True) if each == logit]
+            raise InputError(
+                f"--classes: {both[0]!r} and {both[1]!r} both go to logit {logit}: each class of the data needs its own"
+            )
+    labels = torch.tensor(logits, dtype=torch.int64, device=images.labels.device)[images.labels]
+    return Images(images.pixels, labels, tuple(model_classes))
+
+
+def shares_names(images: Images, model_classes: Sequence[str]) -> bool:
+    """Whether a model's classes hold every class of the data by its name, and each of them once."""
+
+    counts = Counter(model_classes)
+    return all(counts[name] == 1 for name in images.classes)
+
+
+def read_classes(text: str) -> Classes:
+    """What ``--classes`` holds.
+
+    Args:
+        text: a file, or the content of one: names separated by commas; in a file a name a line; a JSON list of names;
+            or a JSON object that gives each class of the data its logit, or the name of the model's class.
+
+    Raises:
+        InputError: it is none of these, or a name is empty.
+    """
+
+    try:
+        is_file = Path(text).is_file()
+    except OSError:  # a long list of names is too long for the name of a file
+        is_file = False
+    where = f"--classes {text}" if is_file else "--classes"
+    try:
+        content = Path(text).read_text("utf-8-sig").strip() if is_file else text.strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{where} cannot be read: it holds no text") from error
+
+    if content.startswith(("[", "{")):
+        try:
+            return _checked(json.loads(content, object_pairs_hook=_once), where)
+        except (ValueError, RecursionError) as error:
+            raise error if isinstance(error, InputError) else InputError(f"{where} is no JSON: {error}") from error
+    if not is_file and "," not in content:
+        raise InputError(f"--classes {text}: there is no such file; names are separated by commas, as cat,dog")
+    names = [name.strip() for name in (content.splitlines() if is_file else content.split(","))]
+    return _checked(names, where)
+
+
+def _checked(content: Any, where: str) -> Classes:
+    if isinstance(content, list):
+        for number, name in enumerate(content):
+            if not isinstance(name, str) or not name:
+                raise InputError(f"{where}: name {number} of {len(content)} is {name!r}: expected the name of a class")
+        if len(content) < 2:
+            raise InputError(f"{where} names {len(content)} classes: a classifier has at least two")
+        return tuple(content)
+    for name, target in content.items():
+        if not (type(target) is int or isinstance(target, str)) or target == "":
+            raise InputError(f"{where}: {name!r} goes to {target!r}: expected the number of a logit or a class name")
+    return dict(content)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which no name may stand twice."""
+
+    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if twice:
+        raise InputError(f"--classes: {twice[0]!r} stands twice")
+    return dict(pairs)
+
+
+def _logit(target: int | str, model_classes: Sequence[str]) -> int:
+    """The number of the logit that a table names."""
+
+    if isinstance(target, int):
+        if not 0 <= target < len(model_classes):
+            raise InputError(f"--classes: there is no logit {target}: the model has 0 to {len(model_classes) - 1}")
+        return target
+    rows = [number for number, name in enumerate(model_classes) if name == target]
+    if not rows:
+        raise InputError(f"--classes: {unknown('class of the model', target, set(model_classes))}")
+    if len(rows) > 1:
+        raise InputError(
+            f"--classes: the model calls logits {rows[0]} and {rows[1]} both {target!r}: give the number of the logit "
+            f"in a JSON object, as {json.dumps({target: rows[0]})}"
+        )
+    return rows[0]
+
+
+def _known(name: str, targets: Mapping[str, Any]) -> str:
+    return str(unknown("name", name, targets)).split(": ", 1)[1]

@@ -1,0 +1,88 @@
+"""Bits a channel: the range that an image's format states, and formats whose extra bits Pillow drops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+__all__ = ["full_range", "refuse_reduced"]
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_WHITE_IS_ZERO = 0
+
+
+def full_range(image: Picture) -> tuple[float, float] | None:
+    """The lowest and the highest value that the format allows, ``None`` where it does not tell.
+
+    Args:
+        image: of one channel and mode ``F``, ``I`` or ``I;16…``, opened by Pillow.
+    """
+
+    if image.mode == "F":
+        return 0.0, 1.0
+    if image.mode == "I":
+        # Pillow has no 16-bit mode of its own for these: PNG in old versions, PGM and its scaling in all.
+        return (0.0, 65535.0) if image.format in ("PNG", "PPM") else None
+    if image.format == "FITS":  # whose 16 bits have a sign, which Pillow does not read
+        return None
+    bits = _tiff_bits(image)
+    return 0.0, float(2**bits - 1 if bits else 65535)
+
+
+def refuse_reduced(image: Picture, content: bytes, where: str) -> None:
+    """Refuses what Pillow would decode with fewer bits than the file has, or with black and white swapped.
+
+    Args:
+        image: opened, not yet loaded.
+        content: of the file.
+        where: it lies, for messages.
+
+    Raises:
+        InputError: loading the image would change its values.
+    """
+
+    deep = image.mode == "F" or image.mode.startswith("I")
+    if not deep and _bits(image, content) > 8:
+        raise InputError(
+            f"{where} has colours of {_bits(image, content)} bits, of which Pillow keeps 8: save it with 8 bits a "
+            "channel, or in grey"
+        )
+    tags: Any = getattr(image, "tag_v2", {})
+    if deep and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise InputError(f"{where} has white as its lowest value, which Pillow does not turn: save it black as zero")
+
+
+def _bits(image: Picture, content: bytes) -> int:
+    """Bits a channel, as the file states them; 8 where its format has no more."""
+
+    if image.format == "PNG":
+        return content[24]
+    if image.format == "SGI":
+        return 8 * content[3]
+    if image.format == "PPM":
+        tiles: Any = getattr(image, "tile", [])
+        largest = [value for tile in tiles for value in _arguments(tile) if isinstance(value, int)]
+        return 16 if max(largest, default=0) > 255 else 8
+    if image.format == "JPEG2000":
+        start = content.find(b"\xff\x4f\xff\x51")  # SOC, SIZ; its components begin 38 bytes after the length
+        return (content[start + 42] & 0x7F) + 1 if start >= 0 else 8
+    if image.format == "AVIF":
+        start = content.find(b"av1C")
+        return 10 if start >= 0 and content[start + 6] & 0x40 else 8
+    return _tiff_bits(image) or 8
+
+
+def _arguments(tile: Any) -> tuple[Any, ...]:
+    arguments = tile[3]
+    return arguments if isinstance(arguments, tuple) else (arguments,)
+
+
+def _tiff_bits(image: Picture) -> int | None:
+    tags: Any = getattr(image, "tag_v2", None)
+    if tags is None or image.format != "TIFF":
+        return None
+    return int(max(tags.get(_BITS_PER_SAMPLE, (1,))))

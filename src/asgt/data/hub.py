@@ -1,0 +1,187 @@
+"""What the ``datasets`` library reads: data sets of the hub, and folders that its ``save_to_disk`` wrote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, unknown
+from ..names import HUB
+from .labels import Column
+from .split_names import split_kind
+from .tables import Table, cell_bytes, looks_encoded
+from .tree import folders_in
+
+__all__ = ["is_saved", "read_hub", "read_saved"]
+
+_DICTIONARY, _SINGLE = "dataset_dict.json", "state.json"
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote a folder, or one folder a split in it."""
+
+    return (folder / _DICTIONARY).is_file() or (folder / _SINGLE).is_file() or bool(_saved_splits(folder))
+
+
+def _saved_splits(folder: Path) -> list[Path]:
+    names = [name for name in folders_in(folder) if split_kind(name) is not None]
+    return [folder / name for name in names if (folder / name / _SINGLE).is_file()]
+
+
+def read_saved(folder: Path, name: str) -> dict[str, Table]:
+    """The splits of a folder that ``save_to_disk`` wrote.
+
+    Args:
+        folder: as ``DatasetDict.save_to_disk`` or ``Dataset.save_to_disk`` wrote it; or with one such folder a split.
+        name: of the data, for messages.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+
+    import datasets
+
+    with _quiet(datasets):
+        try:
+            if (folder / _DICTIONARY).is_file() or (folder / _SINGLE).is_file():
+                saved = datasets.load_from_disk(str(folder))
+                parts = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+            else:
+                parts = {each.name: datasets.load_from_disk(str(each)) for each in _saved_splits(folder)}
+        except Exception as error:  # pyarrow's, the operating system's, and those of damaged JSON
+            raise InputError(f"cannot read {folder}: {_first_line(error)}") from error
+    return {split: _table(split, part, name) for split, part in parts.items()}
+
+
+def read_hub(identifier: str, configuration: str | None, name: str) -> dict[str, Table] | Path:
+    """The splits of a data set of the hub.
+
+    Args:
+        identifier: its id.
+        configuration: the one to take, where there are several.
+        name: what the user called it, for messages.
+
+    Returns:
+        The splits by name. Where the hub holds files of images, the folder that they were downloaded to: the library
+        would take words in the names of files for splits.
+
+    Raises:
+        InputError: there is no such data set or configuration, or the hub cannot be reached.
+    """
+
+    import datasets
+
+    with _quiet(datasets):
+        try:
+            loaded = datasets.load_dataset(identifier, **({} if configuration is None else {"name": configuration}))
+            parts = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+            if any(part.info.builder_name == "imagefolder" for part in parts.values()):
+                from huggingface_hub import snapshot_download
+
+                return Path(snapshot_download(identifier, repo_type="dataset"))
+        except ConnectionError as error:
+            raise InputError(
+                f"{name}: the hub cannot be reached; set ASGT_DATA=DIR to a folder that holds DIR/{name.split('/')[-1]}"
+            ) from error
+        except datasets.exceptions.DatasetNotFoundError as error:
+            near = unknown("data set", name, ["digits", *HUB])
+            raise InputError(f"{near}, a hub id, or a folder (there is none of that name here)") from error
+        except Exception as error:  # every builder has errors of its own: parquet, metadata, a script that is refused
+            raise _refused(identifier, configuration, error) from error
+    return {split: _table(split, part, name) for split, part in parts.items()}
+
+
+def _refused(identifier: str, configuration: str | None, error: Exception) -> InputError:
+    """What the library says in several lines, in one."""
+
+    listed = re.search(r"[Aa]vailable(?: configs)?: \[([^\]]*)\]", str(error))
+    if listed is None:
+        return InputError(f"cannot read {identifier}: {_first_line(error.__cause__ or error)}")
+    names = [each.strip().strip("'\"") for each in listed[1].split(",")]
+    if configuration is not None:
+        return unknown(f"configuration of {identifier}", configuration, names)
+    return InputError(f"{identifier} has {len(names)} configurations ({', '.join(names)}): name one by --data-config")
+
+
+def _table(split: str, part: Any, name: str) -> Table:
+    plain = part.with_format(None)
+    columns, images = {}, []
+    for column, feature in part.features.items():
+        kind, names = _kind(feature)
+        if kind == "image" or (kind == "bytes" and _holds_images(plain, column)):
+            images.append(column)
+        else:
+            columns[column] = Column(column, "other" if kind == "bytes" else kind, _reader(plain, column), names)
+
+    def cells(column: str, rows: Sequence[int]) -> Iterator[tuple[Callable[[], bytes], str]]:
+        table = _undecoded(plain, column).select(list(rows)).select_columns([column])
+        for row, record in zip(rows, table, strict=True):
+            yield _cell(record[column], f"{name} ({split}), image {row}")
+
+    return Table(split, len(part), columns, tuple(images), cells)
+
+
+def _cell(cell: Any, where: str) -> tuple[Callable[[], bytes], str]:
+    if isinstance(cell, dict) and cell.get("path"):
+        where = f"{where} ({cell['path']})"
+    return (lambda: cell_bytes(cell, where, lambda path: Path(path).read_bytes())), where
+
+
+def _undecoded(table: Any, column: str) -> Any:
+    import datasets
+
+    if isinstance(table.features[column], datasets.Image):
+        return table.cast_column(column, datasets.Image(decode=False))
+    return table
+
+
+def _reader(table: Any, column: str) -> Callable[[], list[Any]]:
+    return lambda: list(table[column][:])
+
+
+def _kind(feature: Any) -> tuple[str, tuple[str, ...]]:
+    """The kind of a column, and the names of the classes where it has some."""
+
+    import datasets
+
+    if isinstance(feature, datasets.ClassLabel):
+        return "class", tuple(feature.names)
+    if isinstance(feature, datasets.Image):
+        return "image", ()
+    if isinstance(feature, datasets.Value):
+        prefixes = {"whole": ("int", "uint"), "truth": ("bool",), "text": ("string", "large_string")}
+        prefixes |= {"real": ("float", "double", "decimal"), "bytes": ("binary", "large_binary")}
+        return next((kind for kind, starts in prefixes.items() if feature.dtype.startswith(starts)), "other"), ()
+    if isinstance(feature, dict):
+        content = feature.get("bytes")
+        return ("image" if content is not None and _kind(content)[0] == "bytes" else "other"), ()
+    return ("list" if hasattr(feature, "feature") or isinstance(feature, list) else "other"), ()
+
+
+def _holds_images(table: Any, column: str) -> bool:
+    cells = (record[column] for record in table.select_columns([column]))
+    return looks_encoded(next((cell for cell in cells if cell is not None), None))
+
+
+@contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:
+    """The library's own progress bars and log off, for the time of a block."""
+
+    shown = datasets.are_progress_bars_disabled()
+    verbosity = datasets.utils.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    # What it logs as an error it also raises: said once is enough.
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        datasets.utils.logging.set_verbosity(verbosity)
+        if not shown:
+            datasets.enable_progress_bars()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

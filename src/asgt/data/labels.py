@@ -1,0 +1,236 @@
+"""Which column of a table holds the labels, and which class each of its values means.
+
+A column is a candidate if its values repeat and are not all the same: names of classes, whole numbers, truth values,
+strings, or one-hot rows. Two candidates are refused, not guessed. Classes are matched between splits by their names,
+never by their numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, unknown
+from .folders import nearest
+
+__all__ = ["Column", "Labels", "aligned", "label_column", "labels_of"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of one split that may hold labels.
+
+    Attributes:
+        name: of the column.
+        kind: ``"class"`` (numbers with names), ``"whole"``, ``"truth"``, ``"text"``, ``"real"``, ``"list"`` or
+            ``"other"``.
+        read: gives the values, one a row, ``None`` where there is none.
+        names: of the classes, for the kind ``"class"``.
+    """
+
+    name: str
+    kind: str
+    read: Callable[[], list[Any]]
+    names: tuple[str, ...] = ()
+
+    @cached_property
+    def values(self) -> list[Any]:
+        """One value a row; ``None`` for NaN too."""
+
+        values = self.read()
+        if self.kind == "real":
+            return [None if value is None or math.isnan(value) else value for value in values]
+        return values
+
+    @cached_property
+    def given(self) -> list[Any]:
+        """The values that are there."""
+
+        return [value for value in self.values if value is not None]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row has a label; the hub writes -1 for none in a column of classes."""
+
+        return not self.given or (self.kind == "class" and all(value == -1 for value in self.given))
+
+    @cached_property
+    def is_one_hot(self) -> bool:
+        """Whether all rows are lists of zeros and ones, of one length."""
+
+        if self.kind != "list" or not self.given:
+            return False
+        return len({len(row) for row in self.given}) == 1 < len(self.given[0]) and all(
+            value in (0, 1) for row in self.given for value in row
+        )
+
+    @cached_property
+    def repeats(self) -> bool:
+        """Whether there are at least two values, and fewer than rows."""
+
+        count = len(set(self.given))
+        return 2 <= count < len(self.given)
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether the column may hold labels by its kind and its values."""
+
+        if self.kind == "real":
+            # What pandas makes of whole numbers where one is missing.
+            return all(float(value).is_integer() for value in self.given) and self.repeats
+        return self.is_one_hot or (self.kind in ("class", "whole", "truth", "text") and self.repeats)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one split.
+
+    Attributes:
+        numbers: int64 (N,), in [0, K).
+        classes: the K names, in the order of the numbers.
+    """
+
+    numbers: Tensor
+    classes: tuple[str, ...]
+
+
+def label_column(columns: Mapping[str, Column], wanted: str | None, name: str) -> str:
+    """The name of the column that holds the labels.
+
+    Args:
+        columns: those of the training split that hold no images.
+        wanted: what the user named.
+        name: of the data, for messages.
+
+    Raises:
+        InputError: there is none, there are several, or the one that was named cannot hold labels.
+    """
+
+    if wanted is not None:
+        if wanted not in columns:
+            raise unknown("label column", wanted, columns)
+        column = columns[wanted]
+        if column.kind == "real" and not column.is_candidate:
+            raise InputError(f"{name}: the labels in {wanted!r} are real numbers; a classifier needs classes")
+        if column.kind == "other" or (column.kind == "list" and not column.is_one_hot):
+            raise InputError(
+                f"{name}: the column {wanted!r} holds no labels: a class is a number, a word, or a row of zeros with "
+                "one 1"
+            )
+        return wanted
+
+    candidates = [column.name for column in columns.values() if column.is_candidate]
+    if len(candidates) > 1:
+        raise InputError(
+            f"{name} has {len(candidates)} columns that may be the labels ({', '.join(candidates)}): name one by "
+            "--label-column"
+        )
+    # Without a candidate, names of classes are labels all the same, and so is a single value for all.
+    plain = [column for column in columns.values() if column.kind in ("whole", "truth", "text")]
+    candidates = candidates or [column.name for column in columns.values() if column.kind == "class"]
+    candidates = candidates or [column.name for column in plain if len(set(column.given)) == 1]
+    if len(candidates) == 1:
+        return candidates[0]
+    real = [column.name for column in columns.values() if column.kind == "real"]
+    if real and not candidates:
+        raise InputError(f"{name}: the labels in {real[0]!r} are real numbers; a classifier needs classes")
+    unique = [column.name for column in plain if column.given]
+    seen = f"; the values of {', '.join(map(repr, unique[:3]))} do not repeat" if unique and not candidates else ""
+    raise InputError(
+        f"{name} has no column of labels{seen}: put the images in a folder a class, or name --label-column"
+    )
+
+
+def labels_of(column: Column, where: str) -> Labels:
+    """The labels of one split, by its own classes.
+
+    Args:
+        column: its labels.
+        where: the data and the split, for messages.
+
+    Raises:
+        InputError: a row has no label or several, a number is out of range, or two labels differ in blanks only.
+    """
+
+    values = column.values
+    for row, value in enumerate(values):
+        if value is None or (column.kind == "text" and not value.strip()):
+            raise InputError(f"{where}: image {row} has no label in {column.name!r}")
+
+    if column.kind == "class":
+        for row, value in enumerate(values):
+            if not 0 <= value < len(column.names):
+                raise InputError(
+                    f"{where}: image {row}: label {value} is out of range: there are {len(column.names)} classes, 0 to "
+                    f"{len(column.names) - 1}"
+                )
+        return Labels(torch.tensor(values, dtype=torch.int64), column.names)
+    if column.kind == "list":
+        return _one_hot(column, where)
+    if column.kind == "real":
+        values = [int(value) for value in values]
+
+    known = sorted(set(values))
+    _refuse_variants([str(value) for value in known], where)
+    number = {value: index for index, value in enumerate(known)}
+    return Labels(torch.tensor([number[value] for value in values], dtype=torch.int64), tuple(map(str, known)))
+
+
+def _one_hot(column: Column, where: str) -> Labels:
+    if not column.is_one_hot:
+        raise InputError(f"{where}: the rows of {column.name!r} are no zeros and ones of one length")
+    for row, values in enumerate(column.values):
+        ones = sum(values)
+        if ones != 1:
+            raise InputError(
+                f"{where}: image {row} has {int(ones)} classes in {column.name!r}: a classifier needs exactly one"
+            )
+    numbers = [list(values).index(1) for values in column.values]
+    return Labels(torch.tensor(numbers, dtype=torch.int64), tuple(str(n) for n in range(len(column.values[0]))))
+
+
+def _refuse_variants(names: Sequence[str], where: str) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(name.strip(), name)) != name:
+            raise InputError(f"{where}: the labels {other!r} and {name!r} differ in blanks only: make them one")
+
+
+def aligned(labels: Labels, classes: Sequence[str], where: str, known_from: str) -> Tensor:
+    """Labels as numbers of other classes, matched by name.
+
+    Args:
+        labels: of the split to align.
+        classes: the names to align with.
+        where: the data and the split, for messages.
+        known_from: the split that the classes come from.
+
+    Returns:
+        int64 (N,).
+
+    Raises:
+        InputError: a label is none of the classes, or a name stands for several.
+    """
+
+    if labels.classes == tuple(classes):
+        return labels.numbers
+    counts = Counter([*classes])
+    number = {name: index for index, name in enumerate(classes)}
+    targets = torch.full((len(labels.classes),), -1, dtype=torch.int64)
+    for index in labels.numbers.unique().tolist():
+        name = labels.classes[index]
+        if name not in number:
+            near = nearest(name, classes)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise InputError(f"{where}: label {name!r} does not occur in {known_from}{hint}")
+        if counts[name] > 1 or labels.classes.count(name) > 1:
+            raise InputError(f"{where}: several classes are called {name!r}, and {known_from} orders them otherwise")
+        targets[index] = number[name]
+    return targets[labels.numbers]

@@ -1,0 +1,204 @@
+"""Where the data of a name lies, and which reader its layout takes."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError, unknown
+from ..names import HUB, short_name
+from .folders import ClassFolders, class_folders, counted, has_class_folders, ignored_files, unwrapped
+from .hub import is_saved, read_hub, read_saved
+from .metadata import metadata_files, read_metadata
+from .parquet import read_parquet
+from .parts import Contents, Part
+from .tables import read_tables
+from .tree import Tree, folders_in, open_tree
+
+__all__ = ["TableOptions", "read_contents"]
+
+_NAMED = 10
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What to take of a table; the arguments of :func:`asgt.data.load_data` of the same names."""
+
+    image_column: str | None = None
+    label_column: str | None = None
+    data_config: str | None = None
+
+
+def read_contents(name: str, options: TableOptions, place: str | None = None) -> Contents:
+    """Finds a data set and reads what it holds; images stay encoded.
+
+    Args:
+        name: a short name, a hub id, a folder or a zip archive.
+        options: what to take of a table.
+        place: an absolute path where the data was earlier.
+
+    Returns:
+        Splits, classes, and what was taken for what; ``reading["place"]`` is the absolute path or the hub id.
+
+    Raises:
+        InputError: there is no such data, or its layout does not tell splits and classes.
+    """
+
+    source = _source(name, place)
+    if isinstance(source, str):
+        loaded = read_hub(source, options.data_config, name)
+        if isinstance(loaded, Path):
+            contents = _local(loaded, name, options)
+        else:
+            contents = read_tables(name, loaded, options.image_column, options.label_column)
+        contents.reading["place"] = source
+    else:
+        contents = _local(source, name, options)
+        contents.reading["place"] = os.path.abspath(source)
+    if options.data_config is not None:
+        contents.reading["data_config"] = options.data_config
+    return contents
+
+
+def _source(name: str, place: str | None) -> Path | str:
+    """The folder, the archive or the hub id that a name stands for."""
+
+    if not name:
+        raise InputError("the name of the data is empty: --data takes a data set or a folder")
+    short = name.split("/")[-1]
+    by_id = short_name(name)
+    # What looks like a path is one, and no name to look up: the hub's ids have one slash and no leading dot.
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/") or os.path.isabs(name)
+
+    if (root := os.environ.get("ASGT_DATA")) and not is_path:
+        if not os.path.isdir(root):
+            raise InputError(f"ASGT_DATA={root}: there is no such folder")
+        for candidate in (name, by_id, short):
+            if os.path.isdir(Path(root) / candidate):
+                return Path(root) / candidate
+
+    # The functions of os.path, for those of pathlib raise on a name too long or a folder that is closed to us.
+    here = Path(os.path.expanduser(name))
+    for path in (here, Path(place) if place is not None and os.path.isabs(place) else None):
+        if path is not None and os.path.exists(path):
+            if os.path.isdir(path) or zipfile.is_zipfile(path):
+                return path
+            kind = "damaged or no zip archive" if path.suffix.lower() == ".zip" else "a file"
+            raise InputError(f"{path} is {kind}: --data takes a folder, or a zip archive of one")
+    if name in HUB:
+        return HUB[name]
+    looked = "" if place is None else f", neither in {Path.cwd()} nor where it was, {place}"
+    if os.path.islink(here):
+        raise InputError(f"the link {name} leads nowhere (to {os.readlink(here)}): mend or remove it")
+    if is_path or here.suffix.lower() == ".zip":
+        raise InputError(f"there is no {'archive' if here.suffix.lower() == '.zip' else 'folder'} {name}{looked}")
+    if "/" not in name:
+        raise InputError(
+            f"{unknown('data set', name, ['digits', *HUB])}, a hub id, or a folder (none of that name here{looked})"
+        )
+    return name
+
+
+def _local(source: Path, name: str, options: TableOptions) -> Contents:
+    """What a folder or an archive holds."""
+
+    if source.is_dir() and options.data_config is not None:
+        source = source / _configuration(folders_in(source), name, options)
+    if source.is_dir() and is_saved(source):
+        return read_tables(name, read_saved(source, name), options.image_column, options.label_column)
+
+    tree = open_tree(source)
+    if tree.archive is not None and options.data_config is not None:
+        tree = tree.below(_configuration([each for each in tree.folders if "/" not in each], name, options))
+    tree = unwrapped(tree)
+    if tree.tables:
+        mixed = sorted({path.partition("/")[0] for path in tree.images if "/" in path})
+        if mixed:
+            raise InputError(
+                f"{tree.shown()} holds parquet files and, in {', '.join(mixed[:3])}/, images: give the folder of one "
+                "kind"
+            )
+        contents = read_tables(name, read_parquet(tree, name), options.image_column, options.label_column)
+        if tree.images:
+            contents.notes.append(f"ignored: {counted(len(tree.images), 'image')} beside the parquet files")
+        return contents
+    if not tree.images:
+        others = f" ({', '.join(tree.others[:3])}{', …' if len(tree.others) > 3 else ''})" if tree.others else ""
+        raise InputError(f"{tree.shown()} holds no images and no parquet files{others}")
+    if metadata_files(tree) and (options.label_column is not None or not has_class_folders(tree)):
+        return _by_metadata(tree, name, options)
+    if options.label_column is not None or options.image_column is not None:
+        raise InputError(
+            f"{tree.shown()} is no table: its class folders are the labels; leave --label-column and --image-column out"
+        )
+    return _by_folders(tree)
+
+
+def _configuration(folders: list[str], name: str, options: TableOptions) -> str:
+    assert options.data_config is not None
+    if options.data_config not in folders:
+        raise unknown(f"configuration of {name}", options.data_config, folders)
+    return options.data_config
+
+
+def _by_metadata(tree: Tree, name: str, options: TableOptions) -> Contents:
+    tables, ignored = read_metadata(tree, name)
+    if not tables:
+        raise InputError(f"{tree.shown(metadata_files(tree)[0])} names no images: it needs a row an image")
+    contents = read_tables(name, tables, options.image_column, options.label_column)
+    labels = contents.reading["label_column"]
+    rest = [path for path in tree.others if path not in metadata_files(tree)]
+    ignored += ignored_files(Tree(tree.place, others=rest, hidden=tree.hidden, links=tree.links), [])
+    contents.notes.insert(0, f"labels: column {labels!r} of {', '.join(metadata_files(tree))}")
+    if ignored:
+        contents.notes.append(f"ignored: {'; '.join(ignored)}")
+        contents.reading["ignored"] = [*contents.reading["ignored"], *ignored]
+    return contents
+
+
+def _by_folders(tree: Tree) -> Contents:
+    layout = class_folders(tree)
+    first = layout.splits.get("train") or layout.splits["test"]
+    classes = tuple(sorted(first))
+    parts = {split: _part(tree, layout, split, classes) for split in layout.splits}
+    contents = Contents(classes, parts.get("train"), parts.get("test"))
+
+    contents.notes.append(_taken(tree, layout, classes))
+    if layout.ignored:
+        contents.notes.append(f"ignored: {'; '.join(layout.ignored)}")
+    names = {split: layout.names[split] or "." for split in layout.splits}
+    contents.reading.update(splits=names, ignored=layout.ignored)
+    return contents
+
+
+def _part(tree: Tree, layout: ClassFolders, split: str, classes: tuple[str, ...]) -> Part:
+    number = {label: index for index, label in enumerate(classes)}
+    rows = sorted((path, number[label]) for label, paths in layout.splits[split].items() for path in paths)
+
+    def cells(wanted: Sequence[int]) -> Iterator[tuple[Callable[[], bytes], str]]:
+        for row in wanted:
+            yield partial(tree.read, rows[row][0]), tree.shown(rows[row][0])
+
+    labels = torch.tensor([label for _, label in rows], dtype=torch.int64)
+    return Part(layout.names[split] or "train", labels, cells)
+
+
+def _taken(tree: Tree, layout: ClassFolders, classes: tuple[str, ...]) -> str:
+    """Which folders were taken for splits and for classes."""
+
+    listed = ", ".join(classes[:_NAMED]) + (", …" if len(classes) > _NAMED else "")
+    splits = []
+    for split, words in (("train", "training"), ("test", "test")):
+        if split in layout.splits:
+            count = counted(sum(len(paths) for paths in layout.splits[split].values()), "image")
+            folder = f"{layout.names[split]}/" if layout.names[split] else "the top folders"
+            splits.append(f"{folder} {'is' if layout.names[split] else 'are'} the {words} split ({count})")
+    if "test" not in layout.splits:
+        splits.append("a stratified fifth of it is the test split")
+    return f"{tree.shown()}: {', '.join(splits)}; {counted(len(classes), 'class', 'classes')}: {listed}"

@@ -1,0 +1,243 @@
+"""The files under a folder or inside a zip archive, seen alike: relative paths, and the content of each.
+
+Hidden files are left out and counted. Links are followed, also in circles, where a folder is not entered a second time.
+Nothing is extracted from an archive.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import InputError
+
+__all__ = ["Tree", "folders_in", "image_formats", "open_tree"]
+
+_PARQUET = ".parquet"
+_NO_LOADER = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}
+"""Formats that Pillow only recognises, or that it starts another program for."""
+
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}
+_LARGEST_IMAGE = 2**29
+_LARGEST_RATIO = 200
+_SMALL = 2**26
+_ENCRYPTED = 1
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """The formats that Pillow decodes by itself, the frequent ones first."""
+
+    from PIL import Image
+
+    Image.init()
+    frequent = [name for name in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF") if name in Image.OPEN]
+    rare = [name for name in Image.OPEN if name not in frequent and name not in _NO_LOADER]
+    return (*frequent, *rare)
+
+
+@cache
+def _image_suffixes() -> frozenset[str]:
+    from PIL import Image
+
+    formats = image_formats()
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
+
+
+@dataclass
+class Tree:
+    """The files of a data set. Paths are relative, with slashes, and sorted.
+
+    Attributes:
+        place: the folder or the archive, as messages name it.
+        images: files whose suffix Pillow can open.
+        tables: parquet files.
+        others: all other files.
+        folders: every folder, those without files too.
+        hidden: how many files were left out because they or a folder of theirs are hidden or the system's own.
+        links: how many links lead back to a folder around them; they were not followed.
+        inside: the folder that all paths are relative to, ``""`` or with a slash at its end.
+    """
+
+    place: Path
+    images: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    hidden: int = 0
+    links: int = 0
+    inside: str = ""
+    archive: zipfile.ZipFile | None = None
+
+    def read(self, path: str) -> bytes:
+        """The content of a file."""
+
+        if self.archive is None:
+            return (self.place / self.inside / path).read_bytes()
+        return self.archive.read(self.inside + path)
+
+    def open_table(self, path: str) -> str | BinaryIO:
+        """What pyarrow reads a parquet file from: its path, or its content where it lies in an archive."""
+
+        if self.archive is None:
+            return str(self.place / self.inside / path)
+        import io
+
+        return io.BytesIO(self.read(path))
+
+    def shown(self, path: str = "") -> str:
+        """A path as messages name it, with the place in front."""
+
+        return str(self.place / self.inside / path)
+
+    def below(self, folder: str) -> Tree:
+        """The files under one folder."""
+
+        start = f"{folder}/"
+
+        def cut(paths: list[str]) -> list[str]:
+            return [path.removeprefix(start) for path in paths if path.startswith(start)]
+
+        return Tree(
+            self.place,
+            cut(self.images),
+            cut(self.tables),
+            cut(self.others),
+            cut(self.folders),
+            self.hidden,
+            self.links,
+            self.inside + start,
+            self.archive,
+        )
+
+    def _add(self, path: str) -> None:
+        suffix = os.path.splitext(path)[1].lower()
+        is_image = suffix in _image_suffixes()
+        (self.images if is_image else self.tables if suffix == _PARQUET else self.others).append(path)
+
+    def _sort(self) -> Tree:
+        for paths in (self.images, self.tables, self.others, self.folders):
+            paths.sort()
+        return self
+
+
+def open_tree(place: Path) -> Tree:
+    """The files under a folder, or in a zip archive.
+
+    Raises:
+        InputError: a link leads nowhere, a folder cannot be entered, a name is no text, or the archive is damaged,
+            encrypted, or not to be trusted.
+    """
+
+    if place.is_dir():
+        tree = Tree(place)
+        _walk(tree, place, "", (os.path.realpath(place),))
+        return tree._sort()
+    return _archive(place)
+
+
+def folders_in(folder: Path) -> list[str]:
+    """The names of the folders in a folder that are not hidden, sorted.
+
+    Raises:
+        InputError: it cannot be entered.
+    """
+
+    try:
+        return sorted(name for name in os.listdir(folder) if not _is_hidden(name) and os.path.isdir(folder / name))
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be entered: {error.strerror}") from error
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _SYSTEM_FILES
+
+
+def _walk(tree: Tree, folder: Path, relative: str, around: tuple[str, ...]) -> None:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be entered: {error.strerror}") from error
+
+    for entry in entries:
+        if _is_hidden(entry.name):
+            tree.hidden += 1
+            continue
+        path = relative + _text(entry.name, folder)
+        # The functions of os.path, for a link to itself makes those of the entry raise.
+        if os.path.isdir(entry.path):
+            real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(around[-1], entry.name)
+            if real in around:
+                tree.links += 1
+                continue
+            tree.folders.append(path)
+            _walk(tree, Path(entry.path), path + "/", (*around, real))
+        elif os.path.isfile(entry.path):
+            tree._add(path)
+        elif os.path.exists(entry.path):
+            tree.others.append(path)
+        else:
+            raise InputError(f"the link {entry.path} leads nowhere (to {os.readlink(entry.path)}): mend or remove it")
+
+
+def _text(name: str, folder: str | Path) -> str:
+    """A name that can be printed and stored."""
+
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{folder} holds the name {name!a}, which is not UTF-8: rename it") from error
+    return name
+
+
+def _archive(place: Path) -> Tree:
+    try:
+        archive = zipfile.ZipFile(place)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"cannot read {place}: it is damaged or no zip archive ({error})") from error
+
+    tree, folders, seen = Tree(place, archive=archive), set(), set()
+    for entry in archive.infolist():
+        parts = entry.filename.replace("\\", "/").split("/")
+        if parts[0] == "" or ".." in parts or ":" in parts[0]:
+            raise InputError(f"{place}: the entry {entry.filename!a} leaves the archive: pack it anew")
+        parts = [part for part in parts if part not in ("", ".")]
+        if any(_is_hidden(part) for part in parts):
+            tree.hidden += not entry.is_dir()
+            continue
+        path = _text("/".join(parts), place)
+        names = parts if entry.is_dir() else parts[:-1]
+        folders |= {"/".join(names[: end + 1]) for end in range(len(names))}
+        if entry.is_dir():
+            continue
+        if path in seen or path != entry.filename:
+            raise InputError(f"{place}: the entry {entry.filename} stands twice or is oddly spelled: pack it anew")
+        seen.add(path)
+        tree._add(path)
+        _check_entry(place, entry, path in tree.images[-1:] or path in tree.tables[-1:])
+    tree.folders = list(folders)
+    return tree._sort()
+
+
+def _check_entry(place: Path, entry: zipfile.ZipInfo, is_used: bool) -> None:
+    """Refuses an entry that is no plain file, or that would fill the memory."""
+
+    if not is_used:
+        return
+    where = f"{place}: the entry {entry.filename}"
+    if entry.flag_bits & _ENCRYPTED:
+        raise InputError(f"{where} is encrypted: unpack the archive and give the folder")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        raise InputError(f"{where} is a link: pack the files themselves, with zip -r and without -y")
+    # Deflate itself reaches 1,032 to 1; encoded images and tables hardly shrink at all.
+    is_bomb = entry.file_size > _SMALL and entry.file_size > _LARGEST_RATIO * max(entry.compress_size, 1)
+    if is_bomb or (entry.file_size > _LARGEST_IMAGE and not entry.filename.lower().endswith(_PARQUET)):
+        raise InputError(
+            f"{where} grows from {entry.compress_size:,} to {entry.file_size:,} bytes, as no image or table does: "
+            "remove it"
+        )

@@ -1,0 +1,83 @@
+"""Training somebody else's network: what its author froze stays frozen, and what cannot be trained is refused first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from copy import deepcopy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .objectives import Objective
+
+__all__ = ["check_trainable", "left_in_evaluation", "put_in_training"]
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def left_in_evaluation(model: nn.Module) -> frozenset[nn.Module]:
+    """The modules that a factory put in evaluation mode while the net around them is in training mode.
+
+    So authors freeze BatchNorm. A net that is in evaluation mode as a whole, as loaders of weights return it, says
+    nothing about its parts.
+    """
+
+    inner = model.get_submodule("net") if "net" in dict(model.named_children()) else model
+    return frozenset(module for module in inner.modules() if not module.training) if inner.training else frozenset()
+
+
+def put_in_training(model: M, frozen: Collection[nn.Module]) -> M:
+    """The model itself in training mode, but for the modules that stay in evaluation mode."""
+
+    model.train()
+    for module in frozen:
+        module.training = False
+    return model
+
+
+def check_trainable(model: nn.Module, objective: Objective, x: Tensor, y: Tensor, name: str) -> None:
+    """Makes one step's passes with a copy of a model.
+
+    Args:
+        model: the classifier, in the mode that it was built in.
+        objective: the method.
+        x: a few images (B, C, H, W) in [0, 1].
+        y: their labels (B,).
+        name: what to call the model in an error.
+
+    Raises:
+        InputError: in one line, why the model cannot be trained: no weight is free or reached by a gradient, weights
+            are in half precision, its state is more than tensors, or its code fails in training mode.
+    """
+
+    free = [weight for weight in model.parameters() if weight.requires_grad]
+    if not free:
+        raise InputError(f"model {name} cannot be trained: all of its parameters are frozen (requires_grad is False)")
+    if half := next((weight.dtype for weight in free if weight.dtype in (torch.float16, torch.bfloat16)), None):
+        raise InputError(
+            f"model {name} cannot be trained in {half}: build it in float32, and use --precision bf16 for autocast"
+        )
+    for key, value in model.state_dict().items():
+        if not isinstance(value, Tensor) or value.is_quantized:
+            kind = "quantised" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise InputError(f"model {name} cannot be trained: {key} of its state is {kind}, and no plain tensor")
+
+    frozen = left_in_evaluation(model)
+    try:
+        numbers = {module: number for number, module in enumerate(model.modules())}
+        copy = deepcopy(model)
+    except Exception:  # the training itself does without a copy
+        return
+    inside = list(copy.modules())
+    put_in_training(copy, [inside[numbers[module]] for module in frozen])
+    try:
+        objective(copy, x, y).loss.backward()
+    except InputError as error:
+        raise InputError(f"model {name} cannot be trained: {error}") from error
+    except Exception as error:  # a stranger's code may raise anything
+        first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise InputError(f"model {name} cannot be trained: {first}") from error
+    if all(weight.grad is None for weight in copy.parameters()):
+        raise InputError(f"model {name} cannot be trained: no gradient reaches its weights; look for no_grad or detach")
