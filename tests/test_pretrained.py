@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +107,17 @@ def test_a_processor_that_crops_says_by_how_much(resnet: Path, tmp_path: Path) -
     model = build_model(f"hf:{resnet}", (3, 64, 64), 4, mean=own.mean, std=own.std).eval()
     assert ask(model, torch.rand(2, 3, 64, 48)).shape == (2, 4)  # not square either
 
-    clip = {"size": {"shortest_edge": 64}, "crop_size": {"height": 56, "width": 56}, "do_center_crop": True}
+    bit: dict[str, Any] = {
+        "image_processor_type": "BitImageProcessor",
+        "image_mean": [0.485, 0.456, 0.406],
+        "do_center_crop": True,
+    }
     for written, expected in (
-        (clip, (56, 0.875)),
-        ({"size": 48}, (48, None)),
-        ({"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224}, (224, 0.875)),
-        ({"do_normalize": False}, (None, None)),
+        (bit | {"size": {"shortest_edge": 64}, "crop_size": {"height": 56, "width": 56}}, (56, 0.875)),
+        ({"size": 48}, (48, 0.875)),  # of a ResNet's processor, 224 of 256 is the default
+        ({"size": 384}, (384, None)),  # from 384 on it squashes
+        (bit | {"size": {"shortest_edge": 256}, "crop_size": 224}, (224, 0.875)),
+        ({"do_resize": False, "do_normalize": False}, (None, None)),
     ):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
@@ -119,12 +126,127 @@ def test_a_processor_that_crops_says_by_how_much(resnet: Path, tmp_path: Path) -
         own = preprocessing(f"hf:{folder}")
         assert own is not None
         assert (own.image_size, own.crop) == expected
-        assert own.mean is None
+        # Where the file names none, a ResNet's processor has 0.5.
+        mean = tuple(written.get("image_mean", [0.5, 0.5, 0.5]))
+        assert own.mean == (None if written.get("do_normalize") is False else mean)
+
+
+PROCESSORS: dict[str, tuple[str, dict[str, Any], float | None]] = {
+    # name: kind of model, what its file says, the share of the crop
+    "plain": ("vit", {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.2, 0.3, 0.4]}, None),
+    "defaults of its kind": ("vit", {"do_normalize": True}, None),
+    "a name of old": ("vit", {"feature_extractor_type": "ViTFeatureExtractor", "size": 224}, None),
+    "one number": ("vit", {"image_mean": 0.5, "image_std": 0.25}, None),
+    "rescaled to [-1, 1]": (
+        "vit",
+        {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3},
+        None,
+    ),
+    "not rescaled": ("vit", {"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [64.0] * 3}, None),
+    "neither": ("vit", {"do_rescale": False, "do_normalize": False}, None),
+    "an offset": ("efficientnet", {"rescale_factor": 1 / 127.5, "rescale_offset": True, "include_top": False}, None),
+    "divided twice": ("efficientnet", {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.47, 0.48, 0.49]}, None),
+    "only divided": ("efficientnet", {"do_normalize": False}, None),
+    "a share": ("poolformer", {"size": {"shortest_edge": 224}, "crop_pct": 0.875}, 0.875),
+    "a share of its own": ("levit", {"size": {"shortest_edge": 224}}, 0.875),
+    "a crop": ("deit", {"size": 256, "crop_size": 224}, 0.875),
+    "a crop of a short side": (
+        "bit",
+        {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}},
+        0.875,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_images_are_prepared_as_the_models_own_processor_does(name: str, tmp_path: Path) -> None:
+    """What the processor makes of an image, against the normalisation of the same image read by asgt."""
+
+    import numpy as np
+    from PIL import Image
+
+    transformers = pytest.importorskip("transformers")
+    kind, written, crop = PROCESSORS[name]
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    written = {"size": {"height": 224, "width": 224}, "resample": 2} | written
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(written))
+    own = preprocessing(f"hf:{tmp_path}")
+    assert own is not None
+    assert (own.image_size, own.crop) == (224, crop if crop is None else pytest.approx(crop))
+
+    # An image of the size that the processor resizes to, so that no resizing has a say.
+    side = 224 if crop is None else round(224 / crop)
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False)
+    theirs = torch.as_tensor(np.asarray(processor(Image.fromarray(pixels))["pixel_values"][0]))
+    margin = (side - 224) // 2
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[:, margin : margin + 224, margin : margin + 224] / 255
+    mine = x if own.mean is None or own.std is None else asgt.Normalize(own.mean, own.std)(x)
+    torch.testing.assert_close(mine, theirs.float(), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "written", "says"),
+    [
+        ("mobilevit", {"image_processor_type": "MobileViTImageProcessor"}, "blue, green, red"),
+        ("vit", {"size": {"height": 224, "width": 192}}, "224×192"),
+        ("vit", {"resample": 17}, "17"),
+        ("vit", {"image_mean": ["a", "b", "c"]}, "invalid value"),
+        ("nobody's", {"do_normalize": True}, "image_mean"),
+        ("bit", {"size": {"shortest_edge": 224}, "crop_size": 256, "do_center_crop": True}, "256 px of 224"),
+    ],
+)
+def test_a_processor_that_cannot_be_followed_is_refused(
+    model: str, written: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model}))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(written))
+    with pytest.raises(InputError, match=says) as error:
+        preprocessing(f"hf:{tmp_path}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_part_of_transformers_that_cannot_be_imported_gets_one_line(
+    vit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    class Broken:
+        def from_pretrained(self, *_: Any, **__: Any) -> Any:
+            raise ModuleNotFoundError("Could not import module 'X'. Are its requirements there?\nSee the log")
+
+    for part, call in (("AutoImageProcessor", preprocessing), ("AutoModelForImageClassification", build)):
+        with monkeypatch.context() as patch:
+            patch.setattr(transformers, part, Broken())
+            with pytest.raises(InputError, match="module 'X': install a torchvision that matches"):
+                call(f"hf:{vit}")
+
+
+def build(name: str) -> nn.Module:
+    return build_model(name, (3, 32, 32), 4)
+
+
+def test_what_a_folder_does_not_say_is_not_made_up(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "image_size": 32}))
+    own = preprocessing(f"hf:{tmp_path}")
+    assert own is not None
+    assert (own.image_size, own.mean) == (32, None)
+    assert "no preprocessor_config.json" in own.source
+    # The same folder is read anew where its files changed.
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"size": 32, "image_mean": [0.3], "image_std": [0.2]})
+    )
+    again = preprocessing(f"hf:{tmp_path}")
+    assert again is not None
+    assert (again.mean, again.std) == ((0.3,), (0.2,))
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        (lambda folder: edit(folder, pretrained_cfg={}, architecture="resnet18"), "write timm:resnet18"),
         (lambda folder: (folder / "config.json").unlink(), "config.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"12345678{"), "cannot be loaded"),
@@ -244,6 +366,41 @@ def test_gradcam_lays_tokens_out_as_patches(before: int, channels_last: bool, he
     coarse = (slopes.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1, keepdim=True)
     expected = nn.functional.interpolate(coarse, (height, width), mode="bilinear")
     torch.testing.assert_close(attribute(net, x, y, "gradcam", layer="mixed"), expected.detach())
+
+
+def pair(maps: Tensor) -> Any:
+    return maps, maps.mean()
+
+
+def named(maps: Tensor) -> Any:
+    return OrderedDict(last_hidden_state=maps, pooled=maps.mean())
+
+
+class Several(nn.Module):
+    """A layer that gives its map and a number beside it."""
+
+    def __init__(self, form: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.convolution, self.form = nn.Conv2d(1, 3, 2, stride=2), form
+
+    def forward(self, x: Tensor) -> Any:
+        return self.form(self.convolution(x))
+
+
+@pytest.mark.parametrize("form", [pair, named])
+def test_gradcam_of_a_layer_that_gives_several_values_is_that_of_its_map(form: Callable[[Tensor], Any]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stage, self.head = Several(form), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            given = self.stage(x)
+            return self.head(next(iter(given.values() if isinstance(given, dict) else given)).mean(dim=(2, 3)))
+
+    net, x = Net(), torch.rand(2, 1, 8, 8)
+    expected = attribute(net, x, method="gradcam", layer="stage.convolution")
+    torch.testing.assert_close(attribute(net, x, method="gradcam", layer="stage"), expected)
 
 
 def test_gradcam_of_a_vit_looks_at_the_patches(vit: Path) -> None:

@@ -51,7 +51,7 @@ def other(net: nn.Module) -> nn.Module:
 
     with torch.no_grad():
         for number, tensor in enumerate(net.state_dict().values()):
-            if tensor.is_floating_point():
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
                 tensor.copy_(torch.linspace(0.1, 0.9, tensor.numel()).view(tensor.shape) + number)
     return net.eval()
 
@@ -278,3 +278,100 @@ def test_nothing_in_a_file_runs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="more than plain weights"):
         loaded(around(Net()), {"state_dict": OWN, "run": Runs()}, tmp_path)
     assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
+def test_a_wrapped_file_of_asgt_brings_its_normalisation_too(prefix: str, tmp_path: Path) -> None:
+    whole, bare = around(other(Net()), Normalize([0.4], [0.3])), around(Net())
+    loaded(bare, wrapped(whole.state_dict(), prefix), tmp_path)
+    assert torch.equal(bare(X), whole(X))
+
+    half = around(Net().half())
+    loaded(half, wrapped(whole.state_dict(), prefix), tmp_path)
+    torch.testing.assert_close(half(X).float(), whole(X), atol=0.02, rtol=0.02)
+    assert list(half.state_dict()) == list(whole.state_dict())
+
+    spoiled = whole.state_dict() | {"normalize.mean": torch.tensor([[[123.7]]])}
+    unchanged = around(Net())
+    before = unchanged(X)
+    with pytest.raises(InputError, match="divide those"):
+        loaded(unchanged, wrapped(spoiled, prefix), tmp_path)
+    assert torch.equal(unchanged(X), before)
+
+
+@pytest.mark.parametrize("part", ["backbone", "module", "encoder"])
+def test_the_weights_of_the_only_part_of_a_model_fit_it(part: str, tmp_path: Path) -> None:
+    trained, model = other(Net()), around(nn.Sequential(OrderedDict({part: Net()})))
+    assert f"'{part}.'" in loaded(model, trained.state_dict(), tmp_path)
+    assert torch.equal(model(X), trained(X))
+
+
+def test_a_weight_under_several_names_may_lie_in_the_file_once(tmp_path: Path) -> None:
+    def tied() -> nn.Sequential:
+        first, last = nn.Linear(4, 4), nn.Linear(4, 4)
+        last.weight = first.weight
+        return nn.Sequential(OrderedDict(flatten=nn.Flatten(), first=first, last=last))
+
+    trained = other(tied())
+    safetensors.torch.save_model(trained, str(tmp_path / "tied.safetensors"))
+    model = around(tied())
+    load_weights(model, tmp_path / "tied.safetensors")
+    assert torch.equal(model(X), trained(X))
+    assert model.net.first.weight is model.net.last.weight
+
+
+class Keeps(nn.Linear):
+    """A layer with a state that is no tensor, of which one value is refused."""
+
+    kept: Any = "as built"
+
+    def get_extra_state(self) -> Any:
+        return {"kept": self.kept}
+
+    def set_extra_state(self, state: Any) -> None:
+        if state["kept"] == "another version":
+            raise KeyError("this version\nis unknown")
+        self.kept = state["kept"]
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "module."])
+def test_extra_state_travels_with_the_weights(prefix: str, tmp_path: Path) -> None:
+    def build() -> nn.Sequential:
+        return nn.Sequential(OrderedDict(flatten=nn.Flatten(), layer=Keeps(4, 3)))
+
+    trained, model = other(build()), around(build())
+    trained.layer.kept = {"seen": [1, 2]}
+    loaded(model, wrapped(trained.state_dict(), prefix), tmp_path)
+    assert torch.equal(model(X), trained(X))
+    assert model.net.layer.kept == {"seen": [1, 2]}
+
+    refused = build().state_dict() | {"layer._extra_state": {"kept": "another version"}}
+    with pytest.raises(InputError, match="does not fit") as error:
+        loaded(model, wrapped(refused, prefix), tmp_path)
+    assert "\n" not in str(error.value)
+    assert torch.equal(model(X), trained(X))  # as it was before
+
+
+def test_modules_of_other_kinds_load_or_say_why_not(tmp_path: Path) -> None:
+    trained = other(Net())
+    script = around(torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(4, 3))))
+    plain = other(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+    loaded(script, plain.state_dict(), tmp_path)
+    assert torch.equal(script(X), plain(X))
+
+    lazy = around(nn.Sequential(nn.Flatten(), nn.LazyLinear(3)))
+    loaded(lazy, plain.state_dict(), tmp_path)
+    assert torch.equal(lazy(X), plain(X))
+
+    frozen = around(Net().requires_grad_(False))
+    loaded(frozen, trained.state_dict(), tmp_path)
+    assert torch.equal(frozen(X), trained(X))
+    assert not any(weight.requires_grad for weight in frozen.parameters())
+
+    for value in (torch.eye(3).to_sparse(), torch.eye(3, device="meta")):
+        with pytest.raises(InputError, match=r"'head\.weight'"):
+            loaded(around(Net()), OWN | {"head.weight": value}, tmp_path)
+    one = nn.Module()
+    one.register_buffer("scale", torch.tensor(1.0))
+    with pytest.raises(InputError, match=r"\(2,\).*\(\)"):
+        loaded(one, {"scale": torch.ones(2)}, tmp_path)

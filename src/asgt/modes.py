@@ -53,36 +53,39 @@ def ask(model: Classifier, x: Tensor, *, owned: bool = False, least: int = 2) ->
 
     if getattr(model, "asks_by_itself", False):
         return model(x)
+    ways = _ways(model, x)
+    # A try that fails may have changed the images already, so the next one gets others.
+    spare = x.detach().clone() if owned and len(ways) > 1 and not x.requires_grad else None
     error: Exception | None = None
-    for way in _ways(model, x):
+    for number, way in enumerate(ways):
         try:
-            answer = model(_handed_over(model, x, way, owned))
+            answer = model(_handed_over(model, x if number == 0 or spare is None else spare, way, owned))
         # Which error a model raises on another precision, or on a leaf of autograd, differs from layer to layer.
         except (RuntimeError, NotImplementedError) as this:
             error = error or this
             continue
-        if error is not None and isinstance(model, nn.Module):
-            _WAY[model] = way
+        if isinstance(model, nn.Module):
+            _known_ways(model)[_situation(model, x)] = way
         return logits_of(answer, len(x), least)
     assert error is not None
     raise error
 
 
 _Way: TypeAlias = Literal["as it is", "copied", "cast"]
+_Situation: TypeAlias = tuple[torch.dtype, torch.dtype | None, bool]
 
 
-def _ways(model: Classifier, x: Tensor) -> Iterator[_Way]:
-    """How a model can be given images, the way that it is known to take or else the plainest first."""
+def _ways(model: Classifier, x: Tensor) -> tuple[_Way, ...]:
+    """How a model can be given images: the way that it is known to take, or else all, the plainest first."""
 
-    known = _WAY.get(model) if isinstance(model, nn.Module) else None
-    if known is not None:
-        yield known
-        return
-    yield "as it is"
-    if x.requires_grad and x.is_leaf:
-        yield "copied"
-    if isinstance(model, nn.Module) and _dtype_of(model) not in (None, x.dtype):
-        yield "cast"
+    if not isinstance(model, nn.Module):
+        return ("as it is", "copied") if x.requires_grad and x.is_leaf else ("as it is",)
+    situation = _situation(model, x)
+    if (known := _known_ways(model).get(situation)) is not None:
+        return (known,)
+    dtype, own, leaf = situation
+    ways: tuple[_Way, ...] = ("as it is", *(("copied",) if leaf else ()), *(("cast",) if own not in (None, dtype) else ()))
+    return ways
 
 
 def _handed_over(model: Classifier, x: Tensor, way: _Way, owned: bool) -> Tensor:

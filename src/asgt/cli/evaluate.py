@@ -41,9 +41,10 @@ def run(words: list[str]) -> int:
     out = Path(asked["out"] if "out" in asked else Path(asked["run"]) / "evaluation" / protocol)
     asked = _as_before(out) | asked if "resume" in asked else asked
 
+    import torch
     from rich.markup import escape
 
-    from ..data import sample, to_unit
+    from ..data import sampled_rows, selection_text, to_unit
     from ..devices import place, resolve_device
     from ..evaluation.curve import evaluate
     from ..evaluation.protocols import protocol_named
@@ -73,13 +74,15 @@ def run(words: list[str]) -> int:
         data, trained_norm, warnings = asked["data"], "linf", []
     norm = norm or trained_norm
 
+    selection = f"all {len(images)} images"
     if (count := asked.get("samples")) is not None:
         if not 1 <= count <= len(images):
             raise InputError(f"--samples {count}: the test split has {len(images)} images, and at least one is needed")
-        chosen = sample(images, count)
-        if not chosen.labels.equal(images.labels[:count]):
-            console.say(f"the first {count} images lack a class: {len(chosen)} drawn by class instead, always the same")
-        images = chosen
+        rows = sampled_rows(images, count)
+        selection = selection_text(images, rows)
+        if not rows.equal(torch.arange(count)):
+            console.say(f"{selection}, always the same: the first {count} do not stand for all of them")
+        images = images[rows]
     grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else _EPSILONS.get(short_name(data), _SMALL_EPSILONS))
 
     for line in lines:
@@ -96,6 +99,7 @@ def run(words: list[str]) -> int:
         batch_size=asked.get("batch_size", 256),
         folder=out,
         resume=asked.get("resume", False),
+        selection=selection,
         progress=console,
     )
     console.evaluated(found, data, out, warnings)
@@ -132,7 +136,11 @@ def _parser() -> Parser:
     parser.add_argument("--protocol", type=str, default="pgd", help="paper, pgd, standard or autoattack (default: pgd)")
     parser.add_argument("--epsilons", type=str, help="the grid, as 0.05,0.1 or 2/255,8/255 (default: by data)")
     parser.add_argument("--norm", type=str, help="linf or l2 (default: the run's own, else linf)")
-    parser.add_argument("--samples", type=int, help="the first N test images (default: all)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        help="the first N test images, or N drawn by class where those do not stand for all (default: all)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="keys the random starts (default: 0)")
     parser.add_argument(
         "--exhaustive",

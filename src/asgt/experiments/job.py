@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..attacks import Norm
-from ..data import Splits, sample, to_unit
+from ..data import Splits, sampled_rows, selection_text, to_unit
 from ..devices import place, resolve_device
 from ..evaluation.curve import evaluate
 from ..names import refuse_unless_allowed
@@ -91,7 +91,8 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
     model, data, config, _ = load_run(job.folder, allow=job.allow)
     device = resolve_device(config.device)
     model = place(model, device, to_unit(data.test.pixels[:2]))
-    images = (data.test if job.samples is None else sample(data.test, job.samples)).to(device)
+    rows = sampled_rows(data.test, len(data.test) if job.samples is None else job.samples)
+    images, selection = data.test[rows].to(device), selection_text(data.test, rows)
     for number, protocol in enumerate(job.protocols, start=1):
         evaluate(
             model,
@@ -101,6 +102,7 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
             norm=job.norm,
             folder=RunFolder(job.folder).evaluation(protocol),
             resume=True,
+            selection=selection,
             progress=phase(number),
         )
     for number, attribution in enumerate(job.attributions, start=1 + len(job.protocols)):

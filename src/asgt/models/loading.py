@@ -20,7 +20,7 @@ from ..errors import InputError, unknown
 from ..modes import ask, evaluating
 from ..names import is_foreign
 from .alexnet import alexnet
-from .normalize import Cast, Normalize
+from .normalize import Cast, Normalize, precision_of
 from .pretrained import build_hf, build_timm
 from .resnet import resnet18
 from .small_cnn import small_cnn
@@ -70,7 +70,7 @@ def build_model(
     if name.startswith(("timm:", "hf:")) and options:
         raise InputError(f"{name} takes no {', '.join(options)}: choose another model instead")
     if name.startswith("timm:"):
-        net = build_timm(name.removeprefix("timm:"), channels, classes, min(height, width), pretrained)
+        net = build_timm(name.removeprefix("timm:"), channels, classes, (height, width), pretrained)
     elif name.startswith("hf:"):
         net = build_hf(name.removeprefix("hf:"))
     elif is_foreign(name):
@@ -90,15 +90,11 @@ def build_model(
         raise InputError(f"{normalize.mean.shape[0]} means for images of {channels} channels")
 
     model = nn.Sequential(OrderedDict(normalize=normalize, net=net))
-    if (dtype := _precision(net)) != torch.float32 and isinstance(normalize, Normalize):
+    if (dtype := precision_of(net)) != torch.float32 and isinstance(normalize, Normalize):
         # Normalised in float32 and cast then, as whoever trained the net in another precision does.
         model = nn.Sequential(OrderedDict(normalize=normalize, cast=Cast(dtype), net=net))
     _check_logits(name, model, shape, classes)
     return model
-
-
-def _precision(net: nn.Module) -> torch.dtype:
-    return next((weight.dtype for weight in net.parameters() if weight.is_floating_point()), torch.float32)
 
 
 def _foreign(name: str, shape: tuple[int, int, int], classes: int | None, options: dict[str, float]) -> nn.Module:

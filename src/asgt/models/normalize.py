@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-__all__ = ["Cast", "Normalize"]
+__all__ = ["Cast", "Normalize", "precision_of"]
 
 _LARGEST = 4.0  # far above any deviation of values in [0, 1], far below those of values up to 255
 
@@ -62,3 +62,9 @@ class Cast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.to(self.dtype)
+
+
+def precision_of(net: nn.Module) -> torch.dtype:
+    """That of a net's first floating weight; float32 where it has none."""
+
+    return next((weight.dtype for weight in net.parameters() if weight.is_floating_point()), torch.float32)

@@ -6,6 +6,7 @@ Nothing that a hub or a folder holds can run: remote code stays off, and weights
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,8 @@ __all__ = ["Preprocessing", "brings_weights", "build_hf", "build_timm", "preproc
 
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's numbers, as processors of transformers store them."""
+
+_SQUASHED = " (it squashes images that are not square; here they are cropped)"
 
 _INTERPOLATIONS = tuple(_RESAMPLING.values())
 
@@ -58,7 +61,6 @@ def brings_weights(name: str) -> bool:
     return is_foreign(name) or name.startswith(("hf:", "timm:"))
 
 
-@lru_cache(maxsize=8)
 def preprocessing(name: str) -> Preprocessing | None:
     """What the configuration of a model ``hf:…`` or ``timm:…`` says; ``None`` for other names.
 
@@ -76,14 +78,16 @@ def preprocessing(name: str) -> Preprocessing | None:
 # timm ----------------------------------------------------------------------------------------------------------------
 
 
-def build_timm(name: str, channels: int, classes: int | None, image_size: int, pretrained: bool) -> nn.Module:
+def build_timm(
+    name: str, channels: int, classes: int | None, image_size: tuple[int, int], pretrained: bool
+) -> nn.Module:
     """A model of timm.
 
     Args:
         name: as timm knows it.
         channels: channels of the images.
         classes: K. Default: as the model was trained.
-        image_size: of the images, for models that need to know it.
+        image_size: (H, W) of the images, for models that need to know it.
         pretrained: load timm's own weights, which it takes from the hub.
 
     Raises:
@@ -124,15 +128,18 @@ def _of_timm(name: str) -> Preprocessing:
     if config is None:
         raise unknown("timm model", name, timm.list_models(f"*{name[:4]}*"))
     own = resolve_data_config(pretrained_cfg=config.to_dict(), verbose=False)
+    _, height, width = own["input_size"]
+    if height != width:
+        raise InputError(f"timm:{name} takes images of {height}×{width} px: only square ones are read here")
     names = config.label_names
     return Preprocessing(
         tuple(own["mean"]),
         tuple(own["std"]),
-        int(own["input_size"][-1]),
+        int(height),
         float(own["crop_pct"]),
         _interpolation(own["interpolation"], f"timm:{name}"),
         tuple(map(str, names)) if names else None,
-        f"timm's configuration of {name}",
+        f"timm's configuration of {name}" + (_SQUASHED if own["crop_mode"] == "squash" else ""),
     )
 
 
@@ -161,6 +168,10 @@ def build_hf(name: str) -> nn.Module:
 
     transformers = _transformers(name)
     config = _config(name)
+    if "pretrained_cfg" in config:
+        raise InputError(
+            f"hf:{name} is a model of timm: write timm:{config.get('architecture')}, and give its weights by --weights"
+        )
     if not any("ForImageClassification" in each for each in config.get("architectures") or []):
         kinds = ", ".join(config.get("architectures") or ["nothing"])
         raise InputError(f"hf:{name} is no image classifier: its configuration names {kinds}")
@@ -177,6 +188,8 @@ def build_hf(name: str) -> nn.Module:
             error = error or this
     else:
         assert error is not None
+        if isinstance(error, ImportError):
+            raise _unusable(name, error) from error
         raise DamagedFileError(f"hf:{name} cannot be loaded: {_first_line(error)}") from error
     if lacking := sorted(report.get("missing_keys") or ()):
         more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
@@ -186,7 +199,7 @@ def build_hf(name: str) -> nn.Module:
 
 
 def _of_hf(name: str) -> Preprocessing:
-    config, processor = _config(name), _json(name, "preprocessor_config.json", {})
+    config, processor = _config(name), _processor(name)
     source = f"the configuration of hf:{name}"
     names = config.get("id2label")
     classes = None
@@ -194,42 +207,120 @@ def _of_hf(name: str) -> Preprocessing:
         classes = tuple(str(names[str(number)]) for number in range(len(names)))
         # What nobody named is called so.
         classes = None if all(each == f"LABEL_{number}" for number, each in enumerate(classes)) else classes
-    if not processor:
-        size = config.get("image_size")
-        return Preprocessing(image_size=_whole(size), classes=classes, source=source)
+    if processor is None:
+        # Such a folder is what save_pretrained of the model alone leaves.
+        source += ", which has no preprocessor_config.json"
+        return Preprocessing(image_size=_whole(config.get("image_size")), classes=classes, source=source)
 
-    factor = processor.get("rescale_factor", 1 / 255)
-    if processor.get("do_rescale", True) and not math.isclose(float(factor), 1 / 255, rel_tol=1e-3):
+    try:
+        return _of_processor(processor, config, classes, name, source)
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
-            f"hf:{name}: its processor rescales by {factor:g}, not by 1/255: give --mean and --std instead"
+            f"hf:{name}: its preprocessor_config.json has an invalid value: {_first_line(error)}"
+        ) from error
+
+
+def _of_processor(
+    processor: Mapping[str, Any], config: Mapping[str, Any], classes: tuple[str, ...] | None, name: str, source: str
+) -> Preprocessing:
+    if processor.get("do_flip_channel_order", False):
+        raise InputError(
+            f"hf:{name} takes blue, green, red: give --model package.module:factory that reverses the channels"
         )
-    normalised = processor.get("do_normalize", "image_mean" in processor)
-    mean, std = ((tuple(map(float, _listed(processor.get(f"image_{each}")))) or None) for each in ("mean", "std"))
-    size, crop = _sizes(processor)
-    return Preprocessing(
-        mean if normalised else None,
-        std if normalised else None,
-        size or _whole(config.get("image_size")),
-        crop,
-        _interpolation(processor.get("resample", 2), f"hf:{name}") if processor.get("do_resize", True) else None,
-        classes,
-        source,
-    )
+    mean, std = _normalisation(processor, name)
+    size, crop, squashed, interpolation = None, None, False, None
+    if processor.get("do_resize", True):
+        size, crop, squashed = _sizes(processor, name)
+        interpolation = _interpolation(processor.get("resample", 2), f"hf:{name}")
+    size = size or _whole(config.get("image_size"))
+    return Preprocessing(mean, std, size, crop, interpolation, classes, source + (_SQUASHED if squashed else ""))
 
 
-def _sizes(processor: Mapping[str, Any]) -> tuple[int | None, float | None]:
-    """The side of the images and the share of the crop, as one of the many kinds of processors states them."""
+def _processor(name: str) -> dict[str, Any] | None:
+    """The settings of a model's image processor, with the defaults of its kind where transformers can tell them."""
+
+    written = _json(name, "preprocessor_config.json", None)
+    if written is None:
+        written = (_json(name, "processor_config.json", None) or {}).get("image_processor")
+    if written is None:
+        return None
+    transformers = _transformers(name)
+    try:
+        with _quiet():
+            own = transformers.AutoImageProcessor.from_pretrained(name, use_fast=False, trust_remote_code=False)
+            whole = json.loads(own.to_json_string())
+    except ImportError as error:
+        raise _unusable(name, error) from error
+    except Exception:  # a processor with code of its own: only its file can be read
+        return dict(written)
+    return dict(whole)
+
+
+def _normalisation(
+    processor: Mapping[str, Any], name: str
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """The mean and deviation, in units of [0, 1], with the same effect as a processor on pixels from 0 to 255.
+
+    A processor maps a pixel p to (f·p + o − m) / s, with rescale factor f and offset o. Some divide by s twice.
+    """
+
+    mean, std = ([float(value) for value in _listed(processor.get(f"image_{each}"))] for each in ("mean", "std"))
+    again = std if processor.get("include_top", False) else []
+    if not processor.get("do_normalize", bool(mean)):
+        mean, std = [0.0] * len(again or [0]), [1.0] * len(again or [0])
+    if not mean or len(mean) != len(std):
+        raise InputError(
+            f"hf:{name}: its preprocessor_config.json asks for do_normalize without image_mean and image_std"
+        )
+    if again:
+        std = [first * second for first, second in zip(std, again, strict=True)]
+    factor = float(processor.get("rescale_factor") or 1 / 255) if processor.get("do_rescale", True) else 1.0
+    scale = 1.0 if math.isclose(factor, 1 / 255, rel_tol=1e-3) else 255 * factor
+    offset = -1.0 if processor.get("rescale_offset", False) and processor.get("do_rescale", True) else 0.0
+    mean, std = [(value - offset) / scale for value in mean], [value / scale for value in std]
+    if set(mean) == {0.0} and set(std) == {1.0}:
+        return None, None
+    return tuple(mean), tuple(std)
+
+
+def _sizes(processor: Mapping[str, Any], name: str) -> tuple[int | None, float | None, bool]:
+    """The side of the images, the share of the crop, and whether images that are not square are squashed.
+
+    Different processors of transformers read the same keys in different ways.
+    """
 
     size, crop_size = processor.get("size"), processor.get("crop_size")
-    resized = _whole(size)
-    if isinstance(size, Mapping):
-        resized = _whole(size.get("shortest_edge", size.get("height")))
-    cropped = _whole(crop_size.get("height")) if isinstance(crop_size, Mapping) else _whole(crop_size)
-    if processor.get("do_center_crop", False) and cropped is not None:
-        return cropped, min(1.0, cropped / resized) if resized else None
-    if (share := processor.get("crop_pct")) is not None and resized is not None and resized < 384:
-        return resized, float(share)
-    return resized, None
+    kind = str(processor.get("image_processor_type", processor.get("feature_extractor_type", "")))
+    side = _side(size, name)
+    cropped = _side(crop_size, name) if processor.get("do_center_crop", False) else None
+    share = processor.get("crop_pct")
+    if kind.startswith("ConvNext") and (side or 0) >= 384:
+        return side, None, True
+    if kind.startswith("Levit"):
+        share = 224 / 256
+    if kind.startswith("Perceiver") and side is not None and cropped is not None:  # it crops first
+        return side, side / cropped, False
+    squashed = isinstance(size, Mapping) and "height" in size and share is None
+    if side is None or (cropped is None and share is None):
+        return cropped or side, None, squashed
+    kept = cropped or side
+    if kept > side / (share or 1.0):
+        raise InputError(f"hf:{name}: its processor crops {kept} px of {side}: mend its preprocessor_config.json")
+    return kept, kept / side * (share or 1.0), squashed
+
+
+def _side(size: Any, name: str) -> int | None:
+    """The one side of a square that a processor's size names; the short side where it names that."""
+
+    if not isinstance(size, Mapping):
+        return _whole(size)
+    if size.get("height") != size.get("width"):
+        raise InputError(
+            f"hf:{name} takes images of {size.get('height')}×{size.get('width')} px: only square ones are read here"
+        )
+    return _whole(size.get("shortest_edge", size.get("height")))
 
 
 def _transformers(name: str) -> Any:
@@ -242,6 +333,14 @@ def _transformers(name: str) -> Any:
         ) from error
     transformers.utils.logging.disable_progress_bar()
     return transformers
+
+
+def _unusable(name: str, error: ImportError) -> InputError:
+    """The error where transformers is installed but a part of it fails to import, most often because of torchvision."""
+
+    return InputError(
+        f"hf:{name}: {_first_line(error).split('. ')[0]}: install a torchvision that matches this torch, or none"
+    )
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -266,13 +365,17 @@ def _json(name: str, file: str, default: Any) -> Any:
     elif folder.exists():
         raise InputError(f"hf:{name} is a file: hf: takes a folder, or a model of the hub")
     else:
-        value = _from_hub(name, file, default)
+        value = _from_hub(name, file)
+        value = default if value is None else value
     if value is not default and not isinstance(value, dict):
         raise DamagedFileError(f"hf:{name}: {file} is damaged: it is no JSON object")
     return value
 
 
-def _from_hub(name: str, file: str, default: Any) -> Any:
+@lru_cache(maxsize=32)
+def _from_hub(name: str, file: str) -> Any:
+    """The content of a JSON file on the hub, asked for once; ``None`` where the model has no such file."""
+
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -284,7 +387,7 @@ def _from_hub(name: str, file: str, default: Any) -> Any:
     except errors.RepositoryNotFoundError as error:
         raise InputError(f"hf:{name}: there is no such folder, nor such a model on the hub") from error
     except errors.EntryNotFoundError:
-        return default
+        return None
     except InputError:
         raise
     except Exception as error:  # no network, a proxy, a full disk
@@ -304,7 +407,9 @@ def _interpolation(value: Any, name: str) -> str:
     if named == "random":
         return "bilinear"
     if named not in _INTERPOLATIONS:
-        raise InputError(f"{name}: its configuration resizes by {value!r}, which is unknown: give --interpolation")
+        raise InputError(
+            f"{name}: its configuration resizes by {value!r}: expected one of {', '.join(_INTERPOLATIONS)}"
+        )
     return named
 
 

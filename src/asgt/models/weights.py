@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,11 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import DamagedFileError, InputError
 from ..files import read_tensors
-from .normalize import Normalize
+from .normalize import Cast, Normalize, precision_of
 
 __all__ = ["load_weights"]
 
@@ -32,6 +33,9 @@ _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _DEEPEST = 4
 
 State: TypeAlias = dict[str, Any]
+Compared: TypeAlias = dict[str, str]
+"""For each name the part of it that is compared."""
+_Compare: TypeAlias = Callable[[Iterable[str]], Compared]
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,13 @@ class _Match:
     Attributes:
         target: the module that is loaded.
         names: for each name in the target's state dict, that in the file; ``None`` where the target itself knows.
-        normalisation: whether the file also brings the model's normalisation.
+        normalisation: the file's names of the mean and the deviation that it brings for a model without any.
         line: what was matched, in words; empty where the file fits as it is.
     """
 
     target: nn.Module
     names: dict[str, str] | None
-    normalisation: bool = False
+    normalisation: tuple[str, str] | None = None
     line: str = ""
 
 
@@ -73,21 +77,42 @@ def load_weights(model: nn.Module, path: Path | str) -> str:
     key, state, match = _chosen(model, _content(path), path)
     _check_values(match, state, path)
 
-    if match.normalisation:
-        mean, std = (state[f"normalize.{name}"].flatten().tolist() for name in ("mean", "std"))
-        model.normalize = Normalize(mean, std)
     weights = state
     if (names := match.names) is not None:
         # Files of old versions of PyTorch lack BatchNorm's counter, which no answer depends on.
         own = match.target.state_dict()
         weights = {name: state[names[name]] if name in names else own[name] for name in own}
+    normalize = None if match.normalisation is None else _normalisation(match.normalisation, state, path)
+    before = deepcopy(match.target.state_dict())
     try:
         match.target.load_state_dict(weights)
-    except RuntimeError as error:
+    except Exception as error:  # the model's own code may raise anything
+        match.target.load_state_dict(before)
         reasons = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
         raise InputError(f"{path} does not fit the model: {(reasons or [str(error)])[0][:200]}") from error
-    found = f"found under {key!r}" if key else ""
-    return "; ".join(part for part in (found, match.line) if part)
+    if normalize is not None:
+        _put_before_net(model, normalize)
+    where = f"found under {key!r}" if key else ""
+    return "; ".join(part for part in (where, match.line) if part)
+
+
+def _normalisation(names: tuple[str, str], state: State, path: Path) -> Normalize:
+    mean, std = (state[name] for name in names)
+    if mean.dtype not in _FLOATS or std.dtype not in _FLOATS:
+        raise InputError(f"{path}: {names[0]!r} and {names[1]!r} are {mean.dtype} and {std.dtype}, where floats belong")
+    return Normalize(mean.flatten().tolist(), std.flatten().tolist())
+
+
+def _put_before_net(model: nn.Module, normalize: Normalize) -> None:
+    """Adds normalisation to a model that was built without it, and the cast that the net's precision needs."""
+
+    model.normalize = normalize
+    net = model.net
+    assert isinstance(net, nn.Module)
+    if (dtype := precision_of(net)) != torch.float32:
+        del model.net
+        model.cast = Cast(dtype)
+        model.net = net
 
 
 # What a file holds ---------------------------------------------------------------------------------------------------
@@ -169,18 +194,18 @@ def _state_dicts(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[
 def _chosen(model: nn.Module, content: Any, path: Path) -> tuple[str, State, _Match]:
     """The state dict of a file that fits the model, and how."""
 
-    found = list(_state_dicts(content))
-    if not found:
+    states = list(_state_dicts(content))
+    if not states:
         kind = f"a {type(content).__name__}"
         if isinstance(content, Mapping):
             kind = f"a dict with {', '.join(map(repr, list(content)[:6]))}" + (", …" if len(content) > 6 else "")
         raise InputError(f"{path} holds no state dict but {kind}: expected tensors by name, as model.state_dict()")
-    fitting = [(key, state, match) for key, state in found if (match := _match(model, state)) is not None]
+    fitting = [(key, state, match) for key, state in states if (match := _match(model, state)) is not None]
     if len(fitting) > 1:
         keys = ", ".join(repr(key) for key, _, _ in fitting)
         raise InputError(f"{path} holds several state dicts that fit ({keys}): save the one that is meant by itself")
     if not fitting:
-        raise _misfit(model, max((state for _, state in found), key=len), path)
+        raise _misfit(model, max((state for _, state in states), key=len), path)
     return fitting[0]
 
 
@@ -199,62 +224,78 @@ def _match(model: nn.Module, state: State) -> _Match | None:
     """Where a state dict goes, the plainest way first; ``None`` where it does not fit."""
 
     whole, *inner = targets = _targets(model)
+    bare = bool(inner) and isinstance(getattr(whole, "normalize", None), nn.Identity)
+
     for target in targets:
-        if names := _paired(target, state, str):
+        if names := _paired(target, _as_they_are, _as_they_are, state):
             return _Match(target, names, line="weights of the net alone" if target in inner else "")
-    # asgt's own weights bring their normalisation along.
-    rest = {name: value for name, value in state.items() if name not in _NORMALISATION}
-    brings = bool(inner) and isinstance(getattr(whole, "normalize", None), nn.Identity) and len(rest) < len(state)
-    if brings and (names := _paired(whole, rest, str)):
-        return _Match(whole, names, normalisation=True)
+    if bare and (match := _with_normalisation(whole, _as_they_are, state)):
+        return match
     # A module may rename what old files hold.
     for target in (*inner, whole):
         if _loads(target, state):
             return _Match(target, None, line="names of an older version of the model")
 
     without = f"names compared without {', '.join(map(repr, _WRAPPERS))}"
-    for target in targets:
-        if names := _paired(target, state, _unwrapped):
-            return _Match(target, names, line=_prefix_line(names) or without)
-    if brings and (names := _paired(whole, rest, _unwrapped)):
-        return _Match(whole, names, normalisation=True, line=_prefix_line(names) or without)
-    if (shorter := _without_common_prefix(state)) is not None:
-        prefix, rest = shorter
+    for mine, theirs in ((_unwrapped, _unwrapped), (_unwrapped, _without_first), (_without_first, _unwrapped)):
         for target in targets:
-            if names := _paired(target, rest, _unwrapped):
-                names = {name: f"{prefix}{other}" for name, other in names.items()}
-                return _Match(target, names, line=_prefix_line(names) or f"the file's prefix {prefix!r} left out")
+            if names := _paired(target, mine, theirs, state):
+                return _Match(target, names, line=_prefix_line(names) or without)
+        if bare and mine is theirs and (match := _with_normalisation(whole, mine, state)):
+            return match
     return None
 
 
-def _paired(target: nn.Module, state: State, as_compared: Callable[[str], str]) -> dict[str, str] | None:
-    """For each name of a module's state the one in the file, if each has just one; BatchNorm's counter may lack."""
+def _with_normalisation(whole: nn.Module, compared: _Compare, state: State) -> _Match | None:
+    """How a file that asgt wrote fits, with its normalisation for a model that was built without one."""
 
-    own = {as_compared(name): name for name in target.state_dict()}
-    theirs = {as_compared(name): name for name in state}
-    if len(own) != len(target.state_dict()) or len(theirs) != len(state) or not own:
+    theirs = {short: name for name, short in compared(state).items() if short in _NORMALISATION}
+    rest = {name: value for name, value in state.items() if name not in theirs.values()}
+    if len(theirs) < len(_NORMALISATION) or not (names := _paired(whole, compared, compared, rest)):
         return None
-    missing = [name for name in own if name not in theirs and not name.endswith("num_batches_tracked")]
-    if missing or any(name not in own for name in theirs):
+    return _Match(whole, names, (theirs["normalize.mean"], theirs["normalize.std"]), _prefix_line(names))
+
+
+def _paired(target: nn.Module, mine: _Compare, theirs: _Compare, state: State) -> dict[str, str] | None:
+    """For each name of a module's state the one in the file, if each has just one.
+
+    BatchNorm's counter may be missing. Of a weight that the module has under several names, one name is enough.
+    """
+
+    held = target.state_dict(keep_vars=True)
+    own, given = mine(held), {short: name for name, short in theirs(state).items()}
+    if not own or len(set(own.values())) != len(held) or len(given) != len(state):
         return None
-    return {own[name]: theirs[name] for name in theirs}
-
-
-def _unwrapped(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-
-
-def _without_common_prefix(state: State) -> tuple[str, State] | None:
-    """The first part of all names, where it is the same one and no wrapper's, and the state without it."""
-
-    first = {name.split(".")[0] for name in map(_unwrapped, state)}
-    if len(first) != 1 or not all("." in _unwrapped(name) for name in state):
+    names = {name: given[short] for name, short in own.items() if short in given}
+    if len(names) != len(given):
         return None
-    cut = next(iter(state)).index(f"{first.pop()}.")
-    prefix = next(iter(state))[: next(iter(state)).index(".", cut) + 1]
-    if not all(name.startswith(prefix) for name in state):
-        return None
-    return prefix, {name.removeprefix(prefix): value for name, value in state.items()}
+    shared = {id(held[name]): other for name, other in names.items() if isinstance(held[name], Tensor)}
+    for name in held:
+        if name not in names and id(held[name]) in shared:
+            names[name] = shared[id(held[name])]
+        elif name not in names and not name.endswith("num_batches_tracked"):
+            return None
+    return names
+
+
+def _as_they_are(names: Iterable[str]) -> Compared:
+    return {name: name for name in names}
+
+
+def _unwrapped(names: Iterable[str]) -> Compared:
+    """The names without the parts that wrappers add."""
+
+    return {name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in names}
+
+
+def _without_first(names: Iterable[str]) -> Compared:
+    """The names without wrappers and without their first part; nothing where the first parts differ."""
+
+    unwrapped = _unwrapped(names)
+    first = {name.partition(".")[0] for name in unwrapped.values()}
+    if len(first) != 1 or not all("." in name for name in unwrapped.values()):
+        return {}
+    return {name: short.partition(".")[2] for name, short in unwrapped.items()}
 
 
 def _prefix_line(names: dict[str, str]) -> str:
@@ -302,7 +343,11 @@ def _check_values(match: _Match, state: State, path: Path) -> None:
         mine, theirs = own.get(name), state[other]
         if not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
             continue
-        if mine.shape != theirs.shape and mine.shape.numel() * theirs.shape.numel() != 1:
+        if theirs.layout != torch.strided or theirs.is_meta:
+            raise InputError(f"{path}: {other!r} is sparse or holds no values: save dense tensors")
+        # A lazy module takes its shape from the file. PyTorch loads shape (1,) into a scalar.
+        fits = is_lazy(mine) or mine.shape == theirs.shape or (mine.ndim == 0 and theirs.shape == (1,))
+        if not fits:
             raise InputError(
                 f"{path} holds the weights of another model: {other!r} has the shape {tuple(theirs.shape)}, the "
                 f"model's {name!r} has {tuple(mine.shape)}"
@@ -318,9 +363,9 @@ def _check_values(match: _Match, state: State, path: Path) -> None:
 def _misfit(model: nn.Module, state: State, path: Path) -> InputError:
     """What the file lacks or has too much, seen from the part of the model that it fits best."""
 
-    theirs = {_unwrapped(name): name for name in state}
-    best = max(_targets(model), key=lambda target: len({_unwrapped(n) for n in target.state_dict()} & theirs.keys()))
-    own = {_unwrapped(name): name for name in best.state_dict()}
+    theirs = {short: name for name, short in _unwrapped(state).items()}
+    best = max(_targets(model), key=lambda target: len(set(_unwrapped(target.state_dict()).values()) & theirs.keys()))
+    own = {short: name for name, short in _unwrapped(best.state_dict()).items()}
     missing = [name for name in own if name not in theirs and not name.endswith("num_batches_tracked")]
     beyond = [name for name in theirs if name not in own]
     if missing:

@@ -15,7 +15,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -99,10 +99,11 @@ def _layout(model: Watched, layer: nn.Module, x: Tensor, name: str) -> Turn | No
         InputError: the layer does not run when the model answers, or its output is no map of the image.
     """
 
-    output = _outputs(model, layer, x[:1])
+    given = _outputs(model, layer, x[:1])
     assert isinstance(model.model, nn.Module)
-    if output is None:
+    if not given:
         raise InputError(f"layer {name!r} does not run when the model answers: {_candidates(model.model)}")
+    output = _tensor_of(given[0])
     height, width = x.shape[2:]
 
     def apart(rows: int, columns: int) -> int:
@@ -117,7 +118,8 @@ def _layout(model: Watched, layer: nn.Module, x: Tensor, name: str) -> Turn | No
         first, second, third = output.shape[1:]
         if apart(first, second) < max(height, width) <= apart(second, third):
             return lambda maps: maps.permute(0, 3, 1, 2)
-        return None
+        # Captum weighs every part of a tuple, of which only the first is a map.
+        return None if isinstance(given[0], Tensor) else lambda maps: maps
     shape = tuple(output.shape)
     raise InputError(
         f"layer {name!r} gives no feature map (B, K, h, w) and no tokens (B, N, K) of the image, but {shape}: "
@@ -141,17 +143,17 @@ def _grid(tokens: int, height: int, width: int) -> tuple[int, int, int] | None:
     return None
 
 
-def _outputs(model: Watched, layer: nn.Module, x: Tensor) -> Tensor | None:
-    """What a layer gives while the model answers; ``None`` where it does not run."""
+def _outputs(model: Watched, layer: nn.Module, x: Tensor) -> list[Any]:
+    """What a layer gives while the model answers, each time that it runs."""
 
-    seen: list[Tensor] = []
+    seen: list[Any] = []
 
     def note(_: nn.Module, inputs: Any, output: Any) -> None:
-        seen.append(_tensor_of(output))
+        seen.append(output)
 
     with _hooked(layer, note), torch.no_grad():
         ask(model.model, x)
-    return seen[0] if seen else None
+    return seen
 
 
 def _of_tokens(scored: nn.Module, layer: nn.Module, x: Tensor, y: Tensor, turn: Turn) -> Tensor:
@@ -180,8 +182,10 @@ def _hooked(layer: nn.Module, hook: Callable[[nn.Module, Any, Any], None]) -> It
 
 
 def _tensor_of(output: Any) -> Tensor:
-    """A layer's output; blocks of transformers give a tuple whose first part it is."""
+    """A layer's output; where it gives several, as blocks and encoders of transformers do, the first of them."""
 
+    if isinstance(output, Mapping):
+        output = tuple(output.values())
     if isinstance(output, (tuple, list)) and output:
         output = output[0]
     return output if isinstance(output, Tensor) else torch.empty(0)
