@@ -264,3 +264,88 @@ def test_what_is_right_stays_the_same_tensor() -> None:
     assert checked_labels(np.array([True, False]), 2).tolist() == [1, 0]
     with pytest.raises(InputError, match="K = 2"):
         checked(X, Y, 2)
+
+
+# What a call may be given beside images and labels --------------------------------------------------------------------
+
+ATTACKS = [PGD(0.1, steps=2), FGSM(0.1), MIFGSM(0.1, steps=2), asgt.APGD(0.1, steps=2), asgt.Square(0.1, steps=2)]
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.title)
+def test_a_radius_for_each_image_is_checked_like_one_for_all(
+    attack: asgt.Attack, net: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    x, y = batch
+    each = torch.linspace(0, 0.2, 6)
+    assert bool(((attack(net, x, y, eps=each) - x).abs().flatten(1).amax(dim=1) <= each + 1e-6).all())
+    for wrong in (8.0, -0.1, torch.nan, torch.inf):
+        for eps in (torch.full((6,), wrong), torch.tensor(wrong)):
+            with pytest.raises(InputError, match="eps"):
+                attack(net, x, y, eps=eps)
+            with pytest.raises(InputError, match="eps"):
+                AT(attack)(net, x, y, eps=eps)
+    for shape in ((3,), (6, 1), (6, 1, 1, 1)):
+        with pytest.raises(InputError, match="shape"):
+            attack(net, x, y, eps=torch.full(shape, 0.1))
+    with pytest.raises(InputError, match="not a number"):
+        attack(net, x, y, eps=True)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.title)
+def test_labels_that_the_model_has_no_logit_for_are_refused_by_every_attack(
+    attack: asgt.Attack, net: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    x, y = batch
+    with pytest.raises(InputError, match="3"):
+        attack(net, x, y + 1)
+    with pytest.raises(InputError, match="3 classes"):
+        attack(net, x, torch.full((6, 4), 0.25))
+    with pytest.raises(InputError, match=r"cannot take images of shape \(6, 2, 8, 8\)"):
+        attack(net, x.repeat(1, 2, 1, 1), y)
+    for model, says in ((None, "NoneType"), ("resnet18", "str"), (nn.Linear, "class Linear")):
+        with pytest.raises(InputError, match=says):
+            attack(model, x, y)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("start", ["nan", "to 255", "one", "integers", "list"])
+def test_a_start_that_cannot_be_meant_is_refused(start: str, net: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch
+    starts: dict[str, Any] = {"nan": x * torch.nan, "to 255": x * 255, "one": x[:1], "integers": x.byte()}
+    with pytest.raises(InputError, match="init"):
+        PGD(0.1, steps=1)(net, x, y, init=starts.get(start, x.tolist()))
+    assert PGD(0.1, steps=1)(net, x, y, init=x.numpy()).shape == x.shape
+
+
+def test_an_answer_without_a_graph_is_refused_by_what_follows_gradients(batch: tuple[Tensor, Tensor]) -> None:
+    net = asgt.build_model("small_cnn", (1, 8, 8), 3)
+
+    def quiet(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return net(x)  # type: ignore[no-any-return]
+
+    for attack in ATTACKS[:4]:
+        with pytest.raises(InputError, match="no gradient"):
+            attack(quiet, *batch)
+    with pytest.raises(InputError, match="no gradient"):
+        AT(FGSM(0.1))(quiet, *batch)
+    ATTACKS[4](quiet, *batch)  # Square needs none
+    found = asgt.robustness_curve(quiet, batch, attacks=PGD(0.1, steps=2), epsilons=[0.1])
+    assert found.checks  # an evaluation says so in its checks
+
+
+def test_an_empty_batch_has_no_loss(net: nn.Module) -> None:
+    x, y = torch.rand(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64)
+    assert PGD(0.1, steps=2)(net, x, y).shape == x.shape
+    for method in OBJECTIVES:
+        with pytest.raises(InputError, match="no images"):
+            method(net, x, y)
+
+
+@pytest.mark.parametrize("kind", [">f4", "f2", "O"])
+def test_arrays_of_other_kinds_are_taken_or_refused(kind: str, net: nn.Module) -> None:
+    array = X.numpy().astype(kind)
+    if kind == "O":
+        with pytest.raises(InputError, match="object"):
+            checked_images(array)
+    else:
+        torch.testing.assert_close(checked_images(array).float(), X, atol=1e-3, rtol=0)

@@ -21,6 +21,7 @@ from asgt.devices import place
 from asgt.files import digest_model, digest_tensors
 from asgt.modes import ask, evaluating
 from asgt.passes import modes_agree
+from asgt.saliency import attribute
 
 CLASSES = 3
 
@@ -478,3 +479,56 @@ def test_the_page_lists_the_kinds_that_are_tested() -> None:
     for part, kinds in ((works, WORKS), (refused, REFUSED)):
         rows = re.findall(r"^\| ([^|]+?) \|", part, re.MULTILINE)
         assert [row for row in rows if row != "kind"] == list(kinds)
+
+
+# What the hostile tester found ---------------------------------------------------------------------------------------
+
+
+class Hidden(Net):
+    """Works in place where autograd does not see it."""
+
+    def forward(self, x: Tensor) -> Any:
+        x.data.sub_(0.25).div_(0.5)
+        return super().forward(x)
+
+
+def test_a_failed_try_leaves_nothing_for_the_next(batch: tuple[Tensor, Tensor]) -> None:
+    """The first call on a net in float64 fails on the images' precision, behind what it did to them."""
+
+    attack = PGD(0.1, steps=2, random_start=False)
+    net = Hidden().double()
+    first, second = attack(net, *batch), attack(net, *batch)
+    assert first.equal(second)
+    x, y = batch
+    assert attack(Hidden(), x, y).dtype == x.dtype
+    assert attack(net, x.double(), y).dtype == torch.float64  # in another precision it is asked otherwise
+
+
+def test_captums_own_tensors_are_not_changed() -> None:
+    x, y = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
+    net = Hidden().eval()
+    gradient, product = (attribute(net, x, y, name) for name in ("gradient", "input-x-gradient"))
+    torch.testing.assert_close(product, x * gradient)
+
+
+def test_hooks_that_rely_on_the_order_in_memory_are_tried_first() -> None:
+    def flat(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return output.view(output.size(0), -1).relu().view(output.shape)
+
+    x = torch.rand(2, 1, 8, 8)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    net[1].register_forward_hook(flat)
+    ask(place(net, torch.device("cpu"), x), x)
+
+    shared = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    shared[1].weight.data = shared[0].weight.data
+    place(shared, torch.device("cpu"))
+    assert shared[0].weight.data_ptr() == shared[1].weight.data_ptr()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_frozen_and_exported_modules_are_attacked(batch: tuple[Tensor, Tensor]) -> None:
+    net = plain().eval()
+    expected = PGD(0.1, steps=2, random_start=False)(net, *batch)
+    for other in (torch.jit.freeze(torch.jit.script(sequential().eval())), torch.jit.script(sequential())):
+        torch.testing.assert_close(PGD(0.1, steps=2, random_start=False)(other, *batch), expected)

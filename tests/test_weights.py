@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from asgt import InputError, Normalize, build_model, load_weights
+from asgt.files import write_tensors
+from asgt.models.weights import versions_text
 
 
 class Net(nn.Module):
@@ -375,3 +377,49 @@ def test_modules_of_other_kinds_load_or_say_why_not(tmp_path: Path) -> None:
     one.register_buffer("scale", torch.tensor(1.0))
     with pytest.raises(InputError, match=r"\(2,\).*\(\)"):
         loaded(one, {"scale": torch.ones(2)}, tmp_path)
+
+
+class Doubled(Net):
+    """A module whose first version stored half of its head."""
+
+    _version = 2
+
+    def _load_from_state_dict(
+        self, state: dict[str, Tensor], prefix: str, metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        if (metadata.get("version") or 0) < 2:
+            state[f"{prefix}head.weight"] = state[f"{prefix}head.weight"] * 2
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
+def test_the_versions_of_modules_are_handed_on(prefix: str, tmp_path: Path) -> None:
+    trained = other(Doubled())
+    wrap = nn.ModuleDict({prefix.rstrip("."): trained}) if prefix else trained
+    model = around(Doubled())
+    loaded(model, wrap.state_dict(), tmp_path)
+    assert torch.equal(model(X), trained(X))
+
+    # A file without versions is one of the first, as PyTorch takes it.
+    old = around(Doubled())
+    loaded(old, dict(trained.state_dict()), tmp_path)
+    assert torch.equal(old.net.head.weight, 2 * trained.head.weight)
+
+    # asgt's own files keep them.
+    state = around(trained).state_dict()
+    write_tensors(tmp_path / "own.safetensors", state, versions_text(state))
+    again = around(Doubled())
+    load_weights(again, tmp_path / "own.safetensors")
+    assert torch.equal(again(X), trained(X))
+
+
+def test_a_buffer_may_mask_a_class_by_minus_infinity(tmp_path: Path) -> None:
+    class Masked(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.tensor([0.0, 0.0, -torch.inf]))
+
+    model = around(Masked())
+    loaded(model, Masked().state_dict(), tmp_path)
+    with pytest.raises(InputError, match=r"NaN or infinite: 'mask'"):
+        loaded(model, Masked().state_dict() | {"mask": torch.full((3,), torch.nan)}, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .modes import ask, evaluating
+from .passes import is_watched
 from .randomness import seeded_globally
 
 __all__ = ["device_name", "place", "resolve_device", "tensor_cores"]
@@ -71,8 +73,11 @@ def place(model: nn.Module, device: torch.device, images: Tensor | None = None) 
 
 
 def _put_channels_last(model: nn.Module) -> None:
-    for weight in model.parameters():
-        if weight.ndim == 4:
+    # Weights that share memory without being the same parameter would be torn apart.
+    weights = list(model.parameters())
+    memory = Counter(weight.untyped_storage().data_ptr() for weight in weights)
+    for weight in weights:
+        if weight.ndim == 4 and memory[weight.untyped_storage().data_ptr()] == 1:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
@@ -81,7 +86,7 @@ def _keeps_order(model: nn.Module) -> bool:
 
     return all(
         type(module).__module__.startswith(("torch.nn.modules.", "asgt.models."))
-        and "forward" not in vars(module)
+        and not is_watched(module)
         and not isinstance(module, nn.Unflatten)
         for module in model.modules()
     )

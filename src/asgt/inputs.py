@@ -17,10 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import AsgtError, InputError
 from .modes import Classifier, ask, evaluating
 
-__all__ = ["checked", "checked_images", "checked_labels", "is_trusted", "labels_explained", "trusted"]
+__all__ = [
+    "check_classes",
+    "checked",
+    "checked_images",
+    "checked_labels",
+    "checked_start",
+    "is_trusted",
+    "labels_explained",
+    "models_explained",
+    "trusted",
+]
 
 _TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
 _ROUNDING = 1e-6  # how far a pixel may lie outside [0, 1], for it came there by rounding
@@ -76,11 +86,13 @@ def checked_images(x: Any, name: str = "x") -> Tensor:
     """
 
     if isinstance(x, np.ndarray):
-        x = torch.from_numpy(np.ascontiguousarray(x))
+        x = _of_numpy(x, name)
         x = x.float() if x.dtype == torch.float64 else x
     if not isinstance(x, Tensor):
         raise InputError(f"{name} is a {type(x).__name__}: expected float images (N, C, H, W) in [0, 1] as a tensor")
     shape = tuple(x.shape)
+    if x.layout != torch.strided:
+        raise InputError(f"{name} is sparse: expected a dense tensor, as x.to_dense() gives it")
     if x.dtype == torch.uint8:
         raise InputError(f"{name} is uint8 {shape}: expected floats in [0, 1]; x.float() / 255 gives them")
     if x.ndim < 2 or not x.is_floating_point():
@@ -103,6 +115,31 @@ def checked_images(x: Any, name: str = "x") -> Tensor:
     return x if low >= 0 and high <= 1 else x.clamp(0.0, 1.0)
 
 
+def checked_start(init: Any, x: Tensor) -> Tensor:
+    """Where an attack is to start, as a tensor of the shape and precision of the images.
+
+    Raises:
+        InputError: its shape is another, or it holds NaN, infinity or values far outside [0, 1].
+    """
+
+    init = _of_numpy(init, "init") if isinstance(init, np.ndarray) else init
+    if not isinstance(init, Tensor) or init.shape != x.shape or not init.is_floating_point():
+        kind = f"{init.dtype} {tuple(init.shape)}" if isinstance(init, Tensor) else f"a {type(init).__name__}"
+        raise InputError(f"init is {kind}: expected floats of the shape of the images, {tuple(x.shape)}")
+    low, high = (float(end) for end in init.detach().aminmax()) if init.numel() else (0.0, 0.0)
+    # It is projected into the ball and the box, so that it may lie a little outside; but pixels of 0 to 255 do not.
+    if not (low >= -1 and high <= 2):
+        raise InputError(f"init lies in [{low:.3g}, {high:.3g}]: expected images in [0, 1]")
+    return init.to(x)
+
+
+def _of_numpy(array: np.ndarray[Any, Any], name: str) -> Tensor:
+    try:
+        return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+    except TypeError as error:
+        raise InputError(f"{name} is an array of {array.dtype}: expected float32 or float64") from error
+
+
 def checked_labels(y: Any, count: int, classes: int | None = None, *, soft: bool = True, name: str = "y") -> Tensor:
     """Labels as int64 (B,), or class probabilities (B, K) as floats; the same tensor where it is one already.
 
@@ -123,7 +160,7 @@ def checked_labels(y: Any, count: int, classes: int | None = None, *, soft: bool
             y = torch.as_tensor(np.asarray(y))
         except (TypeError, ValueError) as error:
             raise InputError(f"{name} is a {type(y).__name__}: expected class numbers, int64 ({count},)") from error
-    labels: Tensor = y
+    labels: Tensor = y.clone() if y.is_inference() and not torch.is_inference_mode_enabled() else y
     shape = tuple(labels.shape)
     if labels.ndim == 2 and len(labels) == count and labels.shape[1] > 1:
         return _probabilities(labels, classes, soft, name)
@@ -154,23 +191,64 @@ def _probabilities(y: Tensor, classes: int | None, soft: bool, name: str) -> Ten
     return y
 
 
-@contextmanager
-def labels_explained(model: Classifier, x: Tensor, y: Tensor) -> Iterator[None]:
-    """Turns what PyTorch raises on a label that the model has no logit for into one line; costs nothing otherwise.
+def check_classes(model: Classifier, x: Tensor, y: Tensor) -> None:
+    """Asks a model about one image, to refuse labels that it has no logit for.
 
     Raises:
         InputError: a label, or a row of class probabilities, does not fit the model.
     """
 
+    if len(x):
+        with torch.no_grad(), evaluating(model):
+            classes = ask(model, x[:1]).shape[1]
+        checked_labels(y, len(x), classes)
+
+
+@contextmanager
+def labels_explained(model: Classifier, x: Tensor, y: Tensor) -> Iterator[None]:
+    """Turns what a model raises on images or labels that do not fit it into one line; costs nothing otherwise.
+
+    Raises:
+        InputError: the model cannot take such images, or has no logit for a label.
+    """
+
+    with models_explained(model, x):
+        try:
+            yield
+        except AsgtError:
+            raise
+        except (IndexError, RuntimeError, ValueError) as error:
+            try:
+                check_classes(model, x, y)
+            except AsgtError as wrong:
+                raise wrong from error
+            except Exception:  # the labels are not what is wrong
+                raise error from None
+            raise
+
+
+@contextmanager
+def models_explained(model: Classifier, x: Tensor) -> Iterator[None]:
+    """The same for a model that cannot take images, whatever it raises of them.
+
+    Raises:
+        InputError: the model cannot take images of this shape, or is no classifier.
+    """
+
+    if not callable(model) or isinstance(model, type):
+        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise InputError(f"the model is {kind}: expected a classifier that maps images to logits, as an nn.Module")
     try:
         yield
-    except (IndexError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
+    except AsgtError:
+        raise
+    except (IndexError, RuntimeError, ValueError, NotImplementedError) as error:
         try:
             with torch.no_grad(), evaluating(model):
-                classes = ask(model, x[:1]).shape[1]
-        except Exception:  # what is wrong is something else
-            raise error from None
-        checked_labels(y, len(x), classes)
+                ask(model, x[:1])
+        except AsgtError:
+            raise
+        except Exception as failure:  # it fails on a single image too: the images are what it cannot take
+            first = f"{type(failure).__name__}: {failure}".splitlines()[0][:200]
+            raise InputError(f"the model cannot take images of shape {tuple(x.shape)}: {first}") from error
         raise

@@ -7,8 +7,8 @@ they may work in place, compute in another precision than the images have, or re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from contextlib import contextmanager, suppress
+from typing import Any, Literal, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,11 +22,14 @@ __all__ = [
     "at_least_float32",
     "differentiable",
     "evaluating",
+    "in_evaluation",
     "logits_of",
     "precise",
     "untouched",
     "wraps_classifier",
 ]
+
+M = TypeVar("M", bound=nn.Module)
 
 Classifier: TypeAlias = Callable[[Tensor], Tensor]
 """Anything that maps images (B, C, H, W) in [0, 1] to logits (B, K); most often an ``nn.Module``.
@@ -54,18 +57,20 @@ def ask(model: Classifier, x: Tensor, *, owned: bool = False, least: int = 2) ->
     if getattr(model, "asks_by_itself", False):
         return model(x)
     ways = _ways(model, x)
-    # A try that fails may have changed the images already, so the next one gets others.
-    spare = x.detach().clone() if owned and len(ways) > 1 and not x.requires_grad else None
+    # A try that fails may have changed the images already, so the next one gets their values back.
+    spare = x.detach().clone() if owned and len(ways) > 1 else None
     error: Exception | None = None
-    for number, way in enumerate(ways):
+    for way in ways:
+        if error is not None and spare is not None:
+            x.data.copy_(spare)
         try:
-            answer = model(_handed_over(model, x if number == 0 or spare is None else spare, way, owned))
+            answer = model(_handed_over(model, x, way, owned))
         # Which error a model raises on another precision, or on a leaf of autograd, differs from layer to layer.
         except (RuntimeError, NotImplementedError) as this:
             error = error or this
             continue
         if isinstance(model, nn.Module):
-            _known_ways(model)[_situation(model, x)] = way
+            _WAYS.setdefault(model, {})[_situation(model, x)] = way
         return logits_of(answer, len(x), least)
     assert error is not None
     raise error
@@ -81,11 +86,18 @@ def _ways(model: Classifier, x: Tensor) -> tuple[_Way, ...]:
     if not isinstance(model, nn.Module):
         return ("as it is", "copied") if x.requires_grad and x.is_leaf else ("as it is",)
     situation = _situation(model, x)
-    if (known := _known_ways(model).get(situation)) is not None:
+    if (known := _WAYS.get(model, {}).get(situation)) is not None:
         return (known,)
-    dtype, own, leaf = situation
-    ways: tuple[_Way, ...] = ("as it is", *(("copied",) if leaf else ()), *(("cast",) if own not in (None, dtype) else ()))
-    return ways
+    dtype, own, is_leaf = situation
+    copied: tuple[_Way, ...] = ("copied",) if is_leaf else ()
+    cast: tuple[_Way, ...] = ("cast",) if own not in (None, dtype) else ()
+    return ("as it is", *copied, *cast)
+
+
+def _situation(model: nn.Module, x: Tensor) -> _Situation:
+    """What decides how a model can be given images: their precision, its own, and whether they are a leaf."""
+
+    return x.dtype, _dtype_of(model), x.requires_grad and x.is_leaf
 
 
 def _handed_over(model: Classifier, x: Tensor, way: _Way, owned: bool) -> Tensor:
@@ -156,8 +168,16 @@ def _dtype_of(model: Classifier) -> torch.dtype | None:
     return next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), None)
 
 
-_WAY: WeakKeyDictionary[nn.Module, _Way] = WeakKeyDictionary()
-"""The models that are known not to take images as they are, and how they take them."""
+_WAYS: WeakKeyDictionary[nn.Module, dict[_Situation, _Way]] = WeakKeyDictionary()
+"""How each model has taken images before."""
+
+
+def in_evaluation(model: M) -> M:
+    """The model itself in evaluation mode, by its own ``eval()``; an exported one has no modes and stays as it is."""
+
+    with suppress(NotImplementedError):
+        model.eval()
+    return model
 
 
 @contextmanager
@@ -173,7 +193,9 @@ def evaluating(model: Classifier) -> Iterator[None]:
         InputError: the model's own ``eval()`` leaves BatchNorm in training mode, where answers depend on the batch.
     """
 
-    training = [module for module in model.modules() if module.training] if isinstance(model, nn.Module) else []
+    # A frozen TorchScript module has no mode.
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    training = [module for module in modules if getattr(module, "training", False)]
 
     if isinstance(model, nn.Module) and any(map(_has_modes_of_its_own, training)):
         with _evaluated_by_itself(model):
@@ -227,7 +249,7 @@ def untouched(model: Classifier) -> Iterator[None]:
     if not isinstance(model, nn.Module):
         yield
         return
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     gradients = [(weight, weight.grad) for weight in model.parameters()]
     for weight, _ in gradients:
         weight.grad = None

@@ -37,6 +37,8 @@ def number(value: Number, name: str) -> float:
 
     if not isinstance(value, str):
         try:
+            if isinstance(value, bool):
+                raise TypeError
             return float(value)
         except (TypeError, ValueError) as error:
             raise InputError(f"{name} = {value!r} is not a number: write 0.3 or 8/255") from error

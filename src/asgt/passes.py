@@ -24,9 +24,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import InputError
 from .modes import Classifier, ask, at_least_float32, differentiable, wraps_classifier
 
-__all__ = ["Meter", "Shared", "a_pass", "cross_entropy", "cross_entropy_gradient", "input_gradient", "modes_agree"]
+__all__ = [
+    "Meter",
+    "Shared",
+    "a_pass",
+    "cross_entropy",
+    "cross_entropy_gradient",
+    "input_gradient",
+    "is_watched",
+    "modes_agree",
+    "slopes_needed",
+]
 
 
 def input_gradient(
@@ -95,7 +106,7 @@ def modes_agree(model: Classifier) -> bool:
     return (
         isinstance(model, nn.Module)
         and not nn.modules.module._has_any_global_hook()
-        and all(_is_the_same_at_every_call(module) and not _is_watched(module) for module in model.modules())
+        and all(_is_the_same_at_every_call(module) and not is_watched(module) for module in model.modules())
     )
 
 
@@ -108,7 +119,7 @@ def _is_the_same_at_every_call(module: nn.Module) -> bool:
     return not module.training and (kind in _SAME_WHEN_EVALUATED or kind.__dict__.get("same_when_evaluated", False))
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
     """Whether somebody would notice that a pass through this module is left out."""
 
     own = vars(module)
@@ -342,9 +353,31 @@ class _Delivered(torch.autograd.Function):
         return None, *(None if known is None else gradient.to(known.dtype) * known for known in ctx.gradients)
 
 
+@contextmanager
+def slopes_needed(needed: bool = True) -> Iterator[None]:
+    """Inside, an answer without a graph is refused: a gradient attack on it would leave every image as it is.
+
+    An evaluation does without, for its checks say so of what they find.
+    """
+
+    token = _SLOPES.set(needed)
+    try:
+        yield
+    finally:
+        _SLOPES.reset(token)
+
+
+_SLOPES: ContextVar[bool] = ContextVar("slopes", default=False)
+
+
 def _gradients(total: Tensor, to: Tensor | tuple[Tensor, ...], keep: bool) -> list[Tensor | None]:
     # An answer that does not depend on the image, or not so that autograd knows, has no slope to follow.
     if not total.requires_grad:
+        if _SLOPES.get():
+            raise InputError(
+                "the model's logits carry no gradient, so there is no slope to follow: look for no_grad, "
+                "inference_mode or detach in it, or attack it with Square"
+            )
         return [None] * (1 if isinstance(to, Tensor) else len(to))
     return list(torch.autograd.grad(total, to, retain_graph=keep, allow_unused=True))
 

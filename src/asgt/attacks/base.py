@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..inputs import checked, is_trusted, labels_explained, trusted
+from ..inputs import check_classes, checked, checked_start, is_trusted, labels_explained, trusted
 from ..modes import Classifier, differentiable, evaluating
 from ..numbers import Number, number, plain_fields
-from ..passes import cross_entropy_gradient, input_gradient
+from ..passes import cross_entropy_gradient, input_gradient, slopes_needed
 from ..randomness import Generator, normal_like, uniform_like
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "State",
     "check_alpha",
     "check_eps",
+    "check_radii",
     "delta_norm",
     "is_legal",
     "logit_margin",
@@ -175,8 +176,7 @@ class Attack(ABC):
             model: the classifier, images (B, C, H, W) in [0, 1] to logits (B, K).
             x: images (B, C, H, W) in [0, 1], as a tensor or a numpy array.
             y: labels (B,) of any integer type, or class probabilities (B, K).
-            eps: another radius for this call, one for all samples or one each (B,). Default: the attack's own. A number
-                is checked; the values of a tensor, which may live on a device, are not.
+            eps: another radius for this call, one for all samples or one each (B,). Default: the attack's own.
             init: where to start, of the shape of ``x``; projected first. Default: as the attack says.
             generator: where a random start comes from. Default: PyTorch's global generator.
 
@@ -191,7 +191,13 @@ class Attack(ABC):
         if is_trusted():
             return self.attacked(model, x, y, radius, init, generator)
         x, y = checked(x, y)
-        with trusted(), labels_explained(model, x, y):
+        if isinstance(radius, Tensor):
+            check_radii(radius, len(x), self.norm)
+        if init is not None:
+            init = checked_start(init, x)
+        with trusted(), labels_explained(model, x, y), slopes_needed(self.uses_gradients):
+            if not self.computes_losses:
+                check_classes(model, x, y)
             return self.attacked(model, x, y, radius, init, generator)
 
     def attacked(
@@ -266,6 +272,12 @@ class Attack(ABC):
         return True
 
     @property
+    def computes_losses(self) -> bool:
+        """Whether it takes a loss of its labels, which fails where the model has no logit for one."""
+
+        return True
+
+    @property
     def title(self) -> str:
         """What people call it."""
 
@@ -294,6 +306,21 @@ def check_eps(eps: float, norm: str = "linf") -> None:
         raise InputError(f"eps = {eps}: the radius must be a finite number, zero or more")
     if norm == "linf" and eps > 1:
         raise InputError(f"eps = {eps:g} in L∞ is beyond the pixels' range [0, 1]: write {eps:g}/255 if that is meant")
+
+
+def check_radii(eps: Tensor, count: int, norm: str = "linf") -> None:
+    """Refuses a tensor of radii that cannot be meant: one for all samples, or one each (B,).
+
+    Raises:
+        InputError: its shape is another, or a radius is negative, not finite or, in L∞, beyond the pixels' range.
+    """
+
+    if tuple(eps.shape) not in ((), (count,)):
+        raise InputError(
+            f"eps has the shape {tuple(eps.shape)}: expected one radius, or one for each of {count} images"
+        )
+    for end in eps.detach().float().aminmax() if eps.numel() else ():
+        check_eps(float(end), norm)
 
 
 def check_alpha(alpha: float | None, norm: str = "linf") -> None:

@@ -48,6 +48,10 @@ class Whole(Attack):
         """The attacked images (B, C, H, W) of a batch; its radii (B,) are all alike, unless the attack mixes them."""
 
     @property
+    def computes_losses(self) -> bool:
+        return False
+
+    @property
     def mixes(self) -> bool:
         """Whether a call may be about samples of different radii."""
 

@@ -54,6 +54,7 @@ def assemble(asked: dict[str, Any], progress: Progress) -> Assembly:
     from ..data import load_data
     from ..data.classes import read_classes
     from ..models import MODELS, brings_weights, build_model, preprocessing
+    from ..modes import in_evaluation
 
     name, weights = str(asked["model"]), asked.get("weights")
     if ":" not in name and name not in MODELS:
@@ -90,7 +91,7 @@ def assemble(asked: dict[str, Any], progress: Progress) -> Assembly:
     lines.append(_loaded(model, asked, values))
     if own is not None:
         lines.append(preprocessing_line(own, settings, asked))
-    return Assembly(model.eval(), images, lines + ([classes_line] if classes_line else []))
+    return Assembly(in_evaluation(model), images, lines + ([classes_line] if classes_line else []))
 
 
 def _loaded(model: nn.Module, asked: dict[str, Any], values: dict[str, list[float]]) -> str:
@@ -166,10 +167,10 @@ def _logit_count(model: nn.Module, images: Images) -> int:
     import torch
 
     from ..data import to_unit
-    from ..modes import ask
+    from ..modes import ask, in_evaluation
 
     with torch.no_grad():
-        return ask(model.eval(), to_unit(images.pixels[:2])).shape[1]
+        return ask(in_evaluation(model), to_unit(images.pixels[:2])).shape[1]
 
 
 def _numbered(table: dict[str, int | str], count: int) -> list[str]:

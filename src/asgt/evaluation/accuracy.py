@@ -9,6 +9,7 @@ from ..attacks import Attack
 from ..attacks.base import logit_margin
 from ..data import Images, batches, to_unit
 from ..errors import InputError
+from ..inputs import models_explained
 from ..modes import Classifier, ask, at_least_float32, evaluating
 from ..randomness import SampleKeyed
 
@@ -67,11 +68,12 @@ def class_count(model: Classifier, images: Images) -> int:
     """How many classes a model tells apart.
 
     Raises:
-        InputError: it does not answer with logits (B, K), at least two of them.
+        InputError: it cannot take such images, or does not answer with logits (B, K), at least two of them.
     """
 
-    with evaluating(model):
-        return ask(model, to_unit(images.pixels[:1])).shape[1]
+    x = to_unit(images.pixels[:1])
+    with models_explained(model, x), evaluating(model):
+        return ask(model, x).shape[1]
 
 
 def margin_change(answers: Tensor) -> float:

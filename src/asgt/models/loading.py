@@ -106,16 +106,24 @@ def _foreign(name: str, shape: tuple[int, int, int], classes: int | None, option
         sys.path.append(here)
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError) as error:
         raise InputError(f"model {name}: {error}; write package.module:factory, importable from here") from error
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything, or try to end the process
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(f"model {name}: {module_name} cannot be imported: {type(error).__name__}: {first}") from error
 
+    if isinstance(factory, nn.Module):
+        raise InputError(f"model {name} is a model already: name a function that makes it")
     if not callable(factory):
         raise InputError(f"model {name} is {type(factory).__name__}, not a function that makes a model")
 
     known: dict[str, Any] = {"in_channels": shape[0], "image_size": shape[1], **options}
     if classes is not None:
         known["num_classes"] = classes
-    parameters = dict(inspect.signature(factory).parameters)
+    try:
+        parameters = dict(inspect.signature(factory).parameters)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model {name} is no function that makes a model: {error}") from error
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         # What hides its names behind ** takes at least the field's most common one.
         parameters["num_classes"] = inspect.Parameter("num_classes", inspect.Parameter.KEYWORD_ONLY)
@@ -124,7 +132,7 @@ def _foreign(name: str, shape: tuple[int, int, int], classes: int | None, option
 
     try:
         net = factory(**{key: value for key, value in known.items() if key in parameters})
-    except Exception as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         raise InputError(f"model {name} cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(net, nn.Module):
         raise InputError(f"model {name} returned {type(net).__name__}, not a torch.nn.Module")

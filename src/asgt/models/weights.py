@@ -9,8 +9,10 @@ own state dict.
 from __future__ import annotations
 
 import difflib
+import json
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -25,14 +27,15 @@ from ..errors import DamagedFileError, InputError
 from ..files import read_tensors
 from .normalize import Cast, Normalize, precision_of
 
-__all__ = ["load_weights"]
+__all__ = ["load_weights", "versions_text"]
 
 _WRAPPERS = ("module", "_orig_mod", "model")
 _NORMALISATION = frozenset({"normalize.mean", "normalize.std"})
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _DEEPEST = 4
+_VERSIONS = "versions of modules"
 
-State: TypeAlias = dict[str, Any]
+State: TypeAlias = OrderedDict[str, Any]
 Compared: TypeAlias = dict[str, str]
 """For each name the part of it that is compared."""
 _Compare: TypeAlias = Callable[[Iterable[str]], Compared]
@@ -81,7 +84,8 @@ def load_weights(model: nn.Module, path: Path | str) -> str:
     if (names := match.names) is not None:
         # Files of old versions of PyTorch lack BatchNorm's counter, which no answer depends on.
         own = match.target.state_dict()
-        weights = {name: state[names[name]] if name in names else own[name] for name in own}
+        renamed = {name: state[names[name]] if name in names else own[name] for name in own}
+        weights = _versioned(renamed, _versions(own, state, names))
     normalize = None if match.normalisation is None else _normalisation(match.normalisation, state, path)
     before = deepcopy(match.target.state_dict())
     try:
@@ -94,6 +98,52 @@ def load_weights(model: nn.Module, path: Path | str) -> str:
         _put_before_net(model, normalize)
     where = f"found under {key!r}" if key else ""
     return "; ".join(part for part in (where, match.line) if part)
+
+
+def versions_text(state: Mapping[str, Any]) -> dict[str, str]:
+    """The versions of a model's modules as the metadata of a safetensors file, from which :func:`load_weights` reads.
+
+    PyTorch keeps them beside a state dict, so that a module knows what an old version of it has written.
+    """
+
+    versions = {module: each.get("version") for module, each in getattr(state, "_metadata", {}).items()}
+    return {_VERSIONS: json.dumps({module: version for module, version in versions.items() if version is not None})}
+
+
+def _read_versions(text: str | None) -> dict[str, dict[str, Any]] | None:
+    try:
+        versions = {} if text is None else json.loads(text)
+        return {module: {"version": version} for module, version in versions.items()} if text else None
+    except (AttributeError, ValueError):  # somebody else's metadata of that name
+        return None
+
+
+def _versioned(state: Mapping[str, Any], versions: Any) -> State:
+    """The state dict, with what PyTorch knows of its modules beside it where there is any."""
+
+    kept: State = OrderedDict(state)
+    if isinstance(versions, Mapping):
+        kept._metadata = versions  # type: ignore[attr-defined]
+    return kept
+
+
+def _versions(own: Mapping[str, Any], state: State, names: Mapping[str, str]) -> dict[str, Any] | None:
+    """The versions that a file gives its modules, by the names that the modules have in the model."""
+
+    theirs, mine = getattr(state, "_metadata", None), getattr(own, "_metadata", {})
+    if theirs is None:
+        return None
+
+    def called(module: str) -> str | None:
+        """What the file calls a module, by the first of its tensors."""
+
+        before = f"{module}." if module else ""
+        for name, other in names.items():
+            if name.startswith(before) and other.endswith(rest := name.removeprefix(before)):
+                return other.removesuffix(rest).rstrip(".")
+        return None
+
+    return {module: theirs.get(called(module), each) for module, each in mine.items()}
 
 
 def _normalisation(names: tuple[str, str], state: State, path: Path) -> Normalize:
@@ -134,7 +184,8 @@ def _content(path: Path) -> Any:
     if not head:
         raise DamagedFileError(f"{path} is empty")
     if head[8:9] == b"{":
-        return read_tensors(path)[0]
+        tensors, metadata = read_tensors(path)
+        return _versioned(tensors, _read_versions(metadata.get(_VERSIONS)))
     for start, what in (
         (b"\x89HDF", "is an HDF5 file, as Keras writes: convert it to a PyTorch state dict"),
         (b"version https://git-lfs", "is a pointer of git-lfs, not the weights: git lfs pull fetches them"),
@@ -184,7 +235,7 @@ def _state_dicts(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[
     if all(isinstance(name, str) for name in content) and all(
         isinstance(value, Tensor) or name.endswith("_extra_state") for name, value in content.items()
     ):
-        yield key, dict(content)
+        yield key, _versioned(content, getattr(content, "_metadata", None))
     elif depth < _DEEPEST:
         for name, value in content.items():
             if isinstance(name, str):
@@ -250,7 +301,7 @@ def _with_normalisation(whole: nn.Module, compared: _Compare, state: State) -> _
     """How a file that asgt wrote fits, with its normalisation for a model that was built without one."""
 
     theirs = {short: name for name, short in compared(state).items() if short in _NORMALISATION}
-    rest = {name: value for name, value in state.items() if name not in theirs.values()}
+    rest: State = OrderedDict((name, value) for name, value in state.items() if name not in theirs.values())
     if len(theirs) < len(_NORMALISATION) or not (names := _paired(whole, compared, compared, rest)):
         return None
     return _Match(whole, names, (theirs["normalize.mean"], theirs["normalize.std"]), _prefix_line(names))
@@ -339,6 +390,7 @@ def _check_values(match: _Match, state: State, path: Path) -> None:
     """Refuses tensors of another shape or kind than the model's, before any is loaded."""
 
     own = match.target.state_dict()
+    trained = {name for name, _ in match.target.named_parameters()}
     for name, other in (match.names or {name: name for name in state}).items():
         mine, theirs = own.get(name), state[other]
         if not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
@@ -352,11 +404,15 @@ def _check_values(match: _Match, state: State, path: Path) -> None:
                 f"{path} holds the weights of another model: {other!r} has the shape {tuple(theirs.shape)}, the "
                 f"model's {name!r} has {tuple(mine.shape)}"
             )
+        if mine.is_complex() and theirs.is_complex():
+            continue
         if mine.is_floating_point() and theirs.dtype not in _FLOATS:
             raise InputError(f"{path}: {other!r} is {theirs.dtype}, where floats belong")
         if not mine.is_floating_point() and (theirs.is_floating_point() or theirs.is_complex()):
             raise InputError(f"{path}: {other!r} is {theirs.dtype}, where {mine.dtype} belongs")
-        if theirs.dtype in _FLOATS and not bool(theirs.isfinite().all()):
+        # A buffer may mask a class by minus infinity.
+        wrong = ~theirs.isfinite() if name in trained else theirs.isnan()
+        if bool(wrong.any()):
             raise InputError(f"{path} holds weights that are NaN or infinite: {other!r}")
 
 

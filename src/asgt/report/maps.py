@@ -21,7 +21,7 @@ from torch import Tensor
 from ..attacks import PGD, Norm
 from ..errors import InputError
 from ..evaluation.accuracy import predict
-from ..inputs import checked_images, checked_labels, trusted
+from ..inputs import checked_images, checked_labels, models_explained, trusted
 from ..modes import Classifier
 from ..numbers import Number, eps_text, norm_sign, number, whole
 from ..randomness import SampleKeyed, seed_of
@@ -200,8 +200,10 @@ def saliency_maps(
             attacked_maps=maps(attacked),
         )
 
-    with trusted():
-        columns = [column(name, model) for name, model in models.items()]
+    columns = []
+    for name, model in models.items():
+        with trusted(), models_explained(model, images):
+            columns.append(column(name, model))
     seen = [tensor for one in columns for tensor in (one.explained, one.predictions, one.attacked_predictions)]
     most = int(torch.cat([tensor for tensor in seen if tensor is not None]).max())
     names = tuple(map(str, range(most + 1))) if classes is None else tuple(classes)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, unknown
-from ..inputs import checked_labels
+from ..inputs import checked_images, checked_labels, is_trusted
 from ..modes import Classifier, differentiable, evaluating
 from ..randomness import Generator, SampleKeyed, keys_like
 from .base import Attribution, Watched
@@ -91,13 +91,15 @@ def attribute(
     """
 
     chosen = _chosen(method, layer, settings)
+    if not is_trusted():
+        x = checked_images(x)
     _check(x, target, batch_size)
     y = None if y is None else checked_labels(y, len(x), soft=False)
 
     maps = []
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         x, y = x.detach().clone(), None if y is None else differentiable(y).to(x.device)
-        watched = Watched(model, 0 if y is None else int(y.max()) + 1)
+        watched = Watched(model, 0 if y is None else int(y.max()) + 1, owned=not chosen.package)
         keys = keys_like(x, generator) if chosen.draws_noise else None
 
         for rows in torch.arange(len(x), device=x.device).split(batch_size):

@@ -25,18 +25,20 @@ class Watched(nn.Module):
     Args:
         model: inputs (B, …) to logits (B, K).
         classes: how many classes the labels speak of, at least.
+        owned: whether the images that it is asked about with a graph are copies, which the model may change. Another
+            library may want its own again.
     """
 
     asks_by_itself = True
 
-    def __init__(self, model: Classifier, classes: int) -> None:
+    def __init__(self, model: Classifier, classes: int, owned: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.classes = classes
+        self.classes, self.owned = classes, owned
         self._nan: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = ask(self.model, x, owned=x.requires_grad, least=1)
+        logits = ask(self.model, x, owned=self.owned and x.requires_grad, least=1)
         if self.classes > logits.shape[1]:
             raise InputError(f"label {self.classes - 1} for a model of {logits.shape[1]} classes: labels start at 0")
 

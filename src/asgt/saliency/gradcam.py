@@ -111,6 +111,11 @@ def _layout(model: Watched, layer: nn.Module, x: Tensor, name: str) -> Turn | No
 
         return abs(rows * width - columns * height)
 
+    if output.ndim == 3 and len(output) != 1:
+        raise InputError(
+            f"layer {name!r} gives {tuple(output.shape)} for one image, where its tokens (1, N, K) belong: build it "
+            "with batch_first=True, or name another layer"
+        )
     if output.ndim == 3 and (grid := _grid(output.shape[1], height, width)) is not None:
         before, rows, columns = grid
         return lambda tokens: tokens[:, before:].transpose(1, 2).unflatten(2, (rows, columns))

@@ -15,6 +15,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..errors import InputError
+from ..inputs import checked, is_trusted, labels_explained, trusted
 from ..modes import Classifier
 from ..numbers import plain_fields
 from ..randomness import Generator, uniform_like
@@ -70,7 +71,11 @@ class SaliencyMask:
             The masked inputs, detached, of the shape of ``x``.
         """
 
-        return self.apply(x, self.scores(model, x, y), generator=generator)
+        if is_trusted():
+            return self.apply(x, self.scores(model, x, y), generator=generator)
+        x, y = checked(x, y)
+        with trusted(), labels_explained(model, x, y):
+            return self.apply(x, self.scores(model, x, y), generator=generator)
 
     def scores(self, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
         """The score of each feature, (B, n), the lowest of which are masked; n is H·W, or all elements by ``unit``."""

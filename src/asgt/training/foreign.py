@@ -25,7 +25,9 @@ def left_in_evaluation(model: nn.Module) -> frozenset[nn.Module]:
     """
 
     inner = model.get_submodule("net") if "net" in dict(model.named_children()) else model
-    return frozenset(module for module in inner.modules() if not module.training) if inner.training else frozenset()
+    if not getattr(inner, "training", False):
+        return frozenset()
+    return frozenset(module for module in inner.modules() if not getattr(module, "training", True))
 
 
 def put_in_training(model: M, frozen: Collection[nn.Module]) -> M:
@@ -70,10 +72,13 @@ def check_trainable(model: nn.Module, objective: Objective, x: Tensor, y: Tensor
         copy = deepcopy(model)
     except Exception:  # the training itself does without a copy
         return
+    if any(weight.requires_grad and not weight.is_leaf for weight in copy.parameters()):
+        return  # a TorchScript module's copies are no parameters that a gradient could reach
     inside = list(copy.modules())
-    put_in_training(copy, [inside[numbers[module]] for module in frozen])
     try:
+        put_in_training(copy, [inside[numbers[module]] for module in frozen])
         objective(copy, x, y).loss.backward()
+        torch.optim.SGD(copy.parameters(), lr=0.0, fused=True)
     except InputError as error:
         raise InputError(f"model {name} cannot be trained: {error}") from error
     except Exception as error:  # a stranger's code may raise anything

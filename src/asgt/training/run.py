@@ -28,6 +28,7 @@ from ..data import Splits, load_data
 from ..errors import DamagedFileError, InputError
 from ..files import read_json, write_bytes
 from ..models import build_model, load_weights
+from ..modes import in_evaluation
 from ..names import names_of, refuse_unless_allowed
 from ..progress import SILENT, Progress
 from .config import TrainConfig
@@ -219,7 +220,7 @@ def load_run(
     with torch.random.fork_rng():
         model = build_from(config, splits)
     load_weights(model, folder.model)
-    return model.eval(), splits, config, result
+    return in_evaluation(model), splits, config, result
 
 
 def _recorded(config: TrainConfig, result: TrainResult, progress: Progress) -> Splits:

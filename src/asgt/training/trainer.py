@@ -22,6 +22,7 @@ from ..evaluation.accuracy import correct, correct_under_attack
 from ..evaluation.health import is_catastrophic, is_collapsed
 from ..files import read_tensors, write_json, write_tensors
 from ..inputs import trusted
+from ..models.weights import versions_text
 from ..names import is_foreign
 from ..numbers import counted
 from ..passes import a_pass, modes_agree
@@ -335,7 +336,8 @@ def _keep(folder: RunFolder, row: dict[str, Any], better: nn.Module | None) -> N
     """Puts an epoch's line into the run folder, and its weights, where they are the model so far."""
 
     if better is not None:
-        write_tensors(folder.model, better.state_dict())
+        state = better.state_dict()
+        write_tensors(folder.model, state, versions_text(state))
     folder.add_row(row)
 
 

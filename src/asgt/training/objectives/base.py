@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...attacks import Attack
+from ...attacks.base import check_radii
 from ...errors import InputError
 from ...inputs import checked, is_trusted, labels_explained, trusted
 from ...modes import Classifier, ask
 from ...numbers import Number, number
-from ...passes import Shared, a_pass, modes_agree
+from ...passes import Shared, a_pass, modes_agree, slopes_needed
 from ...randomness import Generator, Generators
 
 __all__ = ["KL", "Objective", "Output", "check_kl", "check_weights", "consistency", "kl_divergence"]
@@ -81,7 +82,11 @@ class Objective(ABC):
         if is_trusted():
             return self._loss(model, x, y, radius, generator, forward)
         x, y = checked(x, y)
-        with trusted(), labels_explained(model, x, y):
+        if len(x) == 0:
+            raise InputError("x holds no images: a loss is a mean over some")
+        if isinstance(radius, Tensor):
+            check_radii(radius, len(x), "linf" if self.adversary is None else self.adversary.norm)
+        with trusted(), labels_explained(model, x, y), slopes_needed():
             return self._loss(model, x, y, radius, generator, forward)
 
     def _loss(
