@@ -197,6 +197,55 @@ def test_a_usual_layout_is_said_in_one_line(folder: Folder) -> None:
         assert fact in line
 
 
+@pytest.mark.parametrize(
+    "names", [("caf\u00e9", "cafe\u0301"), ("\u00c9t\u00e9", "e\u0301te\u0301"), ("STRASSE", "stra\u00dfe")]
+)
+def test_two_spellings_of_one_class_are_refused_in_a_split_and_between_splits(
+    folder: Folder, names: tuple[str, str]
+) -> None:
+    one, other = names
+    folder.build([f"train/{one}/*", "train/dog/*", f"test/{other}/*", "test/dog/*"])
+    between = refusal(folder.place)
+    folder.build([f"train/{other}/*"])
+    within = refusal(folder.place)
+
+    for line in (between, within):
+        assert ascii(one) in line
+        assert ascii(other) in line
+
+
+def test_names_that_a_terminal_would_obey_are_shown_escaped(folder: Folder) -> None:
+    folder.build(["a\x1b[31mred/*", "b/*", "c\nd/*"])
+    (folder.place / "\x1b]0;x\x07.txt").write_bytes(b"")
+
+    splits = read(folder)
+
+    said = "".join(splits.notes)
+    assert said.isprintable()
+    for shown in (r"a\x1b[31mred", r"c\nd", r"\x1b]0;x\x07.txt"):
+        assert shown in said
+    assert splits.train.classes == ("a\x1b[31mred", "b", "c\nd")
+    (folder.place / "b" / "\x1b[2J.png").write_bytes(b"no image")
+    assert r"b/\x1b[2J.png" in refusal(folder.place)
+
+
+def test_folders_may_be_nested_deeper_than_pythons_stack(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.build(["cat/*", "dog/*"])
+    depth = 1100
+    monkeypatch.chdir(folder.place / "cat")
+    for _ in range(depth):
+        os.mkdir("d")
+        os.chdir("d")
+
+    splits = read(folder)
+    # What removes pytest's old folders goes no deeper than the stack either.
+    for _ in range(depth):
+        os.chdir("..")
+        os.rmdir("d")
+
+    assert len(splits.train) + len(splits.test) == 10
+
+
 # Links ---------------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +350,62 @@ def test_a_metadata_file_beside_class_folders_changes_nothing_unless_it_is_asked
     assert read(folder, label_column="kind").train.classes == ("cat", "dog")
 
 
+def labelled(*labels: str) -> str:
+    return "file_name,label\n" + "".join(f"{number}.png,{label}\n" for number, label in enumerate(labels))
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["1e2", "100", "2e1", "20", "1e2"], ("100", "1e2", "20", "2e1")),
+        (["1_0", "10", "3", "10", "3"], ("10", "1_0", "3")),
+        (["07", "08", "10", "07", "08"], ("07", "08", "10")),
+        (["inf", "nan", "2", "inf", "2"], ("2", "inf", "nan")),
+        (["10", "9", "10", "9", "9"], ("9", "10")),
+        (["10.0", "9.0", "10.0", "9.0", "9.0"], ("9", "10")),
+        (["-1", "1", "-1", "1", "1"], ("-1", "1")),
+    ],
+)
+def test_text_stays_text_unless_all_of_it_spells_numbers(
+    folder: Folder, labels: list[str], classes: tuple[str, ...]
+) -> None:
+    folder.build(["*"])
+    for number in range(5, 10):
+        folder.add(f"{number}.png")
+    (folder.place / "metadata.csv").write_text(labelled(*labels, *labels))
+
+    splits = read(folder)
+
+    assert splits.train.classes == classes
+    both = folder.labelled(splits, "train") | folder.labelled(splits, "test")
+    names = [str(int(float(label))) if label.endswith(".0") else label for label in labels]
+    assert both == {f"{number}.png": name for number, name in enumerate(names * 2)}
+
+
+def test_a_json_string_may_hold_line_separators(folder: Folder) -> None:
+    folder.build(["*"])
+    names = ["a\u2028b", "c\u0085", "a\u2028b", "c\u0085", "c\u0085"]
+    lines = [f'{{"file_name": "{number}.png", "label": "{name}"}}' for number, name in enumerate(names)]
+    (folder.place / "metadata.jsonl").write_text("\r\n".join(lines), "utf-8", newline="")
+
+    assert read(folder).train.classes == ("a\u2028b", "c\u0085")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"file_name": "4.png", "label": ' + "1" + "0" * 400 + "}", "no column of labels"),
+        ('{"file_name": "4.png", "label": 1, "label": 2}', "two columns 'label'"),
+    ],
+)
+def test_a_json_line_that_does_not_fit_is_refused(folder: Folder, line: str, said: str) -> None:
+    folder.build(["*"])
+    lines = [f'{{"file_name": "{number}.png", "label": {number % 2}.5}}' for number in range(4)]
+    (folder.place / "metadata.jsonl").write_text("\n".join([*lines, line]))
+
+    assert said in refusal(folder.place)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -311,6 +416,11 @@ def test_a_metadata_file_beside_class_folders_changes_nothing_unless_it_is_asked
         ("file_name,label\n", "names no images"),
         ("file_name,label\n0.png,a\n1.png,\n2.png,a\n3.png,b\n", "no label"),
         ("file_name,label\n../secret.png,a\n", "secret.png"),
+        ("file_name,label,label\n0.png,a,x\n1.png,b,y\n", "two columns 'label'"),
+        ("file_name;label\n0.png;a\n1.png;b\n", "separates its columns by ';'"),
+        (labelled("07", "7", "8", "07", "7"), "'07' and '7' spell one number"),
+        (labelled("1", "1.0", "2", "1", "2"), "'1' and '1.0' spell one number"),
+        (labelled("-1", "0", "1", "-1", "0"), "-1 beside 0 to 1"),
     ],
 )
 def test_a_metadata_file_that_does_not_fit_is_refused(folder: Folder, text: str, said: str) -> None:
@@ -351,6 +461,19 @@ def test_an_archive_is_read_like_the_folder_and_not_extracted(folder: Folder, in
     assert splits.train.classes == ("cat", "dog")
     assert splits.reading["place"] == str(archive)
     assert sorted(folder.place.parent.iterdir()) == before
+
+
+def test_files_beside_the_folder_of_an_archive_are_counted(folder: Folder) -> None:
+    archive = pack(folder.build(["cat/*", "dog/*"]), "a/b/")
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("readme.txt", "x")
+        opened.writestr("a/labels.csv", "x")
+
+    splits = load_data(str(archive))
+
+    said = "2 files beside the folder a/b (readme.txt, a/labels.csv)"
+    assert said in " ".join(splits.notes)
+    assert splits.reading["ignored"] == [said]
 
 
 def test_a_configuration_is_a_folder(folder: Folder) -> None:
@@ -449,3 +572,18 @@ def test_the_order_of_the_rows_is_that_of_the_paths(folder: Folder) -> None:
     rows = [folder.labelled(splits, "test")]
     assert list(rows[0]) == sorted(path for path in folder.pixels if path.startswith("test/"))
     assert torch.equal(splits.test.labels, splits.train.labels)
+
+
+@pytest.mark.parametrize("name", ["data/pets", "somebody/pets"])
+def test_the_hub_is_not_asked_for_a_folder_that_is_gone(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("the hub was asked"))
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(InputError) as caught:
+        load_data(name, place=str(tmp_path / "gone"))
+
+    assert str(tmp_path / "gone") in str(caught.value)

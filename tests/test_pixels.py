@@ -339,6 +339,50 @@ def test_whole_numbers_of_32_bits_need_a_range(folder: Callable[..., Path]) -> N
     np.testing.assert_allclose(first(place, pixel_range=(0, 15000)), values / 15000, atol=1e-7)
 
 
+def tiff(values: np.ndarray, sample_format: int) -> bytes:
+    """A grey TIFF written by hand, for Pillow does not write every sample format."""
+
+    height, width = values.shape
+    short, long = 3, 4
+    entries = [
+        (256, long, width),
+        (257, long, height),
+        (258, short, 8 * values.itemsize),
+        (259, short, 1),
+        (262, short, 1),
+        (273, long, 8 + 2 + 12 * 9 + 4),
+        (278, long, height),
+        (279, long, values.nbytes),
+        (339, short, sample_format),
+    ]
+    head = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries))
+    return (
+        head
+        + b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+        + bytes(4)
+        + (values.astype(values.dtype.newbyteorder("<")).tobytes())
+    )
+
+
+def test_8_bits_with_a_sign_are_refused(folder: Callable[..., Path]) -> None:
+    values = random(4, 4)
+
+    assert np.array_equal(first(folder("x.tif", tiff(values, 1))), values)
+    assert "sign" in refusal(folder("x.tif", tiff(values, 2)))
+
+
+def test_32_bits_without_a_sign_do_not_wrap(folder: Callable[..., Path]) -> None:
+    values = random(4, 4, kind=np.uint32)
+    values[0, :2] = 0, 2**32 - 1
+
+    pixels = first(folder("x.tif", tiff(values, 1)), pixel_range=(0, 2**32 - 1))
+    np.testing.assert_allclose(pixels, values / (2**32 - 1), atol=1e-6)
+
+    signed = values.view(np.int32)
+    pixels = first(folder("x.tif", tiff(signed, 2)), pixel_range=(-(2**31), 2**31 - 1))
+    np.testing.assert_allclose(pixels, (signed.astype(float) + 2**31) / (2**32 - 1), atol=1e-6)
+
+
 @pytest.mark.parametrize("colour", [2, 4, 6])
 def test_colours_of_16_bits_are_refused(folder: Callable[..., Path], colour: int) -> None:
     values = random(4, 4 * {2: 3, 4: 2, 6: 4}[colour], kind=np.uint16).reshape(4, 4, -1)
@@ -423,6 +467,41 @@ def test_a_crop_resizes_to_more_first(folder: Callable[..., Path]) -> None:
     assert np.array_equal(pixels, by_hand)
 
 
+@pytest.mark.parametrize(
+    ("size", "crop", "short"), [(224, 0.875, 256), (224, 0.9, 248), (224, 0.95, 235), (7, 0.7, 10)]
+)
+def test_the_side_to_resize_to_is_rounded_down(folder: Callable[..., Path], size: int, crop: float, short: int) -> None:
+    image = Image.fromarray(random(12, 12))
+
+    pixels = first(folder("x.png", saved(image, "PNG")), image_size=size, crop=crop, interpolation="nearest")
+
+    edge = (short - size) // 2
+    by_hand = np.asarray(image.resize((short, short), Image.Resampling.NEAREST))
+    assert np.array_equal(pixels, by_hand[edge : edge + size, edge : edge + size])
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((4, 4), {"image_size": 10**6}),
+        ((4, 4), {"image_size": 10**400}),
+        ((4, 4), {"image_size": 8, "crop": 1e-6}),
+        ((4, 4), {"image_size": 8, "crop": 1e-320}),
+        ((1, 60000), {"image_size": 4096}),
+        ((60000, 1, 3), {"image_size": 4096}),
+    ],
+)
+def test_a_size_that_no_memory_holds_is_refused_before_resizing(
+    folder: Callable[..., Path], shape: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    place = folder("x.png", saved(Image.fromarray(np.zeros(shape, dtype=np.uint8)), "PNG"))
+
+    line = refusal(place, **options)
+
+    assert f"image_size = {options['image_size']}" in line
+    assert "x.png" not in line
+
+
 def test_grey_becomes_three_channels_on_request(folder: Callable[..., Path]) -> None:
     values = random(4, 4)
     place = folder("x.png", saved(Image.fromarray(values), "PNG"))
@@ -444,6 +523,17 @@ def test_grey_becomes_three_channels_on_request(folder: Callable[..., Path]) -> 
         ({"grey": True, "rgb": True}, "--rgb"),
         ({"pixel_range": (4095, 0)}, "pixel_range"),
         ({"pixel_range": (0, float("nan"))}, "pixel_range"),
+        ({"pixel_range": 5}, "pixel_range"),
+        ({"pixel_range": ("a", "b")}, "pixel_range"),
+        ({"pixel_range": (0, 10**400)}, "pixel_range"),
+        ({"pixel_range": (0, None)}, "pixel_range"),
+        ({"image_size": 4, "crop": "x"}, "crop"),
+        ({"image_size": 4, "crop": float("nan")}, "crop"),
+        ({"image_size": 4, "interpolation": 5}, "interpolation"),
+        ({"decode": 5}, "decode"),
+        ({"channels": 2}, "channels"),
+        ({"label_column": 5}, "label_column"),
+        ({"data_config": ["a"]}, "data_config"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(

@@ -205,6 +205,99 @@ def test_labels_that_training_does_not_know_are_refused(
     assert said in refusal(tmp_path / "root")
 
 
+@pytest.mark.parametrize("places", [3, 5])
+def test_one_hot_rows_have_one_length_in_all_splits(tmp_path: Path, places: int) -> None:
+    rows = {"train": np.eye(4, dtype=int).tolist() * 2, "test": np.eye(places, dtype=int).tolist() * 2}
+    for split, labels in rows.items():
+        write(tmp_path / "root" / f"{split}.parquet", image=structs(range(len(labels))), label=labels)
+
+    line = refusal(tmp_path / "root")
+
+    assert f"{places} places, and 4 in train" in line
+
+
+@pytest.mark.parametrize("kind", [pyarrow.int8(), pyarrow.float64()])
+def test_minus_one_beside_other_numbers_is_no_class(tmp_path: Path, kind: pyarrow.DataType) -> None:
+    def load(train: list[int], test: list[int]) -> Splits:
+        for split, labels in (("train", train), ("test", test)):
+            path = tmp_path / "root" / f"{split}.parquet"
+            write(path, image=structs(range(len(labels))), label=pyarrow.array(labels, kind))
+        return load_data(str(tmp_path / "root"))
+
+    for labels in ([-1, 0, 1, 2] * 3, [-1, 0] * 6, [-1, 1, 2] * 4):
+        with pytest.raises(InputError, match="has -1 beside"):
+            load(labels, labels)
+    assert load([-1, 1] * 6, [-1] * 4).test.labels.tolist() == [0] * 4
+
+    splits = load([0, 1] * 5, [-1] * 4)
+    assert (len(splits.train), len(splits.test)) == (8, 2)
+    assert "4 images of test, which has no labels" in splits.reading["ignored"]
+
+
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("caf\u00e9", "cafe\u0301"), ("07", "7")])
+def test_labels_that_are_spellings_of_one_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    write(tmp_path / "root" / "train.parquet", image=structs(range(9)), label=[*names, "dog"] * 3)
+
+    line = refusal(tmp_path / "root")
+
+    for name in names:
+        assert ascii(name) in line
+
+
+def test_letters_keep_their_case(tmp_path: Path) -> None:
+    write(tmp_path / "root" / "train.parquet", image=structs(range(9)), label=["A", "a", "b"] * 3)
+
+    assert load_data(str(tmp_path / "root")).train.classes == ("A", "a", "b")
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    table = pyarrow.table([structs(range(4)), ["a", "b"] * 2, ["x", "y"] * 2], ["image", "label", "label"])
+    (tmp_path / "root").mkdir()
+    pyarrow.parquet.write_table(table, tmp_path / "root" / "train.parquet")
+
+    assert "two columns 'label'" in refusal(tmp_path / "root")
+
+
+def test_what_was_taken_for_what_is_said_and_stored(tmp_path: Path) -> None:
+    build(tmp_path / "root", ["train.parquet"])
+    (tmp_path / "root" / "readme.txt").write_text("x")
+    Image.fromarray(pixels_of(0)).save(tmp_path / "root" / "cover.png")
+
+    splits = load_data(str(tmp_path / "root"))
+
+    taken, ignored = splits.notes
+    assert taken.endswith(
+        ": train is the training split (10 images), a stratified fifth of it is the test split; 2 classes"
+    )
+    assert splits.reading["splits"] == {"train": "train"}
+    assert ignored == "ignored: " + "; ".join(splits.reading["ignored"])
+    assert "1 image beside" in ignored
+    assert "readme.txt" in ignored
+
+
+def test_a_split_without_rows_is_ignored_and_no_training_split(tmp_path: Path) -> None:
+    saved = {"train": dataset(range(10)), "test": dataset(range(0))}
+    datasets.DatasetDict(saved).save_to_disk(tmp_path / "saved")
+    build(tmp_path / "root", ["train.parquet"])
+    write(tmp_path / "root" / "test.parquet", image=[], label=[])
+
+    for place in (tmp_path / "saved", tmp_path / "root"):
+        splits = load_data(str(place))
+        assert (len(splits.train), len(splits.test)) == (8, 2)
+        assert splits.reading["ignored"] == ["test, which has no rows"]
+    write(tmp_path / "root" / "train.parquet", image=[], label=[])
+    assert "train has no rows" in refusal(tmp_path / "root")
+
+
+def test_an_archive_of_what_datasets_saved_is_refused(tmp_path: Path) -> None:
+    import shutil
+
+    dataset(range(10)).save_to_disk(tmp_path / "saved")
+    archive = shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "saved")
+
+    assert "save_to_disk" in refusal(Path(archive))
+
+
 def test_numbers_stay_numbers_whatever_their_type(tmp_path: Path) -> None:
     write(tmp_path / "root" / "train.parquet", image=structs(range(6)), label=pyarrow.array([7, 10] * 3, "uint8"))
     write(tmp_path / "root" / "test.parquet", image=structs(range(3)), label=[10.0, 7.0, 10.0])
@@ -465,7 +558,31 @@ def test_a_data_set_of_the_hub_is_read_with_its_configuration(monkeypatch: pytes
     assert [label for _, label in shown(splits, "test")] == ["dog", "cat"] * 2
     assert splits.reading["place"] == "somebody/pets"
     assert splits.reading["data_config"] == "small"
-    assert splits.notes == ()
+    assert splits.notes == (
+        "somebody/pets: train is the training split (10 images), test is the test split (4 images); 2 classes",
+    )
+    assert splits.reading["splits"] == {"train": "train", "test": "test"}
+
+
+def test_what_the_hubs_libraries_log_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import logging
+    import warnings
+
+    def fail(*_: Any, **__: Any) -> Any:
+        for name in ("huggingface_hub.utils._http", "datasets.load", "urllib3"):
+            logging.getLogger(name).warning("Retrying in 1s")
+        warnings.warn("deprecated", FutureWarning, stacklevel=1)
+        raise ConnectionError("offline")
+
+    hub(monkeypatch, fail)
+
+    with pytest.raises(InputError, match="cannot be reached"):
+        load_data("somebody/pets")
+    assert caplog.text == ""
+    logging.getLogger("datasets.load").error("shown again")
+    assert "shown again" in caplog.text
 
 
 def test_the_configurations_of_the_hub_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ format states, or by the user's. Anything that Pillow would change in silence is
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..progress import Progress
 from .batches import to_unit
-from .depth import full_range, refuse_reduced
+from .depth import full_range, refuse_reduced, values_of
 from .folders import counted
 from .parts import Part
 from .tree import image_formats
@@ -72,6 +73,7 @@ class Decoder:
         self.progress = progress
         self.changed: Counter[str] = Counter()
         self._count = 0
+        self._fits = 0  # bytes that are known to fit into the memory
         self._kinds: dict[str, str] = {}
         # The largest value of images of 16 bits, its share of their range, and where it lies.
         self._largest: tuple[float, float, str] = (0.0, 0.0, "")
@@ -96,7 +98,7 @@ class Decoder:
             for content, where in part.cells(rows):
                 arrays.append(self._array(content, where))
                 if len(arrays) == 1:
-                    _check_memory(self.name, self._count * arrays[0].nbytes)
+                    _check_memory(self.name, self._count * arrays[0].nbytes, "use --image-size or --limit")
                 if len(arrays) % 500 == 0:
                     self.progress.advance(500)
         return arrays
@@ -194,17 +196,30 @@ class Decoder:
                 image = self._on_white(image)
             image = _converted(image, "L" if grey else "RGB")
         if self.options.image_size is not None:
+            self._check_size(image)
             image = _resized(image, self.options)
         if deep:
             return np.asarray(image, dtype=np.float32).clip(0.0, 1.0)
         return np.asarray(image, dtype=np.uint8)
+
+    def _check_size(self, image: Picture) -> None:
+        """Refuses a size at which one image, or all of them, would not fit into the memory."""
+
+        assert self.options.image_size is not None
+        # Pillow holds grey of 8 bits in one byte a pixel, and everything else in four.
+        width, height = _scaled(image, self.options)
+        one = width * height * (1 if image.mode == "L" else 4)
+        every = self._count * self.options.image_size**2 * {"L": 1, "RGB": 3}.get(image.mode, 4)
+        if max(one, every) > self._fits:
+            _check_memory(f"image_size = {self.options.image_size}", max(one, every), "give a smaller --image-size")
+            self._fits = max(one, every)
 
     def _unit_range(self, image: Picture, where: str) -> Picture:
         """An image of 16 bits or of floats as one of floats in [0, 1]."""
 
         from PIL import Image
 
-        values = np.asarray(image).astype(np.float64)
+        values = values_of(image)
         if not np.isfinite(values).all():
             raise InputError(f"{where} has a NaN pixel: mend or remove the file")
         kind = "floats" if image.mode == "F" else "16 bits"
@@ -288,14 +303,32 @@ def _resized(image: Picture, options: PixelOptions) -> Picture:
 
     assert options.image_size is not None
     size = options.image_size
-    short = size if options.crop is None else max(size, round(size / options.crop))
-    width, height = image.size
-    scale = short / min(width, height)
-    width, height = max(short, round(width * scale)), max(short, round(height * scale))
+    width, height = _scaled(image, options)
     if (width, height) != image.size:
         image = image.resize((width, height), Resampling[options.interpolation.upper()])
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))
+
+
+def _scaled(image: Picture, options: PixelOptions) -> tuple[int, int]:
+    """The width and the height that an image is resized to before the centre is cropped."""
+
+    assert options.image_size is not None
+    short = _short_side(options.image_size, options.crop)
+    width, height = image.size
+    scale = short / min(width, height)
+    return max(short, round(width * scale)), max(short, round(height * scale))
+
+
+def _short_side(image_size: int, crop: float | None) -> int:
+    """The side that is resized to before ``image_size`` of it is cropped: rounded down, as in timm and torchvision.
+
+    Args:
+        image_size: pixels.
+        crop: the share of the side that is kept, in (0, 1]; ``None`` stands for 1.
+    """
+
+    return image_size if crop is None else max(image_size, math.floor(image_size / crop + _ROUNDING))
 
 
 def _floats(array: _Array) -> _Array:
@@ -306,13 +339,10 @@ def _floats(array: _Array) -> _Array:
     return floats
 
 
-def _check_memory(name: str, needed: int) -> None:
+def _check_memory(what: str, needed: int, mend: str) -> None:
     import psutil
 
     # Stacking holds every image twice for a moment.
     free = psutil.virtual_memory().available
     if 2 * needed > 0.9 * free:
-        raise InputError(
-            f"{name} takes {2 * needed / 2**30:.1f} GiB in memory, {free / 2**30:.1f} are free: "
-            "use --image-size or --limit"
-        )
+        raise InputError(f"{what} takes {2 * needed / 2**30:,.1f} GiB in memory, {free / 2**30:.1f} are free: {mend}")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["full_range", "refuse_reduced"]
+__all__ = ["full_range", "refuse_reduced", "values_of"]
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO = 0
+_UNSIGNED, _SIGNED = 1, 2
 
 
 def full_range(image: Picture) -> tuple[float, float] | None:
@@ -31,6 +34,20 @@ def full_range(image: Picture) -> tuple[float, float] | None:
         return None
     bits = _tiff_bits(image)
     return 0.0, float(2**bits - 1 if bits else 65535)
+
+
+def values_of(image: Picture) -> np.ndarray[Any, Any]:
+    """The values of an image of one channel, float64 (H, W). Pillow reads those of 32 bits as if they had a sign.
+
+    Args:
+        image: of mode ``F``, ``I`` or ``I;16…``, opened by Pillow.
+    """
+
+    values = np.asarray(image)
+    tags: Any = getattr(image, "tag_v2", {})
+    if image.mode == "I" and _tiff_bits(image) == 32 and _UNSIGNED in tags.get(_SAMPLE_FORMAT, (_UNSIGNED,)):
+        values = values.astype(np.int32).view(np.uint32)
+    return values.astype(np.float64)
 
 
 def refuse_reduced(image: Picture, content: bytes, where: str) -> None:
@@ -52,6 +69,8 @@ def refuse_reduced(image: Picture, content: bytes, where: str) -> None:
             "channel, or in grey"
         )
     tags: Any = getattr(image, "tag_v2", {})
+    if not deep and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+        raise InputError(f"{where} has values of 8 bits with a sign, which Pillow drops: save it without, or as floats")
     if deep and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         raise InputError(f"{where} has white as its lowest value, which Pillow does not turn: save it black as zero")
 

@@ -8,6 +8,7 @@
 2. Where no top folder is a split, every top folder with images is a class.
 3. A top folder called ``train`` that has no folders, beside other folders, is a class. One called ``test`` or ``val``
    that has no folders is not labelled: it is ignored. One that has folders of the classes' names is the test split.
+   Beside a name that only looks like a split (``test1``, ``trainA``, ``evaluation``), nothing is a class.
 4. ``test`` is the test split; ``val`` where there is no labelled ``test``; without either, a stratified fifth is set
    aside. A lone ``test`` or ``val`` is the test split of data that has no training images.
 5. Hidden files, files that are no images, images above the class folders and folders without images are ignored.
@@ -22,7 +23,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from ..errors import InputError
-from .split_names import look_like_splits, split_kind
+from .spelling import folded, variants
+from .split_names import is_split_like, look_like_splits, split_kind
 from .tree import Tree
 
 __all__ = [
@@ -40,6 +42,9 @@ Labelled = dict[str, list[str]]
 """The paths of the images by class."""
 
 _NAMED = 5
+_CONTAINERS = {"images", "image", "imgs", "img", "data", "pictures", "photos", "masks", "labels", "annotations"}
+"""What folders are called for what they hold; beside a folder called as a split, they are no class."""
+
 _A_SPELLING = 0.8
 """Two names that are at least this much alike are taken for spellings of one."""
 
@@ -133,7 +138,10 @@ def unwrapped(tree: Tree) -> Tree:
         tops = {path.partition("/")[0] for path in tree.images}
         if len(tops) > 1 or split_kind(min(tops)) or min(path.count("/") for path in tree.images) < 2:
             break
+        beside = [path for path in tree.others if not path.startswith(f"{min(tops)}/")]
+        beside = [*tree.beside, *(tree.inside + path for path in beside)]
         tree = tree.below(min(tops))
+        tree.beside = beside
     return tree
 
 
@@ -169,6 +177,7 @@ def _refuse_what_cannot_be_told(tree: Tree, tops: list[_Top]) -> None:
         raise InputError(
             f"{where} has {pair[0]}/ and {pair[1]}/, which look like splits, not classes: rename them to train and test"
         )
+    _refuse_doubtful_splits(tree, tops)
     inside = {top.name: [name for name in top.classes if split_kind(name)] for top in plain}
     with_splits = [name for name, names in inside.items() if names]
     for top in plain:
@@ -179,6 +188,27 @@ def _refuse_what_cannot_be_told(tree: Tree, tops: list[_Top]) -> None:
             raise InputError(
                 f"{where} has splits below {', '.join(f'{name}/' for name in with_splits[:_NAMED])} (as "
                 f"{example}/{inside[example][0]}/): give one of these folders, or put the splits on top"
+            )
+
+
+def _refuse_doubtful_splits(tree: Tree, tops: list[_Top]) -> None:
+    """Refuses a folder called as a split beside one that looks like a split, and a split folder in a split folder."""
+
+    splits = [top for top in tops if top.kind is not None]
+    for top in tops:
+        flat = [split for split in splits if split.kind == "train" and not split.classes]
+        doubtful = splits if is_split_like(top.name) else flat if top.name.strip().casefold() in _CONTAINERS else []
+        if top.kind is None and doubtful:
+            raise InputError(
+                f"{tree.shown()} has {top.name}/ beside {doubtful[0].name}/: it looks like no class; call the splits "
+                "train and test, with a folder a class in each, or move it away"
+            )
+    for top in splits:
+        inner = next(iter(top.classes), "")
+        deep = any(path.count("/") > 2 for path in top.classes.get(inner, []))
+        if len(top.classes) == 1 and split_kind(inner) is not None and (deep or top.kind == "train"):
+            raise InputError(
+                f"{tree.shown(top.name)} holds nothing but the folder {inner}/: move what is in it one folder up"
             )
 
 
@@ -234,29 +264,27 @@ def _are_classes(tree: Tree, top: _Top, train: Labelled) -> bool:
     near = nearest(strange[0], train)
     if len(strange) == len(top.classes) and not any(nearest(name, train, _A_SPELLING) for name in strange):
         return False
-    hint = f" (did you mean {near!r}?)" if near else ""
+    hint = f" (did you mean {near!a}?)" if near else ""
     raise InputError(
-        f"{tree.shown(top.name)} has the class {strange[0]!r}{hint}, which has no training images: rename or remove it"
+        f"{tree.shown(top.name)} has the class {strange[0]!a}{hint}, which has no training images: rename or remove it"
     )
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
-    """The known name that is most like a name, whatever its case, if it is alike by ``cutoff`` or more."""
+    """The known name that is most like a name, however it is spelled, if it is alike by ``cutoff`` or more."""
 
-    by_key = {each.strip().casefold(): each for each in known}
-    near = difflib.get_close_matches(name.strip().casefold(), by_key, n=1, cutoff=cutoff)
+    by_key = {folded(each).casefold(): each for each in known}
+    near = difflib.get_close_matches(folded(name).casefold(), by_key, n=1, cutoff=cutoff)
     return by_key[near[0]] if near else None
 
 
 def _refuse_variants(tree: Tree, layout: ClassFolders) -> None:
     for name, classes in layout.splits.items():
-        seen: dict[str, str] = {}
-        for label in classes:
-            if (other := seen.setdefault(label.strip(), label)) != label:
-                raise InputError(
-                    f"{tree.shown(layout.names[name])} has the folders {other!r} and {label!r}, which differ in blanks "
-                    "only: rename one"
-                )
+        if pair := variants(classes):
+            raise InputError(
+                f"{tree.shown(layout.names[name])} has the folders {pair[0]!a} and {pair[1]!a}, which differ in "
+                "blanks, case or Unicode form only: rename one"
+            )
 
 
 def ignored_files(tree: Tree, loose: list[str]) -> list[str]:
@@ -272,6 +300,9 @@ def ignored_files(tree: Tree, loose: list[str]) -> list[str]:
         said.append(f"{counted(len(loose), 'image')} above the class folders ({_few(loose)})")
     if tree.others:
         said.append(f"{counted(len(tree.others), 'file')} that no image decoder reads ({_few(tree.others)})")
+    if tree.beside:
+        folder = tree.inside.rstrip("/")
+        said.append(f"{counted(len(tree.beside), 'file')} beside the folder {folder} ({_few(tree.beside)})")
     if tree.hidden:
         said.append(counted(tree.hidden, "hidden file or folder", "hidden files or folders"))
     if tree.links:

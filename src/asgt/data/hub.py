@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +21,7 @@ from .tree import folders_in
 __all__ = ["is_saved", "read_hub", "read_saved"]
 
 _DICTIONARY, _SINGLE = "dataset_dict.json", "state.json"
+_FILES = "_data_files"
 
 
 def is_saved(folder: Path) -> bool:
@@ -46,14 +50,21 @@ def read_saved(folder: Path, name: str) -> dict[str, Table]:
 
     with _quiet(datasets):
         try:
-            if (folder / _DICTIONARY).is_file() or (folder / _SINGLE).is_file():
-                saved = datasets.load_from_disk(str(folder))
-                parts = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+            if (folder / _DICTIONARY).is_file():
+                places = {split: folder / split for split in json.loads((folder / _DICTIONARY).read_bytes())["splits"]}
+            elif (folder / _SINGLE).is_file():
+                places = {"train": folder}
             else:
-                parts = {each.name: datasets.load_from_disk(str(each)) for each in _saved_splits(folder)}
+                places = {each.name: each for each in _saved_splits(folder)}
+            # The library fails on a split without rows.
+            full = {split for split, place in places.items() if json.loads((place / _SINGLE).read_bytes())[_FILES]}
+            parts = {split: datasets.load_from_disk(str(places[split])) for split in places if split in full}
         except Exception as error:  # pyarrow's, the operating system's, and those of damaged JSON
             raise InputError(f"cannot read {folder}: {_first_line(error)}") from error
-    return {split: _table(split, part, name) for split, part in parts.items()}
+    return {
+        split: _table(split, parts[split], name) if split in parts else Table(split, 0, {}, (), lambda *_: iter(()))
+        for split in places
+    }
 
 
 def read_hub(identifier: str, configuration: str | None, name: str) -> dict[str, Table] | Path:
@@ -168,19 +179,24 @@ def _holds_images(table: Any, column: str) -> bool:
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """The library's own progress bars and log off, for the time of a block."""
+    """The progress bars, warnings and logs of the library, and of those it calls, off for the time of a block."""
 
-    shown = datasets.are_progress_bars_disabled()
-    verbosity = datasets.utils.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    # What it logs as an error it also raises: said once is enough.
-    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
+    from huggingface_hub import utils
+
+    bars = [each for each in (datasets, utils) if not each.are_progress_bars_disabled()]
+    level = logging.root.manager.disable
+    # What they log as an error they also raise: said once is enough.
+    logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for each in bars:
+                each.disable_progress_bars()
+            yield
     finally:
-        datasets.utils.logging.set_verbosity(verbosity)
-        if not shown:
-            datasets.enable_progress_bars()
+        logging.disable(level)
+        for each in bars:
+            each.enable_progress_bars()
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import InputError, unknown
 from .folders import nearest
+from .spelling import same_number, variants
 
 __all__ = ["Column", "Labels", "aligned", "label_column", "labels_of"]
 
@@ -57,9 +58,9 @@ class Column:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no row has a label; the hub writes -1 for none in a column of classes."""
+        """Whether no row has a label; the hub writes -1 for none."""
 
-        return not self.given or (self.kind == "class" and all(value == -1 for value in self.given))
+        return not self.given or (self.kind in ("class", "whole", "real") and all(value == -1 for value in self.given))
 
     @cached_property
     def is_one_hot(self) -> bool:
@@ -95,10 +96,12 @@ class Labels:
     Attributes:
         numbers: int64 (N,), in [0, K).
         classes: the K names, in the order of the numbers.
+        is_one_hot: whether the classes are places in a row of zeros and ones, which has one length in all splits.
     """
 
     numbers: Tensor
     classes: tuple[str, ...]
+    is_one_hot: bool = False
 
 
 def label_column(columns: Mapping[str, Column], wanted: str | None, name: str) -> str:
@@ -156,7 +159,7 @@ def labels_of(column: Column, where: str) -> Labels:
         where: the data and the split, for messages.
 
     Raises:
-        InputError: a row has no label or several, a number is out of range, or two labels differ in blanks only.
+        InputError: a row has no label or several, a number is out of range, or two labels are spellings of one.
     """
 
     values = column.values
@@ -178,7 +181,7 @@ def labels_of(column: Column, where: str) -> Labels:
         values = [int(value) for value in values]
 
     known = sorted(set(values))
-    _refuse_variants([str(value) for value in known], where)
+    _refuse_unclear(known, where, column)
     number = {value: index for index, value in enumerate(known)}
     return Labels(torch.tensor([number[value] for value in values], dtype=torch.int64), tuple(map(str, known)))
 
@@ -193,22 +196,34 @@ def _one_hot(column: Column, where: str) -> Labels:
                 f"{where}: image {row} has {int(ones)} classes in {column.name!r}: a classifier needs exactly one"
             )
     numbers = [list(values).index(1) for values in column.values]
-    return Labels(torch.tensor(numbers, dtype=torch.int64), tuple(str(n) for n in range(len(column.values[0]))))
+    names = tuple(str(number) for number in range(len(column.values[0])))
+    return Labels(torch.tensor(numbers, dtype=torch.int64), names, is_one_hot=True)
 
 
-def _refuse_variants(names: Sequence[str], where: str) -> None:
-    seen: dict[str, str] = {}
-    for name in names:
-        if (other := seen.setdefault(name.strip(), name)) != name:
-            raise InputError(f"{where}: the labels {other!r} and {name!r} differ in blanks only: make them one")
+def _refuse_unclear(known: Sequence[Any], where: str, column: Column) -> None:
+    """Refuses labels of which two may be one, or one may be none."""
+
+    names = [str(value) for value in known]
+    if pair := variants(names):
+        raise InputError(
+            f"{where}: the labels {pair[0]!a} and {pair[1]!a} differ in blanks, case or Unicode form only: make "
+            "them one"
+        )
+    if pair := same_number(names):
+        raise InputError(f"{where}: the labels {pair[0]!r} and {pair[1]!r} spell one number: make them one, or words")
+    if column.kind in ("whole", "real") and known[:1] == [-1] and len(known) > 1 and known != [-1, 1]:
+        raise InputError(
+            f"{where}: the column {column.name!r} has -1 beside {known[1]} to {known[-1]}, which mostly stands for no "
+            "label: remove these rows, or count the classes from 0"
+        )
 
 
-def aligned(labels: Labels, classes: Sequence[str], where: str, known_from: str) -> Tensor:
+def aligned(labels: Labels, known: Labels, where: str, known_from: str) -> Tensor:
     """Labels as numbers of other classes, matched by name.
 
     Args:
         labels: of the split to align.
-        classes: the names to align with.
+        known: those whose classes to align with.
         where: the data and the split, for messages.
         known_from: the split that the classes come from.
 
@@ -216,10 +231,16 @@ def aligned(labels: Labels, classes: Sequence[str], where: str, known_from: str)
         int64 (N,).
 
     Raises:
-        InputError: a label is none of the classes, or a name stands for several.
+        InputError: a label is none of the classes, a name stands for several, or one-hot rows differ in length.
     """
 
-    if labels.classes == tuple(classes):
+    classes = known.classes
+    if labels.is_one_hot and known.is_one_hot and len(labels.classes) != len(classes):
+        raise InputError(
+            f"{where}: the rows of zeros and ones have {len(labels.classes)} places, and {len(classes)} in "
+            f"{known_from}: which place is which class cannot be told; write rows of one length"
+        )
+    if labels.classes == classes:
         return labels.numbers
     counts = Counter([*classes])
     number = {name: index for index, name in enumerate(classes)}
@@ -228,8 +249,8 @@ def aligned(labels: Labels, classes: Sequence[str], where: str, known_from: str)
         name = labels.classes[index]
         if name not in number:
             near = nearest(name, classes)
-            hint = f"; did you mean {near!r}?" if near else ""
-            raise InputError(f"{where}: label {name!r} does not occur in {known_from}{hint}")
+            hint = f"; did you mean {near!a}?" if near else ""
+            raise InputError(f"{where}: label {name!a} does not occur in {known_from}{hint}")
         if counts[name] > 1 or labels.classes.count(name) > 1:
             raise InputError(f"{where}: several classes are called {name!r}, and {known_from} orders them otherwise")
         targets[index] = number[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -102,6 +102,9 @@ def _source(name: str, place: str | None) -> Path | str:
         raise InputError(
             f"{unknown('data set', name, ['digits', *HUB])}, a hub id, or a folder (none of that name here{looked})"
         )
+    if place is not None and os.path.isabs(place) and by_id not in HUB:
+        # The data was a folder: what the hub holds under the name of a folder is something else.
+        raise InputError(f"there is no folder {name}{looked}")
     return name
 
 
@@ -125,9 +128,11 @@ def _local(source: Path, name: str, options: TableOptions) -> Contents:
                 "kind"
             )
         contents = read_tables(name, read_parquet(tree, name), options.image_column, options.label_column)
-        if tree.images:
-            contents.notes.append(f"ignored: {counted(len(tree.images), 'image')} beside the parquet files")
+        images = [f"{counted(len(tree.images), 'image')} beside the parquet files"] if tree.images else []
+        _add_ignored(contents, images + ignored_files(tree, []))
         return contents
+    if tree.archive is not None and any(path.endswith(".arrow") for path in tree.others):
+        raise InputError(f"{tree.shown()} holds what save_to_disk wrote: unpack the archive and give the folder")
     if not tree.images:
         others = f" ({', '.join(tree.others[:3])}{', …' if len(tree.others) > 3 else ''})" if tree.others else ""
         raise InputError(f"{tree.shown()} holds no images and no parquet files{others}")
@@ -154,12 +159,16 @@ def _by_metadata(tree: Tree, name: str, options: TableOptions) -> Contents:
     contents = read_tables(name, tables, options.image_column, options.label_column)
     labels = contents.reading["label_column"]
     rest = [path for path in tree.others if path not in metadata_files(tree)]
-    ignored += ignored_files(Tree(tree.place, others=rest, hidden=tree.hidden, links=tree.links), [])
-    contents.notes.insert(0, f"labels: column {labels!r} of {', '.join(metadata_files(tree))}")
+    ignored += ignored_files(replace(tree, others=rest), [])
+    contents.notes.insert(1, f"labels: column {labels!r} of {', '.join(metadata_files(tree))}")
+    _add_ignored(contents, ignored)
+    return contents
+
+
+def _add_ignored(contents: Contents, ignored: list[str]) -> None:
     if ignored:
         contents.notes.append(f"ignored: {'; '.join(ignored)}")
         contents.reading["ignored"] = [*contents.reading["ignored"], *ignored]
-    return contents
 
 
 def _by_folders(tree: Tree) -> Contents:

@@ -10,6 +10,8 @@ import csv
 import io
 import json
 import posixpath
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -25,6 +27,8 @@ __all__ = ["metadata_files", "read_metadata"]
 
 _NAMES = ("metadata.csv", "metadata.jsonl")
 _FILE = "file_name"
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-][0-9]{2,3})?", re.ASCII)
+"""A real number as programs write it: no leading zero, an exponent with a sign. ``07`` and ``1e2`` are names."""
 
 
 def metadata_files(tree: Tree) -> list[str]:
@@ -79,15 +83,36 @@ def _records(tree: Tree, path: str) -> list[dict[str, Any]]:
         text = tree.read(path).decode("utf-8-sig")
         if path.casefold().endswith(".csv"):
             reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            header = list(reader.fieldnames or ())
+            if len(header) == 1 and (separator := next((each for each in ";\t|" if each in header[0]), None)):
+                raise InputError(f"{where} separates its columns by {separator!r}: save it with commas")
+            _refuse_twice(header, where)
             records: list[Any] = [dict(record) for record in reader]
         else:
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+            # Not splitlines(), which also cuts at line separators that a JSON string may hold.
+            lines = [line for line in text.split("\n") if line.strip()]
+            records = [json.loads(line, object_pairs_hook=partial(_once, where)) for line in lines]
+    except InputError:
+        raise
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {where}: {error}") from error
     for number, record in enumerate(records):
         if not isinstance(record, dict) or None in record:
             raise InputError(f"{where}, row {number}, does not fit the columns")
     return records
+
+
+def _refuse_twice(names: list[str], where: str) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{where} has two columns {twice[0]!r}: rename or remove one")
+
+
+def _once(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which no name may stand twice."""
+
+    _refuse_twice([name for name, _ in pairs], where)
+    return dict(pairs)
 
 
 def _table(tree: Tree, split: str, images: list[str], rows: dict[str, dict[str, Any]]) -> Table:
@@ -105,7 +130,10 @@ def _table(tree: Tree, split: str, images: list[str], rows: dict[str, dict[str, 
 
 
 def _typed(values: list[Any]) -> tuple[str, list[Any]]:
-    """The kind of some values, and the values as that kind; text that spells numbers becomes numbers."""
+    """The kind of some values, and the values as that kind.
+
+    Text becomes numbers only where every value spells one and no two spell the same.
+    """
 
     values = [None if value == "" else value for value in values]
     given = [value for value in values if value is not None]
@@ -113,12 +141,15 @@ def _typed(values: list[Any]) -> tuple[str, list[Any]]:
     if kinds == {str}:
         if all(_spells_whole(value) for value in given):
             return "whole", [None if value is None else int(value) for value in values]
+        spellings = {value for value in given if value.casefold() != "nan"}
+        if all(_DECIMAL.fullmatch(value) for value in spellings) and len(set(map(float, spellings))) == len(spellings):
+            return "real", [None if value is None else float(value) for value in values]
+        return "text", values
+    if kinds == {int, float}:
         try:
             return "real", [None if value is None else float(value) for value in values]
-        except ValueError:
-            return "text", values
-    if kinds == {int, float}:
-        return "real", [None if value is None else float(value) for value in values]
+        except OverflowError:  # a whole number of more than 308 digits
+            return "other", values
     return {bool: "truth", int: "whole", float: "real", list: "list"}.get(
         next(iter(kinds)) if len(kinds) == 1 else object, "other"
     ), values

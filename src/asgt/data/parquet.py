@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,10 @@ def _table(tree: Tree, name: str, split: str, paths: list[str]) -> Table:
         except Exception as error:  # pyarrow's, the operating system's, and those of a damaged archive
             raise InputError(f"cannot read {tree.shown(path)}: {_first_line(error)}") from error
     described = [_described(file.schema_arrow) for file in files]
+    for path, file in zip(paths, files, strict=True):
+        twice = [column for column, count in Counter(file.schema_arrow.names).items() if count > 1]
+        if twice:
+            raise InputError(f"{tree.shown(path)} has two columns {twice[0]!r}: rename or remove one")
     for path, each in zip(paths, described, strict=True):
         if each != described[0]:
             raise InputError(f"{tree.shown(path)} has other columns or classes than {paths[0]}: a split needs the same")

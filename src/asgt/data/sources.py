@@ -23,8 +23,12 @@ from .decoding import INTERPOLATIONS, Decoder, PixelOptions
 from .images import Images, Splits, stratified
 from .layouts import TableOptions, read_contents
 from .parts import Contents, Part
+from .spelling import printable
 
 __all__ = ["load_data"]
+
+_LARGEST_SIDE = 2**31
+"""Pillow counts pixels a side in 32 bits."""
 
 
 def load_data(
@@ -59,7 +63,7 @@ def load_data(
         limit: take at most so many training images, stratified and always the same. Default: all.
         image_size: resize the short side to this many pixels and crop the centre. Default: as they are.
         crop: the share of the resized side that the crop keeps, in (0, 1]: the short side becomes
-            ``round(image_size / crop)``. Default: 1.
+            ``image_size / crop``, rounded down, as in timm and torchvision. Default: 1.
         interpolation: ``bilinear`` (default), ``bicubic``, ``nearest``, ``lanczos``, ``box`` or ``hamming``.
         grey: turn everything to one channel. Default: one where all images are grey, else three (RGB).
         rgb: turn everything to three channels.
@@ -83,10 +87,13 @@ def load_data(
         InputError: with what is wrong, where, and how to mend it.
     """
 
+    columns = TableOptions(image_column, label_column, data_config)
+    _check_words(name=name, place=place, interpolation=interpolation, decode=decode, **vars(columns))
+    if channels not in (None, 1, 3):
+        raise InputError(f"channels = {channels!r}: images have 1 or 3")
     name = os.fspath(name)
     options = PixelOptions(image_size, crop, interpolation or "bilinear", grey, rgb, decode or "browser", pixel_range)
     _check(limit, options, interpolation)
-    columns = TableOptions(image_column, label_column, data_config)
     if name == "digits":
         if options != PixelOptions() or columns != TableOptions() or interpolation or decode:
             raise InputError(
@@ -98,8 +105,18 @@ def load_data(
         indices = {"train": train_rows, "test": test_rows}
         return _limited(Splits(name, images[train_rows], images[test_rows], indices), limit)
 
-    contents = read_contents(name, columns, place)
-    return _read(name, contents, limit, Decoder(name, options, channels, progress), train)
+    try:
+        contents = read_contents(name, columns, place)
+        return _read(name, contents, limit, Decoder(name, options, channels, progress), train)
+    except InputError as error:
+        # Names of files and classes are other people's, and may hold what a terminal obeys.
+        raise type(error)(printable(str(error))) from error.__cause__
+
+
+def _check_words(**words: Any) -> None:
+    for what, value in words.items():
+        if value is not None and not isinstance(value, (str, os.PathLike) if what in ("name", "place") else str):
+            raise InputError(f"{what} = {value!r}: expected a text")
 
 
 def _check(limit: int | None, options: PixelOptions, interpolation: str | None) -> None:
@@ -112,10 +129,13 @@ def _check(limit: int | None, options: PixelOptions, interpolation: str | None) 
         raise InputError(f"limit = {limit}: training takes at least two images")
     if options.image_size is not None and options.image_size < 1:
         raise InputError(f"image_size = {options.image_size}: the side is a number of pixels")
-    if options.crop is not None and not 0 < options.crop <= 1:
-        raise InputError(f"crop = {options.crop}: the share of the side that is kept lies above 0 and at most at 1")
+    if options.crop is not None and not (_is_real(options.crop) and 0 < options.crop <= 1):
+        raise InputError(f"crop = {options.crop!r}: the share of the side that is kept lies above 0 and at most at 1")
     if options.image_size is None and (options.crop is not None or interpolation is not None):
         raise InputError("crop and interpolation change nothing without image_size: give --image-size N too")
+    if options.image_size is not None and options.image_size >= _LARGEST_SIDE * (options.crop or 1):
+        short = f"image_size = {options.image_size}" + ("" if options.crop is None else f", crop = {options.crop}")
+        raise InputError(f"{short}: images are resized to less than {_LARGEST_SIDE:,} pixels a side: give less")
     if options.interpolation not in INTERPOLATIONS:
         raise unknown("interpolation", options.interpolation, INTERPOLATIONS)
     if options.decode not in ("browser", "imagefolder"):
@@ -123,9 +143,17 @@ def _check(limit: int | None, options: PixelOptions, interpolation: str | None) 
     if options.grey and options.rgb:
         raise InputError("grey and rgb contradict each other: leave --grey or --rgb out")
     if options.pixel_range is not None:
-        ends = tuple(options.pixel_range)
-        if len(ends) != 2 or not all(math.isfinite(end) for end in ends) or not ends[0] < ends[1]:
-            raise InputError(f"pixel_range = {ends}: the lowest value comes first, then the highest, as 0,4095")
+        ends: Any = options.pixel_range
+        is_pair = isinstance(ends, (tuple, list)) and len(ends) == 2 and all(map(_is_real, ends))
+        if not is_pair or not ends[0] < ends[1]:
+            raise InputError(f"pixel_range = {ends!r}: the lowest value comes first, then the highest, as 0,4095")
+
+
+def _is_real(value: Any) -> bool:
+    try:
+        return not isinstance(value, (str, bytes)) and math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _digits() -> Images:
@@ -182,8 +210,13 @@ def _read(name: str, contents: Contents, limit: int | None, decoder: Decoder, tr
         part = parts[split]
         assert part is not None
         sets[split] = Images(stacked[split], part.labels[rows[split]], contents.classes)
-    notes = [*contents.notes, *decoder.notes()]
-    reading = contents.reading | {"decode": decoder.options.decode, "changed": dict(decoder.changed)}
+    notes = [printable(note) for note in (*contents.notes, *decoder.notes())]
+    ignored = [printable(text) for text in contents.reading["ignored"]]
+    reading = contents.reading | {
+        "ignored": ignored,
+        "decode": decoder.options.decode,
+        "changed": dict(decoder.changed),
+    }
     return Splits(name, sets.get("train", sets["test"]), sets["test"], indices, tuple(notes), reading)
 
 

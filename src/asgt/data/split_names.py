@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["SPLIT_NAMES", "look_like_splits", "split_kind"]
+__all__ = ["SPLIT_NAMES", "is_split_like", "look_like_splits", "split_kind"]
 
 SPLIT_NAMES = {
     "train": ("train", "training", "trn"),
@@ -14,7 +14,11 @@ SPLIT_NAMES = {
 """The kinds of splits, and the names that each of them goes by, in any case."""
 
 _KINDS = {name: kind for kind, names in SPLIT_NAMES.items() for name in names}
-_WORD = "|".join(sorted(_KINDS, key=len, reverse=True))
+# Words that tell of a split as well, but not which of ours it is.
+_OTHER_KINDS = {"trainval": "train", "eval": "test", "evaluation": "test", "holdout": "test", "heldout": "test"}
+_LIKE = _KINDS | _OTHER_KINDS
+_WORD = "|".join(sorted(_LIKE, key=len, reverse=True))
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 # A word of its own, or with "set", "data", "images" grown to it: no "trainer", no "contest".
 _AROUND = re.compile(rf"^(?P<before>(?:.*[^a-z])?)(?P<word>{_WORD})(?P<after>(?:(?:[^a-z]|set|data|image|img).*)?)$")
 
@@ -26,19 +30,29 @@ def split_kind(name: str) -> str | None:
 
 
 def look_like_splits(names: list[str]) -> tuple[str, str] | None:
-    """Two names that differ in nothing but the word of a split, as ``train_set`` and ``test_set``; ``None`` if none do.
+    """Two names that look like two splits, as ``train_set`` and ``test_set``; ``None`` if no two do.
 
-    They are no names of splits, and as classes they would be wrong in all likelihood.
+    They differ in nothing but the word of a split, or no name is anything else. They are no names of splits, and as
+    classes they would be wrong in all likelihood.
     """
 
+    matches = [(name, match) for name in names if (match := _like(name)) is not None]
     seen: dict[str, tuple[str, str]] = {}
-    for name in names:
-        match = None if split_kind(name) else _AROUND.match(name.strip().casefold())
-        if match is None:
-            continue
-        kind = _KINDS[match["word"]]
-        rest = f"{match['before']} {match['after']}"
+    for name, match in matches:
+        kind = _LIKE[match["word"]]
+        everything_is = len(matches) == len(names)
+        rest = "" if everything_is else f"{match['before']} {match['after']}"
         other = seen.setdefault(rest, (kind, name))
         if other[0] != kind:
             return other[1], name
     return None
+
+
+def is_split_like(name: str) -> bool:
+    """Whether a name holds the word of a split, as ``test1``, ``trainA`` or ``evaluation``, and is no split's name."""
+
+    return _like(name) is not None
+
+
+def _like(name: str) -> re.Match[str] | None:
+    return None if split_kind(name) else _AROUND.match(_CAPITAL.sub("_", name.strip()).casefold())

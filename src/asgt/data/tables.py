@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InputError, unknown
 from .folders import counted
-from .labels import Column, aligned, label_column, labels_of
+from .labels import Column, Labels, aligned, label_column, labels_of
 from .parts import Contents, Part
 from .split_names import split_kind
 
@@ -53,7 +53,6 @@ def read_tables(
         InputError: splits, images or labels cannot be told, or a row has no label.
     """
 
-    notes: list[str] = []
     train, tests, ignored = _splits(name, tables)
     first = train or tests[0]
     images = _image_column(name, first, image_column)
@@ -69,28 +68,53 @@ def read_tables(
     for table in tests if train is not None else tests[1:]:
         if test_part is not None:
             ignored.append(f"{counted(table.count, 'image')} of {table.name}, for {test_part.name} is the test split")
-        elif label not in table.columns or table.columns[label].is_empty:
+        elif label not in table.columns or _is_unlabelled(table.columns[label], own):
             ignored.append(f"{counted(table.count, 'image')} of {table.name}, which has no labels")
         else:
             where = f"{name} ({table.name})"
-            numbers = aligned(labels_of(table.columns[label], where), own.classes, where, first.name)
+            numbers = aligned(labels_of(table.columns[label], where), own, where, first.name)
             test_part = part(table, numbers)
     train_part = None if train is None else part(train, own.numbers)
 
+    notes = [_taken(name, train_part, test_part, len(own.classes))]
     others = [column for column in (*first.image_columns, *first.columns) if column not in (images, label)]
     if others:
         notes.append(f"images: column {images!r}; labels: column {label!r}; not used: {', '.join(others[:8])}")
     if ignored:
         notes.append(f"ignored: {'; '.join(ignored)}")
-    reading = {"image_column": images, "label_column": label, "ignored": ignored}
+    splits = {split: part.name for split, part in (("train", train_part), ("test", test_part)) if part is not None}
+    reading = {"splits": splits, "image_column": images, "label_column": label, "ignored": ignored}
     return Contents(own.classes, train_part, test_part, notes, reading)
+
+
+def _is_unlabelled(column: Column, known: Labels) -> bool:
+    """Whether a split has no labels. Numbers that are all -1 are some where -1 is a class of the training split."""
+
+    return column.is_empty and not (column.given and column.kind != "class" and "-1" in known.classes)
+
+
+def _taken(name: str, train: Part | None, test: Part | None, classes: int) -> str:
+    """Which tables were taken for splits, in one sentence."""
+
+    splits = [
+        f"{each.name} is the {words} split ({counted(len(each.labels), 'image')})"
+        for each, words in ((train, "training"), (test, "test"))
+        if each is not None
+    ]
+    if test is None:
+        splits.append("a stratified fifth of it is the test split")
+    return f"{name}: {', '.join(splits)}; {counted(classes, 'class', 'classes')}"
 
 
 def _splits(name: str, tables: Mapping[str, Table]) -> tuple[Table | None, list[Table], list[str]]:
     """The training split, what may be the test split, the best first, and what is neither, in words."""
 
+    empty = [table.name for table in tables.values() if table.count == 0]
+    if any(split_kind(each) == "train" for each in empty) or len(empty) == len(tables):
+        raise InputError(f"{name}: the split {', '.join(empty)} has no rows: there is nothing to train on")
+    without_rows = [f"{each}, which has no rows" for each in empty]
     of_kind: dict[str | None, list[Table]] = {}
-    for table in tables.values():
+    for table in (table for table in tables.values() if table.count):
         of_kind.setdefault(split_kind(table.name), []).append(table)
     for kind in ("train", "test", "val"):
         same = of_kind.get(kind, [])
@@ -101,11 +125,11 @@ def _splits(name: str, tables: Mapping[str, Table]) -> tuple[Table | None, list[
     tests = [table for kind in ("test", "val") for table in of_kind.get(kind, [])]
     if "train" in of_kind or tests:
         ignored = [f"{counted(table.count, 'image')} of {table.name}, a split of another name" for table in rest]
-        return of_kind.get("train", [None])[0], tests, ignored
+        return of_kind.get("train", [None])[0], tests, without_rows + ignored
     if len(rest) > 1:
         names = ", ".join(table.name for table in rest[:12])
         raise InputError(f"{name} has the splits {names}: which is which cannot be told; call them train and test")
-    return rest[0], [], []
+    return rest[0], [], without_rows
 
 
 def _image_column(name: str, table: Table, wanted: str | None) -> str:

@@ -12,7 +12,7 @@ import zipfile
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from ..errors import InputError
 
@@ -23,6 +23,9 @@ _NO_LOADER = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}
 """Formats that Pillow only recognises, or that it starts another program for."""
 
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}
+_Waiting: TypeAlias = tuple[Path, str, tuple[str, ...]]
+"""A folder, its path relative to the place, with a slash, and the real paths of it and of those around it."""
+
 _LARGEST_IMAGE = 2**29
 _LARGEST_RATIO = 200
 _SMALL = 2**26
@@ -62,6 +65,7 @@ class Tree:
         hidden: how many files were left out because they or a folder of theirs are hidden or the system's own.
         links: how many links lead back to a folder around them; they were not followed.
         inside: the folder that all paths are relative to, ``""`` or with a slash at its end.
+        beside: files of an archive beside that folder, by their whole paths.
     """
 
     place: Path
@@ -73,6 +77,7 @@ class Tree:
     links: int = 0
     inside: str = ""
     archive: zipfile.ZipFile | None = None
+    beside: list[str] = field(default_factory=list)
 
     def read(self, path: str) -> bytes:
         """The content of a file."""
@@ -136,7 +141,7 @@ def open_tree(place: Path) -> Tree:
 
     if place.is_dir():
         tree = Tree(place)
-        _walk(tree, place, "", (os.path.realpath(place),))
+        _walk(tree, place)
         return tree._sort()
     return _archive(place)
 
@@ -158,12 +163,23 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _SYSTEM_FILES
 
 
-def _walk(tree: Tree, folder: Path, relative: str, around: tuple[str, ...]) -> None:
+def _walk(tree: Tree, place: Path) -> None:
+    """Adds every file under a folder. Folders wait in a list, for they may be nested deeper than Python's stack."""
+
+    waiting: list[_Waiting] = [(place, "", (os.path.realpath(place),))]
+    while waiting:
+        waiting += _entered(tree, *waiting.pop())
+
+
+def _entered(tree: Tree, folder: Path, relative: str, around: tuple[str, ...]) -> list[_Waiting]:
+    """Adds the files of one folder, and gives the folders in it."""
+
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be entered: {error.strerror}") from error
 
+    folders: list[_Waiting] = []
     for entry in entries:
         if _is_hidden(entry.name):
             tree.hidden += 1
@@ -176,13 +192,14 @@ def _walk(tree: Tree, folder: Path, relative: str, around: tuple[str, ...]) -> N
                 tree.links += 1
                 continue
             tree.folders.append(path)
-            _walk(tree, Path(entry.path), path + "/", (*around, real))
+            folders.append((Path(entry.path), path + "/", (*around, real)))
         elif os.path.isfile(entry.path):
             tree._add(path)
         elif os.path.exists(entry.path):
             tree.others.append(path)
         else:
             raise InputError(f"the link {entry.path} leads nowhere (to {os.readlink(entry.path)}): mend or remove it")
+    return folders
 
 
 def _text(name: str, folder: str | Path) -> str:
