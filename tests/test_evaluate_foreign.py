@@ -229,6 +229,7 @@ def hf_folder(torchvision_operators: None, tmp_path: Path) -> Path:
             torch.manual_seed(3)
             transformers.ResNetForImageClassification(config).save_pretrained(tmp_path / "hf")
     processor = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "size": {"shortest_edge": 16}, "resample": 0}
+    processor["crop_pct"] = 1.0  # whose default this architecture's processor has
     (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(processor | {"do_normalize": True}))
     return tmp_path / "hf"
 
@@ -258,7 +259,7 @@ def test_a_model_of_transformers_is_evaluated_as_its_folder_says(
         right = net(x.float()).logits.argmax(dim=1) == torch.arange(16) % 2
     assert 0 < right.sum() < 16
     assert clean_accuracy(Path("evidence")) == pytest.approx(float(right.double().mean()))
-    assert "image size 16; interpolation nearest; mean 0.4, 0.4, 0.4; std 0.2, 0.2, 0.2" in out
+    assert "image size 16; crop 1.0; interpolation nearest; mean 0.4, 0.4, 0.4; std 0.2, 0.2, 0.2" in out
     assert "by the model's own names" in out
 
 

@@ -121,6 +121,8 @@ class State:
     def judged(self, logits: Tensor) -> Self:
         """The state that knows what the model answered at the current iterate, ``logits`` (B, K)."""
 
+        if self.y.ndim == 2 and self.y.shape[1] != logits.shape[1]:
+            raise InputError(f"y has the shape {tuple(self.y.shape)}: the model has {logits.shape[1]} classes")
         # The largest of the logits is NaN if any of them is, and a NaN is never a success.
         largest, predicted = logits.max(dim=1)
         fools = (predicted != self.label) & ~largest.isnan()
@@ -273,7 +275,7 @@ class Attack(ABC):
 
     @property
     def computes_losses(self) -> bool:
-        """Whether it takes a loss of its labels, which fails where the model has no logit for one."""
+        """Whether it takes a loss or a margin of its labels, which fails where the model has no logit for one."""
 
         return True
 

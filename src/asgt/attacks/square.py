@@ -84,10 +84,6 @@ class Square(Attack):
     def uses_gradients(self) -> bool:
         return False
 
-    @property
-    def computes_losses(self) -> bool:
-        return False
-
     def start(
         self,
         model: Classifier,
