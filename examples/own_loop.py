@@ -28,8 +28,8 @@ for epoch in range(8):
     print(f"epoch {epoch + 1}: " + ", ".join(f"{name} {term:.3f}" for name, term in out.terms.items()))
 
 found = asgt.evaluate(model, digits.test, protocol="pgd", epsilons=[0.05, 0.1])
-clean = found.clean_accuracy()
+clean, protocol = found.clean_accuracy(), f"protocol {found.protocol.name} v{found.protocol.version}"
 print(f"clean: {clean['accuracy']:.1%} [{clean['low']:.1%}, {clean['high']:.1%}], n = {found.samples}")
 for row in found.curve("pgd-40x5"):
     share = f"{row['accuracy']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
-    print(f"protocol pgd v1 (PGD-40, 5 restarts, L∞) at eps {row['eps']}: {share}, n = {found.samples}, seed 0")
+    print(f"{protocol} (PGD-40, 5 restarts, L∞) at eps {row['eps']}: {share}, n = {found.samples}, seed 0")
