@@ -481,7 +481,7 @@ def test_the_page_lists_the_kinds_that_are_tested() -> None:
         assert [row for row in rows if row != "kind"] == list(kinds)
 
 
-# What the hostile tester found ---------------------------------------------------------------------------------------
+# Members of these kinds that are easy to miss -----------------------------------------------------------------------
 
 
 class Hidden(Net):

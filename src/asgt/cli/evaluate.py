@@ -86,7 +86,7 @@ def run(words: list[str]) -> int:
     grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else _EPSILONS.get(short_name(data), _SMALL_EPSILONS))
 
     for line in lines:
-        console.out.print(escape(line))
+        console.out.print(escape(line), soft_wrap=True)  # one line each, however wide the terminal
     found = evaluate(
         place(model, device, to_unit(images.pixels[:2])),
         images.to(device),
@@ -147,7 +147,9 @@ def _parser() -> Parser:
         action="store_true",
         help="in a worst case, attack every sample at every eps (default: 64 of them at one more)",
     )
-    parser.add_argument("--thorough", action="store_true", help="run the dear checks too: Square, twice the effort")
+    parser.add_argument(
+        "--thorough", action="store_true", help="also run the expensive checks: Square, twice the effort"
+    )
     parser.add_argument("--batch_size", type=int, default=256, help="images per forward pass")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--out", type=str, help="where to keep the evidence (default: RUN/evaluation/PROTOCOL)")
