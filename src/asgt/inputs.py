@@ -53,24 +53,20 @@ def is_trusted() -> bool:
     return _TRUSTED.get() or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
 
 
-def checked(
-    x: Any, y: Any, classes: int | None = None, *, soft: bool = True, names: tuple[str, str] = ("x", "y")
-) -> tuple[Tensor, Tensor]:
+def checked(x: Any, y: Any, classes: int | None = None) -> tuple[Tensor, Tensor]:
     """Images and labels as tensors, on the device of the images.
 
     Args:
         x: images, as :func:`checked_images` takes them.
         y: labels, as :func:`checked_labels` takes them.
         classes: K, where it is known.
-        soft: whether class probabilities (B, K) will do for labels.
-        names: what to call the two in an error.
 
     Raises:
         InputError: one of the two cannot be meant.
     """
 
-    x = checked_images(x, names[0])
-    return x, checked_labels(y, len(x), classes, soft=soft, name=names[1]).to(x.device)
+    x = checked_images(x)
+    return x, checked_labels(y, len(x), classes).to(x.device)
 
 
 def checked_images(x: Any, name: str = "x") -> Tensor:

@@ -86,22 +86,22 @@ def evaluate(
     """
 
     named = protocol_named(protocol, norm)
-    with trusted():
-        return _evaluated(
-            model,
-            as_images(images, "images"),
-            named,
-            epsilons,
-            norm,
-            whole(seed, "seed"),
-            exhaustive,
-            thorough,
-            whole(batch_size, "batch_size"),
-            None if folder is None else Path(folder),
-            resume,
-            progress,
-            selection,
-        )
+    images = as_images(images, "images")
+    return _evaluated(
+        model,
+        images,
+        named,
+        epsilons,
+        norm,
+        seed,
+        exhaustive,
+        thorough,
+        batch_size,
+        folder,
+        resume,
+        progress,
+        selection,
+    )
 
 
 def robustness_curve(
@@ -154,21 +154,9 @@ def robustness_curve(
     protocol = protocol_named(attacks, norm) if isinstance(attacks, str) else _of_ones_own(attacks, norm, worst_case)
     if isinstance(attacks, str) and not worst_case and protocol.worst_case:
         raise InputError(f"protocol {attacks} is a worst case: hand over attacks for curves of their own")
-    with trusted():
-        return _evaluated(
-            model,
-            images,
-            protocol,
-            epsilons,
-            norm,
-            whole(seed, "seed"),
-            exhaustive,
-            thorough,
-            whole(batch_size, "batch_size"),
-            None if folder is None else Path(folder),
-            resume,
-            progress,
-        )
+    return _evaluated(
+        model, images, protocol, epsilons, norm, seed, exhaustive, thorough, batch_size, folder, resume, progress
+    )
 
 
 def _of_ones_own(
@@ -198,6 +186,7 @@ def _slug(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower().replace("×", "x")).strip("-") or "attack"
 
 
+@trusted()
 def _evaluated(
     model: nn.Module | Classifier,
     images: Images,
@@ -208,12 +197,13 @@ def _evaluated(
     exhaustive: bool,
     thorough: bool,
     batch_size: int,
-    folder: Path | None,
+    folder: Path | str | None,
     resume: bool,
     progress: Progress,
     selection: str = "",
 ) -> Evaluation:
-    grid = checked_grid(epsilons, norm)
+    grid, seed, batch_size = checked_grid(epsilons, norm), whole(seed, "seed"), whole(batch_size, "batch_size")
+    folder = None if folder is None else Path(folder)
     _check(model, images, protocol, batch_size, folder)
     device = images.labels.device
     # A model that draws from the global generators draws the same again, and leaves them as they were.

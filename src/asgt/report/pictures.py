@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import Norm
-from ..data import Images, batches, sample, sampled_rows, to_unit
+from ..data import Images, batches, sampled_rows, to_unit
 from ..errors import InputError
 from ..numbers import counted
 from ..saliency import saliency
@@ -188,6 +188,7 @@ def _gradients(model: nn.Module, images: Images) -> Tensor:
 def _one_a_class(test: Images, among: int, count: int = 10) -> Tensor:
     """The row of the first image of each of the first classes, among so many."""
 
-    images, rows = sample(test, among), sampled_rows(test, among)
+    rows = sampled_rows(test, among)
+    images = test[rows]
     present = images.labels.unique()[:count]
     return rows[torch.stack([(images.labels == label).nonzero()[0, 0] for label in present])]
