@@ -25,11 +25,11 @@ from torch import Tensor, nn
 import asgt
 from asgt.data import training_batch, training_order
 from asgt.devices import place
+from asgt.memory import keeps_memory, prepare
 from asgt.models.layers import BatchNorm2d, Conv2d
 from asgt.passes import input_gradient
-from asgt.processor import keeps_memory, prepare
 from asgt.randomness import Generators, seeded
-from asgt.training.profile import in_turn, profile_step
+from asgt.training.timing import in_turn, profile_step
 from page import replace_section
 from timing import machine
 

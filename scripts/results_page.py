@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from asgt.experiments.results import write_results
+from asgt.study.results_page import write_results
 
 ROOT = Path(__file__).resolve().parents[1]
 

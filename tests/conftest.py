@@ -165,7 +165,7 @@ def explain_by_hand(
 
     import torch
 
-    from asgt.explanation.result import Explanation, write_explanation
+    from asgt.explanation.evidence import Explanation, write_explanation
     from asgt.files import digest_tensors, read_tensors
 
     generator = torch.Generator().manual_seed(draw)

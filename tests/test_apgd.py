@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from asgt.attacks import APGD, APGDState
-from asgt.attacks.base import project
+from asgt.attacks.attack import project
 from asgt.errors import InputError
 from asgt.randomness import SampleKeyed
 from test_attacks import WEIGHT, Linear, batch, conv_net, corner, delicate_net, linear_batch, radius, untouched

@@ -16,8 +16,8 @@ from asgt import MIFGSM, PGD, Evaluation, Images, InputError
 from asgt.attacks import APGD, Attack
 from asgt.evaluation.accuracy import correct, correct_under_attack
 from asgt.evaluation.checks import Check, run_checks, verdict_words
-from asgt.evaluation.look import Look
 from asgt.evaluation.protocols import PROTOCOLS, Protocol, Search
+from asgt.evaluation.second_look import Look
 from asgt.statistics import clopper_pearson
 
 GRID = (0.05, 0.1, 0.15, 0.2)

@@ -20,16 +20,17 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import asgt
+from asgt.comparison.comparing import Column, Comparison, Method, compare, method_names
 from asgt.errors import DamagedFileError, InputError
 from asgt.evaluation.checks import Check
 from asgt.evaluation.curve import evaluate
+from asgt.evaluation.outcomes import Evaluation, load_evaluation
 from asgt.evaluation.protocols import PROTOCOLS, protocol_named
-from asgt.evaluation.result import Evaluation, load_evaluation
 from asgt.files import read_json, read_tensors, write_json, write_tensors
-from asgt.report.comparison import Column, Comparison, Method, Run, compare, method_names
+from asgt.runs.run import Run, load_run
 from asgt.statistics import spread
 from asgt.training.config import TrainConfig
-from asgt.training.run import TrainResult, load_run
+from asgt.training.run_folder import TrainResult
 
 GRID = (0.05, 0.1, 0.2)
 IMAGES = 20

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from asgt.cli.console import Console
+from asgt.comparison.comparing import Comparison, Method
+from asgt.comparison.credibility import Tally, credibility
 from asgt.evaluation.checks import Check, Verdict
 from asgt.evaluation.protocols import PROTOCOLS
-from asgt.report import Comparison, Method, credibility
-from asgt.report.credibility import Tally
 from asgt.report.page import _what_runs
 from test_comparison import hand_made, side_by_side
 

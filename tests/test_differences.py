@@ -12,8 +12,8 @@ import scipy.stats
 import torch
 
 from asgt.cli.console import Console
-from asgt.report import Comparison, Difference, Method, compare, differences, shown_differences
-from asgt.report.differences import basis
+from asgt.comparison.comparing import Comparison, Method, compare
+from asgt.comparison.differences import Difference, basis, differences, shown_differences
 from test_comparison import hand_made, side_by_side
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"

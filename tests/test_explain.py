@@ -17,19 +17,22 @@ import yaml
 from scipy.stats import spearmanr
 
 from asgt.cli.console import Console
+from asgt.comparison.comparing import compare, read_methods
+from asgt.comparison.explained import explained
+from asgt.comparison.tradeoff import tradeoff
 from asgt.errors import InputError
 from asgt.experiments import load_preset
-from asgt.experiments.cost import explanation_passes
-from asgt.experiments.explaining import explain_run, explained_alike
+from asgt.experiments.budget import explanation_passes
 from asgt.experiments.grid import NOTE, plan
 from asgt.experiments.job import Job, do
 from asgt.explanation import load_explanation, strokes
 from asgt.files import write_yaml
 from asgt.progress import SILENT
-from asgt.report import compare, explained, read_methods, tradeoff
-from asgt.report.masked import masked_panels
+from asgt.report.masked_curves import masked_panels
+from asgt.runs.explain_run import explain_run, explained_alike
+from asgt.runs.run import load_run
 from asgt.statistics import rank_correlation
-from asgt.training.run import RunFolder, load_run
+from asgt.training.run_folder import RunFolder
 from conftest import Answer, explain_by_hand
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -51,7 +54,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     drawn: list[str] = []
     monkeypatch.setattr("asgt.report.page.write_looks", lambda *_: None)
     monkeypatch.setattr(
-        importlib.import_module("asgt.report.looks"),
+        importlib.import_module("asgt.comparison.map_evidence"),
         "write_pictures",
         lambda found, *_: drawn.extend(found.shown),
     )
@@ -379,7 +382,7 @@ def test_more_images_than_there_are_cannot_be_explained(tmp_path: Path) -> None:
 def test_of_mnist_the_strokes_are_the_object(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(
-        "asgt.experiments.explaining.explain", lambda *_, objects, **__: asked.append(objects) or SimpleNamespace()
+        "asgt.runs.explain_run.explain", lambda *_, objects, **__: asked.append(objects) or SimpleNamespace()
     )
     model, data, _, _ = load_run(finished_run)
     for name in ("mnist", "ylecun/mnist", "digits"):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import asgt
 from asgt.errors import InputError
 from asgt.report.gradients import gradient_panels
-from asgt.report.maps import Kind, coloured, map_cells, map_rule, row_names
+from asgt.report.map_drawing import Kind, coloured, map_cells, map_rule, row_names
 
 X = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 0])

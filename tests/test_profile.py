@@ -18,11 +18,11 @@ from asgt.attacks import FGSM
 from asgt.files import read_json
 from asgt.passes import Meter, a_pass, input_gradient
 from asgt.training.config import TrainConfig
-from asgt.training.cost import bare_passes
+from asgt.training.counting import bare_passes
 from asgt.training.objectives import AT, ST
-from asgt.training.profile import in_turn, profile_step
-from asgt.training.run import RunFolder
+from asgt.training.run_folder import RunFolder
 from asgt.training.speed import Display, Stopwatch, speed_text
+from asgt.training.timing import in_turn, profile_step
 from asgt.training.trainer import train
 
 SMALL = ("--data-shape", "1x8x8", "--batch-size", 4, "--repetitions", 1)
@@ -202,7 +202,7 @@ def test_a_display_shows_means() -> None:
 FAULTS = """
 import resource, sys
 import torch
-from asgt.processor import keeps_memory, prepare
+from asgt.memory import keeps_memory, prepare
 
 if sys.argv[1] == "prepared":
     prepare()
@@ -234,7 +234,7 @@ def test_memory_that_is_kept_is_not_cleared_again(child_environment: dict[str, s
 
 
 def test_threads_that_the_user_chose_are_left_alone(child_environment: dict[str, str]) -> None:
-    script = "import torch; from asgt.processor import prepare; prepare(); print(torch.get_num_threads())"
+    script = "import torch; from asgt.memory import prepare; prepare(); print(torch.get_num_threads())"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={name: value for name, value in child_environment.items() if name != "MKL_NUM_THREADS"}

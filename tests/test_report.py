@@ -33,11 +33,12 @@ from scipy.stats import binomtest, ttest_1samp
 from sklearn.datasets import load_digits
 
 import asgt
+from asgt.comparison.comparing import compare
 from asgt.errors import DamagedFileError
-from asgt.report import compare, write_report
 from asgt.report.figures import swatch_svg
+from asgt.report.page import write_report
+from asgt.runs.run import load_run
 from asgt.training.config import TrainConfig
-from asgt.training.run import load_run
 from conftest import explain_by_hand
 
 FIXTURES = Path(__file__).parent / "fixtures"

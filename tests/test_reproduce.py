@@ -27,25 +27,25 @@ import yaml
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from asgt.comparison.comparing import method_names
 from asgt.data import load_data
 from asgt.errors import InputError, InterruptedRunError
-from asgt.evaluation.result import load_evaluation
+from asgt.evaluation.outcomes import load_evaluation
 from asgt.experiments import cluster, load_preset, preset_names
+from asgt.experiments.budget import evaluation_passes, step_passes, training_passes
 from asgt.experiments.cluster import run_on_cluster
-from asgt.experiments.cost import evaluation_passes, step_passes, training_passes
 from asgt.experiments.grid import NOTE, plan
 from asgt.experiments.job import Job, do
-from asgt.experiments.kept import load_maps, load_results
 from asgt.experiments.local import run_jobs
 from asgt.experiments.preset import preset_words
-from asgt.experiments.results import write_results
 from asgt.files import read_tensors, write_yaml
 from asgt.models import small_cnn
 from asgt.progress import SILENT
-from asgt.report.comparison import method_names
+from asgt.runs.kept import load_maps, load_results
+from asgt.study.results_page import write_results
 from asgt.training.config import TrainConfig
 from asgt.training.methods import build_objective
-from asgt.training.run import RunFolder
+from asgt.training.run_folder import RunFolder
 from conftest import Answer, plain_environment
 
 EPOCHS = 3

@@ -18,19 +18,18 @@ import yaml
 from PIL import Image
 
 import asgt
+from asgt.comparison.comparing import compare
 from asgt.errors import DamagedFileError, InputError
 from asgt.experiments.grid import plan
 from asgt.experiments.job import Job
-from asgt.experiments.kept import is_kept, keep_run, load_kept, load_maps, load_results
 from asgt.experiments.local import Standing
 from asgt.experiments.preset import load_preset
-from asgt.experiments.results import write_results
 from asgt.progress import SILENT
-from asgt.report import compare
-from asgt.report.comparison import read_run
 from asgt.report.curves import robustness_panels
-from asgt.report.maps import map_cells, side_by_side
-from asgt.training.run import load_run
+from asgt.report.map_drawing import map_cells, side_by_side
+from asgt.runs.kept import is_kept, keep_run, load_kept, load_maps, load_results
+from asgt.runs.run import load_run, read_run
+from asgt.study.results_page import write_results
 from test_maps import Constant, Linear, X, Y
 from test_panel import made as explanation
 

@@ -18,7 +18,7 @@ from asgt.models import build_model
 from asgt.passes import Shared, modes_agree
 from asgt.randomness import Generators
 from asgt.saliency import SaliencyMask
-from asgt.training.cost import bare_passes, replay, step_passes
+from asgt.training.counting import bare_passes, replay, step_passes
 from asgt.training.objectives import ASGT, AT, SGA, SGT, ST, TRADES, Objective
 
 EPS = 0.06

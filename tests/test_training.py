@@ -13,7 +13,7 @@ from asgt.data import load_data, stratified
 from asgt.errors import InputError
 from asgt.files import read_tensors
 from asgt.training.config import METHODS, TrainConfig
-from asgt.training.run import RunFolder
+from asgt.training.run_folder import RunFolder
 from asgt.training.schedule import learning_rate, ramped
 from asgt.training.trainer import train
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from asgt.comparison.comparing import Comparison, compare_runs
 from asgt.errors import DamagedFileError
+from asgt.evaluation.outcomes import Evaluation
 from asgt.evaluation.protocols import protocol_named
-from asgt.evaluation.result import Evaluation
 from asgt.experiments import load_preset, preset_names
-from asgt.experiments.paper import load_paper, mean_distance, ours
-from asgt.experiments.verdicts import Claim, Claims, Reading, Verdict, column_of, judge, judge_maps, load_claims, named
-from asgt.report import Comparison, Run
-from asgt.report.comparison import compare_runs
+from asgt.runs.run import Run
+from asgt.study.paper import load_paper, mean_distance, ours
+from asgt.study.verdicts import Claim, Claims, Reading, Verdict, column_of, judge, judge_maps, load_claims, named
 from asgt.training.config import TrainConfig
-from asgt.training.run import TrainResult
+from asgt.training.run_folder import TrainResult
 from test_panel import made as explanation
 
 IMAGES = 1000
@@ -411,7 +411,7 @@ def test_a_damaged_file_of_claims_is_named(tmp_path: Path, text: str, said: str)
     ("old", "new", "said"), [("id: M2,", "id: M1,", "same id"), ("first: SGT (k = 0.5)", "first: SGD", "SGD")]
 )
 def test_claims_that_name_what_is_not_there_are_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
-    from asgt.experiments.verdicts import CLAIMS
+    from asgt.study.verdicts import CLAIMS
 
     text = CLAIMS.read_text("utf-8")
     assert old in text

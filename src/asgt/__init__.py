@@ -18,29 +18,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Foreign, Square
+    from .comparison.comparing import Comparison, compare
     from .data import Images, Splits, load_data
     from .errors import AsgtError, DamagedFileError, InputError, InterruptedRunError
     from .evaluation.curve import evaluate, robustness_curve
+    from .evaluation.outcomes import Evaluation, load_evaluation
     from .evaluation.protocols import PROTOCOLS, Protocol
-    from .evaluation.result import Evaluation, load_evaluation
     from .experiments import Preset, load_preset, reproduce
     from .explanation import Explanation, Panel, explain, load_explanation, panel
     from .models import Normalize, build_model, load_weights
     from .randomness import Generators, SampleKeyed
-    from .report import (
-        Comparison,
-        SaliencyMaps,
-        compare,
-        robustness_curves,
-        saliency_maps,
-        write_contact_sheet,
-        write_maps,
-        write_report,
-    )
+    from .report.curves import robustness_curves
+    from .report.map_drawing import SaliencyMaps, saliency_maps, write_contact_sheet, write_maps
+    from .report.page import write_report
+    from .runs.run import load_run
     from .saliency import SaliencyMask
     from .training.config import TrainConfig
     from .training.objectives import ASGT, AT, SGA, SGT, ST, TRADES, Objective, Output
-    from .training.run import TrainResult, load_run
+    from .training.run_folder import TrainResult
     from .training.trainer import train
 
 __all__ = [
@@ -103,29 +98,24 @@ __all__ = [
 
 _HOMES = {
     "attacks": ("APGD", "FGSM", "MIFGSM", "PGD", "Attack", "AutoAttack", "Foreign", "Square"),
+    "comparison": ("Comparison", "compare"),
     "data": ("Images", "Splits", "load_data"),
     "errors": ("AsgtError", "DamagedFileError", "InputError", "InterruptedRunError"),
     "evaluation.curve": ("evaluate", "robustness_curve"),
+    "evaluation.outcomes": ("Evaluation", "load_evaluation"),
     "evaluation.protocols": ("PROTOCOLS", "Protocol"),
-    "evaluation.result": ("Evaluation", "load_evaluation"),
     "experiments": ("Preset", "load_preset", "reproduce"),
     "explanation": ("Explanation", "Panel", "explain", "load_explanation", "panel"),
     "models": ("Normalize", "build_model", "load_weights"),
     "randomness": ("Generators", "SampleKeyed"),
-    "report": (
-        "Comparison",
-        "SaliencyMaps",
-        "compare",
-        "robustness_curves",
-        "saliency_maps",
-        "write_contact_sheet",
-        "write_maps",
-        "write_report",
-    ),
+    "report.curves": ("robustness_curves",),
+    "report.map_drawing": ("SaliencyMaps", "saliency_maps", "write_contact_sheet", "write_maps"),
+    "report.page": ("write_report",),
+    "runs.run": ("load_run",),
     "saliency": ("SaliencyMask",),
     "training.config": ("TrainConfig",),
     "training.objectives": ("ASGT", "AT", "SGA", "SGT", "ST", "TRADES", "Objective", "Output"),
-    "training.run": ("TrainResult", "load_run"),
+    "training.run_folder": ("TrainResult",),
     "training.trainer": ("train",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -1,8 +1,8 @@
 """Attacks: perturbations ``(model, x, y) -> x'`` within a ball and the box [0, 1]. One file an attack."""
 
 from .apgd import APGD, APGDState
+from .attack import Attack, Norm, State, check_eps
 from .autoattack import AutoAttack
-from .base import Attack, Norm, State, check_eps
 from .fgsm import FGSM
 from .mifgsm import MIFGSM
 from .pgd import PGD

@@ -34,7 +34,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..modes import Classifier, ask, at_least_float32, differentiable
 from ..randomness import Generator, normal_like, uniform_like
-from .base import Attack, State, per_sample, project, steepest
+from .attack import Attack, State, per_sample, project, steepest
 
 __all__ = ["APGD", "APGDState"]
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..modes import Classifier, ask
-from .base import delta_norm, per_sample
+from .attack import delta_norm, per_sample
 from .whole import Whole
 
 __all__ = ["AutoAttack", "Part"]

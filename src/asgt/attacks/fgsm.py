@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .base import Attack, State, steepest
+from .attack import Attack, State, steepest
 
 __all__ = ["FGSM"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..modes import Classifier
 from ..randomness import Generator
-from .base import Attack, State, check_alpha, per_sample
+from .attack import Attack, State, check_alpha, per_sample
 
 __all__ = ["MIFGSM"]
 

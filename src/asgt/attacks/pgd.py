@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..modes import Classifier, ask, at_least_float32, evaluating
 from ..randomness import Generator
-from .base import Attack, State, check_alpha, per_sample, steepest
+from .attack import Attack, State, check_alpha, per_sample, steepest
 
 __all__ = ["PGD"]
 

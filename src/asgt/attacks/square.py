@@ -34,7 +34,7 @@ from torch import Tensor
 
 from ..modes import Classifier, ask, at_least_float32
 from ..randomness import Generator, keyed_uniform, keys_like
-from .base import Attack, State, logit_margin, per_sample, project
+from .attack import Attack, State, logit_margin, per_sample, project
 
 __all__ = ["Square", "SquareState"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..modes import Classifier
 from ..randomness import Generator, keys_like, seeded_globally
-from .base import Attack, State
+from .attack import Attack, State
 
 __all__ = ["Foreign", "Whole", "WholeState"]
 

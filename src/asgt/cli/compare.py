@@ -34,7 +34,8 @@ def run(words: list[str]) -> int:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: --out takes a folder")
 
-    from ..report import compare, write_report
+    from ..comparison.comparing import compare
+    from ..report.page import write_report
     from .console import Console
 
     found = compare(runs)

@@ -26,13 +26,16 @@ from ..numbers import counted, duration, eps_text, norm_sign
 from ..statistics import share_of
 
 if TYPE_CHECKING:
+    from ..comparison.comparing import Comparison
+    from ..comparison.credibility import Credibility
+    from ..comparison.differences import Difference
+    from ..comparison.explained import Explained
     from ..evaluation.checks import Check
-    from ..evaluation.result import Evaluation
+    from ..evaluation.outcomes import Evaluation
     from ..experiments.grid import Planned
-    from ..report import Comparison, Credibility, Difference, Explained
-    from ..report import Table as Grid
-    from ..training.profile import Profile
-    from ..training.run import TrainResult
+    from ..report.page import Table as Grid
+    from ..training.run_folder import TrainResult
+    from ..training.timing import Profile
 
 __all__ = ["Console"]
 
@@ -221,7 +224,10 @@ class Console:
     def compared(self, found: Comparison, page: Path) -> None:
         """The tables of a report, what their checks say, which differences are decided, warnings, and its page."""
 
-        from ..report import credibility, explained, shown_differences, tables
+        from ..comparison.credibility import credibility
+        from ..comparison.differences import shown_differences
+        from ..comparison.explained import explained
+        from ..report.page import tables
 
         norm = norm_sign(found.norm)
         seeds = sorted({len(method.runs) for method in found.methods})
@@ -251,7 +257,7 @@ class Console:
     def explained(self, found: Sequence[Explained]) -> None:
         """The panel of each attribution: what every measure says of every method, and what is decided."""
 
-        from ..report import panel_rows, panel_unrun, panel_words
+        from ..comparison.map_evidence import panel_rows, panel_unrun, panel_words
 
         for one in found:
             self.out.print(escape(f"\nwhere they look, by {one.attribution}"), style="bold")
@@ -305,7 +311,7 @@ class Console:
     def _differ(self, differences: Sequence[tuple[Difference, ...]]) -> None:
         """The decided differences in sentences, and how many are not."""
 
-        from ..report import basis
+        from ..comparison.differences import basis
 
         left, open_ones = _SENTENCES, []
         for found in differences:
@@ -379,7 +385,8 @@ def _by_attack(table: Grid, first: int, last: int) -> Table:
 
 
 def _by_measure(found: Explained, first: int, last: int) -> Table:
-    from ..report import panel_rows, score_text
+    from ..comparison.explained import score_text
+    from ..comparison.map_evidence import panel_rows
 
     grid = Table("measure", box=box.SIMPLE_HEAD)
     grid.add_column("n", justify="right")

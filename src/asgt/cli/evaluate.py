@@ -48,7 +48,7 @@ def run(words: list[str]) -> int:
     from ..devices import place, resolve_device
     from ..evaluation.curve import evaluate
     from ..evaluation.protocols import protocol_named
-    from ..processor import prepare
+    from ..memory import prepare
     from .console import Console
 
     norm = asked.get("norm")
@@ -200,7 +200,8 @@ def _as_before(out: Path) -> dict[str, Any]:
 def _from_run(
     asked: dict[str, Any], allow: Sequence[str], console: Console
 ) -> tuple[nn.Module, Images, str, Any, list[str]]:
-    from ..training.run import RunFolder, load_run
+    from ..runs.run import load_run
+    from ..training.run_folder import RunFolder
 
     folder, named = RunFolder(asked["run"]), asked.get("model")
     if named is not None and folder.config.exists() and (stored := TrainConfig.load(folder.config).model) != named:

@@ -11,7 +11,7 @@ from ..numbers import number
 from .parsing import Parser, add_allow, allowed, given, listed
 
 if TYPE_CHECKING:
-    from ..report import Comparison, Method
+    from ..comparison.comparing import Comparison, Method
     from .console import Console
 
 __all__ = ["run"]
@@ -52,8 +52,10 @@ def run(words: list[str]) -> int:
     out = Path(asked.get("out") or "comparison")
     _check(asked, out)
 
+    from ..comparison.comparing import compare, read_methods
+    from ..comparison.map_evidence import looks, write_looks
     from ..devices import resolve_device
-    from ..report import compare, forget_report, looks, read_methods, write_looks, write_report
+    from ..report.page import forget_report, write_report
     from ..saliency import ATTRIBUTIONS
     from .console import Console
 
@@ -116,9 +118,10 @@ def _explain(
 ) -> None:
     """Explains every run by every attribution, or takes up what is there."""
 
-    from ..experiments.explaining import explain_run
-    from ..report import asked_eps
-    from ..training.run import RunFolder, load_run
+    from ..comparison.map_evidence import asked_eps
+    from ..runs.explain_run import explain_run
+    from ..runs.run import load_run
+    from ..training.run_folder import RunFolder
 
     usual_eps, norm = asked_eps(methods)
     runs = [(method, run) for method in methods for run in method.runs]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from ..errors import AsgtError, InputError, InterruptedRunError, unknown
-from ..processes import launched
+from ..launch import launched
 
 __all__ = ["main"]
 

@@ -46,12 +46,12 @@ def run(words: list[str]) -> int:
 
     import torch
 
+    from ..comparison.comparing import method_names
     from ..devices import place, resolve_device
+    from ..memory import prepare
     from ..models import build_model
-    from ..processor import prepare
-    from ..report.comparison import method_names
     from ..training.methods import build_objective
-    from ..training.profile import profile_step
+    from ..training.timing import profile_step
     from .console import Console
 
     prepare()

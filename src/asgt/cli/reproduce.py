@@ -51,7 +51,7 @@ def run(words: list[str]) -> int:
     resolve_device(asked.get("device", "auto"))
     console = Console()
     if asked.get("dry_run"):
-        from ..experiments.cost import pace
+        from ..experiments.budget import pace
         from ..experiments.grid import plan
 
         console.planned(plan(preset, out, console, allow=allow), out, pace(preset.methods[0]))

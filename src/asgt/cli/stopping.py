@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ..processes import launched
+from ..launch import launched
 
 __all__ = ["stopping"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..errors import InputError, InterruptedRunError
 from ..files import read_yaml
+from ..launch import rank
 from ..names import refuse_unless_allowed
-from ..processes import rank
 from ..training.config import TrainConfig, with_own_sizes
 from .assembly import preprocessing_line
 from .parsing import Parser, add_allow, allowed, given
@@ -53,7 +53,7 @@ def run(words: list[str]) -> int:
     config = config.resolved()
     refuse_unless_allowed(config.model, allow, f"{out}/config.yaml" if resume and stored.exists() else str(file))
 
-    from ..processor import prepare
+    from ..memory import prepare
     from ..training.trainer import train
     from ..training.world import is_joined
     from .console import Console

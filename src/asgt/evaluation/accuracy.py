@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..attacks import Attack
-from ..attacks.base import logit_margin
+from ..attacks.attack import logit_margin
 from ..data import Images, batches, to_unit
 from ..errors import InputError
 from ..inputs import models_explained

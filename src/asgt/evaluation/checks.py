@@ -4,7 +4,7 @@ Robust accuracy is what attacks failed to break, so it is too high wherever they
 that cannot cross the ball, gradients that vanish, a model that answers by chance. Each check looks for one such reason.
 Together they can say that no failure was detected; that there is none, they cannot say.
 
-Most look again at a few samples, most often survivors (:mod:`asgt.evaluation.look`).
+Most look again at a few samples, most often survivors (:mod:`asgt.evaluation.second_look`).
 
 References:
     Carlini et al. 2019, "On evaluating adversarial robustness", https://arxiv.org/abs/1902.06705
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..attacks import APGD, FGSM, MIFGSM, PGD, Attack, Square
-from ..attacks.base import delta_norm, logit_margin, random_start
+from ..attacks.attack import delta_norm, logit_margin, random_start
 from ..data import Images
 from ..errors import InputError
 from ..modes import Classifier, ask, at_least_float32, evaluating
@@ -32,11 +32,11 @@ from ..randomness import SampleKeyed, uniform_like
 from ..statistics import clopper_pearson, wilson
 from .accuracy import margin_change
 from .health import is_catastrophic
-from .look import DRAW, Look, Samples
 from .protocols import Search
+from .second_look import DRAW, Look, Samples
 
 if TYPE_CHECKING:
-    from .result import Evaluation
+    from .outcomes import Evaluation
 
 __all__ = ["THOROUGH", "Check", "Verdict", "run_checks", "verdict_words"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import FGSM, Attack, Foreign, Norm, Whole
-from ..attacks.base import is_legal
+from ..attacks.attack import is_legal
 from ..data import Images, LabelledImages, as_images, batches
 from ..errors import InputError
 from ..files import digest_model, read_json, write_json, write_tensors
@@ -25,8 +25,8 @@ from ..randomness import SampleKeyed, seed_of, seeded, seeded_globally
 from .accuracy import class_count, correct, predict, wavers
 from .checks import THOROUGH, run_checks
 from .engine import smallest_norms
+from .outcomes import EXHAUSTIVE, SCHEMA, WORST_CASE, Evaluation, checked_grid, definition, evidence_key, kept_shard
 from .protocols import Protocol, Search, protocol_named
-from .result import EXHAUSTIVE, SCHEMA, WORST_CASE, Evaluation, checked_grid, definition, evidence_key, kept_shard
 
 __all__ = ["AUDITED", "evaluate", "robustness_curve"]
 

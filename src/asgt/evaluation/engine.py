@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 
 from ..attacks import PGD, Attack, Norm, State, Whole
-from ..attacks.base import delta_norm, is_legal, logit_margin, per_sample, project, steepest
+from ..attacks.attack import delta_norm, is_legal, logit_margin, per_sample, project, steepest
 from ..data import Images, to_unit
 from ..errors import InputError
 from ..modes import Classifier, ask, at_least_float32, evaluating, untouched, wraps_classifier

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..comparison.comparing import method_names
 from ..data import Splits, load_data, sample
 from ..errors import InputError
-from ..evaluation.result import load_evaluation
+from ..evaluation.outcomes import load_evaluation
 from ..files import read_yaml
 from ..names import names_of, refuse_unless_allowed
 from ..progress import SILENT, Progress
-from ..report.comparison import method_names
+from ..runs.explain_run import explained_alike
 from ..training.config import MAY_CHANGE, TrainConfig
-from ..training.run import RunFolder
+from ..training.run_folder import RunFolder
 from ..training.trainer import validation_share
-from .cost import evaluation_passes, explanation_passes, training_passes
-from .explaining import explained_alike
+from .budget import evaluation_passes, explanation_passes, training_passes
 from .job import Job
 from .preset import Preset
 
@@ -52,7 +52,7 @@ def plan(
         out: where the run folders lie, or will.
         progress: is told how many images were decoded.
         keep: the folder for what is kept of every grid; this one's goes into the folder of its name.
-        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it.
+        allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it.
 
     Raises:
         InputError: the data cannot be read, or has fewer test images than the preset asks for; two methods are the

@@ -15,10 +15,11 @@ from ..devices import place, resolve_device
 from ..evaluation.curve import evaluate
 from ..names import refuse_unless_allowed
 from ..progress import Progress
+from ..runs.explain_run import explain_run
+from ..runs.run import load_run
 from ..training.config import TrainConfig
-from ..training.run import RunFolder, load_run
+from ..training.run_folder import RunFolder
 from ..training.trainer import train
-from .explaining import explain_run
 
 __all__ = ["Job", "do", "keep"]
 
@@ -35,14 +36,14 @@ class Job:
         epsilons: the grid of ε.
         norm: the norm of ε.
         samples: how many of the test images, ``None`` for all.
-        passes: what its training costs, then each evaluation and each explanation, as :mod:`asgt.experiments.cost`
+        passes: what its training costs, then each evaluation and each explanation, as :mod:`asgt.experiments.budget`
             counts.
         attributions: what it is explained by, after that, in this order.
         explained: on how many of the test images.
         eps: the ε at which its maps are attacked.
         keep: the file for what is kept of it; ``None`` keeps its folder alone.
         drawn: whether its maps of a few images are kept too, for the picture of the grid.
-        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it.
+        allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it.
     """
 
     label: str
@@ -135,9 +136,9 @@ def keep(job: Job, loaded: tuple[nn.Module, Splits] | None = None) -> None:
     """
 
     # What reads a finished run is not needed before.
-    from ..report.comparison import read_run
-    from ..report.pictures import block_maps
-    from .kept import keep_run
+    from ..comparison.pictures import block_maps
+    from ..runs.kept import keep_run
+    from ..runs.run import read_run
 
     assert job.keep is not None
     run, maps = read_run(Path(job.folder)), None

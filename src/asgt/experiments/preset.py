@@ -136,7 +136,7 @@ def load_preset(
         name: digits, mnist or cifar10; or the path of a YAML file.
         scale: quick (default), laptop, tuned, paper or variants, as far as the data set has it; a file has none.
         overrides: settings of asgt train that go before the file's, in every method that listens to them.
-        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it: a file may not say so by itself.
+        allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it: a file may not say so by itself.
 
     Raises:
         InputError: there is no such data set, scale, file or setting, or a model is not allowed.

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from ..comparison.comparing import Comparison, compare
 from ..errors import InputError
 from ..files import write_yaml
 from ..progress import SILENT, Progress
-from ..report import Comparison, compare, write_report
+from ..report.page import write_report
 from .cluster import LOGS, run_on_cluster
 from .grid import NOTE, plan
 from .job import keep as keep_job
@@ -47,9 +48,9 @@ def reproduce(
             where several small runs may share the device; as many as the scheduler lets on a cluster.
         executor: ``"local"``, worker processes on this machine, or ``"slurm"``, a job a run.
         slurm: what to ask of the scheduler (:func:`asgt.experiments.cluster.run_on_cluster`).
-        keep: where to keep a small file of each run (:mod:`asgt.experiments.kept`), in a folder of the preset's name.
+        keep: where to keep a small file of each run (:mod:`asgt.runs.kept`), in a folder of the preset's name.
             Default: nowhere.
-        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it; it is handed on to the workers.
+        allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it; it is handed on to the workers.
         command: what the page says to run again.
         should_stop: asked several times a second.
         progress: is told how far the whole is.

@@ -56,7 +56,7 @@ def main() -> None:
     threading.Thread(target=listen, daemon=True).start()
 
     from ..errors import AsgtError, InterruptedRunError
-    from ..processor import prepare
+    from ..memory import prepare
 
     prepare()
     from .job import Job, do

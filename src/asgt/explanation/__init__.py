@@ -1,10 +1,10 @@
 """Maps that are measured: one model's by itself (:func:`explain`), several models' side by side (:func:`panel`)."""
 
+from .evidence import Explanation, load_explanation
 from .explaining import explain
 from .measures import MEASURES, QUANTILES, Measure, measure_named
 from .objects import strokes
 from .panels import MINIMUM, Curve, Panel, PanelDifference, Score, panel
-from .result import Explanation, load_explanation
 
 __all__ = [
     "MEASURES",

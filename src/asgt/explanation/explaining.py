@@ -29,13 +29,13 @@ from ..numbers import Number, counted, number, whole
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed, seed_of, seeded_globally
 from ..saliency import attribute, attribution_settings, magnitude
+from .evidence import Explanation, load_explanation, read_values, write_explanation
 from .gate import RANDOMISED, reinitialised
 from .hiding import RANDOM_ORDERS, right_when_hidden, right_when_imputed
-from .maps import cosine, gini, order_of, spearman, top_overlap
 from .measures import QUANTILES
-from .result import Explanation, load_explanation, read_values, write_explanation
 from .road import NOISE
 from .sensitivity import DRAWS, RADIUS, Mapper, max_sensitivity
+from .similarity import cosine, gini, order_of, spearman, top_overlap
 
 __all__ = ["STEPS", "explain"]
 

@@ -34,10 +34,10 @@ from ..statistics import (
     t_test,
     verdict,
 )
+from .evidence import Explanation
 from .gate import UNINFORMATIVE
 from .hiding import RANDOM_ORDERS
 from .measures import MEASURES, QUANTILES, Measure, measure_named
-from .result import Explanation
 
 __all__ = ["MINIMUM", "Curve", "Panel", "PanelDifference", "Score", "panel"]
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from ..comparison.comparing import Accuracy, Column, Comparison, Method
 from ..errors import DamagedFileError
 from ..numbers import eps_text, norm_sign
 from ..statistics import spread
-from ..training.run import RunFolder
-from .comparison import Accuracy, Column, Comparison, Method
+from ..training.run_folder import RunFolder
 from .figures import Line, Panel, write_panels
 
 __all__ = ["bands", "robustness_curves", "robustness_panels", "training_panels"]

@@ -24,23 +24,24 @@ from urllib.parse import quote
 from torch import Tensor
 
 from ..attacks import APGD, PGD, AutoAttack, Square
+from ..comparison.comparing import Accuracy, Column, Comparison, Method
+from ..comparison.credibility import Credibility, Finding, credibility
+from ..comparison.differences import Difference, basis, shown_differences
+from ..comparison.explained import score_text
+from ..comparison.map_evidence import Looks, looks, panel_basis, panel_rows, panel_unrun, panel_words, write_looks
+from ..comparison.pictures import BLOCKS
 from ..evaluation.checks import THOROUGH
 from ..evaluation.protocols import PROTOCOLS, Protocol, Search
 from ..explanation import PanelDifference
 from ..files import write_bytes
 from ..names import is_foreign, names_of
 from ..numbers import counted, eps_text, norm_sign
+from ..runs.run import Run
 from ..training.config import TrainConfig
-from ..training.run import RunFolder
-from .comparison import Accuracy, Column, Comparison, Method, Run
-from .credibility import Credibility, Finding, credibility
+from ..training.run_folder import RunFolder
 from .curves import bands, robustness_curves, robustness_panels, training_panels
-from .differences import Difference, basis, shown_differences
-from .explained import score_text
 from .figures import Panel, Scatter, panel_svg, scatter_svg, swatch_svg, write_panels
-from .looks import Looks, looks, panel_basis, panel_rows, panel_unrun, panel_words, write_looks
-from .maps import SaliencyMaps, coloured, map_cells, map_rule, pixels_of, row_names
-from .pictures import BLOCKS
+from .map_drawing import SaliencyMaps, coloured, map_cells, map_rule, pixels_of, row_names
 
 __all__ = ["Table", "forget_report", "tables", "write_report"]
 
@@ -106,7 +107,7 @@ def write_report(
         comparison: what to show.
         out: the folder. Links to the evidence are relative to it.
         command: what made the page, to be run again.
-        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it, for the maps of its runs.
+        allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it, for the maps of its runs.
         trusted_model: deprecated, one more name for ``allow``.
 
     Returns:

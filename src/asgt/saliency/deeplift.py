@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..randomness import SampleKeyed
-from .base import Attribution, Watched
+from .attribution import Attribution, Watched
 from .gradient import Target
 
 __all__ = ["DeepLIFT"]

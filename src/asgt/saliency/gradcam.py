@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ..errors import InputError, unknown
 from ..modes import Classifier, ask
 from ..randomness import SampleKeyed
-from .base import Attribution, Watched, score
+from .attribution import Attribution, Watched, score
 from .gradient import Target
 
 __all__ = ["GradCAM", "feature_layer"]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..randomness import SampleKeyed
-from .base import Attribution, Watched, score
+from .attribution import Attribution, Watched, score
 from .gradient import Target
 
 __all__ = ["InputXGradient", "IntegratedGradients"]

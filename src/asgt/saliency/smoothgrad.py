@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..randomness import SampleKeyed, normal_like
-from .base import Attribution, Watched
+from .attribution import Attribution, Watched
 from .gradient import Target, saliency
 
 __all__ = ["SmoothGrad"]

@@ -22,21 +22,22 @@ from ..evaluation.accuracy import correct, correct_under_attack
 from ..evaluation.health import is_catastrophic, is_collapsed
 from ..files import read_tensors, write_json, write_tensors
 from ..inputs import trusted
+from ..memory import keeps_memory
 from ..models.weights import versions_text
 from ..names import is_foreign
 from ..numbers import counted
 from ..passes import a_pass, modes_agree
-from ..processor import keeps_memory
 from ..progress import SILENT, Progress
 from ..randomness import Generators, seed_of, seeded
+from .building import build_from
 from .checkpoint import Standing, load_checkpoint, save_checkpoint
 from .config import MAY_CHANGE, TrainConfig
-from .cost import step_passes
+from .counting import step_passes
 from .foreign import check_trainable, left_in_evaluation, put_in_training
 from .graphs import GraphedStep
 from .methods import build_objective
 from .objectives import Output
-from .run import RunFolder, TrainResult, build_from
+from .run_folder import RunFolder, TrainResult
 from .schedule import learning_rate, ramped
 from .speed import Display, Stopwatch, speed_text
 from .world import World, join

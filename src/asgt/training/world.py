@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ..devices import resolve_device
 from ..errors import InputError, InterruptedRunError
-from ..processes import launched
+from ..launch import launched
 from ..randomness import Share
 
 __all__ = ["World", "is_joined", "join"]

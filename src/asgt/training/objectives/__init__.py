@@ -2,7 +2,7 @@
 
 from .adversarial import AT
 from .asgt import ASGT
-from .base import Objective, Output, kl_divergence
+from .objective import Objective, Output, kl_divergence
 from .sga import SGA
 from .sgt import SGT
 from .standard import ST

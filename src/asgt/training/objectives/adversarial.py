@@ -17,7 +17,7 @@ from ...modes import Classifier
 from ...numbers import plain_fields
 from ...passes import cross_entropy
 from ...randomness import Generators
-from .base import Objective, check_weights
+from .objective import Objective, check_weights
 
 __all__ = ["AT"]
 

@@ -19,7 +19,7 @@ from ...numbers import plain_fields
 from ...passes import cross_entropy
 from ...randomness import Generators
 from ...saliency import SaliencyMask
-from .base import KL, Objective, check_kl, check_weights, consistency
+from .objective import KL, Objective, check_kl, check_weights, consistency
 
 __all__ = ["ASGT"]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...modes import Classifier
 from ...passes import cross_entropy
 from ...randomness import Generators
-from .base import Objective
+from .objective import Objective
 
 __all__ = ["ST"]
 

@@ -20,7 +20,7 @@ from ...modes import Classifier, ask, at_least_float32, evaluating
 from ...numbers import plain_fields
 from ...passes import a_pass, cross_entropy
 from ...randomness import Generators, normal_like
-from .base import Objective, check_weights, kl_divergence
+from .objective import Objective, check_weights, kl_divergence
 
 __all__ = ["TRADES"]
 

@@ -1,7 +1,7 @@
 """The one question of the paper: do robustness and interpretability rise together? A point a method, with intervals.
 
 Across is the accuracy under the strictest judge at the judging ε; up is the primary measure of the panel, named before
-anything was measured (:data:`asgt.report.explained.PRIMARY`).
+anything was measured (:data:`asgt.comparison.explained.PRIMARY`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from math import isnan
 
 from ..explanation import Measure, Score
 from ..numbers import counted, eps_text
+from ..report.figures import Point, Scatter
 from ..statistics import ALPHA, rank_correlation
-from .comparison import Comparison, Method
+from .comparing import Comparison, Method
 from .explained import ARROWS, Explained, score_text
-from .figures import Point, Scatter
 
 __all__ = ["Tradeoff", "tradeoff"]
 

@@ -18,13 +18,13 @@ from ..attacks import Norm
 from ..data import Images, batches, sampled_rows, to_unit
 from ..errors import InputError
 from ..numbers import counted
+from ..report.figures import Panel, write_panels
+from ..report.gradients import gradient_panels
+from ..report.map_drawing import SaliencyMaps, saliency_maps, write_contact_sheet, write_maps
+from ..runs.run import load_run
 from ..saliency import saliency
-from ..training.run import load_run
-from .comparison import Method
+from .comparing import Method
 from .explained import Explained
-from .figures import Panel, write_panels
-from .gradients import gradient_panels
-from .maps import SaliencyMaps, saliency_maps, write_contact_sheet, write_maps
 
 __all__ = ["BLOCKS", "Pictures", "block_maps", "pictures", "write_pictures"]
 
@@ -71,7 +71,7 @@ def pictures(
         samples: how many of the test images there are to choose from. Default: all.
         found: the attributions that are drawn beside the gradient. The gradients' distributions are of the images that
             all models get right by the first, or else of the first test images, right or wrong.
-        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it.
+        allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it.
     """
 
     models: dict[str, nn.Module] = {}

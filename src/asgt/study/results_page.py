@@ -17,19 +17,21 @@ from typing import Any
 
 from torch import Tensor
 
+from ..comparison.comparing import Accuracy, Comparison, Method
+from ..comparison.credibility import credibility
+from ..comparison.differences import points
 from ..errors import InputError
 from ..evaluation.protocols import PROTOCOLS
+from ..experiments.preset import Preset, load_preset, preset_names, preset_words
 from ..files import write_bytes
 from ..numbers import counted, duration, eps_text
-from ..report import Comparison, Method, credibility, robustness_curves
-from ..report.comparison import Accuracy, Run
-from ..report.differences import points
-from ..report.maps import SaliencyMaps, side_by_side, write_maps
+from ..report.curves import robustness_curves
+from ..report.map_drawing import SaliencyMaps, side_by_side, write_maps
+from ..runs.kept import load_maps, load_results
+from ..runs.run import Run
 from ..statistics import mcnemar, paired_bootstrap
 from ..training.config import TrainConfig
-from .kept import load_maps, load_results
 from .paper import Paper, load_paper, mean_distance, ours
-from .preset import Preset, load_preset, preset_names, preset_words
 from .verdicts import Claim, Claims, State, Verdict, judge, judge_maps, load_claims, named
 
 __all__ = ["write_results"]
@@ -116,7 +118,7 @@ def write_results(results: Path, page: Path) -> Path:
     grids = [_grid(folder, claims, paper, page) for folder in sorted(folders, key=_place)]
 
     environment = Environment(
-        loader=PackageLoader("asgt.experiments", "page"),
+        loader=PackageLoader("asgt.study", "page"),
         autoescape=False,  # noqa: S701  Markdown of our own files
         undefined=StrictUndefined,
         trim_blocks=True,

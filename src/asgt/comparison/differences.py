@@ -18,6 +18,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..numbers import counted, eps_text
+from ..runs.run import Run
 from ..statistics import (
     KINDS,
     Kind,
@@ -30,7 +31,7 @@ from ..statistics import (
     t_test,
     verdict,
 )
-from .comparison import Column, Comparison, Method, Run
+from .comparing import Column, Comparison, Method
 
 __all__ = ["Difference", "basis", "differences", "over_seeds", "points", "shown_differences"]
 

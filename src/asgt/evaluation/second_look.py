@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from ..attacks import PGD, Attack
-from ..attacks.base import is_legal, per_sample, steepest
+from ..attacks.attack import is_legal, per_sample, steepest
 from ..data import Images, to_unit
 from ..modes import Classifier, ask, at_least_float32
 from ..randomness import SampleKeyed, seeded
 
 if TYPE_CHECKING:
-    from .result import Evaluation
+    from .outcomes import Evaluation
 
 __all__ = ["DRAW", "Look", "Samples"]
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ..evaluation.checks import Check, Verdict
 from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..numbers import counted, eps_text
-from .comparison import Comparison, Method, Run
+from ..runs.run import Run
+from .comparing import Comparison, Method
 
 __all__ = ["Credibility", "Finding", "Share", "Tally", "credibility"]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..passes import modes_agree
 from ..randomness import Generators, seeded
 from ..statistics import median_interval
-from .cost import bare_passes, replay
+from .counting import bare_passes, replay
 from .objectives import Objective
 
 __all__ = ["Profile", "in_turn", "profile_step"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -17,59 +17,30 @@ from typing import Any
 from torch import Tensor
 
 from ..attacks import Norm
-from ..errors import DamagedFileError, InputError
+from ..errors import InputError
 from ..evaluation.health import is_catastrophic
+from ..evaluation.outcomes import Evaluation
 from ..evaluation.protocols import PROTOCOLS
-from ..evaluation.result import Evaluation, load_evaluation
-from ..explanation import Explanation, load_explanation
-from ..files import digest_tensors, read_tensors
 from ..names import short_name
+from ..runs.run import Run, data_name, evaluate_again, read_run
 from ..statistics import share_of, spread
 from ..training.config import ATTACKS, MAY_CHANGE, METHODS, TrainConfig
-from ..training.run import RunFolder, TrainResult
+from ..training.run_folder import RunFolder
 
 __all__ = [
     "Accuracy",
     "Column",
     "Comparison",
     "Method",
-    "Run",
     "compare",
     "compare_runs",
-    "data_name",
     "listed",
     "method_names",
     "read_methods",
-    "read_run",
     "trained_eps",
 ]
 
 _ATTACK_ORDER = sorted(ATTACKS, key=lambda name: not name.startswith("fgsm"))
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run folder, read and checked.
-
-    Attributes:
-        folder: as it was named.
-        config: what was asked, resolved.
-        result: how the training ended.
-        history: the rows of ``metrics.jsonl``, one an epoch.
-        evaluations: its finished evaluations, by protocol name.
-        explanations: its finished explanations, by attribution.
-    """
-
-    folder: Path
-    config: TrainConfig
-    result: TrainResult
-    history: tuple[dict[str, Any], ...]
-    evaluations: dict[str, Evaluation]
-    explanations: dict[str, Explanation] = field(default_factory=dict)
-
-    @property
-    def seed(self) -> int:
-        return self.config.seed
 
 
 @dataclass(frozen=True)
@@ -425,60 +396,6 @@ def _refuse_apart(runs: list[Run]) -> None:
     _refuse_other_data(runs)
 
 
-def read_run(path: Path) -> Run:
-    """A run folder, with every check that needs no other run.
-
-    Raises:
-        InputError: the folder holds no finished run.
-        DamagedFileError: a file of the run is damaged.
-    """
-
-    folder = RunFolder(path)
-    if not path.is_dir():
-        raise InputError(f"there is no run folder {path}")
-    if not folder.config.exists():
-        raise InputError(f"{path} is no run folder: it has no config.yaml")
-
-    config, result = TrainConfig.load(folder.config), folder.load_result()
-    lists = (result.classes, result.warnings)
-    if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
-        raise DamagedFileError(f"{folder.result} is damaged: it is not the result of a training")
-    history = folder.rows()[: config.epochs]
-    if [row.get("epoch") if isinstance(row, dict) else None for row in history] != list(range(config.epochs)):
-        raise DamagedFileError(f"{folder.metrics} is damaged: expected a line for each of {config.epochs} epochs")
-
-    evaluations = {
-        name: load_evaluation(folder.evaluation(name))
-        for name in PROTOCOLS
-        if (folder.evaluation(name) / "result.json").exists()
-    }
-    weights = digest_tensors(read_tensors(folder.model)[0])
-    for name, found in evaluations.items():
-        if found.protocol.name != name:
-            raise InputError(f"{folder.evaluation(name)} holds an evaluation by {found.protocol.name}: rename it")
-        if found.model != weights:
-            raise InputError(
-                f"{folder.evaluation(name)} was made of other weights than {folder.model}: {_again(path, name)}"
-            )
-    return Run(path, config, result, tuple(history), evaluations, _explanations(folder, weights))
-
-
-def _explanations(folder: RunFolder, weights: str) -> dict[str, Explanation]:
-    """The finished explanations of a run, by attribution; they are of its own weights."""
-
-    found = {}
-    for place in sorted(path.parent for path in folder.path.glob("explanation/*/result.json")):
-        found[place.name] = explanation = load_explanation(place)
-        if explanation.attribution != place.name:
-            raise InputError(f"{place} holds an explanation by {explanation.attribution}: rename it")
-        if explanation.model != weights:
-            raise InputError(
-                f"{place} was made of other weights than {folder.model}: remove {place}, then: asgt explain "
-                f"{folder.path}"
-            )
-    return found
-
-
 def _refuse_repeated(runs: list[Run]) -> None:
     """Refuses runs whose spread would be none over seeds."""
 
@@ -525,12 +442,12 @@ def _refuse_other_images(runs: list[Run], protocols: list[str]) -> None:
             counts = "" if found.samples == first.samples else f" (n = {first.samples} and {found.samples})"
             raise InputError(
                 f"{both} were tested on different images of {data_name(run)}{counts}: "
-                + _again(run.folder, name, f"--samples {first.samples}")
+                + evaluate_again(run.folder, name, f"--samples {first.samples}")
             )
         if found.norm != first.norm:
             raise InputError(
                 f"{both} were evaluated in different norms ({first.norm} and {found.norm}): "
-                + _again(run.folder, name, f"--norm {first.norm}")
+                + evaluate_again(run.folder, name, f"--norm {first.norm}")
             )
 
 
@@ -544,7 +461,7 @@ def _refuse_other_grids(runs: list[Run], protocols: list[str]) -> None:
             grid, asked = (",".join(f"{eps:g}" for eps in sorted(values)) for values in (found.epsilons, shared))
             raise InputError(
                 f"no eps is common to all: {RunFolder(run.folder).evaluation(name)} has {grid}, those before it share "
-                f"{asked}: " + _again(run.folder, name, "--epsilons " + ",".join(map(repr, sorted(shared))))
+                f"{asked}: " + evaluate_again(run.folder, name, "--epsilons " + ",".join(map(repr, sorted(shared))))
             )
         shared &= set(found.epsilons)
 
@@ -584,22 +501,6 @@ def _left_out(runs: list[Run], epsilons: dict[str, tuple[float, ...]]) -> list[s
             lacking = [folder for folder, grid in grids.items() if eps not in grid]
             sentences.append(f"protocol {name} at eps {eps:g} is left out: not evaluated in {listed(lacking)}")
     return sentences
-
-
-def data_name(run: Run) -> str:
-    """The data's name for people: of a folder, its last part."""
-
-    data = run.config.data
-    if Path(data).is_dir() or data.startswith((".", "/", "~")):
-        return Path(data).name or data
-    return short_name(data)
-
-
-def _again(run: Path, protocol: str, flags: str = "") -> str:
-    """How to replace an evaluation."""
-
-    folder = RunFolder(run).evaluation(protocol)
-    return f"remove {folder}, then: asgt evaluate {run} --protocol {protocol} {flags}".rstrip()
 
 
 def listed(words: list[str]) -> str:

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..explanation import Explanation, explain, load_explanation, strokes
 from ..names import short_name
 from ..progress import SILENT, Progress
-from ..training.run import RunFolder
+from ..training.run_folder import RunFolder
 
 __all__ = ["explain_run", "explained_alike"]
 

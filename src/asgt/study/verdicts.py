@@ -23,13 +23,13 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
+from ..comparison.comparing import Column, Comparison, Method
+from ..comparison.differences import over_seeds, points
 from ..errors import DamagedFileError
 from ..evaluation.protocols import PROTOCOLS
 from ..explanation import Panel, measure_named, panel
 from ..files import read_yaml
 from ..numbers import eps_text, number
-from ..report.comparison import Column, Comparison, Method
-from ..report.differences import over_seeds, points
 from ..statistics import holm
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isnan
 
+from ..comparison.explained import Explained
 from ..explanation import Curve
-from .explained import Explained
 from .figures import Line, Panel
 
 __all__ = ["masked_panels"]

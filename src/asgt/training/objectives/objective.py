@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...attacks import Attack
-from ...attacks.base import check_radii
+from ...attacks.attack import check_radii
 from ...errors import InputError
 from ...inputs import checked, is_trusted, labels_explained, trusted
 from ...modes import Classifier, ask

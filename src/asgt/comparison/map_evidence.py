@@ -18,11 +18,12 @@ from ..attacks import Norm
 from ..explanation import MEASURES, Measure, PanelDifference, Score
 from ..files import write_bytes
 from ..numbers import counted, eps_text
+from ..report.figures import Panel, write_panels, write_scatter
+from ..report.masked_curves import masked_panels
+from ..runs.run import data_name
 from ..training.config import default_eps
-from .comparison import Comparison, Method, data_name, trained_eps
+from .comparing import Comparison, Method, trained_eps
 from .explained import ARROWS, Explained, explained, measures_of
-from .figures import Panel, write_panels, write_scatter
-from .masked import masked_panels
 from .pictures import Pictures, pictures, write_pictures
 from .tradeoff import Tradeoff, tradeoff
 
@@ -79,7 +80,7 @@ def looks(methods: Sequence[Method], comparison: Comparison | None = None, *, al
     Args:
         methods: finished runs on the same data.
         comparison: the same runs, where they are evaluated.
-        allow: whose code may run, as :func:`asgt.training.run.load_run` takes it, for the pictures of its runs.
+        allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it, for the pictures of its runs.
     """
 
     found = explained(methods)

@@ -18,19 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..comparison.comparing import Comparison, compare_runs
 from ..data import to_unit
 from ..errors import DamagedFileError, InputError
 from ..evaluation.checks import Check
+from ..evaluation.outcomes import Evaluation, checked_grid
 from ..evaluation.protocols import PROTOCOLS, protocol_named
-from ..evaluation.result import Evaluation, checked_grid
+from ..experiments.job import Job
 from ..explanation import Explanation
 from ..files import read_json, write_json
-from ..report import Comparison, Run
-from ..report.comparison import compare_runs, data_name
-from ..report.maps import MapColumn, SaliencyMaps
+from ..report.map_drawing import MapColumn, SaliencyMaps
 from ..training.config import MAY_CHANGE, TrainConfig
-from ..training.run import RunFolder, TrainResult
-from .job import Job
+from ..training.run_folder import RunFolder, TrainResult
+from .run import Run, data_name
 
 __all__ = ["SCHEMA", "is_kept", "keep_run", "load_kept", "load_maps", "load_results"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ..comparison.comparing import Accuracy, Comparison
 from ..errors import DamagedFileError
 from ..files import read_yaml
-from ..report.comparison import Accuracy, Comparison
 from .verdicts import Claims, Reading, column_of, named
 
 __all__ = ["PAPER", "Paper", "Quoted", "load_paper", "mean_distance", "ours"]

@@ -15,7 +15,8 @@ from typing import Any
 from ..explanation import MEASURES, Explanation, Measure, Panel, Score, measure_named, panel
 from ..files import digest_tensors
 from ..numbers import counted, to_rounding
-from .comparison import Method, Run, listed
+from ..runs.run import Run
+from .comparing import Method, listed
 
 __all__ = ["ARROWS", "PRIMARY", "Explained", "explained", "measures_of", "score_text"]
 

@@ -1,4 +1,4 @@
-"""What a run costs, in passes as :mod:`asgt.training.cost` counts them, before it begins: by running its own code.
+"""What a run costs, in passes as :mod:`asgt.training.counting` counts them, before it begins: by running its own code.
 
 What a pass takes on this machine is measured, for a guess of the time.
 """
@@ -15,10 +15,10 @@ from ..data import Images, load_data, to_unit
 from ..devices import place, resolve_device
 from ..evaluation.curve import AUDITED, evaluate
 from ..explanation import explain
+from ..training.building import build_from
 from ..training.config import TrainConfig
-from ..training.cost import Counter, step_passes
+from ..training.counting import Counter, step_passes
 from ..training.methods import build_objective
-from ..training.run import build_from
 from ..training.trainer import judge
 
 __all__ = ["evaluation_passes", "explanation_passes", "pace", "step_passes", "training_passes"]

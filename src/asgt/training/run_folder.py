@@ -16,24 +16,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from ..data import Splits, load_data
 from ..errors import DamagedFileError, InputError
 from ..files import read_json, write_bytes
-from ..models import build_model, load_weights
-from ..modes import in_evaluation
-from ..names import names_of, refuse_unless_allowed
-from ..progress import SILENT, Progress
-from .config import TrainConfig
 
-__all__ = ["RunFolder", "TrainResult", "build_from", "load_run"]
+__all__ = ["RunFolder", "TrainResult"]
 
 
 @dataclass(frozen=True)
@@ -159,114 +149,3 @@ class RunFolder:
 
         rows = [row for row in self.rows() if row["step"] <= step]
         write_bytes(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
-
-
-def build_from(config: TrainConfig, splits: Splits) -> nn.Module:
-    """The untrained model of a configuration, normalised by the training images.
-
-    A model ``hf:…`` brings its weights along, and with them the normalisation that they were trained with.
-    """
-
-    options = {name: value for name in ("width", "dropout") if (value := getattr(config, name)) is not None}
-    mean: Sequence[float] | None
-    std: Sequence[float] | None
-    mean, std = splits.train.mean_std()
-    if config.model.startswith("hf:"):
-        # Only such a model imports transformers.
-        from ..models import preprocessing
-
-        own = preprocessing(config.model)
-        mean, std = (None, None) if own is None else (own.mean, own.std)
-    return build_model(config.model, splits.train.shape, len(splits.train.classes), mean=mean, std=std, **options)
-
-
-def load_run(
-    path: Path | str,
-    *,
-    allow: Collection[str] = (),
-    trusted_model: str | None = None,
-    progress: Progress = SILENT,
-) -> tuple[nn.Module, Splits, TrainConfig, TrainResult]:
-    """The trained model of a run folder, in evaluation mode on the CPU, and its data.
-
-    Data that the run names by a relative path is looked for here first, and then where the run found it.
-
-    Args:
-        path: the run folder.
-        allow: whose code may run, for a run folder alone may not run any: exact names of the user's own models, as
-            ``package.module:factory``, or of modules, as ``package.module``. Default: nobody's.
-        trusted_model: deprecated, one more name for ``allow``.
-        progress: is told how many images were decoded.
-
-    Returns:
-        The model, the data, the configuration, and how the training ended.
-
-    Raises:
-        InputError: the run is not finished, its data is not what it was, or its model is not allowed.
-        DamagedFileError: a file of it is damaged.
-    """
-
-    folder = RunFolder(path)
-    if not folder.path.is_dir():
-        raise InputError(f"there is no run folder {folder.path}")
-    if not folder.config.exists():
-        raise InputError(f"{folder.path} is no run folder: it has no config.yaml")
-
-    config = TrainConfig.load(folder.config)
-    result = folder.load_result()
-    refuse_unless_allowed(config.model, names_of(allow, trusted_model), str(folder.config))
-
-    splits = _recorded(config, result, progress)
-    with torch.random.fork_rng():
-        model = build_from(config, splits)
-    load_weights(model, folder.model)
-    return in_evaluation(model), splits, config, result
-
-
-def _recorded(config: TrainConfig, result: TrainResult, progress: Progress) -> Splits:
-    """The data that a run was trained on, with its very test images; of the training images only what that takes.
-
-    Raises:
-        InputError: there is no such data, or it holds other images by now.
-    """
-
-    place: str | None = result.reading.get("place")
-    settings: dict[str, Any] = config.data_settings() | {
-        "limit": config.limit,
-        "train": False,
-        "channels": result.shape[0],
-        "progress": progress,
-    }
-    other = _other_place(config.data, place)
-    try:
-        splits = load_data(config.data, **settings | ({} if place is None else {"place": place}))
-        if splits.test.digest() == result.test_data:
-            return splits
-    except InputError as error:
-        if other is None and place is not None and os.path.isabs(place) and not Path(place).exists():
-            raise InputError(
-                f"{error}; the run found it in {place}, which is gone, and {Path.cwd()} has none"
-            ) from error
-        if other is None:
-            raise
-
-    if other is not None:
-        splits = load_data(other, **settings)
-        if splits.test.digest() == result.test_data:
-            return replace(splits, name=config.data)
-        raise InputError(
-            f"the test images are not those of this run, neither in {Path(config.data).resolve()} nor in {other}, "
-            "where it was trained: they changed"
-        )
-    trained = f"; it was trained on {place}" if place is not None and place != config.data else ""
-    raise InputError(
-        f"the test images of {config.data} are not those of this run: they changed, or ASGT_DATA did{trained}"
-    )
-
-
-def _other_place(data: str, place: str | None) -> str | None:
-    """Where a run found its data, if a relative path now leads elsewhere; ``None`` where it is the same or gone."""
-
-    if place is None or os.path.isabs(data) or not Path(data).exists() or not Path(place).exists():
-        return None
-    return place if Path(data).resolve() != Path(place).resolve() else None

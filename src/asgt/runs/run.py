@@ -1,0 +1,218 @@
+"""A finished run folder, read: its model and data (:func:`load_run`), or its results alone (:func:`read_run`).
+
+Nothing that a run folder holds is executed, unless the user names it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data import Splits, load_data
+from ..errors import DamagedFileError, InputError
+from ..evaluation.outcomes import Evaluation, load_evaluation
+from ..evaluation.protocols import PROTOCOLS
+from ..explanation import Explanation, load_explanation
+from ..files import digest_tensors, read_tensors
+from ..models import load_weights
+from ..modes import in_evaluation
+from ..names import names_of, refuse_unless_allowed, short_name
+from ..progress import SILENT, Progress
+from ..training.building import build_from
+from ..training.config import TrainConfig
+from ..training.run_folder import RunFolder, TrainResult
+
+__all__ = ["Run", "data_name", "evaluate_again", "load_run", "read_run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder, read and checked.
+
+    Attributes:
+        folder: as it was named.
+        config: what was asked, resolved.
+        result: how the training ended.
+        history: the rows of ``metrics.jsonl``, one an epoch.
+        evaluations: its finished evaluations, by protocol name.
+        explanations: its finished explanations, by attribution.
+    """
+
+    folder: Path
+    config: TrainConfig
+    result: TrainResult
+    history: tuple[dict[str, Any], ...]
+    evaluations: dict[str, Evaluation]
+    explanations: dict[str, Explanation] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+
+def read_run(path: Path) -> Run:
+    """A run folder, with every check that needs no other run.
+
+    Raises:
+        InputError: the folder holds no finished run.
+        DamagedFileError: a file of the run is damaged.
+    """
+
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise InputError(f"there is no run folder {path}")
+    if not folder.config.exists():
+        raise InputError(f"{path} is no run folder: it has no config.yaml")
+
+    config, result = TrainConfig.load(folder.config), folder.load_result()
+    lists = (result.classes, result.warnings)
+    if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
+        raise DamagedFileError(f"{folder.result} is damaged: it is not the result of a training")
+    history = folder.rows()[: config.epochs]
+    if [row.get("epoch") if isinstance(row, dict) else None for row in history] != list(range(config.epochs)):
+        raise DamagedFileError(f"{folder.metrics} is damaged: expected a line for each of {config.epochs} epochs")
+
+    evaluations = {
+        name: load_evaluation(folder.evaluation(name))
+        for name in PROTOCOLS
+        if (folder.evaluation(name) / "result.json").exists()
+    }
+    weights = digest_tensors(read_tensors(folder.model)[0])
+    for name, found in evaluations.items():
+        if found.protocol.name != name:
+            raise InputError(f"{folder.evaluation(name)} holds an evaluation by {found.protocol.name}: rename it")
+        if found.model != weights:
+            raise InputError(
+                f"{folder.evaluation(name)} was made of other weights than {folder.model}: {evaluate_again(path, name)}"
+            )
+    return Run(path, config, result, tuple(history), evaluations, _explanations(folder, weights))
+
+
+def _explanations(folder: RunFolder, weights: str) -> dict[str, Explanation]:
+    """The finished explanations of a run, by attribution; they are of its own weights."""
+
+    found = {}
+    for place in sorted(path.parent for path in folder.path.glob("explanation/*/result.json")):
+        found[place.name] = explanation = load_explanation(place)
+        if explanation.attribution != place.name:
+            raise InputError(f"{place} holds an explanation by {explanation.attribution}: rename it")
+        if explanation.model != weights:
+            raise InputError(
+                f"{place} was made of other weights than {folder.model}: remove {place}, then: asgt explain "
+                f"{folder.path}"
+            )
+    return found
+
+
+def data_name(run: Run) -> str:
+    """The data's name for people: of a folder, its last part."""
+
+    data = run.config.data
+    if Path(data).is_dir() or data.startswith((".", "/", "~")):
+        return Path(data).name or data
+    return short_name(data)
+
+
+def evaluate_again(run: Path, protocol: str, flags: str = "") -> str:
+    """How to replace an evaluation."""
+
+    folder = RunFolder(run).evaluation(protocol)
+    return f"remove {folder}, then: asgt evaluate {run} --protocol {protocol} {flags}".rstrip()
+
+
+def load_run(
+    path: Path | str,
+    *,
+    allow: Collection[str] = (),
+    trusted_model: str | None = None,
+    progress: Progress = SILENT,
+) -> tuple[nn.Module, Splits, TrainConfig, TrainResult]:
+    """The trained model of a run folder, in evaluation mode on the CPU, and its data.
+
+    Data that the run names by a relative path is looked for here first, and then where the run found it.
+
+    Args:
+        path: the run folder.
+        allow: whose code may run, for a run folder alone may not run any: exact names of the user's own models, as
+            ``package.module:factory``, or of modules, as ``package.module``. Default: nobody's.
+        trusted_model: deprecated, one more name for ``allow``.
+        progress: is told how many images were decoded.
+
+    Returns:
+        The model, the data, the configuration, and how the training ended.
+
+    Raises:
+        InputError: the run is not finished, its data is not what it was, or its model is not allowed.
+        DamagedFileError: a file of it is damaged.
+    """
+
+    folder = RunFolder(path)
+    if not folder.path.is_dir():
+        raise InputError(f"there is no run folder {folder.path}")
+    if not folder.config.exists():
+        raise InputError(f"{folder.path} is no run folder: it has no config.yaml")
+
+    config = TrainConfig.load(folder.config)
+    result = folder.load_result()
+    refuse_unless_allowed(config.model, names_of(allow, trusted_model), str(folder.config))
+
+    splits = _recorded(config, result, progress)
+    with torch.random.fork_rng():
+        model = build_from(config, splits)
+    load_weights(model, folder.model)
+    return in_evaluation(model), splits, config, result
+
+
+def _recorded(config: TrainConfig, result: TrainResult, progress: Progress) -> Splits:
+    """The data that a run was trained on, with its very test images; of the training images only what that takes.
+
+    Raises:
+        InputError: there is no such data, or it holds other images by now.
+    """
+
+    place: str | None = result.reading.get("place")
+    settings: dict[str, Any] = config.data_settings() | {
+        "limit": config.limit,
+        "train": False,
+        "channels": result.shape[0],
+        "progress": progress,
+    }
+    other = _other_place(config.data, place)
+    try:
+        splits = load_data(config.data, **settings | ({} if place is None else {"place": place}))
+        if splits.test.digest() == result.test_data:
+            return splits
+    except InputError as error:
+        if other is None and place is not None and os.path.isabs(place) and not Path(place).exists():
+            raise InputError(
+                f"{error}; the run found it in {place}, which is gone, and {Path.cwd()} has none"
+            ) from error
+        if other is None:
+            raise
+
+    if other is not None:
+        splits = load_data(other, **settings)
+        if splits.test.digest() == result.test_data:
+            return replace(splits, name=config.data)
+        raise InputError(
+            f"the test images are not those of this run, neither in {Path(config.data).resolve()} nor in {other}, "
+            "where it was trained: they changed"
+        )
+    trained = f"; it was trained on {place}" if place is not None and place != config.data else ""
+    raise InputError(
+        f"the test images of {config.data} are not those of this run: they changed, or ASGT_DATA did{trained}"
+    )
+
+
+def _other_place(data: str, place: str | None) -> str | None:
+    """Where a run found its data, if a relative path now leads elsewhere; ``None`` where it is the same or gone."""
+
+    if place is None or os.path.isabs(data) or not Path(data).exists() or not Path(place).exists():
+        return None
+    return place if Path(data).resolve() != Path(place).resolve() else None

@@ -1,0 +1,203 @@
+"""A map of each image by name: how much each value of the image speaks for a label.
+
+The plain gradient is ours; Captum computes the others, except for SmoothGrad's noise. All of them are asked in the same
+way, and their maps are signed, so that what is made of the sign (:func:`magnitude`) is a step of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError, unknown
+from ..inputs import checked_images, checked_labels, is_trusted
+from ..modes import Classifier, differentiable, evaluating
+from ..randomness import Generator, SampleKeyed, keys_like
+from .attribution import Attribution, Watched
+from .deeplift import DeepLIFT
+from .gradcam import GradCAM
+from .gradient import Target, saliency
+from .integrated_gradients import InputXGradient, IntegratedGradients
+from .smoothgrad import SmoothGrad
+
+__all__ = ["ATTRIBUTIONS", "REDUCTION", "attribute", "attribution_settings", "magnitude", "to_numpy"]
+
+REDUCTION = "mean over channels of |a|"
+"""What :func:`magnitude` does, in words, for the record."""
+
+
+@dataclass(frozen=True)
+class Gradient(Attribution):
+    """The plain gradient, the same that the mask sorts by."""
+
+    def maps(
+        self, model: Watched, x: Tensor, y: Tensor, *, target: Target, generator: SampleKeyed | None, batch_size: int
+    ) -> Tensor:
+        return saliency(model, x, y, target)
+
+
+ATTRIBUTIONS: dict[str, type[Attribution]] = {
+    "gradient": Gradient,
+    "input-x-gradient": InputXGradient,
+    "ig": IntegratedGradients,
+    "smoothgrad": SmoothGrad,
+    "gradcam": GradCAM,
+    "deeplift": DeepLIFT,
+}
+"""The attributions by name; the fields of each are its settings."""
+
+
+def attribute(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor | None = None,
+    method: str = "gradient",
+    *,
+    target: Target = "logit",
+    layer: str | None = None,
+    generator: Generator | None = None,
+    batch_size: int = 64,
+    **settings: Any,
+) -> Tensor:
+    """The map of each image under a classifier.
+
+    Args:
+        model: the classifier, images to logits (B, K), in evaluation mode while it is asked. ``"gradcam"`` and
+            ``"deeplift"`` need an ``nn.Module``; the others take any function.
+        x: images (B, C, H, W) in [0, 1].
+        y: the labels that are explained, (B,), of any integer type. Default: the model's own predictions.
+        method: a name of :data:`ATTRIBUTIONS`.
+        target: the score that is explained: the label's ``"logit"`` or its ``"log_prob"``.
+        layer: for ``"gradcam"``, the dotted name of the module whose output is the feature map. Default: the last
+            feature map, where it can be told.
+        generator: where the noise of ``"smoothgrad"`` comes from, as keyed noise or PyTorch's on the device of the
+            images; one draw of it, whatever the batches. Default: PyTorch's global generator.
+        batch_size: images, or copies of them, that the model gets at a time; twice as many for ``"deeplift"``, which
+            sends each with its baseline.
+        settings: those of the method: ``samples`` and ``deviation`` of ``"smoothgrad"``, ``steps`` and ``baseline``
+            of ``"ig"``, ``baseline`` of ``"deeplift"``.
+
+    Returns:
+        The signed maps (B, C, H, W), detached; NaN where the model gives NaN. GradCAM's one channel is repeated. No
+        parameter's ``grad`` is touched.
+
+    Raises:
+        InputError: a name, a setting or a shape is wrong, or the method does not suit the model.
+    """
+
+    chosen = _chosen(method, layer, settings)
+    if not is_trusted():
+        x = checked_images(x)
+    _check(x, target, batch_size)
+    y = None if y is None else checked_labels(y, len(x), soft=False)
+
+    maps = []
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+        x, y = x.detach().clone(), None if y is None else differentiable(y).to(x.device)
+        watched = Watched(model, 0 if y is None else int(y.max()) + 1, owned=not chosen.package)
+        keys = keys_like(x, generator) if chosen.draws_noise else None
+
+        for rows in torch.arange(len(x), device=x.device).split(batch_size):
+            images = x[rows]
+            labels = _predictions(watched, images) if y is None else y[rows]
+            noise = None if keys is None else SampleKeyed(0, keys[rows])
+            a = chosen.maps(watched, images, labels, target=target, generator=noise, batch_size=batch_size)
+            nan = watched.nan(len(images)).view(-1, *[1] * (a.ndim - 1))
+            maps.append(a.masked_fill(nan, torch.nan))
+
+    return torch.cat(maps)
+
+
+def attribution_settings(
+    method: str, *, target: Target = "logit", layer: str | None = None, model: Classifier | None = None, **settings: Any
+) -> dict[str, Any]:
+    """All that is needed to make the same maps again, beside the model, the images and the noise's key.
+
+    Args:
+        method: a name of :data:`ATTRIBUTIONS`.
+        target: the score that is explained.
+        layer: GradCAM's.
+        model: where GradCAM looks for its layer, if none is named.
+        settings: of the method, as :func:`attribute` takes them.
+
+    Returns:
+        Names to values, defaults included; how channels become one (:func:`magnitude`), and Captum's version where it
+        computes the maps.
+    """
+
+    chosen = _chosen(method, layer, settings)
+    record = {"method": method, "target": target, **asdict(chosen), "reduction": REDUCTION}
+    if isinstance(chosen, GradCAM) and model is not None:
+        record["layer"] = chosen.layer_of(model)
+    if chosen.package:
+        record[chosen.package] = version(chosen.package)
+    return record
+
+
+def magnitude(a: Tensor) -> Tensor:
+    """How strong each pixel's part is: the mean of \\|a\\| over the channels, (B, C, H, W) to (B, H, W)."""
+
+    return a.abs().mean(dim=1)
+
+
+def to_numpy(a: Tensor) -> np.ndarray:
+    """Maps as the arrays that other libraries take: float32 (B, C, H, W), C-contiguous, on the CPU.
+
+    Quantus, for one, takes the model, images, labels and maps as they are::
+
+        maps = attribute(model, x, y, "ig")
+        quantus.Sparseness()(model=model, x_batch=to_numpy(x), y_batch=y.cpu().numpy(), a_batch=to_numpy(maps))
+
+    It sums maps over channels where it makes them itself. To measure ours on both sides, hand it ours::
+
+        def explain(model, inputs, targets, **_):
+            x, y = (torch.as_tensor(array) for array in (inputs, targets))
+            return to_numpy(attribute(model, x.float(), y, "ig"))
+
+        quantus.MaxSensitivity()(model=model, x_batch=…, y_batch=…, a_batch=None, explain_func=explain)
+
+    Raises:
+        InputError: the shape is another, as that of a :func:`magnitude`: give it a channel by ``unsqueeze(1)``.
+    """
+
+    if a.ndim != 4:
+        raise InputError(
+            f"maps of shape {tuple(a.shape)}: expected (B, C, H, W); unsqueeze(1) gives (B, H, W) a channel"
+        )
+    return np.ascontiguousarray(a.detach().to("cpu", torch.float32).numpy())
+
+
+def _chosen(method: str, layer: str | None, settings: dict[str, Any]) -> Attribution:
+    if method not in ATTRIBUTIONS:
+        raise unknown("attribution", method, ATTRIBUTIONS)
+    if layer is not None:
+        settings = {**settings, "layer": layer}
+
+    known = [field.name for field in fields(ATTRIBUTIONS[method])]
+    for name in settings:
+        if name not in known:
+            has = f"its settings are {', '.join(known)}" if known else "it has no settings"
+            raise InputError(f"{method} does not know {name}: {has}")
+    return ATTRIBUTIONS[method](**settings)
+
+
+def _check(x: Tensor, target: str, batch_size: int) -> None:
+    if target not in ("logit", "log_prob"):
+        raise InputError(f"target = {target!r} is unknown: use 'logit' or 'log_prob'")
+    if batch_size < 1:
+        raise InputError(f"batch_size = {batch_size}: a batch has at least one image")
+    if x.ndim < 2 or len(x) == 0 or not x.is_floating_point():
+        raise InputError(
+            f"{x.dtype} inputs of shape {tuple(x.shape)}: expected float images (B, C, H, W), at least one"
+        )
+
+
+def _predictions(model: Watched, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        labels: Tensor = model(x).argmax(dim=1)
+    return labels
