@@ -21,7 +21,7 @@ def short_name(data: str) -> str:
 
 
 def is_foreign(model: str) -> bool:
-    """Whether a model's name is a user's own ``package.module:factory``, whose building runs the user's code."""
+    """Whether a name is a user's own ``package.module:factory``, whose use runs the user's code."""
 
     return ":" in model and not model.startswith(_LIBRARIES)
 
@@ -52,20 +52,23 @@ def names_of(allow: Collection[str], more: str | None = None) -> tuple[str, ...]
     return (*((allow,) if isinstance(allow, str) else allow), *(() if more is None else (more,)))
 
 
-def refuse_unless_allowed(model: str, allow: Collection[str], where: str, *, by_model: bool = True) -> None:
-    """Refuses a foreign model that a file names and the user does not; any other model passes.
+def refuse_unless_allowed(
+    name: str, allow: Collection[str], where: str, *, what: str = "model", flag: str | None = "--model"
+) -> None:
+    """Refuses a foreign name that a file holds and the user does not give; any other name passes.
 
     Args:
-        model: the name of the model.
+        name: of a model, a method, an attack …
         allow: what the user named, as :func:`is_allowed` takes it.
-        where: the file or the run that names the model.
-        by_model: whether the command at hand has a flag ``--model``.
+        where: the file or the run that holds the name.
+        what: what the name stands for, as ``"method"``.
+        flag: the flag by which the command at hand names such a thing; ``None`` where it has none.
 
     Raises:
         InputError: it gives the flag to add.
     """
 
-    if is_foreign(model) and not is_allowed(model, allow):
-        flag = f"--allow {module_of(model)}"
-        mend = f"--model {model} or {flag}" if by_model else f"{flag}, or train it by asgt train --model {model}"
-        raise InputError(f"{where} names the model {model}, code of your own that no file may run: add {mend}")
+    if is_foreign(name) and not is_allowed(name, allow):
+        module = f"--allow {module_of(name)}"
+        mend = f"{flag} {name} or {module}" if flag else f"{module}, or train it by asgt train --{what} {name}"
+        raise InputError(f"{where} names the {what} {name}, code of your own that no file may run: add {mend}")

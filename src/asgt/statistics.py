@@ -9,6 +9,7 @@ claims stand side by side, :func:`holm` corrects for their number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import comb, inf, nan, sqrt
 from statistics import NormalDist, fmean, stdev
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ALPHA",
     "KINDS",
+    "Decision",
+    "Estimate",
     "Kind",
-    "Verdict",
+    "PairedDifference",
     "bootstrap_means",
     "clopper_pearson",
+    "decision",
     "holm",
     "holm_by_kind",
     "mcnemar",
@@ -33,11 +37,10 @@ __all__ = [
     "paired_bootstrap",
     "paired_by_seed",
     "rank_correlation",
-    "share_of",
+    "share",
     "spread",
     "t_interval",
     "t_test",
-    "verdict",
     "wilson",
 ]
 
@@ -46,7 +49,9 @@ Kind: TypeAlias = Literal["methods", "models"]
 
 KINDS: tuple[Kind, ...] = ("methods", "models")
 
-Verdict: TypeAlias = Literal["more", "less", "not decided"]
+Decision: TypeAlias = Literal["more", "less", "not decided"]
+
+Interval: TypeAlias = Literal["Wilson", "bootstrap", "t", "sd", "none"]
 
 ALPHA = 0.05
 """A difference is decided if its adjusted p is below this, and its interval excludes zero."""
@@ -56,6 +61,94 @@ _AT_ONCE = 1 << 22  # samples drawn again at a time: some 100 MB
 _ALL_ORDERS = 8  # pairs whose orders, 40,320, are gone through one by one
 
 _Run = TypeVar("_Run")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval, and what both rest on.
+
+    Attributes:
+        value: the number; of several runs their mean; NaN where it was not measured.
+        low: the lower end of the interval.
+        high: the upper end.
+        n: the images that it rests on.
+        interval: what ``low`` and ``high`` are: a 95 % interval of one model over images (``"Wilson"`` of a share,
+            ``"bootstrap"`` of a mean), Student's 95 % interval over seeds (``"t"``), the mean ± one standard deviation
+            over seeds (``"sd"``), or ``"none"``.
+        values: the number of each run, by ascending seed.
+        sd: the sample standard deviation over runs; NaN of one run.
+        not_run: why there is no value; empty where there is one.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    interval: Interval = "Wilson"
+    values: tuple[float, ...] = ()
+    sd: float = nan
+    not_run: str = ""
+
+    def percent(self) -> str:
+        """In percent: ``84.4 ± 0.6`` over seeds, ``84.4 [80.3, 87.9]`` of one model; a dash where it was not run."""
+
+        if self.not_run:
+            return "–"
+        if self.sd == self.sd:
+            return f"{100 * self.value:.1f} ± {100 * self.sd:.1f}"
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    def text(self) -> str:
+        """``0.613 ± 0.012`` over seeds, ``0.613 [0.601, 0.625]`` of one model; a dash where it was not run."""
+
+        if self.not_run:
+            return "–"
+        if self.sd == self.sd:
+            return f"{_plain(self.value)} ± {_plain(self.sd)}"
+        return f"{_plain(self.value)} [{_plain(self.low)}, {_plain(self.high)}]"
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A quantity of one method less that of another, on the same images.
+
+    Attributes:
+        first: the name of the one method.
+        second: that of the other, which is subtracted.
+        kind: ``"methods"``, over the seeds that both have, or ``"models"``, of one run each.
+        value: the difference, or its mean over seeds.
+        low: the lower end of its 95 % interval, not adjusted for the other claims: Student's t over seeds, or a paired
+            bootstrap over images.
+        high: the upper end.
+        p: two-sided, not adjusted.
+        adjusted: p by Holm's correction over the ``claims``.
+        claims: how many pairs of this kind stand side by side.
+        seeds: those paired, ascending; of models without a common seed, both.
+        n: the images.
+    """
+
+    first: str
+    second: str
+    kind: Kind
+    value: float
+    low: float
+    high: float
+    p: float
+    adjusted: float
+    claims: int
+    seeds: tuple[int, ...]
+    n: int
+
+    @property
+    def decision(self) -> Decision:
+        """Whether the first is decided to have more or less than the second."""
+
+        return decision(self.low, self.high, self.adjusted)
+
+    def turned(self) -> PairedDifference:
+        """The same difference, seen from the other side."""
+
+        return replace(self, first=self.second, second=self.first, value=-self.value, low=-self.high, high=-self.low)
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -131,11 +224,15 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[
     return ordered[rank - 1], ordered[count - rank]
 
 
-def share_of(successes: int, trials: int, confidence: float = 0.95) -> dict[str, float]:
-    """A share with its interval, as results hold it: ``accuracy``, ``low`` and ``high``, in [0, 1]."""
+def share(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
+    """The share of successes of one model, with Wilson's interval.
+
+    Raises:
+        ValueError: no trials, or more successes than trials.
+    """
 
     low, high = wilson(successes, trials, confidence)
-    return {"accuracy": successes / trials, "low": low, "high": high}
+    return Estimate(successes / trials, low, high, trials, values=(successes / trials,))
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
@@ -402,7 +499,7 @@ def holm_by_kind(found: Sequence[tuple[Kind, float]]) -> list[tuple[float, int]]
     return adjusted
 
 
-def verdict(low: float, high: float, adjusted: float) -> Verdict:
+def decision(low: float, high: float, adjusted: float) -> Decision:
     """Whether a difference is decided, by its interval and its adjusted p."""
 
     if adjusted >= ALPHA or low <= 0 <= high:
@@ -438,3 +535,18 @@ def _drawn_again(samples: int, count: int, seed: int, first: int) -> NDArray[np.
 def _refuse_no_share(successes: int, trials: int) -> None:
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"{successes} successes of {trials} trials have no interval")
+
+
+# Until every layer speaks of estimates.
+Verdict = Decision
+verdict = decision
+
+
+def share_of(successes: int, trials: int, confidence: float = 0.95) -> dict[str, float]:
+    found = share(successes, trials, confidence)
+    return {"accuracy": found.value, "low": found.low, "high": found.high}
+
+
+def _plain(value: float) -> str:
+    text = f"{value:.3f}"
+    return "0.000" if float(text) == 0 else text.replace("-", "−")

@@ -61,7 +61,7 @@ def plan(
     """
 
     for method in preset.methods:
-        refuse_unless_allowed(method.model, allow, preset.name, by_model=False)
+        refuse_unless_allowed(method.model, allow, preset.name, flag=None)
     _refuse_other(out, preset)
     first, limits = preset.methods[0], [method.limit for method in preset.methods]
     data = load_data(

@@ -86,7 +86,7 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
         InterruptedRunError: ``should_stop`` said so.
     """
 
-    refuse_unless_allowed(job.config.model, job.allow, job.label, by_model=False)
+    refuse_unless_allowed(job.config.model, job.allow, job.label, flag=None)
     train(job.config, job.folder, resume=True, should_stop=should_stop, progress=phase(0))
 
     model, data, config, _ = load_run(job.folder, allow=job.allow)

@@ -207,7 +207,7 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
     methods = [{name: value for name, value in method.items() if name not in overrides} for method in methods]
     configs = tuple(_config(data, train, method, path) for method in methods)
     for config in configs:
-        refuse_unless_allowed(config.model, allow, "--set" if "model" in overrides else str(path), by_model=False)
+        refuse_unless_allowed(config.model, allow, "--set" if "model" in overrides else str(path), flag=None)
     if len(norms := {config.norm for config in configs if config.norm}) > 1:
         raise DamagedFileError(f"{path}: the methods train in {' and '.join(sorted(norms))}: a grid has one norm")
     # How runs are driven and watched is no part of what a grid is called.

@@ -5,10 +5,7 @@ A model is always ``Sequential(normalize, net)``: images in [0, 1] in, logits ou
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +16,7 @@ from torch import nn
 from ..errors import InputError, unknown
 from ..modes import ask, evaluating
 from ..names import is_foreign
+from ..plugins import imported
 from .alexnet import alexnet
 from .normalize import Cast, Normalize, precision_of
 from .pretrained import build_hf, build_timm
@@ -98,20 +96,7 @@ def build_model(
 
 
 def _foreign(name: str, shape: tuple[int, int, int], classes: int | None, options: dict[str, float]) -> nn.Module:
-    module_name, _, attribute = name.partition(":")
-
-    # A user's own file lies where they stand, which a console script does not search. It comes last: no file there
-    # may stand in for an installed package.
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"model {name}: {error}; write package.module:factory, importable from here") from error
-    except (Exception, SystemExit) as error:  # a stranger's code may raise anything, or try to end the process
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise InputError(f"model {name}: {module_name} cannot be imported: {type(error).__name__}: {first}") from error
-
+    factory = imported(name, "model")
     if isinstance(factory, nn.Module):
         raise InputError(f"model {name} is a model already: name a function that makes it")
     if not callable(factory):
