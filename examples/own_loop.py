@@ -27,9 +27,6 @@ for epoch in range(8):
         optimizer.step()
     print(f"epoch {epoch + 1}: " + ", ".join(f"{name} {term:.3f}" for name, term in out.terms.items()))
 
-found = asgt.evaluate(model, digits.test, protocol="pgd", epsilons=[0.05, 0.1])
-clean, protocol = found.clean_accuracy(), f"protocol {found.protocol.name} v{found.protocol.version}"
-print(f"clean: {clean['accuracy']:.1%} [{clean['low']:.1%}, {clean['high']:.1%}], n = {found.samples}")
-for row in found.curve("pgd-40x5"):
-    share = f"{row['accuracy']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
-    print(f"{protocol} (PGD-40, 5 restarts, L∞) at eps {row['eps']}: {share}, n = {found.samples}, seed 0")
+evaluation = asgt.evaluate(model, digits.test, "pgd", epsilons=[0.05, 0.1])
+print(f"clean: {evaluation.accuracy.value:.1%}")
+print(evaluation)

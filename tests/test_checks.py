@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 import asgt
 from asgt import MIFGSM, PGD, Evaluation, Images, InputError
-from asgt.attacks import APGD, Attack
+from asgt.attacks import APGD, Attack, AutoAttack
 from asgt.evaluation.accuracy import correct, correct_under_attack
-from asgt.evaluation.checks import Check, run_checks, verdict_words
+from asgt.evaluation.check import Check, checks_text
+from asgt.evaluation.checks import run_checks
 from asgt.evaluation.protocols import PROTOCOLS, Protocol, Search
-from asgt.evaluation.second_look import Look
+from asgt.evaluation.second_look import SecondLook
 from asgt.statistics import clopper_pearson
 
 GRID = (0.05, 0.1, 0.15, 0.2)
@@ -102,7 +103,18 @@ def made(
 ) -> Evaluation:
     """An evaluation that found what it is told to have found."""
 
-    return Evaluation(protocol, norm, grid, 0, "", images.digest(), 2, clean, outcomes, details=details or {})  # type: ignore[arg-type]
+    return Evaluation(
+        protocol=protocol,
+        norm=norm,  # type: ignore[arg-type]
+        epsilons=grid,
+        seed=0,
+        model="",
+        data=images.digest(),
+        classes=2,
+        clean=clean,
+        outcomes=outcomes,
+        details=details or {},
+    )
 
 
 def alone(attack: Attack, *, worst_case: bool = False) -> Protocol:
@@ -141,7 +153,7 @@ def test_a_healthy_model_fails_nothing_and_the_dear_checks_say_that_they_did_not
     assert tuple(check.name for check in checks) == NAMES
     verdicts = {check.name: check.verdict for check in checks}
     assert verdicts == dict.fromkeys(NAMES, "PASS") | dict.fromkeys(("square", "doubled effort"), "NOT RUN")
-    assert verdict_words(checks) == "13 pass, 0 warn, 0 fail, 2 not run: no failure detected"
+    assert checks_text(checks) == "13 pass, 0 warn, 0 fail, 2 not run: no failure detected"
     for name in ("square", "doubled effort"):
         assert "--thorough" in next(check.remedy for check in checks if check.name == name)
 
@@ -173,7 +185,7 @@ def test_the_examined_eps_leaves_nearest_to_half_and_of_two_alike_the_larger() -
     def level(clean: int, *left: int) -> int:
         outcomes = torch.stack([torch.arange(10) < count for count in left])
         found = made(images, alone(PGD(0.0)), torch.arange(10) < clean, {"alone": outcomes})
-        return Look(nn.Identity(), images, found, thorough=False, batch_size=8).level
+        return SecondLook(nn.Identity(), images, found, thorough=False, batch_size=8).level
 
     assert level(8, 8, 5, 1) == 1
     assert level(8, 6, 2, 0) == 1  # both are 2 from 4
@@ -311,7 +323,7 @@ def test_too_few_classes_are_told_where_the_loss_needs_four() -> None:
     assert (it.verdict, "no attack here uses it" in it.evidence) == ("PASS", True)
 
     targeted = replace(plain, protocol=alone(APGD(0.0, loss="dlr-targeted")))
-    ensemble = replace(plain, protocol=replace(plain.protocol, name="autoattack"))
+    ensemble = replace(plain, protocol=alone(AutoAttack(0.0)))
     for found in (targeted, ensemble):
         assert check("classes for DLR", model, images, found).verdict == "WARN"
     by_ce = replace(plain, protocol=alone(APGD(0.0)))
@@ -361,7 +373,7 @@ def test_only_what_lies_in_the_ball_and_the_box_and_gets_an_answer_breaks(norm: 
     # Always wrong, and silent about images that begin with 0.45.
     score = Score(lambda x: torch.where((x[:, 0, 0, 0] - 0.45).abs() < 1e-6, torch.nan, -1.0))
     model = Wrapped(score, after=lambda z: torch.stack([z[:, 0].nan_to_num(), z[:, 1]], dim=1))
-    look = Look(model, images, found, thorough=False, batch_size=4)
+    look = SecondLook(model, images, found, thorough=False, batch_size=4)
 
     samples = look.taken(torch.arange(6))
     x_adv = samples.x + 0.1  # of L2 norm 0.2
@@ -550,7 +562,7 @@ def test_each_restart_starts_elsewhere() -> None:
     # No gradient, and a quarter of the starts break an image: of eight, all but 0.75⁸ = 10 % of the images have one.
     images = grey(200, size=1, level=0.0)
     model = Score(lambda x: 0.5 - x[:, 0, 0, 0].round())
-    look = Look(model, images, survived(images, PGD(0.0), (1.0,)), thorough=False, batch_size=64)
+    look = SecondLook(model, images, survived(images, PGD(0.0), (1.0,)), thorough=False, batch_size=64)
     broken = look.broken_by(PGD(0.0, steps=1, restarts=8), look.taken(torch.arange(200)), 1.0)
     assert float(broken.double().mean()) == pytest.approx(0.9, abs=0.05)
 
@@ -631,11 +643,11 @@ def test_one_step_is_tried_where_the_protocol_has_none(digits: tuple[nn.Module, 
 def test_the_words_name_what_failed_and_never_say_that_nothing_is_hidden() -> None:
     passed, failed = Check("a", "PASS", "fine"), Check("b", "FAIL", "not fine", "mend it")
     warned, idle = Check("c", "WARN", "hm", "look"), Check("d", "NOT RUN", "no samples", "more")
-    assert verdict_words((passed, passed, warned, idle)) == "2 pass, 1 warns, 0 fail, 1 not run: no failure detected"
-    assert verdict_words((passed, failed, replace(failed, name="e"))) == (
+    assert checks_text((passed, passed, warned, idle)) == "2 pass, 1 warns, 0 fail, 1 not run: no failure detected"
+    assert checks_text((passed, failed, replace(failed, name="e"))) == (
         "1 passes, 0 warn, 2 fail, 0 not run: failed: b, e"
     )
-    assert verdict_words((idle, idle)) == "nothing was checked"
+    assert checks_text((idle, idle)) == "nothing was checked"
 
 
 def test_a_check_comes_back_from_its_plain_values() -> None:

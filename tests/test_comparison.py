@@ -22,10 +22,11 @@ from torch import Tensor, nn
 import asgt
 from asgt.comparison.comparing import Column, Comparison, Method, compare, method_names
 from asgt.errors import DamagedFileError, InputError
-from asgt.evaluation.checks import Check
+from asgt.evaluation.check import Check
 from asgt.evaluation.curve import evaluate
-from asgt.evaluation.outcomes import Evaluation, load_evaluation
+from asgt.evaluation.outcomes import Evaluation
 from asgt.evaluation.protocols import PROTOCOLS, protocol_named
+from asgt.evaluation.shards import load_evaluation
 from asgt.files import read_json, read_tensors, write_json, write_tensors
 from asgt.runs.run import Run, load_run
 from asgt.statistics import spread
@@ -123,7 +124,16 @@ def hand_made(
         if outcomes:
             grid = tuple(next(counts for name, counts in right.items() if name in outcomes))
             evaluations[protocol] = Evaluation(
-                PROTOCOLS[protocol], "linf", grid, 0, "m", "d", 10, first(clean), outcomes, checks=checks
+                protocol=PROTOCOLS[protocol],
+                norm="linf",
+                epsilons=grid,
+                seed=0,
+                model="m",
+                data="d",
+                classes=10,
+                clean=first(clean),
+                outcomes=outcomes,
+                checks=checks,
             )
 
     config = TrainConfig(seed=seed, **settings).resolved()

@@ -12,7 +12,7 @@ import pytest
 from asgt.cli.console import Console
 from asgt.comparison.comparing import Comparison, Method
 from asgt.comparison.credibility import Tally, credibility
-from asgt.evaluation.checks import Check, Verdict
+from asgt.evaluation.check import Check, CheckStatus
 from asgt.evaluation.protocols import PROTOCOLS
 from asgt.report.page import _what_runs
 from test_comparison import hand_made, side_by_side
@@ -32,11 +32,11 @@ def under(*methods: Method, protocols: tuple[str, ...] = ("pgd",), eps: float = 
     return side_by_side(*methods, epsilons=dict.fromkeys(protocols, (eps,)))
 
 
-def check(name: str, verdict: Verdict, evidence: str = "seen", remedy: str = "mend it", *samples: int) -> Check:
+def check(name: str, verdict: CheckStatus, evidence: str = "seen", remedy: str = "mend it", *samples: int) -> Check:
     return Check(name, verdict, evidence, "" if verdict == "PASS" else remedy, samples)
 
 
-def one(name: str, verdict: Verdict) -> tuple[Check, ...]:
+def one(name: str, verdict: CheckStatus) -> tuple[Check, ...]:
     return (check(name, verdict),)
 
 
@@ -58,7 +58,9 @@ def one(name: str, verdict: Verdict) -> tuple[Check, ...]:
         (("NOT RUN", "NOT RUN"), "NOT RUN", "NOT RUN", "–"),
     ],
 )
-def test_the_worst_run_speaks_for_a_method(verdicts: tuple[Verdict, ...], worst: str, text: str, marks: str) -> None:
+def test_the_worst_run_speaks_for_a_method(
+    verdicts: tuple[CheckStatus, ...], worst: str, text: str, marks: str
+) -> None:
     tally = Tally(verdicts, "")
     assert (tally.worst, tally.text(), tally.marks()) == (worst, text, marks)
 
@@ -128,7 +130,7 @@ def test_failures_stand_before_warnings_and_each_remedy_by_itself() -> None:
         ((), "nothing was checked in 1 run"),
     ],
 )
-def test_the_summary_never_says_that_nothing_is_hidden(checks: tuple[Verdict, ...], said: str) -> None:
+def test_the_summary_never_says_that_nothing_is_hidden(checks: tuple[CheckStatus, ...], said: str) -> None:
     run = tuple(check(f"check {number}", verdict) for number, verdict in enumerate(checks))
     (found,) = credibility(under(method("A", run)))
     assert found.summary() == said
@@ -202,8 +204,7 @@ def test_a_finished_evaluation_is_checked_thoroughly_without_being_asked_its_set
     assert thorough(finished_run, protocol)["square"] == "NOT RUN"
 
     # The evidence is taken up: nothing is searched for again.
-    monkeypatch.setattr("asgt.evaluation.curve._worst", None)
-    monkeypatch.setattr("asgt.evaluation.curve._as_it_falls_out", None)
+    monkeypatch.setattr("asgt.evaluation.curve._Evaluator.shard", None)
     again = cli(*asked, "--resume", "--thorough")
     assert again.status == 0, again.err
     assert {path: path.read_bytes() for path in (finished_run / "evaluation").rglob("*.safetensors")} == before

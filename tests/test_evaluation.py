@@ -16,8 +16,8 @@ from asgt.errors import DamagedFileError, InputError
 from asgt.evaluation.accuracy import correct_under_attack
 from asgt.evaluation.curve import evaluate
 from asgt.evaluation.health import is_catastrophic, is_collapsed
-from asgt.evaluation.outcomes import load_evaluation
 from asgt.evaluation.protocols import PROTOCOLS, protocol_named
+from asgt.evaluation.shards import load_evaluation
 
 torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is the oracle (make test installs it)")
 

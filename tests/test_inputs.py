@@ -45,7 +45,7 @@ def everywhere(net: nn.Module, x: Any, y: Any) -> dict[str, Callable[[], Any]]:
 
     ways: dict[str, Callable[[], Any]] = {
         "evaluate": lambda: asgt.evaluate(net, (x, y), protocol="paper", epsilons=[0.1]),
-        "robustness_curve": lambda: asgt.robustness_curve(net, (x, y), attacks=FGSM(0.1), epsilons=[0.1]),
+        "robustness_curve": lambda: asgt.evaluate(net, (x, y), protocol=FGSM(0.1), epsilons=[0.1]),
         "explain": lambda: asgt.explain(net, (x, y), eps=0.1),
         "saliency_maps": lambda: asgt.saliency_maps({"net": net}, x, y),
         "PGD": lambda: PGD(0.1, steps=2)(net, x, y),
@@ -329,7 +329,7 @@ def test_an_answer_without_a_graph_is_refused_by_what_follows_gradients(batch: t
     with pytest.raises(InputError, match="no gradient"):
         AT(FGSM(0.1))(quiet, *batch)
     ATTACKS[4](quiet, *batch)  # Square needs none
-    found = asgt.robustness_curve(quiet, batch, attacks=PGD(0.1, steps=2), epsilons=[0.1])
+    found = asgt.evaluate(quiet, batch, protocol=PGD(0.1, steps=2), epsilons=[0.1])
     assert found.checks  # an evaluation says so in its checks
 
 

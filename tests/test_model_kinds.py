@@ -291,7 +291,7 @@ def test_a_black_box_that_works_on_the_images_memory_leaves_them_alone(batch: tu
 
     x, y = batch
     kept = x.clone()
-    found = asgt.robustness_curve(box, (x, y), attacks=asgt.Square(0.0, steps=50), epsilons=[0.05, 0.5])
+    found = asgt.evaluate(box, (x, y), protocol=asgt.Square(0.0, steps=50), epsilons=[0.05, 0.5])
     assert x.equal(kept)
     clean = ((x - 0.5).flatten(1) @ torch.from_numpy(weights)).argmax(1) == y
     assert found.clean.equal(clean)

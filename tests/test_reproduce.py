@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from asgt.comparison.comparing import method_names
 from asgt.data import load_data
 from asgt.errors import InputError, InterruptedRunError
-from asgt.evaluation.outcomes import load_evaluation
+from asgt.evaluation.shards import load_evaluation
 from asgt.experiments import cluster, load_preset, preset_names
 from asgt.experiments.budget import evaluation_passes, step_passes, training_passes
 from asgt.experiments.cluster import run_on_cluster

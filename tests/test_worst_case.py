@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import asgt
-from asgt import APGD, FGSM, PGD, Foreign, Images, InputError, Square, robustness_curve
+from asgt import APGD, FGSM, PGD, Foreign, Images, InputError, Square
 from asgt.attacks import Attack, AutoAttack
 from asgt.evaluation.curve import VOTES, evaluate
 from asgt.evaluation.engine import CLEAN, MARGIN, NOTHING, PROBE_STEPS, smallest_norms
@@ -61,10 +61,10 @@ def test_an_attacks_own_curve_is_that_of_a_loop_over_the_grid() -> None:
     x, y = data.pixels / 255, data.labels
     # Linear: what a step does grows with ε, so a loop's outcome falls and one ε* says it all.
     for attack in (FGSM(0.0), WEAK):
-        [curve] = robustness_curve(model, data, attacks=attack, epsilons=GRID, worst_case=False).outcomes.values()
+        [curve] = evaluate(model, data, protocol=attack, epsilons=GRID, worst_case=False).outcomes.values()
         assert torch.equal(curve, right_after(attack, model, x, y, GRID))
-    worst = robustness_curve(model, data, attacks=WEAK, epsilons=GRID).outcomes["worst-case"]
-    own = robustness_curve(model, data, attacks=WEAK, epsilons=GRID, worst_case=False).outcomes["pgd-1"]
+    worst = evaluate(model, data, protocol=WEAK, epsilons=GRID).outcomes["worst-case"]
+    own = evaluate(model, data, protocol=WEAK, epsilons=GRID, worst_case=False).outcomes["pgd-1"]
     assert own.sum() > worst.sum(), "the step of 0.03 reaches less far than the probe"
 
 
@@ -115,7 +115,7 @@ def test_standard_runs_with_two_classes(norm: str) -> None:
     short: list[Attack] = [PGD(0.0, steps=5), APGD(0.0, steps=10, loss="dlr-targeted"), Square(0.0, steps=50)]
     attacks = [replace(attack, norm=norm) for attack in short]  # type: ignore[arg-type]
     grid = GRID if norm == "linf" else (0.1, 1.0, 3.0)
-    found = robustness_curve(model, data, attacks=attacks, epsilons=grid, norm=norm)  # type: ignore[arg-type]
+    found = evaluate(model, data, protocol=attacks, epsilons=grid, norm=norm)  # type: ignore[arg-type]
     assert found.adapted
     accuracy = found.outcomes["worst-case"].double().mean(dim=1)
     assert accuracy[0] > accuracy[-1]
@@ -136,10 +136,10 @@ def test_an_attack_of_another_library_gives_the_curve_of_ours(
 ) -> None:
     net, x, y = digits_net[0], digits_net[1][:100], digits_net[2][:100]
     grid = [0.05, 0.1, 0.2]
-    theirs = robustness_curve(
-        net, (x, y), attacks=Foreign(0.0, made=steps(net), name="their PGD"), epsilons=grid, worst_case=False
+    theirs = evaluate(
+        net, (x, y), protocol=Foreign(0.0, made=steps(net), name="their PGD"), epsilons=grid, worst_case=False
     )
-    ours = robustness_curve(net, (x, y), attacks=STRONG, epsilons=grid, worst_case=False)
+    ours = evaluate(net, (x, y), protocol=STRONG, epsilons=grid, worst_case=False)
     assert torch.equal(theirs.outcomes["their-pgd"], ours.outcomes["pgd-10"])
     assert 0.1 < theirs.outcomes["their-pgd"].double().mean() < 0.9
     # What it asked of the model that it holds itself cannot be counted.
@@ -149,7 +149,7 @@ def test_an_attack_of_another_library_gives_the_curve_of_ours(
 def test_an_attack_whose_eps_can_be_set_keeps_its_own(digits_net: Net) -> None:
     net, x, y = digits_net[0], digits_net[1][:40], digits_net[2][:40]
     theirs = torchattacks.FGSM(net, eps=0.7)
-    found = robustness_curve(net, (x, y), attacks=theirs, epsilons=[0.05, 0.1], worst_case=False)
+    found = evaluate(net, (x, y), protocol=theirs, epsilons=[0.05, 0.1], worst_case=False)
     assert theirs.eps == 0.7
     assert torch.equal(found.outcomes["fgsm"], right_after(FGSM(0.0), net, x, y, (0.05, 0.1)))
 
@@ -192,7 +192,7 @@ def test_what_leaves_the_ball_or_the_box_counts_for_nothing(
     def made(eps: float) -> Callable[[Tensor, Tensor], Tensor]:
         return lambda x, y: answer(x, eps)
 
-    found = robustness_curve(Brighter(), data, attacks=made, epsilons=[0.1, 0.2], worst_case=False)
+    found = evaluate(Brighter(), data, protocol=made, epsilons=[0.1, 0.2], worst_case=False)
     told = found.details["made"]
     assert (found.outcomes["made"] == illegal).all()
     assert (told["illegal"] > 0).all() == illegal
@@ -202,7 +202,7 @@ def test_an_attack_that_answers_with_no_images_is_refused() -> None:
     data = images(4)
     for made, told in ((lambda x, y: None, "NoneType"), (lambda x, y: x[:, :, 1:], r"shape \(\d, 1, 3, 4\)")):
         with pytest.raises(InputError, match=told):
-            robustness_curve(Band(), data, attacks=lambda eps, made=made: made, epsilons=[0.1])
+            evaluate(Band(), data, protocol=lambda eps, made=made: made, epsilons=[0.1])
     with pytest.raises(InputError, match="is called with images and labels"):
         Foreign(0.1, made="pgd")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="leave init out"):
@@ -300,7 +300,7 @@ def test_fab_once_says_what_the_authors_fab_says_at_every_eps(digits_net: Net, n
 def test_audits_are_counted_by_the_first_attack_that_asks_for_eps(digits_net: Net, short_runs: None) -> None:
     net, x, y = digits_net
     attacks = [AutoAttack(0.0, part="fab-t"), PGD(0.0, steps=3)]
-    found = robustness_curve(net, (x[:40], y[:40]), attacks=attacks, epsilons=[0.001, 0.002, 0.003])
+    found = evaluate(net, (x[:40], y[:40]), protocol=attacks, epsilons=[0.001, 0.002, 0.003])
     told = found.details["worst-case"]
     # Nothing breaks at so little, and all that withstand the largest are attacked at a smaller one.
     assert torch.equal(told["tested"] > 0, found.outcomes["worst-case"][2])
@@ -323,14 +323,14 @@ def test_a_model_that_wavers_answers_by_majority() -> None:
     torch.manual_seed(0)
     pixels = torch.full((60, 1, 4, 4), 168, dtype=torch.uint8)  # 0.659: at 0.1 noise right 94 times of 100
     data = Images(pixels, torch.ones(60, dtype=torch.int64), ("a", "b"))
-    found = robustness_curve(Noisy(0.1), data, attacks=STRONG, epsilons=[0.02, 0.3])
+    found = evaluate(Noisy(0.1), data, protocol=STRONG, epsilons=[0.02, 0.3])
     assert found.votes == VOTES
     # One answer would be wrong for 3 or 4 of 60 images, the majority of nine for one of some 100,000.
     assert found.clean.all()
     # At 0.02 one answer is wrong for 8 in 100, and an attack of many steps meets one sooner or later: a majority not.
     assert found.outcomes["worst-case"][0].all()
     assert not found.outcomes["worst-case"][1].any()
-    assert robustness_curve(Noisy(0.0), data, attacks=STRONG, epsilons=[0.02]).votes == 1
+    assert evaluate(Noisy(0.0), data, protocol=STRONG, epsilons=[0.02]).votes == 1
 
 
 def test_a_curve_of_tensors_and_of_a_function_needs_no_files() -> None:
@@ -338,11 +338,11 @@ def test_a_curve_of_tensors_and_of_a_function_needs_no_files() -> None:
     x, y = data.pixels / 255, data.labels
     model = TwoClasses(torch.randn(16, generator=torch.Generator().manual_seed(1)) / 4, 0.0)
     grid = [0.01 * number for number in range(1, 51)]
-    fine = robustness_curve(lambda x: model(x), (x, y), attacks=STRONG, epsilons=grid)
+    fine = evaluate(lambda x: model(x), (x, y), protocol=STRONG, epsilons=grid)
     assert fine.model == ""
     assert torch.equal(
         fine.outcomes["worst-case"][9::10],
-        robustness_curve(model, data, attacks=STRONG, epsilons=grid[9::10]).outcomes["worst-case"],
+        evaluate(model, data, protocol=STRONG, epsilons=grid[9::10]).outcomes["worst-case"],
     )
 
 
@@ -351,22 +351,22 @@ def test_what_cannot_be_meant_is_refused(tmp_path: pytest.TempPathFactory) -> No
     x, y = data.pixels / 255, data.labels
     model = Band()
     for words, told in (
-        ({"attacks": "pgd", "worst_case": False}, "is a worst case"),
-        ({"attacks": []}, "no attack"),
-        ({"attacks": PGD(0.0, norm="l2")}, "attacks in l2"),
-        ({"attacks": [PGD(0.0), PGD(0.0)], "worst_case": False}, "two attacks are called pgd-40"),
-        ({"attacks": "pdg"}, "did you mean 'pgd'"),
+        ({"protocol": "pgd", "worst_case": False}, "is a worst case"),
+        ({"protocol": []}, "no attack"),
+        ({"protocol": PGD(0.0, norm="l2")}, "attacks in l2"),
+        ({"protocol": [PGD(0.0), PGD(0.0)], "worst_case": False}, "two attacks are called pgd-40"),
+        ({"protocol": "pdg"}, "did you mean 'pgd'"),
     ):
         with pytest.raises(InputError, match=told):
-            robustness_curve(model, (x, y), epsilons=[0.1], **words)  # type: ignore[arg-type]
+            evaluate(model, (x, y), epsilons=[0.1], **words)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="hand over an nn"):
-        robustness_curve(lambda x: model(x), (x, y), epsilons=[0.1], folder=str(tmp_path))
+        evaluate(lambda x: model(x), (x, y), epsilons=[0.1], folder=str(tmp_path))
     with pytest.raises(InputError, match=r"\[0, 1\]"):
-        robustness_curve(model, (255 * x, y), epsilons=[0.1])
+        evaluate(model, (255 * x, y), epsilons=[0.1])
     with pytest.raises(InputError, match="label 7 is out of range"):
-        robustness_curve(model, (x, torch.full_like(y, 7)), epsilons=[0.1])
+        evaluate(model, (x, torch.full_like(y, 7)), epsilons=[0.1])
     with pytest.raises(InputError, match=r"shape \(1,\)"):
-        robustness_curve(lambda x: x.flatten(1)[:, 0], (x, y), epsilons=[0.1])
+        evaluate(lambda x: x.flatten(1)[:, 0], (x, y), epsilons=[0.1])
 
 
 class Table(nn.Module):
@@ -417,7 +417,7 @@ def test_a_foreign_attack_cannot_leave_a_model_in_training_nor_change_it() -> No
 
         return attack
 
-    found = robustness_curve(net, data, attacks=lazy, epsilons=[0.1, 0.2], worst_case=False)
+    found = evaluate(net, data, protocol=lazy, epsilons=[0.1, 0.2], worst_case=False)
     assert found.clean.all()
     assert found.outcomes["lazy"].all()
     assert not any(module.training for module in net.modules())
@@ -432,19 +432,19 @@ def test_a_foreign_attack_cannot_leave_a_model_in_training_nor_change_it() -> No
         return attack
 
     with pytest.raises(InputError, match="changed the model's weights or buffers"):
-        robustness_curve(net, data, attacks=careless, epsilons=[0.1])
+        evaluate(net, data, protocol=careless, epsilons=[0.1])
 
 
 def test_evidence_tells_attacks_and_models_apart_or_is_not_kept(digits_net: Net, tmp_path: Path) -> None:
     net, x, y = digits_net[0], digits_net[1][:30], digits_net[2][:30]
 
     def curve(attack: object, folder: str, **words: object) -> asgt.Evaluation:
-        return robustness_curve(net, (x, y), attacks=attack, epsilons=[0.1, 0.2], folder=tmp_path / folder, **words)  # type: ignore[arg-type]
+        return evaluate(net, (x, y), protocol=attack, epsilons=[0.1, 0.2], folder=tmp_path / folder, **words)  # type: ignore[arg-type]
 
     with pytest.raises(InputError, match="by its name alone"):
         curve(lambda eps: lambda x, y: x, "nameless")
     with pytest.raises(InputError, match="by its weights"):
-        robustness_curve(Noisy(0.0), (x, y * 0), epsilons=[0.1], folder=tmp_path / "weightless")
+        evaluate(Noisy(0.0), (x, y * 0), epsilons=[0.1], folder=tmp_path / "weightless")
 
     weak = Foreign(0.0, made=lambda eps: lambda x, y: x, name="a")
     kept = curve([weak], "own", worst_case=False)
@@ -470,10 +470,10 @@ def test_a_model_that_wavers_is_seen_behind_a_masked_class() -> None:
             def forward(self, x: Tensor) -> Tensor:
                 return torch.cat([super().forward(x), torch.full((len(x), 1), absent)], dim=1)  # noqa: B023
 
-        found = robustness_curve(Masked(0.1), data, attacks=STRONG, epsilons=[0.02])
+        found = evaluate(Masked(0.1), data, protocol=STRONG, epsilons=[0.02])
         assert found.votes == VOTES
         assert next(check.verdict for check in found.checks if check.name == "determinism") == "FAIL"
-        fixed = robustness_curve(Masked(0.0), data, attacks=STRONG, epsilons=[0.02])
+        fixed = evaluate(Masked(0.0), data, protocol=STRONG, epsilons=[0.02])
         assert fixed.votes == 1
 
 
@@ -483,13 +483,13 @@ def test_the_clean_image_is_no_witness_however_often_a_wavering_model_is_asked()
     nothing = [Foreign(0.0, made=lambda eps: lambda x, y: x, name=str(number)) for number in range(10)]
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    found = robustness_curve(Noisy(0.15), data, attacks=nothing, epsilons=[0.001])
+    found = evaluate(Noisy(0.15), data, protocol=nothing, epsilons=[0.001])
     assert 0.6 < found.clean.double().mean() < 0.95
     assert (found.details["worst-case"]["norms"][found.clean] > 0).all()
-    again = robustness_curve(Noisy(0.15), data, attacks=nothing, epsilons=[0.001])
+    again = evaluate(Noisy(0.15), data, protocol=nothing, epsilons=[0.001])
     assert torch.equal(found.clean, again.clean), "the global generators are seeded for it"
     assert torch.equal(torch.random.get_rng_state(), before)
-    each = robustness_curve(Noisy(0.15), data, attacks=nothing[:3], epsilons=[0.001], worst_case=False)
+    each = evaluate(Noisy(0.15), data, protocol=nothing[:3], epsilons=[0.001], worst_case=False)
     assert torch.equal(each.clean, found.clean)
     assert not any((right & ~each.clean).any() for right in each.outcomes.values())
 
@@ -502,7 +502,7 @@ def test_a_model_without_gradients_is_attacked_by_square_and_said_to_have_none()
         with torch.no_grad():
             return model(x)
 
-    found = robustness_curve(closed, data, attacks=Square(0.0, steps=60), epsilons=[0.02, 0.1, 0.4], worst_case=False)
+    found = evaluate(closed, data, protocol=Square(0.0, steps=60), epsilons=[0.02, 0.1, 0.4], worst_case=False)
     assert found.outcomes["square"][0].sum() > found.outcomes["square"][2].sum()
     assert next(check.verdict for check in found.checks if check.name == "gradients at the start") == "FAIL"
 
@@ -521,20 +521,20 @@ def test_curves_are_drawn_under_inference_mode_too(digits_net: Net) -> None:
 def test_two_attacks_of_one_title_are_counted_together() -> None:
     model, data = Table((0.17, 0.19), (0.39, 0.41)), band_images(4)
     attacks = [brighter_by({0.4: 0.4}, "a"), brighter_by({0.2: 0.18}, "a")]
-    found = robustness_curve(model, data, attacks=attacks, epsilons=[0.2, 0.4])
+    found = evaluate(model, data, protocol=attacks, epsilons=[0.2, 0.4])
     assert found.first_to_break("worst-case") == {"a": 4}
 
 
 def test_images_in_half_precision_and_no_images_a_pass_are_refused() -> None:
     data = images(4)
     with pytest.raises(InputError, match="half precision"):
-        robustness_curve(Band(), ((data.pixels / 255).half(), data.labels), epsilons=[0.1])
+        evaluate(Band(), ((data.pixels / 255).half(), data.labels), epsilons=[0.1])
     with pytest.raises(InputError, match="batch_size = 0"):
-        robustness_curve(Band(), data, epsilons=[0.1], batch_size=0)
+        evaluate(Band(), data, epsilons=[0.1], batch_size=0)
     with pytest.raises(InputError, match="float32"):
-        robustness_curve(Band(), (data.pixels / 255, data.labels.float()), epsilons=[0.1])
+        evaluate(Band(), (data.pixels / 255, data.labels.float()), epsilons=[0.1])
     with pytest.raises(InputError, match="aims at classes"):
-        robustness_curve(Band(), data, attacks=APGD(0.0, loss="dlr-targeted", target=5), epsilons=[0.1])
+        evaluate(Band(), data, protocol=APGD(0.0, loss="dlr-targeted", target=5), epsilons=[0.1])
 
 
 def test_an_attack_that_is_called_whole_is_audited_in_the_calls_that_are_made_anyway() -> None:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from .data import Images, Splits, load_data
     from .errors import AsgtError, DamagedFileError, InputError, InterruptedRunError
     from .evaluation.curve import evaluate, robustness_curve
-    from .evaluation.outcomes import Evaluation, load_evaluation
+    from .evaluation.outcomes import Evaluation
     from .evaluation.protocols import PROTOCOLS, Protocol
+    from .evaluation.shards import load_evaluation
     from .experiments import Preset, load_preset, reproduce
     from .explanation import Explanation, Panel, explain, load_explanation, panel
     from .models import Normalize, build_model, load_weights
@@ -102,7 +103,9 @@ _HOMES = {
     "data": ("Images", "Splits", "load_data"),
     "errors": ("AsgtError", "DamagedFileError", "InputError", "InterruptedRunError"),
     "evaluation.curve": ("evaluate", "robustness_curve"),
-    "evaluation.outcomes": ("Evaluation", "load_evaluation"),
+    "evaluation.check": ("Check",),
+    "evaluation.outcomes": ("Evaluation",),
+    "evaluation.shards": ("load_evaluation",),
     "evaluation.protocols": ("PROTOCOLS", "Protocol"),
     "experiments": ("Preset", "load_preset", "reproduce"),
     "explanation": ("Explanation", "Panel", "explain", "load_explanation", "panel"),

@@ -3,11 +3,13 @@
 from .apgd import APGD, APGDState
 from .attack import Attack, Norm, State, check_eps
 from .autoattack import AutoAttack
+from .description import describe
 from .fgsm import FGSM
 from .mifgsm import MIFGSM
 from .pgd import PGD
+from .repeated import Repeated
 from .square import Square, SquareState
-from .whole import Foreign, Whole
+from .whole import Foreign, Whole, as_attack
 
 __all__ = [
     "APGD",
@@ -19,9 +21,12 @@ __all__ = [
     "AutoAttack",
     "Foreign",
     "Norm",
+    "Repeated",
     "Square",
     "SquareState",
     "State",
     "Whole",
+    "as_attack",
     "check_eps",
+    "describe",
 ]

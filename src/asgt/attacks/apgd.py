@@ -131,10 +131,23 @@ class APGD(Attack):
     def title(self) -> str:
         return "APGD-CE" if self.loss == "ce" else f"APGD-T, class {self.target}"
 
-    def adapted(self, classes: int) -> bool:
-        """Whether the loss is not the authors' for a model of so many classes, but the plain difference of logits."""
+    @property
+    def least_classes(self) -> int:
+        """Four for the DLR loss: below that only the plain difference of logits is left of it."""
 
-        return self.loss == "dlr-targeted" and classes < 4
+        return 4 if self.loss == "dlr-targeted" else 2
+
+    def possible(self, classes: int) -> bool:
+        return self.loss == "ce" or self.target < classes
+
+    @property
+    def group(self) -> str:
+        return repr(replace(self, target=1))
+
+    def described(self, count: int = 1) -> str:
+        if self.loss == "ce":
+            return f"APGD-CE ({self.steps} steps)"
+        return f"APGD-T ({self.steps} steps on each of {count} targets)"
 
     def start(
         self,

@@ -13,14 +13,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
 from ..inputs import check_classes, checked, checked_start, is_trusted, labels_explained, trusted
-from ..modes import Classifier, differentiable, evaluating
+from ..modes import Classifier, ask, at_least_float32, differentiable, evaluating
 from ..numbers import Number, number, plain_fields
 from ..passes import cross_entropy_gradient, input_gradient, slopes_needed
 from ..randomness import Generator, normal_like, uniform_like
@@ -145,18 +146,29 @@ class Attack(ABC):
     probabilities (B, K): the gradient of the cross-entropy to fixed probabilities p is that of KL(p ‖ f(X')), which is
     how TRADES attacks.
 
+    A new attack writes :meth:`step`, and :meth:`start` where it keeps more than a :class:`State` holds. Others ask it
+    how often it is run, what it costs, how to double its effort and how to describe it: the properties and methods
+    below have defaults that suit an attack of gradient steps.
+
     Args:
         eps: the radius in units of the pixels' range [0, 1], as in ``8/255``; a string such as ``"8/255"`` is accepted.
+            Default: none, and each call gives one. An evaluation gives those of its grid.
+        norm: ``"linf"`` or ``"l2"``.
+        steps: how many steps it takes.
     """
 
-    eps: float
+    eps: float | None = None
 
     norm: Norm = "linf"
     steps: int = 1
 
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+    """The norms that it is defined in."""
+
     def __post_init__(self) -> None:
         plain_fields(self)
-        check_eps(self.eps, self.norm)
+        if self.eps is not None:
+            check_eps(self.eps, self.norm)
         if self.norm not in ("linf", "l2"):
             raise InputError(f"norm {self.norm!r} is unknown: use 'linf' or 'l2'")
         if self.steps < 1:
@@ -189,7 +201,7 @@ class Attack(ABC):
             InputError: images, labels or ε cannot be meant, or the model does not return logits (B, K).
         """
 
-        radius = self.eps if eps is None else eps if isinstance(eps, Tensor) else number(eps, "eps")
+        radius = self.radius if eps is None else eps if isinstance(eps, Tensor) else number(eps, "eps")
         if is_trusted():
             return self.attacked(model, x, y, radius, init, generator)
         x, y = checked(x, y)
@@ -211,7 +223,35 @@ class Attack(ABC):
         init: Tensor | None,
         generator: Generator | None,
     ) -> Tensor:
-        """What a call does, for images and labels that are known to fit: start, all steps, result."""
+        """What a call does, for images and labels that are known to fit: all restarts.
+
+        Each sample keeps the iterate that fools the model, or else the one of highest loss. ``init`` is the start of
+        the first run alone.
+        """
+
+        x_adv = self._run(model, x, y, eps, init=init, generator=generator)
+        if self.restarts == 1:
+            return x_adv
+
+        worst = _hardness(model, x_adv, y)
+        for _ in range(self.restarts - 1):
+            again = self._run(model, x, y, eps, init=None, generator=generator)
+            hardness = _hardness(model, again, y)
+            x_adv = torch.where(per_sample(hardness > worst, x), again, x_adv)
+            worst = torch.maximum(hardness, worst)
+        return x_adv
+
+    def _run(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        eps: float | Tensor,
+        *,
+        init: Tensor | None,
+        generator: Generator | None,
+    ) -> Tensor:
+        """One run: start, all steps, result."""
 
         with evaluating(model):
             state = self.start(model, x, y, eps, init=init, generator=generator)
@@ -255,6 +295,142 @@ class Attack(ABC):
 
         return state.x_adv
 
+    # What others ask of an attack -------------------------------------------------------------------------------------
+
+    @property
+    def radius(self) -> float:
+        """The attack's own ε.
+
+        Raises:
+            InputError: it has none.
+        """
+
+        if self.eps is None:
+            raise InputError(f"{self.title} has no eps: give the attack one, as eps=8/255, or the call")
+        return self.eps
+
+    @property
+    def restarts(self) -> int:
+        """How many independent runs a call makes."""
+
+        return 1
+
+    @property
+    def once(self) -> Attack:
+        """The attack with a single run."""
+
+        return self
+
+    def repeated(self, restarts: int) -> Attack:
+        """The attack with so many runs, of which each sample keeps the best.
+
+        Raises:
+            InputError: it does not start at random, so that each run would be the same.
+        """
+
+        from .repeated import Repeated
+
+        return self if restarts == 1 else Repeated(attack=self, restarts=restarts)
+
+    def in_norm(self, norm: Norm) -> Attack:
+        """The attack in a norm.
+
+        Raises:
+            InputError: it is not defined in it.
+        """
+
+        if norm not in self.norms:
+            raise InputError(f"{self.title} is defined in {' and '.join(self.norms)} only, not in {norm}")
+        return self if norm == self.norm else replace(self, norm=norm)
+
+    def with_alpha(self, alpha: float) -> Attack:
+        """The attack with a constant step of this length, where its steps have a length that can be set."""
+
+        return self
+
+    @property
+    def reach(self) -> float | None:
+        """The largest ε that constant steps can cross; ``None`` where the step length follows ε.
+
+        From X, the steps must cross ε; from a random start they may have to cross the whole ball, 2 ε.
+        """
+
+        return None
+
+    def doubled(self) -> Attack | None:
+        """The attack with twice its effort; ``None`` where it has no setting for that."""
+
+        return replace(self, steps=2 * self.steps)
+
+    @property
+    def gradients(self) -> int:
+        """The gradients that it takes of a sample which it does not break, all restarts together."""
+
+        return self.steps * self.restarts if self.uses_gradients else 0
+
+    @property
+    def least_classes(self) -> int:
+        """The classes that its loss needs; for a model of fewer it is adapted."""
+
+        return 2
+
+    def adapted(self, classes: int) -> bool:
+        """Whether it is not its authors' own against a model of so many classes."""
+
+        return classes < self.least_classes
+
+    def possible(self, classes: int) -> bool:
+        """Whether a model of so many classes has what the attack aims at."""
+
+        return True
+
+    @property
+    def goes_by_steps(self) -> bool:
+        """Whether whoever drives it may stop between two steps; if not, it is called whole."""
+
+        return True
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a call of an attack that is called whole may be about samples of different radii."""
+
+        return False
+
+    @property
+    def is_one_step(self) -> bool:
+        """Whether it takes a single gradient step: what withstands it may withstand nothing else."""
+
+        return self.steps == 1 and self.uses_gradients and self.goes_by_steps
+
+    @property
+    def one_gradient(self) -> bool:
+        """Whether it goes ε along the gradient at X itself, so that one gradient serves every ε."""
+
+        return False
+
+    @property
+    def identity(self) -> str:
+        """What evidence on disk knows it by; empty where it cannot be told from others of its kind."""
+
+        return repr(self)
+
+    @property
+    def group(self) -> str:
+        """What :func:`asgt.attacks.describe` takes together: attacks of the same group are described as one."""
+
+        return repr(self)
+
+    def described(self, count: int = 1) -> str:
+        """The attack in words, with its effort; of ``count`` attacks of its group, all of them."""
+
+        return f"{self.title} ({self.steps} steps)"
+
+    @property
+    def effort(self) -> str:
+        """Its title with its effort, short: ``PGD-80 × 10``, ``APGD-CE, 200 steps``."""
+
+        return f"{self.title}, {self.steps} steps"
+
     @property
     def asks_eps(self) -> bool:
         """Whether it looks for something else at another ε; if not, one call about a sample tells for every ε."""
@@ -295,6 +471,20 @@ class Attack(ABC):
             iteration=state.iteration + 1,
             momentum=momentum,
         )
+
+
+@torch.no_grad()
+def _hardness(model: Classifier, x_adv: Tensor, y: Tensor) -> Tensor:
+    """Orders iterates (B,): any that fools the model above any that does not, then by loss."""
+
+    with evaluating(model):
+        logits = at_least_float32(ask(model, x_adv))
+
+    label = y if y.ndim == 1 else y.argmax(dim=1)
+    loss = F.cross_entropy(logits, y, reduction="none")
+    # A NaN is no success: it must never win over a finite loss.
+    loss = torch.nan_to_num(loss, nan=-1.0).clamp_max(1e6)
+    return loss + 1e7 * ((logits.argmax(dim=1) != label) & ~logits.isnan().any(dim=1))
 
 
 def check_eps(eps: float, norm: str = "linf") -> None:

@@ -45,7 +45,7 @@ class AutoAttack(Whole):
     """AutoAttack by ``pyautoattack``: APGD-CE, APGD-T, FAB-T and Square, in L∞ or L2.
 
     Below ten classes APGD-T and FAB-T aim at all wrong ones. Below four there is no targeted DLR loss, and below three
-    none at all: the ensemble is then APGD-CE, with three classes APGD-DLR, FAB-T and Square (:meth:`adapted`).
+    none at all: the ensemble is then APGD-CE, with three classes APGD-DLR, FAB-T and Square.
 
     Args:
         eps: the radius in [0, 1].
@@ -67,10 +67,23 @@ class AutoAttack(Whole):
     def asks_eps(self) -> bool:
         return self.part != "fab-t"
 
-    def adapted(self, classes: int) -> bool:
-        """Whether the ensemble is not the authors' own for a model of so many classes."""
+    @property
+    def least_classes(self) -> int:
+        """Four: below that the ensemble is not the authors' own."""
 
-        return classes < 4
+        return 4
+
+    @property
+    def group(self) -> str:
+        return "AutoAttack"
+
+    def described(self, count: int = 1) -> str:
+        if count == 1 and self.part != "whole":
+            return f"{self.title} (its authors' package)"
+        return (
+            "AutoAttack (its authors' package, whole: APGD and Square at the ε just below what is known to break a "
+            "sample, and further down as long as they succeed; FAB-T, which asks for no ε, once)"
+        )
 
     def perturbed(self, model: Classifier, x: Tensor, y: Tensor, eps: Tensor, seed: int) -> Tensor:
         with torch.no_grad():

@@ -8,9 +8,9 @@ The paper's equation 6 has a minus sign; the ascent that it describes needs a pl
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from .attack import Attack, State, steepest
+from .attack import Attack, Norm, State, steepest
 
 __all__ = ["FGSM"]
 
@@ -33,9 +33,29 @@ class FGSM(Attack):
     steps: int = field(default=1, init=False)
     random_start: bool = False
 
+    norms: ClassVar[tuple[Norm, ...]] = ("linf",)
+
     @property
     def starts_at_random(self) -> bool:
         return self.random_start
+
+    @property
+    def title(self) -> str:
+        return "FGSM-RS" if self.random_start else "FGSM"
+
+    @property
+    def one_gradient(self) -> bool:
+        return not self.random_start
+
+    def doubled(self) -> None:
+        return None
+
+    @property
+    def effort(self) -> str:
+        return self.title
+
+    def described(self, count: int = 1) -> str:
+        return self.title
 
     def step(self, state: State) -> State:
         gradient, logits = state.gradient()

@@ -10,14 +10,14 @@ slips (compare Dong et al., equations 6 and 7).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ..modes import Classifier
 from ..randomness import Generator
-from .attack import Attack, State, check_alpha, per_sample
+from .attack import Attack, Norm, State, check_alpha, per_sample
 
 __all__ = ["MIFGSM"]
 
@@ -45,9 +45,25 @@ class MIFGSM(Attack):
         super().__post_init__()
         check_alpha(self.alpha, self.norm)
 
+    norms: ClassVar[tuple[Norm, ...]] = ("linf",)
+
     @property
     def title(self) -> str:
         return f"MI-FGSM-{self.steps}"
+
+    def with_alpha(self, alpha: float) -> MIFGSM:
+        return replace(self, alpha=alpha)
+
+    @property
+    def reach(self) -> float | None:
+        return None if self.alpha is None else self.alpha * self.steps
+
+    @property
+    def effort(self) -> str:
+        return self.title
+
+    def described(self, count: int = 1) -> str:
+        return f"{self.title} (α = {f'ε/{self.steps}' if self.alpha is None else f'{self.alpha:g}'})"
 
     def start(
         self,

@@ -9,16 +9,12 @@ where :math:`\Pi` projects onto the ball of radius ε around X and the box [0, 1
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from ..errors import InputError
-from ..modes import Classifier, ask, at_least_float32, evaluating
-from ..randomness import Generator
-from .attack import Attack, State, check_alpha, per_sample, steepest
+from .attack import Attack, State, check_alpha, steepest
 
 __all__ = ["PGD"]
 
@@ -65,43 +61,36 @@ class PGD(Attack):
     def title(self) -> str:
         return f"PGD-{self.steps}" + (f" × {self.restarts}" if self.restarts > 1 else "")
 
-    def attacked(
-        self,
-        model: Classifier,
-        x: Tensor,
-        y: Tensor,
-        eps: float | Tensor,
-        init: Tensor | None,
-        generator: Generator | None,
-    ) -> Tensor:
-        x_adv = super().attacked(model, x, y, eps, init, generator)
-        if self.restarts == 1:
-            return x_adv
+    @property
+    def once(self) -> PGD:
+        return replace(self, restarts=1)
 
-        worst = _hardness(model, x_adv, y)
-        for _ in range(self.restarts - 1):
-            again = super().attacked(model, x, y, eps, None, generator)
-            hardness = _hardness(model, again, y)
-            x_adv = torch.where(per_sample(hardness > worst, x), again, x_adv)
-            worst = torch.maximum(hardness, worst)
+    def repeated(self, restarts: int) -> PGD:
+        return replace(self, restarts=restarts)
 
-        return x_adv
+    def with_alpha(self, alpha: float) -> PGD:
+        return replace(self, alpha=alpha)
+
+    @property
+    def reach(self) -> float | None:
+        if self.alpha is None:
+            return None
+        return self.alpha * self.steps / (2 if self.starts_at_random else 1)
+
+    def doubled(self) -> PGD:
+        """With twice the steps and, from random starts, twice the restarts."""
+
+        return replace(self, steps=2 * self.steps, restarts=self.restarts * (2 if self.random_start else 1))
+
+    @property
+    def effort(self) -> str:
+        return self.title
+
+    def described(self, count: int = 1) -> str:
+        alpha = f"2.5ε/{self.steps}" if self.alpha is None else f"{self.alpha:g}"
+        return f"{self.title} (α = {alpha}{', random starts' if self.random_start else ''})"
 
     def step(self, state: State) -> State:
         gradient, logits = state.gradient()
         alpha = 2.5 * state.eps / self.steps if self.alpha is None else torch.full_like(state.eps, self.alpha)
         return self.moved(state.judged(logits), steepest(gradient, self.norm), alpha)
-
-
-@torch.no_grad()
-def _hardness(model: Classifier, x_adv: Tensor, y: Tensor) -> Tensor:
-    """Orders iterates (B,): any that fools the model above any that does not, then by loss."""
-
-    with evaluating(model):
-        logits = at_least_float32(ask(model, x_adv))
-
-    label = y if y.ndim == 1 else y.argmax(dim=1)
-    loss = F.cross_entropy(logits, y, reduction="none")
-    # A NaN is no success: it must never win over a finite loss.
-    loss = torch.nan_to_num(loss, nan=-1.0).clamp_max(1e6)
-    return loss + 1e7 * ((logits.argmax(dim=1) != label) & ~logits.isnan().any(dim=1))

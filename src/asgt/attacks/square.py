@@ -84,6 +84,13 @@ class Square(Attack):
     def uses_gradients(self) -> bool:
         return False
 
+    @property
+    def effort(self) -> str:
+        return f"Square with {self.steps:,} queries"
+
+    def described(self, count: int = 1) -> str:
+        return f"Square ({self.steps:,} queries)"
+
     def start(
         self,
         model: Classifier,

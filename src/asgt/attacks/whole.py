@@ -17,9 +17,9 @@ from torch import Tensor
 from ..errors import InputError
 from ..modes import Classifier
 from ..randomness import Generator, keys_like, seeded_globally
-from .attack import Attack, State
+from .attack import Attack, Norm, State
 
-__all__ = ["Foreign", "Whole", "WholeState"]
+__all__ = ["Foreign", "Whole", "WholeState", "as_attack"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +52,24 @@ class Whole(Attack):
         return False
 
     @property
-    def mixes(self) -> bool:
-        """Whether a call may be about samples of different radii."""
-
+    def goes_by_steps(self) -> bool:
         return False
+
+    @property
+    def gradients(self) -> int:
+        """Zero: what it takes, only its own code knows."""
+
+        return 0
+
+    def doubled(self) -> None:
+        return None
+
+    @property
+    def effort(self) -> str:
+        return self.title
+
+    def described(self, count: int = 1) -> str:
+        return f"{self.title} (called whole)"
 
     def start(
         self,
@@ -128,6 +142,10 @@ class Foreign(Whole):
             )
 
     @property
+    def identity(self) -> str:
+        return self.name
+
+    @property
     def title(self) -> str:
         if self.name:
             return self.name
@@ -147,3 +165,16 @@ class Foreign(Whole):
             finally:
                 self.made.eps = before
             return found
+
+
+def as_attack(attack: Attack | Callable[..., Any], norm: Norm) -> Attack:
+    """An attack of asgt as it is; what another library's is called with images and labels, as a :class:`Foreign`.
+
+    Raises:
+        InputError: it cannot be called, or attacks in another norm.
+    """
+
+    ours = attack if isinstance(attack, Attack) else Foreign(norm=norm, made=attack)
+    if ours.norm != norm:
+        raise InputError(f"{ours.title} attacks in {ours.norm}, the curve is asked for in {norm}")
+    return ours

@@ -23,14 +23,14 @@ from rich.progress import (
 from rich.table import Table
 
 from ..numbers import counted, duration, eps_text, norm_sign
-from ..statistics import share_of
+from ..statistics import share
 
 if TYPE_CHECKING:
     from ..comparison.comparing import Comparison
     from ..comparison.credibility import Credibility
     from ..comparison.differences import Difference
     from ..comparison.explained import Explained
-    from ..evaluation.checks import Check
+    from ..evaluation.check import Check
     from ..evaluation.outcomes import Evaluation
     from ..experiments.grid import Planned
     from ..report.page import Table as Grid
@@ -106,7 +106,7 @@ class Console:
         at = "" if result.eps is None else f" at eps {result.eps:.4g} ({norm_sign(result.norm)})"
         names = {"clean": "clean", "fgsm": f"one step (FGSM){at}", "pgd": f"PGD-10{at}"}
         figures = ", ".join(
-            f"{names[name]} {_cell(share_of(round(value * result.validation_images), result.validation_images))} %"
+            f"{names[name]} {share(round(value * result.validation_images), result.validation_images).percent()} %"
             for name, value in result.validation.items()
         )
         self.out.print(
@@ -153,12 +153,10 @@ class Console:
             f"{data}, n = {found.samples} test images · one model, seed {found.seed}"
         )
         clean = "clean" if protocol.worst_case else "clean (not attacked)"
-        rows = [("0", clean, _cell(found.clean_accuracy()))]
+        rows = [("0", clean, found.accuracy.percent())]
         curves = {name: found.curve(name) for name in found.outcomes}
         rows += [
-            (eps_text(eps), name, _cell(curve[number]))
-            for number, eps in enumerate(found.epsilons)
-            for name, curve in curves.items()
+            (eps_text(eps), name, curve[eps].percent()) for eps in found.epsilons for name, curve in curves.items()
         ]
         table = _wide(rows, [clean, *curves])
         if not self._fits(table):
@@ -169,7 +167,7 @@ class Console:
         if found.adapted:
             self.out.print(f"attacks adapted to {found.classes} classes: not their authors' own")
         if found.votes > 1:
-            self.out.print(f"the model's answers waver: each is the majority of {found.votes}")
+            self.out.print(f"the model is not deterministic: each answer is the majority of {found.votes}")
         for name in found.outcomes:
             if cost := found.cost(name):
                 self.out.print(escape(f"{name}: {_spent(cost)}; {found.seconds[name]:.0f} s"))
@@ -184,9 +182,9 @@ class Console:
     def checked(self, checks: tuple[Check, ...]) -> None:
         """What the checks say together, then those that did not pass, each with its evidence and its remedy."""
 
-        from ..evaluation.checks import verdict_words
+        from ..evaluation.check import checks_text
 
-        self.out.print(escape(f"can it be believed? {verdict_words(checks)}"), style="bold")
+        self.out.print(escape(f"can it be believed? {checks_text(checks)}"), style="bold")
         for check in checks:
             if check.verdict != "PASS":
                 where = f" (samples {', '.join(map(str, check.samples))})" if check.samples else ""
@@ -442,7 +440,3 @@ def _audited(cost: dict[str, float]) -> str:
         f"of {cost['tested']:.0f} samples attacked below a failed eps {cost['missed']:.0f} broke there (at most "
         f"{100 * cost['missed_high']:.1f} %, Clopper-Pearson 95 %; {cost['audit']:.0f} gradients a sample more)"
     )
-
-
-def _cell(share: dict[str, float]) -> str:
-    return f"{100 * share['accuracy']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"

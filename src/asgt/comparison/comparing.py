@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from ..attacks import Norm
 from ..errors import InputError
-from ..evaluation.health import is_catastrophic
+from ..evaluation.health import catastrophic_on_test
 from ..evaluation.outcomes import Evaluation
 from ..evaluation.protocols import PROTOCOLS
 from ..names import short_name
@@ -356,22 +355,9 @@ def _trained_eps(run: Run, norm: Norm) -> float | None:
 def _catastrophe(run: Run) -> str | None:
     """The warning of a run that withstands one step at its training ε, but not several, on the same test images."""
 
-    one, several = run.evaluations.get("paper"), run.evaluations.get("pgd")
-    if one is None or several is None or (one.norm, one.data) != (several.norm, several.data):
-        return None
-    if (eps := _trained_eps(run, one.norm)) is None:
-        return None
-
-    fgsm, pgd = (
-        next((row["accuracy"] for row in found.curve(attack) if isclose(row["eps"], eps)), None)
-        for found, attack in ((one, "fgsm"), (several, "pgd-40x5"))
-    )
-    if fgsm is None or pgd is None or not is_catastrophic(fgsm, pgd):
-        return None
-    return (
-        f"catastrophic overfitting on the test images: {100 * fgsm:.1f} % under FGSM, {100 * pgd:.1f} % under "
-        f"PGD-40 × 5 at eps {eps:g}"
-    )
+    norm = next(iter(run.evaluations.values())).norm
+    eps = _trained_eps(run, norm)
+    return None if eps is None else catastrophic_on_test(list(run.evaluations.values()), eps)
 
 
 def _read_all(folders: Sequence[Path | str], verb: str) -> list[Run]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..evaluation.checks import Check, Verdict
+from ..evaluation.check import Check, CheckStatus
 from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..numbers import counted, eps_text
 from ..runs.run import Run
@@ -17,8 +17,8 @@ from .comparing import Comparison, Method
 
 __all__ = ["Credibility", "Finding", "Share", "Tally", "credibility"]
 
-_WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "WARN", "NOT RUN", "PASS")
-_MARKS: dict[Verdict, str] = {"FAIL": "✗", "WARN": "!", "NOT RUN": "–", "PASS": "✓"}
+_WORST_FIRST: tuple[CheckStatus, ...] = ("FAIL", "WARN", "NOT RUN", "PASS")
+_MARKS: dict[CheckStatus, str] = {"FAIL": "✗", "WARN": "!", "NOT RUN": "–", "PASS": "✓"}
 _UNASKED = ("the evaluation holds no such check", "asgt evaluate RUN --resume runs it on the evidence that is there")
 
 
@@ -31,16 +31,16 @@ class Tally:
         said: the evidence of the first run that ended worst, after its seed.
     """
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[CheckStatus, ...]
     said: str
 
     @property
-    def worst(self) -> Verdict:
+    def worst(self) -> CheckStatus:
         """The worst verdict; ``"PASS"`` only if every run was checked and passed."""
 
         return min(self.verdicts, key=_WORST_FIRST.index)
 
-    def counts(self) -> dict[Verdict, int]:
+    def counts(self) -> dict[CheckStatus, int]:
         """How many runs ended so, the worst first, and only in ways in which some did."""
 
         return {verdict: n for verdict in _WORST_FIRST if (n := self.verdicts.count(verdict))}
@@ -103,7 +103,7 @@ class Finding:
         everywhere: whether these are all runs of the comparison.
     """
 
-    verdict: Verdict
+    verdict: CheckStatus
     name: str
     remedy: str
     shares: tuple[Share, ...]
@@ -198,7 +198,7 @@ def _of(comparison: Comparison, name: str) -> Credibility:
     }
     rows = tuple((check, tuple(_tally(found[check, method.name]) for method in methods)) for check in asked)
     protocol = PROTOCOLS[name]
-    ended: dict[Verdict, tuple[Finding, ...]] = {
+    ended: dict[CheckStatus, tuple[Finding, ...]] = {
         verdict: tuple(
             finding
             for check in asked
@@ -227,7 +227,7 @@ def _tally(found: Sequence[tuple[Run, Check]]) -> Tally:
 
 
 def _findings(
-    verdict: Verdict, name: str, found: Sequence[tuple[Method, Sequence[tuple[Run, Check]]]]
+    verdict: CheckStatus, name: str, found: Sequence[tuple[Method, Sequence[tuple[Run, Check]]]]
 ) -> Iterable[Finding]:
     """What a check found in some methods, once for each remedy that it names."""
 

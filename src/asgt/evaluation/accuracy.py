@@ -13,7 +13,7 @@ from ..inputs import models_explained
 from ..modes import Classifier, ask, at_least_float32, evaluating
 from ..randomness import SampleKeyed
 
-__all__ = ["class_count", "correct", "correct_under_attack", "margin_change", "predict", "wavers"]
+__all__ = ["class_count", "correct", "correct_under_attack", "is_deterministic", "margin_change", "predict"]
 
 
 @torch.no_grad()
@@ -99,9 +99,11 @@ def margin_change(answers: Tensor) -> float:
 
 
 @torch.no_grad()
-def wavers(model: Classifier, images: Images) -> bool:
-    """Whether a model in evaluation mode answers differently from one time to the next, beyond a device's rounding."""
+def is_deterministic(model: Classifier, images: Images) -> bool:
+    """Whether a model in evaluation mode answers the same each time, to a device's rounding."""
 
     x = to_unit(images.pixels[:64])
     with evaluating(model):
-        return margin_change(torch.stack([at_least_float32(ask(model, x)) for _ in range(5)])) > 1e-4
+        change = margin_change(torch.stack([at_least_float32(ask(model, x)) for _ in range(5)]))
+    # A NaN is no noise: the clean images will tell.
+    return not change > 1e-4

@@ -40,7 +40,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ..attacks import PGD, Attack, Norm, State, Whole
+from ..attacks import Attack, Norm, State
 from ..attacks.attack import delta_norm, is_legal, logit_margin, per_sample, project, steepest
 from ..data import Images, to_unit
 from ..errors import InputError
@@ -160,12 +160,23 @@ def smallest_norms(
         rows = torch.arange(len(images), device=images.labels.device)
     if clean is None:
         clean = correct(model, images, batch_size, votes=votes)[0]
-    run = _Run(model, images, attacks[0].norm, tuple(grid), seed, rows, own, votes, batch_size, progress)
+    run = _Run(
+        model,
+        images,
+        attacks[0].norm,
+        tuple(grid),
+        seed=seed,
+        rows=rows,
+        own=own,
+        votes=votes,
+        batch_size=batch_size,
+        progress=progress,
+    )
     with evaluating(model):
         run.clean(clean)
         guess = run.probe()
         # A call about few images takes as long as about many: where such attacks are all, their audit shares the calls.
-        whole = all(isinstance(attack, Whole) for attack in attacks) and not own and not exhaustive
+        whole = not any(attack.goes_by_steps for attack in attacks) and not own and not exhaustive
         if whole and audited is not None:
             run.shares, audited = audited.tolist(), None
         for number, attack in enumerate(attacks):
@@ -194,6 +205,7 @@ class _Run:
         images: Images,
         norm: Norm,
         grid: tuple[float, ...],
+        *,
         seed: int,
         rows: Tensor,
         own: bool,
@@ -244,8 +256,7 @@ class _Run:
         self.number, self.attack = number, attack
         if self.first is None and attack.asks_eps:
             self.first = number
-        self.restarts = attack.restarts if isinstance(attack, PGD) else 1
-        self.once = replace(attack, restarts=1) if isinstance(attack, PGD) else attack
+        self.restarts, self.once = attack.restarts, attack.once
         self.withstood = self.failed.setdefault(number, [0] * len(self.levels))
 
     def clean(self, right: Tensor) -> None:
@@ -284,7 +295,13 @@ class _Run:
         for part in _parts(pressed, self.batch_size):
             levels = torch.tensor([self.levels[sample] for sample in part.tolist()], device=self.y.device)
             witnesses, steps, last = _press(
-                self.model, self.x[part], self.y[part], self.witnesses[part], self.grid, levels, self.norm
+                self.model,
+                self.x[part],
+                self.y[part],
+                self.witnesses[part],
+                grid=self.grid,
+                levels=levels,
+                norm=self.norm,
             )
             self.gradients[part] += steps
             found = last > 0
@@ -330,15 +347,10 @@ class _Run:
 
     def outcome(self, attacks: Sequence[Attack]) -> Outcome:
         levels = torch.tensor(self.levels, dtype=torch.int64, device=self.y.device)
-        if any(isinstance(attack, Whole) for attack in attacks):
-            floor = torch.zeros_like(levels)
+        if all(attack.goes_by_steps for attack in attacks):
+            floor = self.success + sum(attack.gradients for attack in attacks) * (levels > 0)
         else:
-            failure = sum(
-                attack.steps * (attack.restarts if isinstance(attack, PGD) else 1)
-                for attack in attacks
-                if attack.uses_gradients
-            )
-            floor = self.success + failure * (levels > 0)
+            floor = torch.zeros_like(levels)
         return Outcome(
             self.norms,
             levels,
@@ -362,10 +374,10 @@ class _Run:
     def _search(self, trials: list[_Trial], follow: _Follow) -> None:
         """Runs trials and what follows from them."""
 
-        if isinstance(self.attack, Whole):
-            self._call(trials, follow)
-        else:
+        if self.attack.goes_by_steps:
             self._step(trials, follow)
+        else:
+            self._call(trials, follow)
 
     def _step(self, trials: list[_Trial], follow: _Follow) -> None:
         """Step by step, as many trials at a time as a batch holds."""
@@ -428,7 +440,6 @@ class _Run:
     def _call(self, trials: list[_Trial], follow: _Follow) -> None:
         """Whole, from the largest ε down: each call is about one ε, unless the attack mixes them."""
 
-        assert isinstance(self.attack, Whole)
         pending: dict[int, list[int]] = {}
         for sample, level, _ in trials:
             pending.setdefault(level, []).append(sample)
@@ -643,7 +654,7 @@ def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> t
 
 
 def _press(
-    model: Classifier, x: Tensor, y: Tensor, witnesses: Tensor, grid: Tensor, levels: Tensor, norm: Norm
+    model: Classifier, x: Tensor, y: Tensor, witnesses: Tensor, *, grid: Tensor, levels: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Looks for witnesses within ever smaller radii of the grid, each from the one before, scaled down to it.
 

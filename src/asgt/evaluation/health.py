@@ -1,10 +1,33 @@
-"""The two ways in which adversarial training dies, as tests on what a model predicts."""
+"""The two ways in which adversarial training dies, as tests on what a model predicts: one rule each.
+
+The trainer asks them of the validation images after each epoch, the check of an evaluation asks of its images, and a
+comparison repeats what the evaluations of a run say (:func:`catastrophic_on_test`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from math import isclose
+
 from torch import Tensor
 
-__all__ = ["collapse_threshold", "is_catastrophic", "is_collapsed"]
+from .outcomes import Evaluation
+
+__all__ = [
+    "OVERFITTING",
+    "catastrophic_levels",
+    "catastrophic_on_test",
+    "collapse_threshold",
+    "is_catastrophic",
+    "is_collapsed",
+]
+
+OVERFITTING = "catastrophic overfitting"
+"""The name of the check."""
+
+# Of the clean accuracy. One step leaves healthy nets less of it wherever several steps leave less than half of that: at
+# most 0.75 on digits and MNIST. Where training against one step had died on MNIST, it left 0.9 and more.
+_HIGH = 0.8
 
 
 def collapse_threshold(labels: Tensor) -> float:
@@ -30,7 +53,7 @@ def is_collapsed(predictions: Tensor, labels: Tensor) -> bool:
 
 
 def is_catastrophic(fgsm_accuracy: float, pgd_accuracy: float) -> bool:
-    """Catastrophic overfitting: the model withstands a single step, but not several, at the same ε.
+    """Catastrophic overfitting: accuracy is high under one step, but low under several, at the same ε.
 
     A model that is robust, or honestly not robust, has the two close together: PGD takes less than half of what FGSM
     leaves, or less than 20 points.
@@ -40,3 +63,63 @@ def is_catastrophic(fgsm_accuracy: float, pgd_accuracy: float) -> bool:
     """
 
     return fgsm_accuracy - pgd_accuracy >= 0.2 and pgd_accuracy < 0.5 * fgsm_accuracy
+
+
+def catastrophic_levels(
+    epsilons: Sequence[float], clean: float, one_step: Sequence[float], several: Sequence[float]
+) -> list[int]:
+    """The places in a grid where one step leaves a high accuracy and several steps do not.
+
+    Args:
+        epsilons: the grid, ascending.
+        clean: clean accuracy.
+        one_step: accuracy under one step, at each ε.
+        several: accuracy under several steps, at each ε.
+    """
+
+    levels = []
+    for level, eps in enumerate(epsilons):
+        # A model that is robust up to half of this ε has not died: one step merely fails beyond its training ε.
+        below = [other for other in range(level) if epsilons[other] <= eps / 2]
+        alive = bool(below) and several[below[-1]] >= _HIGH * clean
+        # Far beyond the ε of the training one step is weak on any model, and then leaves little of the accuracy too.
+        if not alive and one_step[level] >= _HIGH * clean and is_catastrophic(one_step[level], several[level]):
+            levels.append(level)
+    return levels
+
+
+def catastrophic_on_test(evaluations: Collection[Evaluation], eps: float) -> str | None:
+    """What the evaluations of one run say of catastrophic overfitting at its training ε; ``None`` where it is healthy.
+
+    A search of one step (that of protocol ``paper``) is held against the first worst case on the same images. Without
+    one, the check of a worst case tells, which asks for one step by itself.
+
+    Args:
+        evaluations: of one model, in the order of the protocols.
+        eps: the ε that it was trained at, in their norm.
+    """
+
+    worst = [evaluation for evaluation in evaluations if evaluation.protocol.worst_case]
+    for evaluation in evaluations:
+        for search in evaluation.protocol.searches:
+            if not search.is_one_step or evaluation.protocol.worst_case:
+                continue
+            for other in worst:
+                if (evaluation.norm, evaluation.data) != (other.norm, other.data):
+                    continue
+                places = [[isclose(known, eps) for known in each.epsilons] for each in (evaluation, other)]
+                if not all(map(any, places)):
+                    continue
+                (strong,) = other.protocol.searches
+                fgsm, pgd = evaluation.robust_accuracy(eps, search.name), other.robust_accuracy(eps, strong.name)
+                if not is_catastrophic(fgsm.value, pgd.value):
+                    return None
+                return (
+                    f"{OVERFITTING} on the test images: {100 * fgsm.value:.1f} % under {search.title}, "
+                    f"{100 * pgd.value:.1f} % under {strong.title.split(',')[0]} at eps {eps:g}"
+                )
+    for evaluation in worst:
+        for check in evaluation.checks:
+            if check.name == OVERFITTING and check.verdict == "WARN":
+                return f"{OVERFITTING} on the test images, by protocol {evaluation.protocol.name}: {check.evidence}"
+    return None

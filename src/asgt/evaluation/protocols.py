@@ -27,13 +27,19 @@ witness is valid, and a search along the gradient of the margin goes before the 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
-from ..attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Norm, Square
+from ..attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Norm, Square, as_attack
 from ..errors import InputError, unknown
 
-__all__ = ["PROTOCOLS", "Protocol", "Search", "protocol_named"]
+__all__ = ["OWN_CLAIM", "PROTOCOLS", "Protocol", "Search", "own_protocol", "protocol_named"]
+
+
+OWN_CLAIM = "attacks of one's own: not yet a robustness claim"
+"""What a number by attacks of one's own may be called."""
 
 
 @dataclass(frozen=True)
@@ -61,36 +67,39 @@ class Search:
 
         (attack,) = self.attacks
         attack = replace(attack, eps=eps)
-        if self.steps_of == "relative" and eps > 0 and isinstance(attack, MIFGSM):
-            attack = replace(attack, alpha=2.5 * eps / attack.steps)
+        if self.steps_of == "relative" and eps > 0:
+            attack = attack.with_alpha(2.5 * eps / attack.steps)
         return attack
 
     @property
     def reach(self) -> float | None:
-        """The largest ε that constant steps can cross; ``None`` where an attack's step follows ε.
+        """The largest ε that constant steps can cross; ``None`` where an attack's step follows ε."""
 
-        From X, the steps must cross ε; from a random start they may have to cross the whole ball, 2 ε.
-        """
-
-        reaches = []
-        for attack in self.attacks:
-            if not isinstance(attack, PGD | MIFGSM) or attack.alpha is None or self.steps_of == "relative":
-                return None
-            reaches.append(attack.alpha * attack.steps / (2 if attack.starts_at_random else 1))
-        return max(reaches)
+        reaches = [None if self.steps_of == "relative" else attack.reach for attack in self.attacks]
+        known = [reach for reach in reaches if reach is not None]
+        return max(known) if known and len(known) == len(reaches) else None
 
     def among(self, classes: int) -> Search:
         """The search against a model of so many classes: without the targets that it does not have."""
 
-        def possible(attack: Attack) -> bool:
-            return not (isinstance(attack, APGD) and attack.loss == "dlr-targeted" and attack.target >= classes)
-
-        return replace(self, attacks=tuple(attack for attack in self.attacks if possible(attack)))
+        return replace(self, attacks=tuple(attack for attack in self.attacks if attack.possible(classes)))
 
     def adapted(self, classes: int) -> bool:
         """Whether an attack is not its authors' own against a model of so many classes."""
 
-        return any(isinstance(attack, APGD | AutoAttack) and attack.adapted(classes) for attack in self.attacks)
+        return any(attack.adapted(classes) for attack in self.attacks)
+
+    @property
+    def is_one_step(self) -> bool:
+        """Whether all of its attacks take a single step."""
+
+        return all(attack.is_one_step for attack in self.attacks)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether some attack can only be called whole, so that small groups of samples take it long."""
+
+        return not all(attack.goes_by_steps for attack in self.attacks)
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,33 @@ class Protocol:
     searches: tuple[Search, ...]
     worst_case: bool
     claim: str
+
+    @property
+    def is_one_step(self) -> bool:
+        """Whether no search takes several steps."""
+
+        return all(search.is_one_step for search in self.searches)
+
+    def in_norm(self, norm: Norm) -> Protocol:
+        """The same attacks in a norm.
+
+        Raises:
+            InputError: an attack is not defined in it.
+        """
+
+        if norm == "linf":
+            return self
+        attacks = [attack for search in self.searches for attack in search.attacks]
+        if not all(norm in attack.norms for attack in attacks):
+            others = " or ".join(name for name, other in PROTOCOLS.items() if other.worst_case)
+            raise InputError(f"protocol {self.name} is defined in L∞ only: use --protocol {others} for {norm}")
+        return replace(
+            self,
+            searches=tuple(
+                replace(search, attacks=tuple(attack.in_norm(norm) for attack in search.attacks))
+                for search in self.searches
+            ),
+        )
 
 
 _LIBRARY_STEP = 2 / 255
@@ -185,22 +221,54 @@ PROTOCOLS: dict[str, Protocol] = {
 def protocol_named(name: str, norm: Norm = "linf") -> Protocol:
     """The protocol of a name, in a norm.
 
+    Args:
+        name: as ``"pgd"``, which is its newest version, or with a version, as ``"pgd@3"``.
+        norm: the norm of ε.
+
     Raises:
-        InputError: there is none of that name, or not in that norm.
+        InputError: there is none of that name or version, or not in that norm.
     """
 
-    if name not in PROTOCOLS:
-        raise unknown("protocol", name, PROTOCOLS)
-    protocol = PROTOCOLS[name]
-    if norm == "linf":
-        return protocol
-    if any(isinstance(attack, FGSM | MIFGSM) for search in protocol.searches for attack in search.attacks):
-        others = " or ".join(name for name, other in PROTOCOLS.items() if other.worst_case)
-        raise InputError(f"protocol {name} is defined in L∞ only: use --protocol {others} for {norm}")
-    return replace(
-        protocol,
-        searches=tuple(
-            replace(search, attacks=tuple(replace(attack, norm=norm) for attack in search.attacks))
-            for search in protocol.searches
-        ),
-    )
+    plain, at, version = name.partition("@")
+    if plain not in PROTOCOLS:
+        raise unknown("protocol", plain, PROTOCOLS)
+    protocol = PROTOCOLS[plain]
+    if at and version != str(protocol.version):
+        raise InputError(f"protocol {name}: this version of asgt has {plain}@{protocol.version} alone")
+    return protocol.in_norm(norm)
+
+
+def own_protocol(
+    attacks: Attack | Callable[..., Any] | Sequence[Attack | Callable[..., Any]], norm: Norm, worst_case: bool = True
+) -> Protocol:
+    """A definition of the attacks that a user hands over.
+
+    Args:
+        attacks: one attack or several: of :mod:`asgt.attacks`, or what a library calls with images and labels
+            (:class:`asgt.Foreign`). They need no ε.
+        norm: the norm of ε, in which all of them attack.
+        worst_case: a single search of all of them; else one for each.
+
+    Raises:
+        InputError: there is no attack, one attacks in another norm, or two have the same name.
+    """
+
+    given = [attacks] if callable(attacks) else list(attacks)
+    ours = tuple(as_attack(attack, norm) for attack in given)
+    # Without an ε of its own an attack is written as those of the house are, whose ε is the grid's.
+    ours = tuple(replace(attack, eps=0.0) if attack.eps is None else attack for attack in ours)
+    if not ours:
+        raise InputError("there is no attack: name a protocol, or hand over attacks")
+
+    if worst_case:
+        searches = [Search("worst-case", ours, title=f"worst of {', '.join(attack.title for attack in ours)}")]
+    else:
+        searches = [Search(_slug(attack.title), (attack,), own=True, title=attack.title) for attack in ours]
+    names = [search.name for search in searches]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two attacks are called {min(twice)}: give Foreign attacks names, or ask one after the other")
+    return Protocol("own", 1, tuple(searches), True, OWN_CLAIM)
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower().replace("×", "x")).strip("-") or "attack"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,11 +17,9 @@ from ..attacks.attack import is_legal, per_sample, steepest
 from ..data import Images, to_unit
 from ..modes import Classifier, ask, at_least_float32
 from ..randomness import SampleKeyed, seeded
+from .outcomes import Evaluation
 
-if TYPE_CHECKING:
-    from .outcomes import Evaluation
-
-__all__ = ["DRAW", "Look", "Samples"]
+__all__ = ["DRAW", "Samples", "SecondLook"]
 
 # What a look may cost: enough samples to see five points with near certainty (0.95^64 = 4 %), and in a thorough one a
 # point (0.99^256 = 8 %).
@@ -51,36 +48,38 @@ class Samples:
         return [self[part] for part in torch.arange(len(self)).split(size)] if len(self) else []
 
 
-class Look:
+class SecondLook:
     """What the checks share; each part of it is made when it is first asked for."""
 
-    def __init__(self, model: Classifier, images: Images, found: Evaluation, thorough: bool, batch_size: int) -> None:
-        self.model, self.images, self.found = model, images, found
+    def __init__(
+        self, model: Classifier, images: Images, evaluation: Evaluation, thorough: bool, batch_size: int
+    ) -> None:
+        self.model, self.images, self.evaluation = model, images, evaluation
         self.thorough, self.batch_size = thorough, batch_size
 
     @cached_property
     def right(self) -> Tensor:
         """Which samples are right as they are and under every search, at each ε, bool (E, N)."""
 
-        return self.found.clean & torch.stack(list(self.found.outcomes.values())).all(dim=0)
+        return self.evaluation.clean & torch.stack(list(self.evaluation.outcomes.values())).all(dim=0)
 
     @cached_property
     def level(self) -> int:
         """The number of the examined ε: with survivors, if there is one, and of two alike the larger."""
 
         left = self.right.sum(dim=1).tolist()
-        half = int(self.found.clean.sum()) / 2
+        half = int(self.evaluation.clean.sum()) / 2
         return min(range(len(left)), key=lambda level: (left[level] == 0, abs(left[level] - half), -level))
 
     @property
     def eps(self) -> float:
-        return self.found.epsilons[self.level]
+        return self.evaluation.epsilons[self.level]
 
     @cached_property
     def order(self) -> Tensor:
         """All samples in a random order, from the front of which some are taken, int64 (N,)."""
 
-        return torch.randperm(self.found.samples, generator=seeded("checks", self.found.seed))
+        return torch.randperm(self.evaluation.samples, generator=seeded("checks", self.evaluation.seed))
 
     def drawn(self, among: Tensor, count: int) -> Samples:
         """Up to ``count`` random samples of those marked, bool (N,)."""
@@ -101,11 +100,11 @@ class Look:
 
     @cached_property
     def clean_right(self) -> Samples:
-        return self.drawn(self.found.clean, _EXAMINED)
+        return self.drawn(self.evaluation.clean, _EXAMINED)
 
     @cached_property
     def random(self) -> Samples:
-        return self.drawn(torch.ones_like(self.found.clean), _EXAMINED)
+        return self.drawn(torch.ones_like(self.evaluation.clean), _EXAMINED)
 
     @cached_property
     def random_logits(self) -> Tensor:
@@ -117,11 +116,11 @@ class Look:
     def largest_class(self) -> float:
         """The share of the labels that the largest class has: what a constant answer gets right."""
 
-        return int(self.images.labels.bincount().max()) / self.found.samples
+        return int(self.images.labels.bincount().max()) / self.evaluation.samples
 
     @property
     def pgd(self) -> PGD:
-        return PGD(0.0, norm=self.found.norm, steps=40)
+        return PGD(0.0, norm=self.evaluation.norm, steps=40)
 
     @cached_property
     def again(self) -> tuple[Tensor, Tensor]:
@@ -141,7 +140,7 @@ class Look:
 
         images = []
         for part in samples.split(self.batch_size):
-            noise = SampleKeyed(self.found.seed, part.rows.to(part.y.device), draw)
+            noise = SampleKeyed(self.evaluation.seed, part.rows.to(part.y.device), draw)
             state = attack.start(model or self.model, part.x, part.y, eps, generator=noise)
             for _ in range(attack.steps):
                 state = attack.step(state)
@@ -154,20 +153,20 @@ class Look:
         """Which samples an attack breaks, with all of its restarts, bool (B,)."""
 
         broken = torch.zeros(len(samples), dtype=torch.bool)
-        for restart in range(attack.restarts if isinstance(attack, PGD) else 1):
+        for restart in range(attack.restarts):
             open_ones = (~broken).nonzero().squeeze(1)
             if len(open_ones) == 0:
                 break
             part = samples[open_ones]
             # A random start takes one draw in L∞ and two in L2.
-            x_adv = self.attacked(attack, part, eps, draw=DRAW + 2 * restart)
+            x_adv = self.attacked(attack.once, part, eps, draw=DRAW + 2 * restart)
             broken[open_ones] = self.broken(part, x_adv, eps)
         return broken
 
     def broken(self, samples: Samples, x_adv: Tensor, eps: float) -> Tensor:
         """Which images fool the model and lie in the ball and the box, bool (B,) on the CPU; a NaN does neither."""
 
-        legal = is_legal(x_adv, samples.x, eps, self.found.norm)
+        legal = is_legal(x_adv, samples.x, eps, self.evaluation.norm)
         largest, predicted = self.logits(x_adv).max(dim=1)
         return (legal & (predicted != samples.y) & ~largest.isnan()).cpu()
 
@@ -178,13 +177,13 @@ class Look:
         At each ε the samples that are right there are, and some random ones. One gradient serves all ε.
         """
 
-        asked = self.right | (self.found.clean & self.several)
+        asked = self.right | (self.evaluation.clean & self.several)
         broken = torch.zeros_like(asked)
-        step = PGD(0.0, norm=self.found.norm, steps=1, random_start=False)
+        step = PGD(0.0, norm=self.evaluation.norm, steps=1, random_start=False)
         for part in self.taken(asked.any(dim=0).nonzero().squeeze(1)).split(self.batch_size):
             state = step.start(self.model, part.x, part.y, 0.0)
-            direction = steepest(state.gradient()[0], self.found.norm)
-            for level, eps in enumerate(self.found.epsilons):
+            direction = steepest(state.gradient()[0], self.evaluation.norm)
+            for level, eps in enumerate(self.evaluation.epsilons):
                 index = asked[level, part.rows].nonzero().squeeze(1)
                 if len(index) == 0:
                     continue
@@ -198,6 +197,6 @@ class Look:
     def several(self) -> Tensor:
         """Random samples to estimate the accuracy under one step on, clean errors among them, bool (N,)."""
 
-        chosen = torch.zeros(self.found.samples, dtype=torch.bool)
+        chosen = torch.zeros(self.evaluation.samples, dtype=torch.bool)
         chosen[self.order[:_MANY]] = True
         return chosen

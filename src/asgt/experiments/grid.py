@@ -11,7 +11,7 @@ from typing import Literal
 from ..comparison.comparing import method_names
 from ..data import Splits, load_data, sample
 from ..errors import InputError
-from ..evaluation.outcomes import load_evaluation
+from ..evaluation.shards import load_evaluation
 from ..files import read_yaml
 from ..names import names_of, refuse_unless_allowed
 from ..progress import SILENT, Progress

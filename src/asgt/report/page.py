@@ -23,15 +23,15 @@ from urllib.parse import quote
 
 from torch import Tensor
 
-from ..attacks import APGD, PGD, AutoAttack, Square
+from ..attacks import describe
 from ..comparison.comparing import Accuracy, Column, Comparison, Method
 from ..comparison.credibility import Credibility, Finding, credibility
 from ..comparison.differences import Difference, basis, shown_differences
 from ..comparison.explained import score_text
 from ..comparison.map_evidence import Looks, looks, panel_basis, panel_rows, panel_unrun, panel_words, write_looks
 from ..comparison.pictures import BLOCKS
-from ..evaluation.checks import THOROUGH
-from ..evaluation.protocols import PROTOCOLS, Protocol, Search
+from ..evaluation.check import THOROUGH
+from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..explanation import PanelDifference
 from ..files import write_bytes
 from ..names import is_foreign, names_of
@@ -309,7 +309,7 @@ def _what_runs(comparison: Comparison, protocol: Protocol) -> str:
 
     found = [run.evaluations[protocol.name] for method in comparison.methods for run in method.runs]
     classes = found[0].classes
-    (attacks,) = (_attacks(search.among(classes)) for search in protocol.searches)
+    (attacks,) = (describe(search.among(classes).attacks) for search in protocol.searches)
     told = [
         f"The worst of {attacks}, and of a search along the gradient of the margin, which goes first and presses what "
         "breaks a sample on to smaller ε",
@@ -324,28 +324,6 @@ def _what_runs(comparison: Comparison, protocol: Protocol) -> str:
             f"{max(wavering)}"
         )
     return f"{'. '.join(told)}. {grid}"
-
-
-def _attacks(search: Search) -> str:
-    """The attacks of a worst case, those on one target each taken together."""
-
-    targets = [attack for attack in search.attacks if isinstance(attack, APGD) and attack.loss == "dlr-targeted"]
-    told = []
-    for attack in search.attacks:
-        if isinstance(attack, Square):
-            told.append(f"{attack.title} ({attack.steps:,} queries)")
-        elif attack in targets[:1]:
-            told.append(f"APGD-T ({attack.steps} steps on each of {len(targets)} targets)")
-        elif isinstance(attack, APGD) and attack not in targets:
-            told.append(f"{attack.title} ({attack.steps} steps)")
-        elif isinstance(attack, PGD):
-            told.append(f"{attack.title} (α = 2.5ε/{attack.steps}, random starts)")
-        elif isinstance(attack, AutoAttack) and attack == search.attacks[0]:
-            told.append(
-                "AutoAttack (its authors' package, whole: APGD and Square at the ε just below what is known to break a "
-                "sample, and further down as long as they succeed; FAB-T, which asks for no ε, once)"
-            )
-    return ", ".join(told)
 
 
 def _matrix(comparison: Comparison, found: Sequence[Difference]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch import Tensor
 from ..comparison.comparing import Comparison, compare_runs
 from ..data import to_unit
 from ..errors import DamagedFileError, InputError
-from ..evaluation.checks import Check
+from ..evaluation.check import Check
 from ..evaluation.outcomes import Evaluation, checked_grid
 from ..evaluation.protocols import PROTOCOLS, protocol_named
 from ..experiments.job import Job
@@ -169,7 +168,7 @@ def _packed_evaluation(found: Evaluation) -> dict[str, Any]:
         "clean": _packed(found.clean),
         "outcomes": {search: [_packed(row) for row in rows] for search, rows in found.outcomes.items()},
         "checks": [check.to_dict() for check in found.checks],
-        "seconds": found.seconds,
+        "seconds": dict(found.seconds),
     }
 
 
@@ -186,29 +185,23 @@ def _evaluation(name: str, values: dict[str, Any], file: Path) -> Evaluation:
 
     samples = values["samples"]
     protocol = protocol_named(name, values["norm"])
-    found = Evaluation(
-        protocol,
-        values["norm"],
-        checked_grid(values["epsilons"], values["norm"]),
-        values["seed"],
-        values["model"],
-        values["data"],
-        values["classes"],
-        _unpacked(values["clean"], samples, file),
-        {},
-        values["exhaustive"],
-        values["votes"],
+    epsilons = checked_grid(values["epsilons"], values["norm"])
+    outcomes = {}
+    for search in protocol.searches:
+        rows = values["outcomes"][search.name]
+        if len(rows) != len(epsilons):
+            raise DamagedFileError(f"{file} is damaged: {search.name} lacks the outcomes at some eps")
+        outcomes[search.name] = torch.stack([_unpacked(row, samples, file) for row in rows])
+    return Evaluation(
+        protocol=protocol,
+        epsilons=epsilons,
+        **{name: values[name] for name in ("norm", "seed", "model", "data", "classes", "exhaustive", "votes")},
+        clean=_unpacked(values["clean"], samples, file),
+        outcomes=outcomes,
         details={search.name: {} for search in protocol.searches},
         checks=tuple(_check(check, file) for check in values["checks"]),
         seconds=values["seconds"],
     )
-    outcomes = {}
-    for search in protocol.searches:
-        rows = values["outcomes"][search.name]
-        if len(rows) != len(found.epsilons):
-            raise DamagedFileError(f"{file} is damaged: {search.name} lacks the outcomes at some eps")
-        outcomes[search.name] = torch.stack([_unpacked(row, samples, file) for row in rows])
-    return replace(found, outcomes=outcomes)
 
 
 def _check(values: Any, file: Path) -> Check:

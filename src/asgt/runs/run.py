@@ -16,8 +16,9 @@ from torch import nn
 
 from ..data import Splits, load_data
 from ..errors import DamagedFileError, InputError
-from ..evaluation.outcomes import Evaluation, load_evaluation
+from ..evaluation.outcomes import Evaluation
 from ..evaluation.protocols import PROTOCOLS
+from ..evaluation.shards import load_evaluation
 from ..explanation import Explanation, load_explanation
 from ..files import digest_tensors, read_tensors
 from ..models import load_weights

@@ -498,8 +498,8 @@ def judge(
         own = images[part]
         right, predictions = correct(model, own)
         found = {"predictions": predictions, "clean": right}
-        if adversary is not None and adversary.eps > 0:
-            eps, norm = adversary.eps, adversary.norm
+        if adversary is not None and adversary.radius > 0:
+            eps, norm = adversary.radius, adversary.norm
             single: Attack = (
                 FGSM(eps) if norm == "linf" else PGD(eps, norm=norm, steps=1, alpha=eps, random_start=False)
             )

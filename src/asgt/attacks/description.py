@@ -1,0 +1,18 @@
+"""Attacks in words, for tables, pages and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .attack import Attack
+
+__all__ = ["describe"]
+
+
+def describe(attacks: Sequence[Attack]) -> str:
+    """The attacks of a worst case in words, in their order; those of one group are taken together."""
+
+    groups: dict[str, list[Attack]] = {}
+    for attack in attacks:
+        groups.setdefault(attack.group, []).append(attack)
+    return ", ".join(alike[0].described(len(alike)) for alike in groups.values())

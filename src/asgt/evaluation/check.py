@@ -1,0 +1,73 @@
+"""The result of a check: what it looked at, how it ended, with which evidence, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+__all__ = ["THOROUGH", "Check", "CheckStatus", "checks_text"]
+
+THOROUGH = "asgt evaluate --thorough runs it"
+"""The remedy of an expensive check that was not run because it was not asked for."""
+
+CheckStatus: TypeAlias = Literal["PASS", "WARN", "FAIL", "NOT RUN"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check says of an evaluation.
+
+    Attributes:
+        name: what it looked at, as in ``"budget reach"``.
+        verdict: ``"PASS"``, ``"WARN"``, ``"FAIL"`` or ``"NOT RUN"``.
+        evidence: a sentence with its figures: how many samples, at which ε, by which attack, against which threshold.
+        remedy: what to do about it; empty on ``"PASS"``.
+        samples: the indices, in the evaluated images, of the samples in question, 16 at most.
+    """
+
+    name: str
+    verdict: CheckStatus
+    evidence: str
+    remedy: str = ""
+    samples: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as ``result.json`` holds them."""
+
+        return asdict(self) | {"samples": list(self.samples)}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Check:
+        """The check of which :meth:`to_dict` made these values.
+
+        Raises:
+            ValueError: it made no such values.
+        """
+
+        if not isinstance(values, dict) or set(values) != {"name", "verdict", "evidence", "remedy", "samples"}:
+            raise ValueError(f"not a check: {values!r}")
+        samples = values["samples"]
+        if not all(isinstance(values[name], str) for name in ("name", "evidence", "remedy")):
+            raise ValueError(f"a check's name, evidence and remedy are strings: {values!r}")
+        if values["verdict"] not in get_args(CheckStatus):
+            raise ValueError(f"verdict {values['verdict']!r} is none of {', '.join(get_args(CheckStatus))}")
+        if not isinstance(samples, list) or not all(type(number) is int and number >= 0 for number in samples):
+            raise ValueError(f"samples are not indices: {samples!r}")
+        return cls(**values | {"samples": tuple(samples)})
+
+
+def checks_text(checks: tuple[Check, ...]) -> str:
+    """All checks in a line: how many of each verdict, and which failed."""
+
+    counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in get_args(CheckStatus)}
+    if counts["NOT RUN"] == len(checks):
+        return "nothing was checked"
+    words = {
+        "PASS": "passes" if counts["PASS"] == 1 else "pass",
+        "WARN": "warns" if counts["WARN"] == 1 else "warn",
+        "FAIL": "fails" if counts["FAIL"] == 1 else "fail",
+        "NOT RUN": "not run",
+    }
+    failed = [check.name for check in checks if check.verdict == "FAIL"]
+    tally = ", ".join(f"{counts[verdict]} {words[verdict]}" for verdict in get_args(CheckStatus))
+    return f"{tally}: {'failed: ' + ', '.join(failed) if failed else 'no failure detected'}"

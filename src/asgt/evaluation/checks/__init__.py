@@ -1,0 +1,124 @@
+"""Can this number be believed? Checks of a finished evaluation, each with a threshold, its evidence and a remedy.
+
+Robust accuracy is what attacks failed to break, so it is too high wherever they failed for a reason of their own: steps
+that cannot cross the ball, gradients that vanish, a model that answers at random. Each check looks for one such reason.
+Together they can say that no failure was detected; they cannot say that there is none.
+
+Most look again at a few samples, most often survivors (:mod:`asgt.evaluation.second_look`). A check is a function of
+that look which returns an :class:`asgt.Check`: one file here, and one line in :data:`CHECKS`.
+
+References:
+    Carlini et al. 2019, "On evaluating adversarial robustness", https://arxiv.org/abs/1902.06705
+    Pintor et al. 2022, "Indicators of attack failure", https://arxiv.org/abs/2106.09947
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from ...data import Images
+from ...errors import InputError
+from ...modes import Classifier, evaluating
+from ...progress import SILENT, Progress
+from ..check import Check
+from ..outcomes import Evaluation
+from ..second_look import SecondLook
+from .budget_reach import budget_reach
+from .clean_errors import clean_accuracy
+from .determinism import determinism
+from .dlr_classes import classes_for_dlr
+from .doubled_effort import doubled_effort
+from .full_range import full_range
+from .legality import legality
+from .logit_scale import logit_scale
+from .monotonicity import monotonicity
+from .one_step_search import one_step_beats_many
+from .overfitting import catastrophic_overfitting
+from .random_noise import random_noise
+from .softmax_outputs import softmax_outputs
+from .square_queries import square_queries
+from .start_gradients import gradients_at_the_start
+
+__all__ = ["CHECKS", "CheckFunction", "run_checks"]
+
+CheckFunction: TypeAlias = Callable[[SecondLook], Check]
+"""A check: from a second look at an evaluation to what it says."""
+
+CHECKS: tuple[CheckFunction, ...] = (
+    budget_reach,
+    legality,
+    determinism,
+    softmax_outputs,
+    classes_for_dlr,
+    gradients_at_the_start,
+    logit_scale,
+    one_step_beats_many,
+    monotonicity,
+    full_range,
+    random_noise,
+    square_queries,
+    doubled_effort,
+    catastrophic_overfitting,
+    clean_accuracy,
+)
+"""The checks of the house, in the order in which they are run and shown."""
+
+
+def run_checks(
+    model: Classifier,
+    images: Images,
+    evaluation: Evaluation,
+    *,
+    more: Sequence[CheckFunction] = (),
+    thorough: bool = False,
+    batch_size: int = 256,
+    progress: Progress = SILENT,
+) -> tuple[Check, ...]:
+    """Checks an evaluation, in a fixed order; a result is a function of the evaluation's seed, not of the batches.
+
+    Args:
+        model: the model that was evaluated, on the device of the images.
+        images: the images that it was evaluated on, N of them.
+        evaluation: what was found on them.
+        more: checks of one's own, after those of the house.
+        thorough: also run the expensive checks, Square and doubled effort, on up to 256 survivors: of a few hundred
+            images, they take several times as long as the evaluation. Default: they are NOT RUN.
+        batch_size: images per pass.
+        progress: is told how many checks are through.
+
+    Raises:
+        InputError: the evaluation is one of other images, or a check of one's own fails or returns no check.
+    """
+
+    if evaluation.data != images.digest():
+        raise InputError("the evaluation is one of other images: check it on those that it was made on")
+
+    look = SecondLook(model, images, evaluation, thorough, batch_size)
+    checks = []
+    progress.start("checks", len(CHECKS) + len(more))
+    with evaluating(model):
+        for check in CHECKS:
+            checks.append(check(look))
+            progress.advance(1)
+        for check in more:
+            checks.append(_own(check, look))
+            progress.advance(1)
+    progress.stop()
+    return tuple(checks)
+
+
+def _own(check: CheckFunction, look: SecondLook) -> Check:
+    """What a check of one's own says."""
+
+    name = getattr(check, "__name__", type(check).__name__)
+    try:
+        said = check(look)
+    except InputError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(f"check {name} fails: {type(error).__name__}: {first}") from error
+    if not isinstance(said, Check):
+        raise InputError(f"check {name} returns {type(said).__name__}, not an asgt.Check")
+    return said

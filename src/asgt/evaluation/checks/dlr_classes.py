@@ -1,0 +1,24 @@
+"""The difference of logits ratio needs a fourth logit."""
+
+from __future__ import annotations
+
+from ..check import Check
+from ..second_look import SecondLook
+
+__all__ = ["classes_for_dlr"]
+
+_DLR_CLASSES = 4
+
+
+def classes_for_dlr(look: SecondLook) -> Check:
+    """The difference of logits ratio needs a fourth logit."""
+
+    name, classes = "classes for DLR", look.random_logits.shape[1]
+    protocol = look.evaluation.protocol
+    asks = any(attack.least_classes >= _DLR_CLASSES for search in protocol.searches for attack in search.attacks)
+    if classes >= _DLR_CLASSES:
+        return Check(name, "PASS", f"{classes} classes; the DLR loss needs {_DLR_CLASSES}")
+    if asks:
+        evidence = f"{classes} classes; the DLR loss needs {_DLR_CLASSES}, so it was adapted"
+        return Check(name, "WARN", evidence, f"say of {protocol.name} that it was adapted")
+    return Check(name, "PASS", f"{classes} classes; the DLR loss needs {_DLR_CLASSES}, but no attack here uses it")

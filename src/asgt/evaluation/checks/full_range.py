@@ -1,0 +1,31 @@
+"""Where any image is allowed, no model can be right more often than by chance."""
+
+from __future__ import annotations
+
+import math
+
+from ...statistics import wilson
+from ..check import Check
+from ..second_look import SecondLook
+from .grading import first_rows
+
+__all__ = ["full_range"]
+
+
+def full_range(look: SecondLook) -> Check:
+    """Where any image is allowed, no model can be right more often than by chance."""
+
+    name, samples = "full range", look.clean_right
+    if len(samples) == 0:
+        return Check(name, "NOT RUN", "no sample is right as it is", "see clean accuracy")
+    eps = 1.0 if look.evaluation.norm == "linf" else math.sqrt(samples.x[0].numel())
+    broken = look.broken_by(look.pgd, samples, eps)
+    left = int((~broken).sum())
+    evidence = (
+        f"PGD-40 at ε = {eps:.3g}, the full range, leaves {left} of {len(samples)} images right; a constant answer "
+        f"leaves {look.largest_class:.0%}"
+    )
+    if wilson(left, len(samples))[0] <= look.largest_class:
+        return Check(name, "PASS", evidence)
+    remedy = "gradients are masked or the attack does not work: try one without gradients (Square)"
+    return Check(name, "FAIL", evidence, remedy, first_rows(samples.rows[~broken]))

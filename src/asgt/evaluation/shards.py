@@ -1,0 +1,243 @@
+"""The evidence of an evaluation on disk.
+
+An evaluation's folder holds ``result.json`` and, beside it, shards of samples with their outcomes under a search, each
+written as soon as its samples are through and never rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DamagedFileError, InputError
+from ..files import agree, digest, read_json, read_tensors, write_json, write_tensors
+from .check import THOROUGH, Check
+from .outcomes import SCHEMA, Evaluation, Request, checked_grid, definition
+from .protocols import OWN_CLAIM, PROTOCOLS, Protocol
+from .recorded import recorded_protocol
+
+__all__ = [
+    "EXHAUSTIVE",
+    "WORST_CASE",
+    "claim_folder",
+    "load_evaluation",
+    "read_shard",
+    "shard_file",
+    "was_thorough",
+    "write_result",
+    "write_shard",
+]
+
+EXHAUSTIVE = ".exhaustive"
+"""What the names of shards end in where every sample was attacked at every ε after all; no search is called so."""
+
+_COUNTS = ("found_by", "gradients", "forwards", "floor", "audit", "tested", "missed", "illegal")
+WORST_CASE = dict.fromkeys(_COUNTS, torch.int64) | {"norms": torch.float32}
+"""What a worst case keeps of each sample beside its outcomes, as :class:`asgt.evaluation.engine.Outcome` calls it."""
+_FINAL = {"illegal": torch.int64}
+
+
+def write_result(folder: Path, evaluation: Evaluation) -> None:
+    """Writes ``result.json``, whole or not at all."""
+
+    write_json(folder / "result.json", evaluation.to_dict())
+
+
+def load_evaluation(folder: Path | str) -> Evaluation:
+    """Reads what :func:`asgt.evaluate` left in a folder, and checks its figures against the evidence beside them.
+
+    Raises:
+        InputError: the folder holds no finished evaluation, or one by a protocol that this version does not know.
+        DamagedFileError: a file of it is not what :func:`asgt.evaluate` wrote.
+    """
+
+    folder = Path(folder)
+    path = folder / "result.json"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no finished evaluation: asgt evaluate makes one, and --resume ends it")
+    result = read_json(path)
+    protocol = _protocol(result, folder)
+    try:
+        norm, classes = result["norm"], int(result["classes"])
+        protocol = protocol.in_norm(norm)
+        request = Request(
+            protocol=protocol,
+            norm=norm,
+            epsilons=checked_grid([row["eps"] for row in result["attacks"][protocol.searches[0].name]], norm),
+            seed=result["seed"],
+            model=result["model"],
+            data=result["data"],
+            classes=classes,
+            exhaustive=result.get("exhaustive") is True,
+            votes=int(result["votes"]),
+            selection=str(result.get("selection", "")),
+        )
+        seconds = {search.name: float(result["seconds"][search.name]) for search in protocol.searches}
+        checks = tuple(map(Check.from_dict, result["checks"]))
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise _damaged(path) from error
+
+    clean: Tensor | None = None
+    outcomes, details = {}, {}
+    for search in protocol.searches:
+        tensors = _read_shards(folder, search.name, request)
+        outcomes[search.name], own = tensors.pop("correct"), tensors.pop("clean")
+        details[search.name] = tensors
+        if clean is not None and not torch.equal(own, clean):
+            raise DamagedFileError(
+                f"{folder / search.name}-*.safetensors are damaged: their clean outcomes are not those of other attacks"
+            )
+        clean = own
+    assert clean is not None
+    evaluation = Evaluation(
+        **vars(request), clean=clean, outcomes=outcomes, details=details, checks=checks, seconds=seconds
+    )
+    # The versions are those of the machine that evaluated.
+    if not agree(evaluation.to_dict() | {"versions": result.get("versions")}, result):
+        raise DamagedFileError(f"{path} is damaged: its figures are not those of the evidence beside it")
+    return evaluation
+
+
+def _protocol(result: Any, folder: Path) -> Protocol:
+    """The protocol that a result was made by."""
+
+    path = folder / "result.json"
+    try:
+        schema, name, version = result["schema"], result["protocol"]["name"], result["protocol"]["version"]
+        known = PROTOCOLS.get(name)
+    except (LookupError, TypeError) as error:
+        raise _damaged(path) from error
+
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path} has schema {schema!r}, this version of asgt reads {SCHEMA}: evaluate again into another folder"
+        )
+    if name == "own":
+        if "own" not in result:
+            raise InputError(f"{path} is of attacks of one's own: asgt.evaluate takes it up, with the same attacks")
+        try:
+            return recorded_protocol(result["protocol"], result["own"], OWN_CLAIM)
+        except (LookupError, TypeError, ValueError) as error:
+            raise _damaged(path) from error
+    if known is None or version != known.version:
+        here = "none of that name" if known is None else f"v{known.version}"
+        raise InputError(
+            f"{folder} was made by protocol {name if known else repr(name)} v{version!r}, this version of asgt knows "
+            f"{here}: evaluate again into another folder"
+        )
+    return known
+
+
+def _damaged(path: Path) -> DamagedFileError:
+    return DamagedFileError(f"{path} is damaged: it is not the result of an evaluation")
+
+
+def shard_file(folder: Path, stem: str, place: int) -> Path:
+    """The file of a search's shard number ``place``."""
+
+    return folder / f"{stem}-{place:05d}.safetensors"
+
+
+def write_shard(
+    file: Path, request: Request, tensors: Mapping[str, Tensor], *, stem: str, first: int, seconds: float
+) -> None:
+    """Writes a shard of the samples from the ``first`` on, whole or not at all."""
+
+    key = _key(request, stem, first, len(tensors["clean"]))
+    write_tensors(file, dict(tensors), {"key": key, "seconds": f"{seconds:.3f}"})
+
+
+def read_shard(file: Path, request: Request, stem: str, first: int) -> tuple[dict[str, Tensor], float] | None:
+    """What a shard keeps of the samples from the ``first`` on, and the seconds that it took.
+
+    ``None`` if it is of another evaluation, or of other samples.
+    """
+
+    tensors, metadata = read_tensors(file)
+    count = tensors["clean"].numel() if "clean" in tensors else 0
+    if metadata.get("key") != _key(request, stem, first, count):
+        return None
+    expected = {"correct": torch.bool, "clean": torch.bool} | (WORST_CASE if request.protocol.worst_case else _FINAL)
+    shapes = {name: (len(request.epsilons), count) if name == "correct" else (count,) for name in expected}
+    if count == 0 or {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()} != {
+        name: (expected[name], shapes[name]) for name in expected
+    }:
+        raise DamagedFileError(f"{file} is damaged: it does not hold the outcomes of its samples at each eps")
+    return tensors, float(metadata.get("seconds", "nan"))
+
+
+def _key(request: Request, stem: str, first: int, count: int) -> str:
+    """What evidence carries: that of other weights, images or settings has another key, and is refused, not mixed."""
+
+    settings = (SCHEMA, request.protocol, request.norm, request.epsilons, request.seed)
+    switches = (request.exhaustive, request.votes)
+    identity = (request.model, request.data, request.classes)
+    return digest(repr((*settings, *switches, *identity, stem, first, count)).encode())
+
+
+def _read_shards(folder: Path, name: str, request: Request) -> dict[str, Tensor]:
+    """All the evidence of a search, of its exhaustive part where there is one."""
+
+    result = folder / "result.json"
+    for stem in (f"{name}{EXHAUSTIVE}", name):
+        files = sorted(folder.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9].safetensors"))
+        if not files:
+            continue
+        shards: list[dict[str, Tensor]] = []
+        for place, file in enumerate(files):
+            if file != shard_file(folder, stem, place):
+                break
+            first = sum(len(shard["clean"]) for shard in shards)
+            if (shard := read_shard(file, request, stem, first)) is None:
+                raise DamagedFileError(f"{file} is damaged: it is not the evidence of {result}")
+            shards.append(shard[0])
+        if len(shards) == len(files):
+            return {tensor: torch.cat([shard[tensor] for shard in shards], dim=-1) for tensor in shards[0]}
+        break
+    raise DamagedFileError(
+        f"{folder / name}-*.safetensors are not all there, so {result} has lost its evidence: --resume makes it anew"
+    )
+
+
+def claim_folder(folder: Path, resume: bool) -> None:
+    """Refuses a folder that holds an evaluation which is not to be resumed, or that is a file."""
+
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: --out takes a folder")
+    if folder.exists() and any(folder.iterdir()) and not resume:
+        raise InputError(f"{folder} holds an evaluation already: --resume takes it up, --out names another folder")
+
+
+def was_thorough(folder: Path, request: Request) -> bool:
+    """Refuses to write over the finished result of another evaluation; says whether it was checked thoroughly."""
+
+    path = folder / "result.json"
+    if not path.is_file():
+        return False
+    stored = read_json(path)
+    asked = {
+        "schema": SCHEMA,
+        "protocol": definition(request.protocol, request.classes),
+        "norm": request.norm,
+        "seed": request.seed,
+        "model": request.model,
+        "data": request.data,
+        "exhaustive": request.exhaustive,
+        "votes": request.votes,
+    }
+    try:
+        there = {name: stored[name] for name in asked}
+        grids = {tuple(row["eps"] for row in curve) for curve in stored["attacks"].values()}
+        there["schema"] = stored["schema"] if grids == {request.epsilons} else None
+        remedies = [check["remedy"] for check in stored["checks"]]
+    except (AttributeError, LookupError, TypeError):
+        there, remedies = {}, []
+    if there != asked:
+        raise InputError(
+            f"{path} was made of another model, other images or other settings: name another folder by --out"
+        )
+    return bool(remedies) and THOROUGH not in remedies
