@@ -321,17 +321,6 @@ class Attack(ABC):
 
         return self
 
-    def repeated(self, restarts: int) -> Attack:
-        """The attack with so many runs, of which each sample keeps the best.
-
-        Raises:
-            InputError: it does not start at random, so that each run would be the same.
-        """
-
-        from .repeated import Repeated
-
-        return self if restarts == 1 else Repeated(attack=self, restarts=restarts)
-
     def in_norm(self, norm: Norm) -> Attack:
         """The attack in a norm.
 

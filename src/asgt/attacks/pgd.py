@@ -65,9 +65,6 @@ class PGD(Attack):
     def once(self) -> PGD:
         return replace(self, restarts=1)
 
-    def repeated(self, restarts: int) -> PGD:
-        return replace(self, restarts=restarts)
-
     def with_alpha(self, alpha: float) -> PGD:
         return replace(self, alpha=alpha)
 

@@ -50,9 +50,6 @@ class Repeated(Attack):
     def once(self) -> Attack:
         return self.attack
 
-    def repeated(self, restarts: int) -> Attack:
-        return replace(self, restarts=restarts)
-
     def in_norm(self, norm: Norm) -> Attack:
         return replace(self, attack=self.attack.in_norm(norm))
 

@@ -167,14 +167,19 @@ class Foreign(Whole):
             return found
 
 
-def as_attack(attack: Attack | Callable[..., Any], norm: Norm) -> Attack:
-    """An attack of asgt as it is; what another library's is called with images and labels, as a :class:`Foreign`.
+def as_attack(attack: Attack | Callable[..., Any], norm: Norm, name: str = "") -> Attack:
+    """An attack of asgt as it is, in the norm where it can be; one of another library as a :class:`Foreign`.
+
+    Args:
+        attack: it, or what is called with images and labels, or with ε to give such a one.
+        norm: the norm of ε.
+        name: what to call an attack of another library.
 
     Raises:
         InputError: it cannot be called, or attacks in another norm.
     """
 
-    ours = attack if isinstance(attack, Attack) else Foreign(norm=norm, made=attack)
+    ours = attack if isinstance(attack, Attack) else Foreign(norm=norm, made=attack, name=name)
     if ours.norm != norm:
         raise InputError(f"{ours.title} attacks in {ours.norm}, the curve is asked for in {norm}")
     return ours

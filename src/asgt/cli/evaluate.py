@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import read_json
-from ..names import short_name
+from ..names import is_foreign, short_name
 from ..training.config import DATA_SETTINGS, TrainConfig
 from .assembly import assemble, listed_numbers
 from .parsing import Parser, add_allow, allowed, given
@@ -38,7 +38,8 @@ def run(words: list[str]) -> int:
     allow = allowed(asked)
     _check(asked)
     protocol = asked.get("protocol", "pgd")
-    out = Path(asked["out"] if "out" in asked else Path(asked["run"]) / "evaluation" / protocol)
+    kind = "own" if "attack" in asked else protocol.partition("@")[0]
+    out = Path(asked["out"] if "out" in asked else Path(asked["run"]) / "evaluation" / kind)
     asked = _as_before(out) | asked if "resume" in asked else asked
 
     import torch
@@ -47,18 +48,19 @@ def run(words: list[str]) -> int:
     from ..data import sampled_rows, selection_text, to_unit
     from ..devices import place, resolve_device
     from ..evaluation.curve import evaluate
-    from ..evaluation.protocols import protocol_named
+    from ..evaluation.protocols import own_attack, protocol_named
     from ..memory import prepare
+    from ..plugins import imported
     from .console import Console
 
     norm = asked.get("norm")
     if norm not in (None, "linf", "l2"):
         raise InputError(f"--norm {norm}: use linf or l2")
-    if asked.get("exhaustive") and not protocol_named(protocol, norm or "linf").worst_case:
+    named = protocol_named(protocol, norm or "linf")
+    if asked.get("exhaustive") and not named.worst_case:
         raise InputError(
             f"--exhaustive has no meaning in protocol {protocol}, which attacks at every eps: leave it out"
         )
-    protocol_named(protocol, norm or "linf")
     device = resolve_device(asked.get("device", "auto"))
     if asked.get("epsilons"):
         listed_numbers(asked["epsilons"], "epsilons")
@@ -87,22 +89,24 @@ def run(words: list[str]) -> int:
 
     for line in lines:
         console.out.print(escape(line), soft_wrap=True)  # one line each, however wide the terminal
-    found = evaluate(
+    attacks = [own_attack(name, norm) for name in asked.get("attack", [])]
+    evaluation = evaluate(
         place(model, device, to_unit(images.pixels[:2])),
         images.to(device),
-        protocol=protocol,
+        attacks or protocol,
         epsilons=listed_numbers(grid, "epsilons"),
         norm=norm,
         seed=asked.get("seed", 0),
         exhaustive=asked.get("exhaustive", False),
         thorough=asked.get("thorough", False),
+        checks=[imported(name, "check") for name in asked.get("check", [])],
         batch_size=asked.get("batch_size", 256),
         folder=out,
         resume=asked.get("resume", False),
         selection=selection,
         progress=console,
     )
-    console.evaluated(found, data, out, warnings)
+    console.evaluated(evaluation, data, out, warnings)
     return 0
 
 
@@ -133,7 +137,24 @@ def _parser() -> Parser:
     parser.add_class_arguments(
         TrainConfig, as_group=False, skip={field.name for field in fields(TrainConfig)} - set(DATA_SETTINGS)
     )
-    parser.add_argument("--protocol", type=str, default="pgd", help="paper, pgd, standard or autoattack (default: pgd)")
+    parser.add_argument(
+        "--protocol",
+        type=str,
+        default="pgd",
+        help="paper, pgd, standard or autoattack, with a version if you like, as pgd@3 (default: pgd)",
+    )
+    parser.add_argument(
+        "--attack",
+        action="append",
+        type=str,
+        help="instead of a protocol, an attack of your own, as package.module:Class; repeat it for a worst case",
+    )
+    parser.add_argument(
+        "--check",
+        action="append",
+        type=str,
+        help="also a check of your own, as package.module:function; repeat it for several",
+    )
     parser.add_argument("--epsilons", type=str, help="the grid, as 0.05,0.1 or 2/255,8/255 (default: by data)")
     parser.add_argument("--norm", type=str, help="linf or l2 (default: the run's own, else linf)")
     parser.add_argument(
@@ -171,6 +192,12 @@ def _check(asked: dict[str, Any]) -> None:
         for name in ("model", "data", "out"):
             if name not in asked:
                 raise InputError(f"--{name} is missing: give a run folder, or --model, --weights, --data and --out")
+    for flag in ("attack", "check"):
+        for name in asked.get(flag, []):
+            if not is_foreign(name):
+                raise InputError(f"--{flag} {name}: it takes one of your own, as package.module:name")
+    if "attack" in asked and asked.get("protocol", "pgd") != "pgd":
+        raise InputError(f"--attack and --protocol {asked['protocol']}: one of them alone says what attacks")
     if ("mean" in asked) != ("std" in asked):
         raise InputError("--mean and --std belong together")
     if asked.get("batch_size", 1) < 1:

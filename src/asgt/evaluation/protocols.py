@@ -34,8 +34,9 @@ from typing import Any, Literal
 
 from ..attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Norm, Square, as_attack
 from ..errors import InputError, unknown
+from ..plugins import imported
 
-__all__ = ["OWN_CLAIM", "PROTOCOLS", "Protocol", "Search", "own_protocol", "protocol_named"]
+__all__ = ["OWN_CLAIM", "PROTOCOLS", "Protocol", "Search", "own_attack", "own_protocol", "protocol_named"]
 
 
 OWN_CLAIM = "attacks of one's own: not yet a robustness claim"
@@ -268,6 +269,23 @@ def own_protocol(
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two attacks are called {min(twice)}: give Foreign attacks names, or ask one after the other")
     return Protocol("own", 1, tuple(searches), True, OWN_CLAIM)
+
+
+def own_attack(name: str, norm: Norm) -> Attack:
+    """The attack that ``package.module:name`` stands for: a class of one, an attack, or what another library calls.
+
+    Raises:
+        InputError: it cannot be imported or made, or attacks in another norm.
+    """
+
+    value = imported(name, "attack")
+    if isinstance(value, type):
+        try:
+            value = value()
+        except Exception as error:  # a stranger's code may raise anything
+            first = (str(error).splitlines() or [""])[0][:200]
+            raise InputError(f"attack {name} cannot be made: {type(error).__name__}: {first}") from error
+    return as_attack(value, norm, name=name.partition(":")[2])
 
 
 def _slug(title: str) -> str:
