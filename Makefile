@@ -12,7 +12,7 @@ SEEDS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: demo test bench lint types clean
+.PHONY: demo test test-fast bench lint types clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -21,6 +21,10 @@ demo: $(VENV)/.ready
 # A process for each core, a file at a time: each test has one thread, and what a file sets up is set up once.
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n logical --dist loadfile
+
+# Without the tests that are marked slow: every layer, in a minute or so on two cores.
+test-fast: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n logical --dist loadfile -m "not slow"
 
 bench: $(VENV)/.ready-bench
 	$(BIN)/python benchmarks/robustness_curve.py --write docs/performance.md

@@ -1,4 +1,4 @@
-"""What several test files share: the command line in this process and in its own, image folders, a trained run."""
+"""Fixtures of all tests: the command line in this process and in its own, image folders, a trained run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+from support.command import Answer, plain_environment
+from support.paths import ROOT
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,35 +27,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _CACHE = tempfile.mkdtemp(prefix="asgt-tests-")
 os.environ["HF_DATASETS_CACHE"] = _CACHE
 
-_DATA = Path(os.environ.get("ASGT_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data").resolve()
+_DATA = Path(os.environ.get("ASGT_DATA") or ROOT / ".." / "shared" / "data").resolve()
 
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_CACHE, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command line answered."""
-
-    status: int
-    out: str
-    err: str
-
-    def refusal(self) -> str:
-        """The one line of a refused input: all there is on standard error."""
-
-        assert len(self.err.splitlines()) == 1, self.err
-        return self.failure()
-
-    def failure(self) -> str:
-        """The one line of an input that proved wrong only while work was under way: the last on standard error."""
-
-        lines = self.err.splitlines()
-        assert self.status == 2, (self.status, self.err)
-        assert "Traceback" not in self.out + self.err
-        assert [line.startswith("asgt: error: ") for line in lines] == [False] * (len(lines) - 1) + [True], self.err
-        return lines[-1].removeprefix("asgt: error: ")
 
 
 @pytest.fixture
@@ -98,12 +76,6 @@ def process(tmp_path: Path) -> Callable[..., Answer]:
     return call
 
 
-def plain_environment() -> dict[str, str]:
-    """The environment of a child: without the data folder of whoever runs the tests."""
-
-    return {name: value for name, value in os.environ.items() if name != "ASGT_DATA"}
-
-
 @pytest.fixture
 def child_environment() -> dict[str, str]:
     return plain_environment()
@@ -144,66 +116,6 @@ def digits_net() -> tuple[nn.Module, Tensor, Tensor]:
                 F.cross_entropy(net(images), y[rows]).backward()
                 optimizer.step()
     return net.eval(), x[-400:], y[-400:]
-
-
-def explain_by_hand(
-    run: Path, *, samples: int = 120, wrong: int = 4, mass: float | None = None, eps: float = 0.1, draw: int = 0
-) -> dict[str, Tensor]:
-    """Gives a run folder an explanation that nothing was measured for: values drawn by a generator of its own.
-
-    Args:
-        run: the run folder.
-        samples: the first images of the test split.
-        wrong: how many of them, the first, the model is said to get wrong.
-        mass: about which the mass on the object lies; without it, it is not known where the object is.
-        eps: at which it is said to be attacked.
-        draw: of the values.
-
-    Returns:
-        The values.
-    """
-
-    import torch
-
-    from asgt.explanation.evidence import Explanation, write_explanation
-    from asgt.files import digest_tensors, read_tensors
-
-    generator = torch.Generator().manual_seed(draw)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, samples, generator=generator, dtype=torch.float64)
-
-    values = {name: uniform() for name in ("norm", "sparseness", "sensitivity", "alignment")}
-    values |= {name: uniform(2) for name in ("rank", "overlap", "cosine")}
-    values |= {"flipped": torch.stack([uniform() < 0.01, uniform() < 0.6]), "between": 0.1 * uniform(3)}
-    shares = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)[:, None]
-    for name, steep in (("mean/top", 2.5), ("noise/top", 3.0), ("linear/top", 2.0), ("linear/least", 0.5)):
-        values[name] = uniform(9) > steep * shares.clamp(max=0.3) + 0.1 * shares
-    for name in ("mean/random", "noise/random"):
-        values[name] = uniform(5, 9) > 0.8 * shares
-    if mass is not None:
-        values |= {"mass": mass + 0.1 * (uniform() - 0.5), "area": torch.full((samples,), 0.3, dtype=torch.float64)}
-    labels = torch.arange(samples) % 10
-    predictions = (labels + (torch.arange(samples) < wrong).long()) % 10
-    found = Explanation(
-        attribution="gradient",
-        settings={"method": "gradient", "objects": "" if mass is None else "strokes"},
-        eps=eps,
-        norm="linf",
-        seed=0,
-        model=digest_tensors(read_tensors(run / "model.safetensors")[0]),
-        data=f"{samples} images",
-        ids=torch.arange(samples),
-        labels=labels,
-        predictions=predictions,
-        values=values | {"finite": torch.ones(samples, dtype=torch.bool)},
-        gate=0.2 * uniform(3),
-        notes=(),
-        seconds=1.0,
-        batch_size=64,
-    )
-    write_explanation(run / "explanation" / "gradient", found)
-    return values
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,132 @@
+"""The house as a whole: a light front door, and the README and the examples as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.paths import ROOT
+
+README = (ROOT / "README.md").read_text()
+VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile")
+SMALL = {"train": " --limit 200 --epochs 1", "evaluate": " --samples 20 --epsilons 0.3", "reproduce": " --dry-run"}
+
+
+def shell(words: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def asgt(line: str) -> list[str]:
+    """A command line of the README, run by this interpreter."""
+
+    words = shlex.split(line, comments=True)
+    assert words[0] == "asgt"
+    return [sys.executable, "-m", *words]
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", *(f"{verb} --help" for verb in VERBS)])
+def test_help_imports_nothing_heavy(words: str, tmp_path: Path) -> None:
+    script = (
+        "import sys; from asgt.cli import main\n"
+        f"try: main({words.split()!r})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'datasets', 'matplotlib', 'sklearn', 'accelerate'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = shell([sys.executable, "-c", script], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(("usage: asgt", "asgt 0."))
+
+
+def test_every_public_name_exists() -> None:
+    import asgt
+
+    assert [name for name in asgt.__all__ if getattr(asgt, name, None) is None] == []
+    assert set(asgt.__all__) <= set(dir(asgt))
+    with pytest.raises(AttributeError):
+        asgt.nothing  # noqa: B018
+
+
+def test_the_readmes_commands_run(tmp_path: Path) -> None:
+    lines = [
+        line
+        for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("asgt ")
+    ]
+    assert len(lines) >= 3
+    said = ""
+    for line in lines:
+        done = shell(asgt(line), tmp_path)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        said += done.stdout
+    assert "protocol pgd v3 (not yet a robustness claim)" in said
+    assert "report: comparison/report.html" in said
+    assert (tmp_path / "comparison" / "report.html").is_file()
+
+
+def test_the_readmes_mnist_commands_run_at_a_small_scale(tmp_path: Path, mnist: Path) -> None:
+    lines = [
+        line.removeprefix("$ ")
+        for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("$ asgt ")
+    ]
+    assert any("reproduce mnist --scale laptop" in line for line in lines)
+    for line in lines:
+        done = shell(asgt(line + SMALL[line.split()[1]]), tmp_path, ASGT_DATA=str(mnist.parent))
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md", "docs/saliency.md"])
+def test_the_python_of_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), {})
+
+
+def test_the_targets_that_the_readme_names_exist() -> None:
+    for target in ("demo", "test"):
+        assert f"make {target}" in README
+        assert shell(["make", "-n", target], ROOT).returncode == 0
+
+
+def test_own_loop_runs_and_learns() -> None:
+    done = shell([sys.executable, "examples/own_loop.py"], ROOT)
+    assert done.returncode == 0, done.stderr
+    clean = float(re.search(r"clean: ([\d.]+)%", done.stdout).group(1))  # type: ignore[union-attr]
+    assert clean > 80, done.stdout
+
+
+def test_the_demo_is_the_quick_grid_of_the_digits() -> None:
+    plan = shell(["make", "-n", "-o", ".venv/.ready", "demo"], ROOT).stdout
+    assert "asgt reproduce digits --scale quick --out demo" in plan
+
+    from asgt import load_preset
+
+    grid = load_preset("digits", "quick")
+    assert (len(grid.methods), grid.seeds, grid.protocols) == (7, 3, ("paper", "pgd"))
+
+
+@pytest.mark.parametrize("method", ["st", "at", "trades", "sgt", "sga", "asgt"])
+def test_a_share_of_cifar10_goes_through_every_method_with_resnet18(
+    method: str, tmp_path: Path, cifar10: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asgt.cli import main
+
+    monkeypatch.setenv("ASGT_DATA", str(cifar10.parent))
+    monkeypatch.chdir(tmp_path)
+    steps = [] if method in ("st", "sgt") else ["--steps", "2"]
+    words = ["--data", "cifar10", "--model", "resnet18", "--width", "0.25", "--limit", "80", "--batch-size", "16"]
+    assert main(["train", *words, "--method", method, "--epochs", "1", *steps, "--out", "run"]) == 0
+    assert (tmp_path / "run" / "model.safetensors").is_file()
