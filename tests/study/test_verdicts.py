@@ -58,8 +58,13 @@ def made_up(
             )
             evaluations = {
                 name: Evaluation(
-                    protocol_named(name),
-                    *("linf", tuple(epsilons), 0, f"{method} {seed}", "data", 10),
+                    protocol=protocol_named(name),
+                    norm="linf",
+                    epsilons=tuple(epsilons),
+                    seed=0,
+                    model=f"{method} {seed}",
+                    data="data",
+                    classes=10,
                     clean=torch.ones(IMAGES, dtype=torch.bool),
                     outcomes={
                         search: (torch.arange(IMAGES) < (of.get(search) or everywhere)[seed]).expand(len(epsilons), -1)
