@@ -58,7 +58,7 @@ def test_an_attack_of_ones_own_answers_by_defaults() -> None:
     assert mine.doubled() == Nudge(steps=8)
     assert not mine.adapted(2)
     assert mine.possible(2)
-    assert (mine.goes_by_steps, mine.is_one_step, mine.title, mine.effort) == (True, False, "Nudge", "Nudge, 4 steps")
+    assert (mine.goes_by_steps, mine.is_one_step, mine.title) == (True, False, "Nudge")
     assert mine.in_norm("l2") == Nudge(norm="l2")
     assert describe([mine, PGD(), mine]) == "Nudge (4 steps), PGD-40 (α = 2.5ε/40, random starts)"
 
@@ -160,7 +160,7 @@ def test_the_effort_of_every_attack_is_doubled(linear: nn.Module, batch: tuple[T
         evaluation = asgt.evaluate(linear, batch, attacks, epsilons=[0.01], thorough=True)
         return next(check.evidence for check in evaluation.checks if check.name == "doubled effort")
 
-    assert "Nudge, 8 steps, APGD-CE, 4 steps" in doubled([Nudge(), APGD(steps=2)])
+    assert "Nudge (8 steps), APGD-CE (4 steps)" in doubled([Nudge(), APGD(steps=2)])
     foreign = Foreign(made=lambda eps: lambda x, y: x, name="theirs")
     assert "theirs cannot be doubled, PGD-80 × 10 stands in" in doubled([foreign])
 

@@ -415,12 +415,6 @@ class Attack(ABC):
         return f"{self.title} ({self.steps} steps)"
 
     @property
-    def effort(self) -> str:
-        """Its title with its effort, short: ``PGD-80 × 10``, ``APGD-CE, 200 steps``."""
-
-        return f"{self.title}, {self.steps} steps"
-
-    @property
     def asks_eps(self) -> bool:
         """Whether it looks for something else at another ε; if not, one call about a sample tells for every ε."""
 

@@ -50,10 +50,6 @@ class FGSM(Attack):
     def doubled(self) -> None:
         return None
 
-    @property
-    def effort(self) -> str:
-        return self.title
-
     def described(self, count: int = 1) -> str:
         return self.title
 

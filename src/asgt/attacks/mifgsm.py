@@ -58,10 +58,6 @@ class MIFGSM(Attack):
     def reach(self) -> float | None:
         return None if self.alpha is None else self.alpha * self.steps
 
-    @property
-    def effort(self) -> str:
-        return self.title
-
     def described(self, count: int = 1) -> str:
         return f"{self.title} (α = {f'ε/{self.steps}' if self.alpha is None else f'{self.alpha:g}'})"
 

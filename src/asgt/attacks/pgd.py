@@ -79,10 +79,6 @@ class PGD(Attack):
 
         return replace(self, steps=2 * self.steps, restarts=self.restarts * (2 if self.random_start else 1))
 
-    @property
-    def effort(self) -> str:
-        return self.title
-
     def described(self, count: int = 1) -> str:
         alpha = f"2.5ε/{self.steps}" if self.alpha is None else f"{self.alpha:g}"
         return f"{self.title} (α = {alpha}{', random starts' if self.random_start else ''})"

@@ -87,10 +87,6 @@ class Repeated(Attack):
     def title(self) -> str:
         return f"{self.attack.title} × {self.restarts}"
 
-    @property
-    def effort(self) -> str:
-        return f"{self.attack.effort} × {self.restarts}"
-
     def described(self, count: int = 1) -> str:
         return f"{self.attack.described()} × {self.restarts}"
 

@@ -84,10 +84,6 @@ class Square(Attack):
     def uses_gradients(self) -> bool:
         return False
 
-    @property
-    def effort(self) -> str:
-        return f"Square with {self.steps:,} queries"
-
     def described(self, count: int = 1) -> str:
         return f"Square ({self.steps:,} queries)"
 

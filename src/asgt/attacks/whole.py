@@ -64,10 +64,6 @@ class Whole(Attack):
     def doubled(self) -> None:
         return None
 
-    @property
-    def effort(self) -> str:
-        return self.title
-
     def described(self, count: int = 1) -> str:
         return f"{self.title} (called whole)"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ...attacks import PGD, Attack
+from ...attacks import PGD, Attack, describe
 from ..check import THOROUGH, Check
 from ..protocols import Search
 from ..second_look import SecondLook
@@ -33,7 +33,7 @@ def doubled_effort(look: SecondLook) -> Check:
         left = (~broken).nonzero().squeeze(1)
         if len(left):
             broken[left] = look.broken_by(attack, look.many_survivors[left], look.eps)
-    what = f"twice the effort of {strongest.name} ({', '.join(attack.effort for attack in efforts)}{stand_in})"
+    what = f"twice the effort of {strongest.name}, {describe(efforts)}{stand_in},"
     return counted_check(name, look, look.many_survivors, broken, what, remedy)
 
 
@@ -52,4 +52,4 @@ def _twice(search: Search, look: SecondLook) -> tuple[list[Attack], str]:
     stand_in = PGD(norm=look.evaluation.norm, steps=80, restarts=10)
     if without and stand_in not in efforts:
         efforts.append(stand_in)
-    return efforts, f"; {', '.join(without)} cannot be doubled, {stand_in.effort} stands in" if without else ""
+    return efforts, f"; {', '.join(without)} cannot be doubled, {stand_in.title} stands in" if without else ""
