@@ -88,9 +88,7 @@ def engine(subjects: list[Subject], repetitions: int) -> str:
         clean = subject.clean()
 
         for count, grid in GRIDS.items():
-            curve = partial(
-                asgt.robustness_curve, subject.model, subject.images, attacks=asgt.PGD(0.0, steps=40), epsilons=grid
-            )
+            curve = partial(asgt.evaluate, subject.model, subject.images, asgt.PGD(steps=40), epsilons=grid)
             curve()
             sides: dict[str, Callable[[], Any]] = {"asgt": curve}
             for peer, loop in loops.items():

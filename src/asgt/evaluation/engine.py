@@ -581,7 +581,7 @@ class _Run:
         norms = delta_norm(witnesses - self.x[samples], self.norm)
         legal = is_legal(witnesses, self.x[samples], eps, self.norm)
         self.illegal[samples] += ~legal
-        # The clean image is no witness: whether a model that wavers gets it right has been asked.
+        # The clean image is no witness: whether a model that is not deterministic gets it right has been asked.
         better = (legal & (norms > 0) & (norms < self.norms[samples])).nonzero().squeeze(1)
         if len(better) == 0:
             return
@@ -595,7 +595,7 @@ class _Run:
             self.levels[sample] = min(self.levels[sample], level)
 
     def _fooled(self, witnesses: Tensor, samples: Tensor) -> Tensor:
-        """Whether the model is fooled, bool (B,), asked in batches of one size, padded; by majority where it wavers."""
+        """Whether the model is fooled, bool (B,), asked in batches of one size, padded; by majority where it is not deterministic."""
 
         answers = []
         for part, ids in zip(witnesses.split(_FIXED_BATCH), samples.split(_FIXED_BATCH), strict=True):
