@@ -595,7 +595,7 @@ class _Run:
             self.levels[sample] = min(self.levels[sample], level)
 
     def _fooled(self, witnesses: Tensor, samples: Tensor) -> Tensor:
-        """Whether the model is fooled, bool (B,), asked in batches of one size, padded; by majority where it is not deterministic."""
+        """Whether the model is fooled, bool (B,), asked in batches of one size, padded; by majority of votes."""
 
         answers = []
         for part, ids in zip(witnesses.split(_FIXED_BATCH), samples.split(_FIXED_BATCH), strict=True):
