@@ -42,7 +42,7 @@ def test_several_steps_take_half_of_what_one_leaves_and_20_points(one: float, se
 
 
 def test_a_model_that_is_robust_below_has_not_died() -> None:
-    assert catastrophic_levels(GRID, 1.0, (0.95, 0.9, 0.85), (0.9, 0.3, 0.1)) == [1]
+    assert catastrophic_levels(GRID, 1.0, (0.95, 0.9, 0.85), (0.9, 0.3, 0.1)) == [2]
     assert catastrophic_levels(GRID, 1.0, (0.95, 0.9, 0.85), (0.2, 0.1, 0.0)) == [0, 1, 2]
     # One step far beyond the training ε leaves little of the accuracy.
     assert catastrophic_levels(GRID, 1.0, (0.7, 0.6, 0.5), (0.1, 0.1, 0.0)) == []
