@@ -34,6 +34,17 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_CACHE, ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that starts ``asgt`` as a process is slow, and one on a fixture of its module's ``SLOW_FIXTURES``."""
+
+    for item in items:
+        if isinstance(item, pytest.Function):
+            slow = {"process", *getattr(item.module, "SLOW_FIXTURES", ())}
+            if slow & {*item.fixturenames}:
+                item.add_marker("slow")
+
+
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """``asgt`` in this process, standing in an empty folder."""

@@ -107,6 +107,7 @@ def test_the_random_start_is_the_authors(norm: str, their: str) -> None:
     torch.testing.assert_close(ours.x_adv, asked.asked[0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.6)])
 def test_robust_accuracy_is_the_authors(digits_net: tuple[nn.Module, Tensor, Tensor], norm: str, eps: float) -> None:
     base = pytest.importorskip("pyautoattack.autopgd_base")
@@ -123,6 +124,7 @@ def test_robust_accuracy_is_the_authors(digits_net: tuple[nn.Module, Tensor, Ten
     assert abs(float(robust - their_robust)) <= 0.015
 
 
+@pytest.mark.slow
 def test_targeted_robust_accuracy_is_the_authors(digits_net: tuple[nn.Module, Tensor, Tensor]) -> None:
     base = pytest.importorskip("pyautoattack.autopgd_base")
     net, x, y = digits_net

@@ -118,6 +118,7 @@ def fed(norm: str, eps: float, net: nn.Module, x: Tensor, key: Tensor, queries: 
     return attack
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("size", [8, 20, 27])
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.3)])
@@ -147,6 +148,7 @@ def test_with_the_same_draws_every_query_is_the_authors(norm: str, eps: float, s
     assert improved == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.6)])
 def test_robust_accuracy_is_the_authors(digits_net: tuple[nn.Module, Tensor, Tensor], norm: str, eps: float) -> None:
     square = pytest.importorskip("pyautoattack.square")

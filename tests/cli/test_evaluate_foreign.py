@@ -234,6 +234,7 @@ def hf_folder(torchvision_operators: None, tmp_path: Path) -> Path:
     return tmp_path / "hf"
 
 
+@pytest.mark.slow
 def test_a_model_of_transformers_is_evaluated_as_its_folder_says(
     cli: Callable, hf_folder: Path, tmp_path: Path
 ) -> None:

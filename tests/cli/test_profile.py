@@ -218,6 +218,7 @@ print(faults() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="memory is kept with glibc alone")
 def test_memory_that_is_kept_is_not_cleared_again(child_environment: dict[str, str]) -> None:
     faults = {}

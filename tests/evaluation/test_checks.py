@@ -161,6 +161,7 @@ def test_a_healthy_model_fails_nothing_and_the_dear_checks_say_that_they_did_not
     assert run_checks(*digits, healthy, batch_size=7) == checks, "a check may not depend on the batches"
 
 
+@pytest.mark.slow
 def test_a_healthy_model_fails_no_thorough_check_and_comes_back_as_it_was(
     digits: tuple[nn.Module, Images], healthy: Evaluation
 ) -> None:

@@ -129,6 +129,7 @@ def test_pgd_curve_falls_and_paper_curve_attacks_clean_errors_too(images: asgt.I
     assert bool((curve.diff(dim=0) <= 0).all())
 
 
+@pytest.mark.slow
 def test_outcomes_do_not_depend_on_the_batch_size(images: asgt.Images, net: nn.Module) -> None:
     first, second = (
         evaluate(net, images, protocol="pgd", epsilons=(0.02, 0.04), batch_size=size).outcomes["pgd-40x5"]
@@ -233,6 +234,7 @@ def test_catastrophic_overfitting_is_high_under_one_step_and_low_under_several(
     assert is_catastrophic(fgsm, pgd) is dead
 
 
+@pytest.mark.slow
 def test_evidence_lies_in_shards_that_a_kill_leaves_whole(
     images: asgt.Images, net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ from asgt.training.methods import build_objective
 from asgt.training.run_folder import RunFolder
 from support.command import Answer, plain_environment
 
+SLOW_FIXTURES = ("whole", "grid", "start", "worker")
 EPOCHS = 3
 TINY: dict[str, Any] = {
     "data": "digits",
@@ -301,6 +302,7 @@ def test_a_step_costs_what_is_counted_on_a_real_model(
 CHECKS = 6 + 2 * 2 + (81 + 82 + 81) + 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid_of_eps", [(0.1,), (0.05, 0.1), (0.05, 0.1, 0.2, 0.3)])
 def test_an_evaluation_costs_what_its_protocol_says(grid_of_eps: tuple[float, ...]) -> None:
     n = len(grid_of_eps)
@@ -711,6 +713,7 @@ def test_without_a_network_the_images_of_mnist_must_be_somewhere(cli: Callable, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_folder_of_mnist_or_the_one_above_it_is_found(cli: Callable, mnist: Path, tmp_path: Path) -> None:
     told = [cli("reproduce", "mnist", "--dry-run", "--data", place) for place in (mnist, mnist.parent)]
 
@@ -785,6 +788,7 @@ def test_a_second_call_trains_nothing_and_a_third_seed_is_added(
     assert TrainConfig.load(grid / "st-2" / "config.yaml").seed == 2
 
 
+@pytest.mark.slow
 def test_a_finished_grid_is_judged_by_more_protocols_without_being_trained_again(
     cli: Callable, tmp_path: Path, no_page: None
 ) -> None:
@@ -815,6 +819,7 @@ def test_a_finished_grid_is_judged_by_more_protocols_without_being_trained_again
     assert set(load_results(tmp_path / "kept" / "tiny").epsilons) == {"paper", "pgd"}
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_only_being_begun_is_free(cli: Callable, tmp_path: Path) -> None:
     tiny(tmp_path)
     (tmp_path / "grid").mkdir()
@@ -823,6 +828,7 @@ def test_a_folder_that_was_only_being_begun_is_free(cli: Callable, tmp_path: Pat
     assert cli(*WORDS, "--dry-run").status == 0
 
 
+@pytest.mark.slow
 def test_a_grid_in_l2_is_judged_in_l2_all_of_it(tmp_path: Path) -> None:
     train = TINY["train"] | {"norm": "l2", "epochs": 1, "eps": 1.5}
     asked = {"protocols": ["pgd"], "epsilons": [0.5, 1.5], "samples": 12}
@@ -840,6 +846,7 @@ def test_a_grid_in_l2_is_judged_in_l2_all_of_it(tmp_path: Path) -> None:
     assert [run.state for run in plan(preset.on(seeds=1), tmp_path / "grid")] == ["to do", "finished"]
 
 
+@pytest.mark.slow
 def test_a_sample_drawn_class_by_class_counts_as_finished(image_folder: Callable, tmp_path: Path) -> None:
     """A folder is sorted by class: its first images lack some, and as many are drawn by class."""
 
@@ -1025,6 +1032,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_told_to_stop_cancels_its_jobs(tmp_path: Path, interruptible: None) -> None:
     pytest.importorskip("submitit", reason="submitit is not installed: the extra slurm has it")
     preset = load_preset(str(tiny(tmp_path))).on(seeds=1)
@@ -1158,6 +1166,7 @@ def test_a_fault_in_one_run_leaves_the_others_alone_and_what_does_not_fit_is_pas
 # What goes wrong under way -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_named_and_the_others_are_done(cli: Callable, tmp_path: Path) -> None:
     methods = [{"method": "at", "attack": "fgsm", "lr": 1e30}, {"method": "st"}]
     tiny(tmp_path, methods=methods, train=TINY["train"] | {"epochs": 1}, evaluate=EVALUATE | {"protocols": ["pgd"]})

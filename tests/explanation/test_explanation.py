@@ -476,6 +476,7 @@ def test_real_digits_have_every_measure(digits_net: tuple[nn.Module, Tensor, Ten
     assert found.notes == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attribution", ["ig", "smoothgrad", "input-x-gradient", "gradcam"])
 def test_other_attributions_are_measured_as_well(attribution: str) -> None:
     with torch.random.fork_rng():

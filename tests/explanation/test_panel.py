@@ -274,6 +274,7 @@ def test_methods_and_models_are_claims_of_their_own() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_equal_models_are_rarely_told_apart() -> None:
     decided = 0
     for number in range(10):

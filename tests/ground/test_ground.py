@@ -176,6 +176,7 @@ def test_keyed_noise_equals_splitmix64_on_plain_integers(seed: int) -> None:
             assert row == [((word >> 41) + 0.5) / 2**23 for word in splitmix(stream, 6)]
 
 
+@pytest.mark.slow
 def test_a_seed_is_a_function_of_its_key_in_every_process() -> None:
     code = "from asgt.randomness import seed_of; print(seed_of(3, 'attack', 0, 17), seed_of('x'), seed_of())"
 

@@ -55,6 +55,7 @@ def test_every_public_name_exists() -> None:
         asgt.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_readmes_commands_run(tmp_path: Path) -> None:
     lines = [
         line
@@ -73,6 +74,7 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
     assert (tmp_path / "comparison" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_readmes_mnist_commands_run_at_a_small_scale(tmp_path: Path, mnist: Path) -> None:
     lines = [
         line.removeprefix("$ ")
@@ -101,6 +103,7 @@ def test_the_targets_that_the_readme_names_exist() -> None:
         assert shell(["make", "-n", target], ROOT).returncode == 0
 
 
+@pytest.mark.slow
 def test_own_loop_runs_and_learns() -> None:
     done = shell([sys.executable, "examples/own_loop.py"], ROOT)
     assert done.returncode == 0, done.stderr
@@ -118,6 +121,7 @@ def test_the_demo_is_the_quick_grid_of_the_digits() -> None:
     assert (len(grid.methods), grid.seeds, grid.protocols) == (7, 3, ("paper", "pgd"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["st", "at", "trades", "sgt", "sga", "asgt"])
 def test_a_share_of_cifar10_goes_through_every_method_with_resnet18(
     method: str, tmp_path: Path, cifar10: Path, monkeypatch: pytest.MonkeyPatch

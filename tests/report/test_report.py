@@ -43,6 +43,7 @@ from support.explanations import explain_by_hand
 from support.paths import FIXTURES, ROOT
 
 GOLDEN = FIXTURES / "report.html"
+SLOW_FIXTURES = ("report", "crowded", "browser")
 METHODS = {"ST": "st", "AT-FGSM": "at-fgsm", "ASGT-PGD": "asgt-pgd"}
 RUNS = [f"runs/{slug}-{seed}" for slug in METHODS.values() for seed in (0, 1)]
 COMMAND = f"asgt compare {' '.join(RUNS)} --out page"
@@ -517,6 +518,7 @@ def test_the_maps_are_the_gradients_of_the_true_labels_logit(report: Path) -> No
             assert list(METHODS)[rows.index(row)] in cell.pictures[0]["alt"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_files")
 def test_maps_that_cannot_be_had_are_said_to_be_missing(place: Path) -> None:
     for seed in (0, 1):
@@ -585,6 +587,7 @@ def test_a_single_run_shows_wilsons_interval(place: Path) -> None:
     assert "Wilson 95 % of one model" in page.section("curves")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_files")
 def test_no_differences_of_an_earlier_report_are_left_behind(place: Path) -> None:
     assert (report_of(place, RUNS) / "differences.csv").exists()
@@ -624,6 +627,7 @@ def test_runs_of_one_seed_are_told_apart_as_models(place: Path) -> None:
     assert page.section("differences").count('aria-label="not decided"') == 2 + 6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_files")
 def test_models_among_methods_and_pairs_that_cannot_be_are_marked(place: Path) -> None:
     (seven,) = copies(place, "runs/at-fgsm-1", 1, "seed", [7])
@@ -656,6 +660,7 @@ def test_methods_of_different_counts_of_seeds_say_so(place: Path) -> None:
     assert "[" in words_of(page.accuracies()[0][0][2])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_files")
 def test_a_warning_stands_where_it_is_seen_and_runs_nothing(place: Path) -> None:
     for path in place.glob("runs/*/training.json"):
@@ -712,6 +717,7 @@ def test_the_checks_are_those_of_the_results(report: Path) -> None:
     assert "✗" not in page.section("tables")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_files")
 def test_what_fails_under_a_worst_case_is_said_at_the_top_and_at_the_accuracies(place: Path) -> None:
     names = [check["name"] for check in checks_of(place / "runs/st-0", "pgd")]
@@ -779,6 +785,7 @@ def test_damaged_metrics_are_named(place: Path) -> None:
         report_of(place, RUNS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["html", "files"])
 def test_names_of_classes_are_only_names(
     tmp_path: Path, image_folder: Callable[..., Path], kind: str, monkeypatch: pytest.MonkeyPatch

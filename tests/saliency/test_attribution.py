@@ -304,6 +304,7 @@ def test_a_plain_function_will_do(method: str) -> None:
     assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_captum_waits_until_it_is_asked_for() -> None:
     code = (
         "import sys, torch; from asgt.saliency import attribute\n"

@@ -225,6 +225,7 @@ def test_the_page_is_made_of_what_is_kept_and_the_same_each_time(results: Path, 
     assert_tables(text)
 
 
+@pytest.mark.slow
 def test_a_page_of_the_papers_grid_has_its_figures_and_a_verdict_on_every_claim(results: Path, tmp_path: Path) -> None:
     """The fixtures' runs in the clothes of MNIST: what they say is nothing, but the page must hold it all."""
 
@@ -504,6 +505,7 @@ def test_stages_come_in_the_order_of_what_they_say(gpu_grid: Any) -> None:
     assert [job.label for job in sorted(jobs, key=last.order)][:2] == ["at-pgd", "asgt-pgd"]
 
 
+@pytest.mark.slow
 def test_a_lent_gpus_grid_leaves_small_files_and_goes_on_from_them(
     gpu_grid: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -530,6 +532,7 @@ def test_a_stage_that_there_is_not_is_refused(gpu_grid: Any, capsys: pytest.Capt
     assert "unknown stage 'mnist-papre'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_grid_know_where_they_are_kept(tmp_path: Path) -> None:
     preset = load_preset(str(tiny(tmp_path)))
 

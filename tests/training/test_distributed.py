@@ -35,6 +35,7 @@ from support.trainings import assert_same, rows, step_of
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["asgt.cli.train", "asgt.cli.console", "asgt.training.trainer", "sklearn.datasets"])
 
+SLOW_FIXTURES = ("pair",)
 PATIENCE = 240  # seconds
 SMALL = ("--device", "cpu", "--limit", "300", "--batch-size", "30")
 
@@ -238,6 +239,7 @@ def averaged(rank: int, port: int, folder: Path) -> None:
     save_file(found, folder / f"{rank}.safetensors")
 
 
+@pytest.mark.slow
 def test_what_the_processes_find_is_averaged_on_all_of_them(tmp_path: Path) -> None:
     both = Pair(averaged, tmp_path)
     assert [answer.status for answer in both.answers()] == [0, 0], both.answers()
@@ -334,6 +336,7 @@ def test_two_processes_killed_and_stopped_end_bit_identical(
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[1])
 
 
+@pytest.mark.slow
 def test_a_launcher_that_is_asked_to_stop_stops_the_run_with_a_checkpoint(
     child_environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from asgt.training.trainer import train
 from support.command import Answer
 from support.trainings import assert_same, rows, step_of
 
+SLOW_FIXTURES = ("start",)
 SMALL = ("--limit", "300", "--batch-size", "30", "--checkpoint-every", "0")
 RUNS = {
     "asgt on small_cnn": ("--method", "asgt", "--steps", "5", "--epochs", "3", *SMALL),
@@ -204,6 +205,7 @@ def test_a_signal_stops_a_run_with_a_checkpoint_and_it_ends_bit_identical(
     assert (run / "model.safetensors").read_bytes() == (reference / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_stopped_after_any_step_ends_bit_identical(image_folder: Callable, tmp_path: Path) -> None:
     # AlexNet has dropout; images of 16 px are the smallest it takes.
     folder = image_folder("pets", {"cat": 22, "dog": 22}, size=(16, 16), mode="RGB")
