@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import asgt
 from asgt.data import sample, to_unit
 from asgt.explanation import MEASURES, explain, panel, strokes
-from asgt.explanation.sensitivity import DRAWS, RADIUS, max_sensitivity
+from asgt.explanation.measures.sensitivity import DRAWS, RADIUS, max_sensitivity
 from asgt.saliency import saliency, to_numpy
 from nets import NETS, net
 from page import replace_section

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
+from .datasets import data_set
 from .errors import InputError
 
-__all__ = ["HUB", "is_allowed", "is_foreign", "module_of", "names_of", "refuse_unless_allowed", "short_name"]
-
-HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10"}
-"""Short names of data sets and the hub ids that they stand for."""
+__all__ = [
+    "file_name",
+    "is_allowed",
+    "is_foreign",
+    "module_of",
+    "names_of",
+    "refuse_unless_allowed",
+    "short_name",
+]
 
 _LIBRARIES = ("timm:", "hf:")
 
@@ -17,7 +24,7 @@ _LIBRARIES = ("timm:", "hf:")
 def short_name(data: str) -> str:
     """The short name of a hub id that has one; any other name as it is."""
 
-    return {hub: short for short, hub in HUB.items()}.get(data, data)
+    return data_set(data).name
 
 
 def is_foreign(model: str) -> bool:
@@ -30,6 +37,24 @@ def module_of(model: str) -> str:
     """The module of a foreign name: ``package.module`` of ``package.module:factory``."""
 
     return model.partition(":")[0]
+
+
+def file_name(name: str) -> str:
+    """A name as part of a file's or a folder's name: ``package.module-Class`` for ``package.module:Class``.
+
+    Raises:
+        InputError: the name is no plain word, as ``input-x-gradient``, and no ``package.module:attribute``, so that it
+            could lead out of its folder.
+    """
+
+    module, colon, attribute = name.partition(":")
+    if colon:
+        is_plain = attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
+    else:
+        is_plain = re.fullmatch(r"\w[\w-]*", name) is not None
+    if not is_plain:
+        raise InputError(f"{name!r} is no name: expected a word, as gradient, or package.module:attribute")
+    return name.replace(":", "-")
 
 
 def is_allowed(name: str, allow: Collection[str]) -> bool:
@@ -61,7 +86,7 @@ def refuse_unless_allowed(
         name: of a model, a method, an attack …
         allow: what the user named, as :func:`is_allowed` takes it.
         where: the file or the run that holds the name.
-        what: what the name stands for, as ``"method"``.
+        what: what the name stands for, as ``"method"`` or ``"attribution"``.
         flag: the flag by which the command at hand names such a thing; ``None`` where it has none.
 
     Raises:
@@ -69,6 +94,6 @@ def refuse_unless_allowed(
     """
 
     if is_foreign(name) and not is_allowed(name, allow):
-        module = f"--allow {module_of(name)}"
-        mend = f"{flag} {name} or {module}" if flag else f"{module}, or train it by asgt train --{what} {name}"
+        module, verb = f"--allow {module_of(name)}", "explain" if what == "attribution" else "train"
+        mend = f"{flag} {name} or {module}" if flag else f"{module}, or {verb} it by asgt {verb} --{what} {name}"
         raise InputError(f"{where} names the {what} {name}, code of your own that no file may run: add {mend}")

@@ -21,8 +21,8 @@ from asgt.data import Images
 from asgt.errors import DamagedFileError, InputError
 from asgt.explanation import MEASURES, QUANTILES, Explanation, explain, load_explanation, measure_named, strokes
 from asgt.explanation.gate import reinitialised
-from asgt.explanation.road import impute
-from asgt.explanation.sensitivity import max_sensitivity
+from asgt.explanation.measures.road import impute
+from asgt.explanation.measures.sensitivity import max_sensitivity
 from asgt.explanation.similarity import cosine, gini, order_of, ranks, spearman, top_overlap
 from asgt.files import read_json, write_json, write_tensors
 from asgt.models import build_model

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asgt.explanation.sensitivity import max_sensitivity
+from asgt.explanation.measures.sensitivity import max_sensitivity
 from asgt.randomness import SampleKeyed
 from support.paths import ROOT
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import csv
+import dataclasses
 import difflib
 import html
 import importlib
@@ -544,16 +545,17 @@ def test_maps_that_cannot_be_had_are_said_to_be_missing(place: Path) -> None:
 
 @pytest.mark.usefixtures("no_files")
 def test_other_images_than_the_runs_own_are_not_drawn(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from asgt.data import sources
+    from asgt.datasets import DATA_SETS
 
-    plain = sources._digits
+    digits = DATA_SETS["digits"]
 
-    def changed() -> asgt.data.Images:  # type: ignore[name-defined]
-        images = plain()
-        images.pixels[:, 0, 0, 0] = 7
-        return images
+    def changed() -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+        assert digits.loader is not None
+        pixels, labels, classes = digits.loader()
+        pixels[:, 0, 0, 0] = 7
+        return pixels, labels, classes
 
-    monkeypatch.setattr(sources, "_digits", changed)
+    monkeypatch.setitem(DATA_SETS, "digits", dataclasses.replace(digits, loader=changed))
     page = Page(report_of(place, RUNS[:2]))
     assert not page.kind("maps")
     assert "No maps of ST: the test images of digits are not those of this run" in html.unescape(page.source)

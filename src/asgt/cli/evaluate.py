@@ -7,9 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..datasets import data_help, data_set
 from ..errors import InputError
 from ..files import read_json
-from ..names import is_foreign, short_name
+from ..names import is_foreign
 from ..training.config import DATA_SETTINGS, TrainConfig
 from .assembly import assemble, listed_numbers
 from .parsing import Parser, add_allow, allowed, given
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _FOREIGN_ONLY = ("weights", "data", "mean", "std", "width", "classes", *DATA_SETTINGS)
-_EPSILONS = {
-    "digits": "0.05,0.1,0.15,0.2,0.25,0.3",
-    "mnist": "0.05,0.1,0.15,0.2,0.25,0.3,0.35,0.4",
-}
-_SMALL_EPSILONS = "1/255,2/255,4/255,8/255,12/255,16/255"
 _L2_EPSILONS = "0.25,0.5,1,1.5,2"
 
 
@@ -85,7 +81,7 @@ def run(words: list[str]) -> int:
         if not rows.equal(torch.arange(count)):
             console.say(f"{selection}, always the same: the first {count} do not stand for all of them")
         images = images[rows]
-    grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else _EPSILONS.get(short_name(data), _SMALL_EPSILONS))
+    grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else data_set(data).epsilons)
 
     for line in lines:
         console.out.print(escape(line), soft_wrap=True)  # one line each, however wide the terminal
@@ -122,7 +118,7 @@ def _parser() -> Parser:
         "--weights", type=str, help="weights as safetensors, or .pt that holds plain tensors (default: the model's own)"
     )
     add_allow(parser)
-    parser.add_argument("--data", type=str, help="digits, mnist, cifar10, a hub id, or a folder")
+    parser.add_argument("--data", type=str, help=f"{data_help()}, a hub id, or a folder")
     parser.add_argument(
         "--mean", type=str, help="means the weights were trained with, as 0.49,0.48,0.45 (default: in the weights)"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, unknown
+from ..errors import InputError
 from ..numbers import number
 from .parsing import Parser, add_allow, allowed, given, listed
 
@@ -30,12 +30,16 @@ def run(words: list[str]) -> int:
     parser.add_argument("runs", nargs="*", type=str, help="finished run folders of asgt train, evaluated or not")
     parser.add_argument("--samples", type=int, help=f"the first N test images (default: {_SAMPLES}, or all there are)")
     parser.add_argument(
-        "--attribution", type=str, help="what makes the maps, as gradient,ig,smoothgrad (default: gradient)"
+        "--attribution",
+        type=str,
+        help="what makes the maps, as gradient,ig,smoothgrad or your own package.module:Class (default: gradient)",
     )
     parser.add_argument(
         "--eps", type=str, help="each model is attacked at a quarter of it and at it (default: as most runs trained)"
     )
-    parser.add_argument("--layer", type=str, help="the layer that gradcam looks at (default: the last feature map)")
+    parser.add_argument(
+        "--layer", type=str, help="the layer to look at, as gradcam does (default: the last feature map)"
+    )
     parser.add_argument("--batch_size", type=int, default=64, help="images, or copies of them, in a pass")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--model", type=str, help="names your own package.module:factory again")
@@ -56,15 +60,14 @@ def run(words: list[str]) -> int:
     from ..comparison.map_evidence import looks, write_looks
     from ..devices import resolve_device
     from ..report.page import forget_report, write_report
-    from ..saliency import ATTRIBUTIONS
+    from ..saliency import ATTRIBUTIONS, attribution_class
     from .console import Console
 
     attributions = listed(asked.get("attribution", "gradient"))
-    for name in attributions:
-        if name not in ATTRIBUTIONS:
-            raise unknown("attribution", name, ATTRIBUTIONS)
-    if "layer" in asked and "gradcam" not in attributions:
-        raise InputError(f"--layer {asked['layer']}: only gradcam looks at a layer, leave it out")
+    kinds = [attribution_class(name) for name in attributions]
+    if "layer" in asked and not any(kind.looks_at_layer() for kind in kinds):
+        looking = " or ".join(name for name, kind in ATTRIBUTIONS.items() if kind.looks_at_layer())
+        raise InputError(f"--layer {asked['layer']}: none of the attributions looks at a layer, as {looking} does")
     resolve_device(asked.get("device", "auto"))
 
     console = Console()
@@ -121,6 +124,7 @@ def _explain(
     from ..comparison.map_evidence import asked_eps
     from ..runs.explain_run import explain_run
     from ..runs.run import load_run
+    from ..saliency import attribution_class
     from ..training.run_folder import RunFolder
 
     usual_eps, norm = asked_eps(methods)
@@ -134,7 +138,7 @@ def _explain(
                 raise InputError(f"--samples {samples}: the test split has {len(data.test)} images")
             eps = number(asked["eps"], "--eps") if "eps" in asked else kept.eps if kept else usual_eps
             layer = None
-            if attribution == "gradcam":
+            if attribution_class(attribution).looks_at_layer():
                 layer = asked.get("layer", kept.settings.get("layer") if kept else None)
             console.say(f"{method.name}, seed {run.seed}: {attribution}")
             explain_run(

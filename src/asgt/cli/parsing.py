@@ -85,9 +85,11 @@ def add_allow(parser: ArgumentParser) -> None:
 
 
 def allowed(asked: dict[str, Any]) -> tuple[str, ...]:
-    """Whose code may run: the modules of ``--allow``, which is taken out of ``asked``, and the model of ``--model``.
+    """Whose code may run: what the user names by a flag of its own.
 
-    Only the values of these two flags count, whatever else on the command line or in a file reads like a name.
+    These are the modules of ``--allow``, which is taken out of ``asked``, the model of ``--model`` and the attributions
+    of ``--attribution``. Only the values of these flags count, whatever else on the command line or in a file reads
+    like a name.
 
     Raises:
         InputError: a value of ``--allow`` is not the name of a module.
@@ -99,8 +101,8 @@ def allowed(asked: dict[str, Any]) -> tuple[str, ...]:
             raise InputError(f"--allow {module}: it takes the module alone, --allow {module_of(module)}")
         if not all(part.isidentifier() for part in module.split(".")):
             raise InputError(f"--allow {module}: it takes one module, as --allow package.module; repeat it for several")
-    model = asked.get("model")
-    return (*modules, *([model] if model is not None and is_foreign(model) else []))
+    named = [asked.get("model") or "", *listed(asked.get("attribution") or "")]
+    return (*modules, *(name for name in named if is_foreign(name)))
 
 
 def listed(text: str) -> list[str]:

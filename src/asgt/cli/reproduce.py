@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from ..datasets import DATA_SETS, data_set
 from ..errors import InputError, unknown
-from ..names import HUB
 from .parsing import Parser, add_allow, allowed, given, listed
 from .stopping import stopping
 
@@ -21,7 +21,7 @@ def run(words: list[str]) -> int:
     asked = {name: value for name, value in given(_parser(), words).items() if value is not None and value is not False}
     allow = allowed(asked)
     if "grid" not in asked:
-        raise InputError("what to reproduce is missing: asgt reproduce digits, mnist, cifar10 or FILE.yaml")
+        raise InputError(f"what to reproduce is missing: asgt reproduce {', '.join(_grids())} or FILE.yaml")
     for name in ("workers", "seeds"):
         if asked.get(name, 1) < 1:
             raise InputError(f"--{name} {asked[name]}: at least one is needed")
@@ -80,13 +80,12 @@ def _parser() -> Parser:
     parser = Parser(
         prog="asgt reproduce",
         description="Trains and evaluates a grid of methods and seeds, and makes one page. The same call goes on.",
-        usage="asgt reproduce digits|mnist|cifar10|FILE.yaml [--scale quick|laptop|tuned|paper] [OPTIONS]",
+        usage=f"asgt reproduce {'|'.join(_grids())}|FILE.yaml [--scale quick|laptop|tuned|paper] [OPTIONS]",
     )
-    parser.add_argument("grid", nargs="?", type=str, help="digits, mnist, cifar10, or a YAML file of your own grid")
+    parser.add_argument("grid", nargs="?", type=str, help=f"{', '.join(_grids())}, or a YAML file of your own grid")
     parser.add_argument("--scale", type=str, help="quick (default), laptop, tuned, paper or variants")
-    parser.add_argument(
-        "--data", type=str, help="the folder that holds mnist or cifar10 (default: ASGT_DATA, or the hub)"
-    )
+    folders = " or ".join(name for name in _grids() if data_set(name).hub is not None)
+    parser.add_argument("--data", type=str, help=f"the folder that holds {folders} (default: ASGT_DATA, or the hub)")
     parser.add_argument("--seeds", type=int, help="how many seeds (default: as the grid says)")
     parser.add_argument(
         "--protocols", type=str, help="what judges every run, as paper,pgd,standard (default: as the grid says)"
@@ -105,6 +104,13 @@ def _parser() -> Parser:
         "--dry_run", action="store_true", help="list the runs with their passes and times, and run nothing"
     )
     return parser
+
+
+def _grids() -> list[str]:
+    """The data sets that have a preset, told by the names of the files: a help text imports nothing heavy."""
+
+    presets = Path(__file__).parents[1] / "experiments" / "presets"
+    return [name for name in DATA_SETS if any(presets.glob(f"{name}-*.yaml"))]
 
 
 def _pairs(flag: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -129,7 +135,7 @@ def _data(asked: dict[str, Any], name: str) -> str | None:
 
     if "data" not in asked:
         return None
-    if name not in HUB:
+    if name not in DATA_SETS or data_set(name).hub is None:
         raise InputError(f"--data {asked['data']}: {name} needs none, leave it out")
     place = Path(asked["data"])
     if not place.is_dir():

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..attacks import Norm
 from ..data import Images, batches, sampled_rows, to_unit
 from ..errors import InputError
+from ..names import refuse_unless_allowed
 from ..numbers import counted
 from ..report.figures import Panel, write_panels
 from ..report.gradients import gradient_panels
@@ -95,6 +96,8 @@ def pictures(
     for one in found:
         if one.attribution not in shown:
             try:
+                # The name is that of a run folder, which may run no code by itself.
+                refuse_unless_allowed(one.attribution, allow, "an explanation", what="attribution", flag=None)
                 shown[one.attribution] = draw(first, one.attribution, one.panel.settings.get("layer"), eps)
             except InputError as error:
                 missing.append(f"{one.attribution}: {error}")

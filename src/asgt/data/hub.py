@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..datasets import DATA_SETS
 from ..errors import InputError, unknown
-from ..names import HUB
 from .labels import Column
 from .split_names import split_kind
 from .tables import Table, cell_bytes, looks_encoded
@@ -98,7 +98,7 @@ def read_hub(identifier: str, configuration: str | None, name: str) -> dict[str,
                 f"{name}: the hub cannot be reached; set ASGT_DATA=DIR to a folder that holds DIR/{name.split('/')[-1]}"
             ) from error
         except datasets.exceptions.DatasetNotFoundError as error:
-            near = unknown("data set", name, ["digits", *HUB])
+            near = unknown("data set", name, DATA_SETS)
             raise InputError(f"{near}, a hub id, or a folder (there is none of that name here)") from error
         except Exception as error:  # every builder has errors of its own: parquet, metadata, a script that is refused
             raise _refused(identifier, configuration, error) from error

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from ..datasets import DATA_SETS, data_set
 from ..errors import InputError, unknown
-from ..names import HUB, short_name
 from .folders import ClassFolders, class_folders, counted, has_class_folders, ignored_files, unwrapped
 from .hub import is_saved, read_hub, read_saved
 from .metadata import metadata_files, read_metadata
@@ -72,14 +72,14 @@ def _source(name: str, place: str | None) -> Path | str:
     if not name:
         raise InputError("the name of the data is empty: --data takes a data set or a folder")
     short = name.split("/")[-1]
-    by_id = short_name(name)
+    known = data_set(name)
     # What looks like a path is one, and no name to look up: the hub's ids have one slash and no leading dot.
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/") or os.path.isabs(name)
 
     if (root := os.environ.get("ASGT_DATA")) and not is_path:
         if not os.path.isdir(root):
             raise InputError(f"ASGT_DATA={root}: there is no such folder")
-        for candidate in (name, by_id, short):
+        for candidate in (name, known.name, short):
             if os.path.isdir(Path(root) / candidate):
                 return Path(root) / candidate
 
@@ -91,8 +91,8 @@ def _source(name: str, place: str | None) -> Path | str:
                 return path
             kind = "damaged or no zip archive" if path.suffix.lower() == ".zip" else "a file"
             raise InputError(f"{path} is {kind}: --data takes a folder, or a zip archive of one")
-    if name in HUB:
-        return HUB[name]
+    if name == known.name and known.hub is not None:
+        return known.hub
     looked = "" if place is None else f", neither in {Path.cwd()} nor where it was, {place}"
     if os.path.islink(here):
         raise InputError(f"the link {name} leads nowhere (to {os.readlink(here)}): mend or remove it")
@@ -100,9 +100,9 @@ def _source(name: str, place: str | None) -> Path | str:
         raise InputError(f"there is no {'archive' if here.suffix.lower() == '.zip' else 'folder'} {name}{looked}")
     if "/" not in name:
         raise InputError(
-            f"{unknown('data set', name, ['digits', *HUB])}, a hub id, or a folder (none of that name here{looked})"
+            f"{unknown('data set', name, DATA_SETS)}, a hub id, or a folder (none of that name here{looked})"
         )
-    if place is not None and os.path.isabs(place) and by_id not in HUB:
+    if place is not None and os.path.isabs(place) and known.hub is None:
         # The data was a folder: what the hub holds under the name of a folder is something else.
         raise InputError(f"there is no folder {name}{looked}")
     return name

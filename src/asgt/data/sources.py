@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..datasets import data_set
 from ..errors import InputError, unknown
 from ..progress import SILENT, Progress
 from ..randomness import seeded
@@ -56,7 +57,7 @@ def load_data(
     fifth of the images is set aside, always the same, and its rows are returned.
 
     Args:
-        name: ``digits`` (scikit-learn's 1,797 real 8×8 digits, embedded), ``mnist``, ``cifar10``, any hub id, or a
+        name: a name of :data:`asgt.datasets.DATA_SETS`, as ``digits``, ``mnist`` or ``cifar10``, any hub id, or a
             folder or zip archive of parquet files or of images in a folder a class, or a folder that ``save_to_disk``
             wrote. With the environment variable ``ASGT_DATA=DIR``, names and hub ids are looked for in ``DIR/name``
             first.
@@ -94,13 +95,14 @@ def load_data(
     name = os.fspath(name)
     options = PixelOptions(image_size, crop, interpolation or "bilinear", grey, rgb, decode or "browser", pixel_range)
     _check(limit, options, interpolation)
-    if name == "digits":
+    known = data_set(name)
+    if name == known.name and known.loader is not None:
         if options != PixelOptions() or columns != TableOptions() or interpolation or decode:
             raise InputError(
-                "digits are 8×8 and grey as they are: leave --image-size, --grey, --label-column and all other options "
-                "of reading images out"
+                f"{name}, {known.title}, are used as they are: leave --image-size, --grey, --label-column and all "
+                "other options of reading images out"
             )
-        images = _digits()
+        images = Images(*known.loader())
         train_rows, test_rows = stratified(images.labels, 0.2, "test split")
         indices = {"train": train_rows, "test": test_rows}
         return _limited(Splits(name, images[train_rows], images[test_rows], indices), limit)
@@ -154,15 +156,6 @@ def _is_real(value: Any) -> bool:
         return not isinstance(value, (str, bytes)) and math.isfinite(value)
     except (TypeError, ValueError, OverflowError):
         return False
-
-
-def _digits() -> Images:
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    # 17 levels of ink, 0 to 16.
-    pixels = torch.from_numpy(np.rint(data.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
-    return Images(pixels, torch.from_numpy(data.target.astype(np.int64)), tuple(str(n) for n in range(10)))
 
 
 def _limited(splits: Splits, limit: int | None) -> Splits:

@@ -15,6 +15,7 @@ from ..data import Images, load_data, to_unit
 from ..devices import place, resolve_device
 from ..evaluation.curve import AUDITED, evaluate
 from ..explanation import explain
+from ..saliency import attribution_class
 from ..training.building import build_from
 from ..training.config import TrainConfig
 from ..training.counting import Counter, step_passes
@@ -61,8 +62,9 @@ def explanation_passes(attribution: str, samples: int, norm: Norm = "linf") -> i
     """
 
     model = Counter()
-    # GradCAM goes forward and back as the gradient does; a model that only counts has no layer to look at.
-    explain(model, _images(), eps=0.1, norm=norm, attribution="gradient" if attribution == "gradcam" else attribution)
+    # A model that only counts has no layer to look at. What looks at one goes forward and back as the gradient does.
+    counted = "gradient" if attribution_class(attribution).looks_at_layer() else attribution
+    explain(model, _images(), eps=0.1, norm=norm, attribution=counted)
     return samples * model.passes
 
 

@@ -62,6 +62,8 @@ def plan(
 
     for method in preset.methods:
         refuse_unless_allowed(method.model, allow, preset.name, flag=None)
+    for attribution in preset.attributions:
+        refuse_unless_allowed(attribution, allow, preset.name, what="attribution", flag=None)
     _refuse_other(out, preset)
     first, limits = preset.methods[0], [method.limit for method in preset.methods]
     data = load_data(

@@ -87,6 +87,8 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
     """
 
     refuse_unless_allowed(job.config.model, job.allow, job.label, flag=None)
+    for attribution in job.attributions:
+        refuse_unless_allowed(attribution, job.allow, job.label, what="attribution", flag=None)
     train(job.config, job.folder, resume=True, should_stop=should_stop, progress=phase(0))
 
     model, data, config, _ = load_run(job.folder, allow=job.allow)

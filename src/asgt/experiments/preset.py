@@ -25,7 +25,7 @@ from ..errors import DamagedFileError, InputError, unknown
 from ..files import read_yaml
 from ..names import refuse_unless_allowed
 from ..numbers import number
-from ..saliency import ATTRIBUTIONS
+from ..saliency import attribution_class
 from ..training.config import DATA_SETTINGS, MAY_CHANGE, METHODS, TrainConfig, default_eps, listens_to
 
 __all__ = ["Preset", "load_preset", "preset_names", "preset_words"]
@@ -42,7 +42,7 @@ class Preset:
 
     Attributes:
         name: as ``digits-quick``; a file of one's own goes by its stem.
-        data: digits, mnist, cifar10, a hub id or a folder.
+        data: a name of :data:`asgt.datasets.DATA_SETS`, a hub id or a folder.
         seeds: how many; they are 0, 1, …
         methods: the resolved configuration of each method, with seed 0.
         protocols: the protocols that every run is evaluated by.
@@ -133,7 +133,7 @@ def load_preset(
     """A preset of the house by data set and scale, or one of your own by its file.
 
     Args:
-        name: digits, mnist or cifar10; or the path of a YAML file.
+        name: a data set that has presets, as mnist; or the path of a YAML file.
         scale: quick (default), laptop, tuned, paper or variants, as far as the data set has it; a file has none.
         overrides: settings of asgt train that go before the file's, in every method that listens to them.
         allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it: a file may not say so by itself.
@@ -185,8 +185,11 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
     if not isinstance(attributions, list) or not attributions or not all(isinstance(one, str) for one in attributions):
         raise DamagedFileError(f"{path}: attributions is a list of names, as [gradient, ig]")
     for name in attributions:
-        if name not in ATTRIBUTIONS:
-            raise DamagedFileError(f"{path}: {unknown('attribution', str(name), ATTRIBUTIONS)}")
+        refuse_unless_allowed(name, allow, str(path), what="attribution", flag=None)
+        try:
+            attribution_class(name)
+        except InputError as error:
+            raise DamagedFileError(f"{path}: {error}") from error
     for what, count in (("seeds", seeds), ("samples", samples), ("samples", explained)):
         if (count is not None or what == "seeds") and (type(count) is not int or count < 1):
             raise DamagedFileError(f"{path}: {what} = {count}: a whole number above zero is needed")

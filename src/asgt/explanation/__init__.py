@@ -2,7 +2,7 @@
 
 from .evidence import Explanation, load_explanation
 from .explaining import explain
-from .measures import MEASURES, QUANTILES, Measure, measure_named
+from .measures import MEASURES, QUANTILES, MapBatch, Measure, measure_named
 from .objects import strokes
 from .panels import MINIMUM, Curve, Panel, PanelDifference, Score, panel
 
@@ -12,6 +12,7 @@ __all__ = [
     "QUANTILES",
     "Curve",
     "Explanation",
+    "MapBatch",
     "Measure",
     "Panel",
     "PanelDifference",

@@ -19,16 +19,19 @@ from ..attacks import Norm, check_eps
 from ..errors import DamagedFileError, InputError
 from ..files import agree, digest, digest_tensors, package_versions, read_json, read_tensors, write_json, write_tensors
 from .gate import RANDOMISED, UNINFORMATIVE
-from .hiding import RANDOM_ORDERS
-from .measures import MEASURES, QUANTILES, measure_named
+from .measures import MEASURES, NUMBER, Kept, measure_named
 
-__all__ = ["SCHEMA", "Explanation", "load_explanation", "read_values", "write_explanation"]
+__all__ = ["OWN", "SCHEMA", "Explanation", "load_explanation", "read_values", "write_explanation"]
 
 SCHEMA = 1
 
 _RESULT, _VALUES = "result.json", "values.safetensors"
-_STABILITY = ("rank", "overlap", "cosine")
-_PLACES = ("quarter", "full")
+
+OWN = ("ids", "labels", "predictions", "gate")
+"""The tensors of an explanation that stand beside its values."""
+
+_OF_ALL: Kept = {"finite": (torch.bool, ()), "norm": NUMBER}
+"""What is kept of each image, whatever the measures."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,8 @@ class Explanation:
         labels: int64 (N,).
         predictions: int64 (N,).
         values: what was measured of each image, the last dimension N. ``finite``, whether a is, bool (N,); ``norm``,
-            ‖a‖₂, float64 (N,), as are ``sparseness``, ``sensitivity``, ``alignment``, ``mass`` and ``area``, the
-            object's share of the image, the last two only where the object is known; ``rank``, ``overlap`` and
-            ``cosine``, float64 (2, N), at ε/4 and at ε, and ``flipped`` by the attack, bool (2, N). Whether the image
-            is right with pixels hidden, by fill and order: ``mean/top``, ``noise/top``, ``linear/top`` and
-            ``linear/least``, bool (Q, N), ``mean/random`` and ``noise/random``, bool (D, Q, N). ``between``: the rank
-            correlation of every two of the re-initialised models, as ``gate`` is.
+            ‖a‖₂, float64 (N,); ``between``, the rank correlation of every two of the re-initialised models, as ``gate``
+            is; and what each measure that was run :attr:`keeps <asgt.explanation.Measure.keeps>`.
         gate: the rank correlation of m with that of each of three re-initialised models, float64 (3, N); (0, N) where
             the gate was not run.
         notes: what was not run and why, and how many maps are zero or not finite.
@@ -99,26 +98,10 @@ class Explanation:
             InputError: there is no such measure.
         """
 
-        asked, values = measure_named(measure), self.values
-        kind, _, place = measure.removesuffix(":unflipped").partition("@")
-
-        if kind in ("gap-mean", "gap-noise"):
-            fill = kind.removeprefix("gap-")
-            random = values[f"{fill}/random"].double().mean(dim=0)
-            found = (random - values[f"{fill}/top"].double()).mean(dim=0)
-        elif kind == "road":
-            found = (values["linear/least"].double() - values["linear/top"].double()).mean(dim=0) / 2
-        elif kind in _STABILITY:
-            found = values[kind][_PLACES.index(place)]
-        elif kind in values:
-            found = values[kind]
-        else:
+        asked = measure_named(measure)
+        if not asked.is_in(self.values):
             return None
-
-        left_out = ~values["finite"]
-        if asked.unflipped:
-            left_out = left_out | values["flipped"][_PLACES.index(place)]
-        return found.masked_fill(left_out, torch.nan)
+        return asked.value(self.values).masked_fill(~self.values["finite"], torch.nan)
 
     def gate_median(self) -> float:
         """The median rank correlation with re-initialised models over the images that are right; NaN if not run."""
@@ -202,14 +185,17 @@ def load_explanation(folder: Path | str) -> Explanation:
             seconds=float(result["seconds"]),
             batch_size=int(result["batch_size"]),
         )
+        if not isinstance(result["means"], dict):
+            raise damaged
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise damaged from error
 
     read = read_values(folder, found)
     if read is None:
         raise DamagedFileError(f"{folder / _VALUES} is damaged: it is not the evidence of {path}")
-    # The versions are those of the machine that explained.
-    if not agree(read.to_dict() | {"versions": result.get("versions")}, result):
+    # The versions are those of the machine that explained. A measure that was added later was not run.
+    told = dict.fromkeys((measure.name for measure in MEASURES), None) | result["means"]
+    if not agree(read.to_dict() | {"versions": result.get("versions")}, result | {"means": told}):
         raise DamagedFileError(f"{path} is damaged: its figures are not those of the evidence beside it")
     return read
 
@@ -217,7 +203,7 @@ def load_explanation(folder: Path | str) -> Explanation:
 def write_explanation(folder: Path, found: Explanation) -> None:
     """Writes the evidence, then the result: each whole or not at all."""
 
-    tensors = found.values | {name: getattr(found, name) for name in _OWN}
+    tensors = found.values | {name: getattr(found, name) for name in OWN}
     write_tensors(folder / _VALUES, tensors, {"key": _key(found, found.ids)})
     write_json(folder / _RESULT, found.to_dict())
 
@@ -237,17 +223,12 @@ def read_values(folder: Path, asked: Explanation) -> Explanation | None:
     if ids is None or metadata.get("key") != _key(asked, ids):
         return None
 
-    shapes = _shapes(asked, tensors)
-    if {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()} != shapes:
+    if {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()} != _shapes(asked, tensors):
         raise DamagedFileError(
             f"{path} is damaged: it does not hold what is measured of each of {asked.samples} images"
         )
-    own = {name: tensors.pop(name) for name in _OWN}
+    own = {name: tensors.pop(name) for name in OWN}
     return Explanation(**(vars(asked) | own | {"values": tensors}))
-
-
-_OWN = ("ids", "labels", "predictions", "gate")
-"""The tensors of an explanation that stand beside its values."""
 
 
 def _key(found: Explanation, ids: Tensor) -> str:
@@ -263,27 +244,24 @@ def _unread(samples: int) -> dict[str, Any]:
 
     if samples < 1:
         raise ValueError(f"{samples} images")
-    return {name: torch.empty(samples) for name in _OWN} | {"values": {}}
+    return {name: torch.empty(samples) for name in OWN} | {"values": {}}
 
 
 def _shapes(found: Explanation, tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """What the evidence of an explanation is to hold."""
+    """What the evidence of an explanation is to hold: all tensors of each measure that was run on it."""
 
-    samples, shares = found.samples, len(QUANTILES)
-    numbers = ["norm", "sparseness", "sensitivity", "alignment"]
-    if found.settings.get("objects"):
-        numbers += ["mass", "area"]
+    samples = found.samples
     randomised = 0 if "gate" in tensors and len(tensors["gate"]) == 0 else RANDOMISED
 
-    shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
-    shapes |= dict.fromkeys(("ids", "labels", "predictions"), (torch.int64, (samples,)))
-    shapes |= dict.fromkeys(numbers, (torch.float64, (samples,)))
-    shapes |= dict.fromkeys(_STABILITY, (torch.float64, (len(_PLACES), samples)))
-    shapes |= dict.fromkeys(("mean/top", "noise/top", "linear/top", "linear/least"), (torch.bool, (shares, samples)))
-    shapes |= dict.fromkeys(("mean/random", "noise/random"), (torch.bool, (RANDOM_ORDERS, shares, samples)))
-    return shapes | {
-        "flipped": (torch.bool, (len(_PLACES), samples)),
-        "finite": (torch.bool, (samples,)),
+    kept = dict(_OF_ALL)
+    for measure in MEASURES:
+        # Of a measure that was added later, evidence holds nothing.
+        if (found.settings.get("objects") or not measure.needs_objects) and not measure.keeps.keys().isdisjoint(
+            tensors
+        ):
+            kept |= measure.keeps
+    return dict.fromkeys(("ids", "labels", "predictions"), (torch.int64, (samples,))) | {
+        **{name: (kind, (*shape, samples)) for name, (kind, shape) in kept.items()},
         "gate": (torch.float64, (randomised, samples)),
         "between": (torch.float64, (randomised * (randomised - 1) // 2, samples)),
     }

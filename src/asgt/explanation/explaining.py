@@ -7,9 +7,9 @@ draw), so that all models see the same orders, fills and perturbations.
 
 from __future__ import annotations
 
+import json
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attacks import PGD, Norm, check_eps
+from ..attacks import Norm, check_eps
 from ..data import Images, LabelledImages, as_images, batches
 from ..errors import InputError
 from ..evaluation.accuracy import class_count, predict
@@ -28,19 +28,15 @@ from ..modes import Classifier, precise
 from ..numbers import Number, counted, number, whole
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed, seed_of, seeded_globally
-from ..saliency import attribute, attribution_settings, magnitude
+from ..saliency import attribute, attribution_name, attribution_settings, magnitude
+from ..saliency.attribution import Attribution
 from .evidence import Explanation, load_explanation, read_values, write_explanation
 from .gate import RANDOMISED, reinitialised
-from .hiding import RANDOM_ORDERS, right_when_hidden, right_when_imputed
-from .measures import QUANTILES
-from .road import NOISE
-from .sensitivity import DRAWS, RADIUS, Mapper, max_sensitivity
-from .similarity import cosine, gini, order_of, spearman, top_overlap
+from .measures import MEASURES, MapBatch
+from .measures.map_batch import Mapper
+from .similarity import spearman_of_finite
 
-__all__ = ["STEPS", "explain"]
-
-STEPS = 20
-"""The steps of the PGD under which stability is measured."""
+__all__ = ["explain"]
 
 
 def explain(
@@ -49,7 +45,7 @@ def explain(
     *,
     eps: Number,
     norm: Norm = "linf",
-    attribution: str = "gradient",
+    attribution: str | Attribution = "gradient",
     layer: str | None = None,
     objects: Tensor | None = None,
     ids: Tensor | None = None,
@@ -68,8 +64,10 @@ def explain(
         eps: the training ε, above zero, of the methods that are to be compared; stability is measured at a quarter of
             it and at all of it.
         norm: its norm.
-        attribution: what makes the maps, a name of :data:`asgt.saliency.ATTRIBUTIONS`, with its default settings.
-        layer: for ``"gradcam"``, the dotted name of the module that it looks at. Default: found for models of asgt.
+        attribution: what makes the maps: a name of :data:`asgt.saliency.ATTRIBUTIONS`, or your own class as
+            ``package.module:Class``, with its default settings; or an instance of either.
+        layer: for an attribution that looks at one, as ``"gradcam"``, the dotted name of the module. Default: found for
+            models of asgt.
         objects: where the object is, bool (N, H, W), as of :func:`asgt.explanation.strokes`. Default: not known, and
             the mass on it is not run.
         ids: the rows of the test split that the images are, int64 (N,), which key the noise. Default: 0 … N − 1.
@@ -86,11 +84,13 @@ def explain(
     images, eps, seed = as_images(images, "images"), number(eps, "eps"), whole(seed, "seed")
     batch_size = whole(batch_size, "batch_size")
     ids = torch.arange(len(images)) if ids is None else ids.cpu()
-    _check(model, images, eps, norm, objects, ids, batch_size)
-    mapper = _mapper(attribution, layer, seed, batch_size)
+    _check(model, images, objects=objects, ids=ids, batch_size=batch_size)
+    _check_eps(eps, norm)
+    name, mapper = attribution_name(attribution), _mapper(attribution, layer, seed, batch_size)
+    settings = _plain(attribution_settings(attribution, layer=layer, model=model), _settings(images, objects), name)
     asked = Explanation(
-        attribution=attribution,
-        settings=attribution_settings(attribution, layer=layer, model=model) | _settings(images, objects),
+        attribution=name,
+        settings=settings,
         eps=float(eps),
         norm=norm,
         seed=seed,
@@ -112,31 +112,29 @@ def explain(
 
     began = time.perf_counter()
     device = images.labels.device
-    progress.start(f"explaining by {attribution}", len(images))
+    progress.start(f"explaining by {name}", len(images))
     # A model that draws from the global generators draws the same again, and leaves them as they were.
     with trusted(), seeded_globally(seed_of("explanation", seed), device):
         if (largest := int(images.labels.max())) >= (classes := class_count(model, images)):
             raise InputError(f"label {largest} is out of range: the model tells {classes} classes apart, from 0")
         random = [reinitialised(model, seed_of("gate", seed, number)) for number in range(RANDOMISED)]
         why = next((why for _, why in random if why), "")
-        found = _measured(
-            model,
-            images,
-            asked,
-            mapper,
-            objects,
-            [copy for copy, _ in random if copy is not None and not why],
-            progress,
-        )
+        copies = [copy for copy, _ in random if copy is not None and not why]
+        parts = [
+            _measured(batch, own, copies)
+            for batch, own in _batches(model, images, asked, mapper=mapper, objects=objects, progress=progress)
+        ]
     progress.stop()
 
-    found = replace(found, seconds=round(time.perf_counter() - began, 3), notes=_notes(found, why))
+    explanation = _joined(asked, parts)
+    seconds = round(time.perf_counter() - began, 3)
+    explanation = replace(explanation, seconds=seconds, notes=_notes(explanation, why))
     if folder is not None:
-        write_explanation(folder, found)
-    return found
+        write_explanation(folder, explanation)
+    return explanation
 
 
-def _mapper(attribution: str, layer: str | None, seed: int, batch_size: int) -> Mapper:
+def _mapper(attribution: str | Attribution, layer: str | None, seed: int, batch_size: int) -> Mapper:
     """What makes the maps; the noise of one that draws any is the image's own, the same before and after an attack."""
 
     def mapper(model: Classifier, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
@@ -147,156 +145,109 @@ def _mapper(attribution: str, layer: str | None, seed: int, batch_size: int) -> 
 
 
 def _settings(images: Images, objects: Tensor | None) -> dict[str, Any]:
-    """What the measures are made by, in plain values."""
+    """What the measures are computed by, in plain values."""
 
-    return {
-        "quantiles": list(QUANTILES),
-        "random_orders": RANDOM_ORDERS,
+    settings: dict[str, Any] = {}
+    for measure in MEASURES:
+        settings |= measure.settings
+    return settings | {
         "mean": images.mean_std()[0],
-        "fills": {"mean": "the images' mean per channel", "noise": "uniform in [0, 1], one draw an image"},
-        "imputation": {"name": "noisy linear", "noise": NOISE, "clipped": False},
-        "sensitivity": {"radius": RADIUS, "draws": DRAWS, "clipped": False},
-        "attack": {"name": f"PGD-{STEPS}", "alpha": "2.5 eps / steps", "random_start": True, "eps": ["eps / 4", "eps"]},
-        "overlap": 0.1,
         "randomised": RANDOMISED,
         "objects": "" if objects is None else digest_tensors({"objects": objects}),
     }
 
 
-def _measured(
+def _batches(
     model: nn.Module,
     images: Images,
     asked: Explanation,
+    *,
     mapper: Mapper,
     objects: Tensor | None,
-    random: Sequence[nn.Module],
     progress: Progress,
-) -> Explanation:
-    """Everything that is measured, batch by batch."""
+) -> Iterator[tuple[MapBatch, dict[str, Tensor]]]:
+    """The batches with their maps, and what is kept of each image whatever the measures, the last dimension B."""
 
     mean = torch.tensor(asked.settings["mean"], device=images.labels.device).view(-1, 1, 1)
-    predictions, gates = [], []
-    values: dict[str, list[Tensor]] = defaultdict(list)
     first = 0
     for x, y in batches(images, asked.batch_size):
         rows = slice(first, first + len(y))
         ids = asked.ids[rows].to(y.device)
-        predictions.append(predict(model, x))
-
+        own = {"predictions": predict(model, x)}
         a = mapper(model, x, y, ids)
-        finite = a.flatten(1).isfinite().all(dim=1)
+        own["finite"] = a.flatten(1).isfinite().all(dim=1)
         # What is not finite is left out in the end; until then it must not disturb the others.
-        a = a.where(finite.view(-1, 1, 1, 1), 0.0)
-        m = magnitude(a)
-
-        own = _of_the_map(x, a, m, mean, None if objects is None else objects[rows].to(y.device))
-        # Ties fall differently before and after an attack: maps of mostly zeros must not share their tops by the order.
-        ties = SampleKeyed(seed_of("ties", asked.seed), ids)
-        top = order_of(m, ties)
-        own |= _of_hidden_pixels(model, x, y, top, mean, ids, asked.seed)
-        own["sensitivity"] = max_sensitivity(
-            model,
-            x,
-            y,
-            attribution=mapper,
-            ids=ids,
-            seed=seed_of("sensitivity", asked.seed),
-            batch_size=asked.batch_size,
+        a = a.where(own["finite"].view(-1, 1, 1, 1), 0.0)
+        own["norm"] = precise(a.flatten(1)).norm(dim=1)
+        yield (
+            MapBatch(
+                model=model,
+                x=x,
+                y=y,
+                ids=ids,
+                a=a,
+                mean=mean,
+                objects=None if objects is None else objects[rows].to(y.device),
+                eps=asked.eps,
+                norm=asked.norm,
+                seed=asked.seed,
+                mapper=mapper,
+                batch_size=asked.batch_size,
+            ),
+            own,
         )
-        own |= _under_attack(model, x, y, a, m, top, ties, asked, mapper)
-        own["finite"] = finite
-        for name, value in own.items():
-            values[name].append(_kept(value))
-
-        drawn = [magnitude(mapper(copy, x, y, ids)) for copy in random]
-        gates.append(_stacked([_rank(m, other) for other in drawn], len(y)))
-        values["between"].append(_stacked([_rank(one, other) for one, other in combinations(drawn, 2)], len(y)))
         first += len(y)
         progress.advance(len(y))
 
-    return replace(
-        asked,
-        predictions=torch.cat(predictions).cpu(),
-        values={name: torch.cat(parts, dim=-1) for name, parts in values.items()},
-        gate=torch.cat(gates, dim=-1),
+
+def _measured(batch: MapBatch, own: Mapping[str, Tensor], copies: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """What is kept of a batch as it goes to disk: ``own``, of every measure, and of the re-initialised models."""
+
+    kept = dict(own)
+    for measure in MEASURES:
+        is_known = batch.objects is not None or not measure.needs_objects
+        # Measures may share what they keep.
+        if is_known and not measure.is_in(kept):
+            computed = measure.compute(batch)
+            assert computed.keys() == measure.keeps.keys(), f"{measure.name} computes other tensors than it keeps"
+            kept |= computed
+
+    drawn = [magnitude(batch.mapper(copy, batch.x, batch.y, batch.ids)) for copy in copies]
+    kept["gate"] = _stacked([spearman_of_finite(batch.m, other) for other in drawn], len(batch.y))
+    kept["between"] = _stacked(
+        [spearman_of_finite(first, second) for first, second in combinations(drawn, 2)], len(batch.y)
     )
+    return {name: _kept(value) for name, value in kept.items()}
 
 
-def _of_the_map(x: Tensor, a: Tensor, m: Tensor, mean: Tensor, objects: Tensor | None) -> dict[str, Tensor]:
-    """What is said of the map alone: no further pass of the model."""
+def _joined(asked: Explanation, parts: Sequence[Mapping[str, Tensor]]) -> Explanation:
+    """The explanation that was asked for, with what was measured batch by batch."""
 
-    found = {
-        "norm": precise(a.flatten(1)).norm(dim=1),
-        "sparseness": gini(a),
-        "alignment": cosine(x - mean, a).abs(),
-    }
-    if objects is not None:
-        mass, area = precise(m), precise(objects).mean(dim=(1, 2))
-        share = (mass * objects).sum(dim=(1, 2)) / mass.sum(dim=(1, 2))
-        # Nothing can lie on an object that has no pixels.
-        found |= {"mass": share.masked_fill(area == 0, torch.nan), "area": area}
-    return found
-
-
-def _of_hidden_pixels(
-    model: nn.Module, x: Tensor, y: Tensor, top: Tensor, mean: Tensor, ids: Tensor, seed: int
-) -> dict[str, Tensor]:
-    """Whether the images are right with pixels hidden, by fill and order."""
-
-    draws = SampleKeyed(seed_of("orders", seed), ids)
-    random = torch.stack([draws.uniform_like(x[:, 0].flatten(1)).argsort(dim=1) for _ in range(RANDOM_ORDERS)])
-    noise = SampleKeyed(seed_of("fill", seed), ids).uniform_like(x)
-
-    found = right_when_hidden(model, x, y, {"top": top, "random": random}, {"mean": mean, "noise": noise})
-    return found | right_when_imputed(model, x, y, top, SampleKeyed(seed_of("imputation", seed), ids))
-
-
-def _under_attack(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    a: Tensor,
-    m: Tensor,
-    top: Tensor,
-    ties: SampleKeyed,
-    asked: Explanation,
-    mapper: Mapper,
-) -> dict[str, Tensor]:
-    """What the model's own attack leaves of its maps, (2, B): at a quarter of ε, and at ε."""
-
-    ids = ties.samples
-    rows: dict[str, list[Tensor]] = defaultdict(list)
-    for eps in (asked.eps / 4, asked.eps):
-        attack = PGD(eps=eps, norm=asked.norm, steps=STEPS)
-        x_adv = attack(model, x, y, generator=SampleKeyed(seed_of("attack", asked.seed), ids))
-        a_adv = mapper(model, x_adv, y, ids)
-        m_adv = magnitude(a_adv)
-
-        rows["flipped"].append(predict(model, x_adv, "attacked images") != y)
-        rows["rank"].append(_rank(m, m_adv))
-        rows["cosine"].append(cosine(a, a_adv))
-        blank = ~(m.flatten(1).amax(dim=1) > 0) | ~(m_adv.flatten(1).amax(dim=1) > 0)
-        rows["overlap"].append(top_overlap(top, order_of(m_adv, ties)).masked_fill(blank, torch.nan))
-    return {name: torch.stack(found) for name, found in rows.items()}
-
-
-def _rank(m: Tensor, other: Tensor) -> Tensor:
-    """Spearman's correlation; NaN where either map is not finite, whose order means nothing."""
-
-    finite = m.flatten(1).isfinite().all(dim=1) & other.flatten(1).isfinite().all(dim=1)
-    return spearman(m, other).masked_fill(~finite, torch.nan)
+    values = {name: torch.cat([part[name] for part in parts], dim=-1) for name in parts[0]}
+    return replace(asked, predictions=values.pop("predictions"), gate=values.pop("gate"), values=values)
 
 
 def _stacked(rows: Sequence[Tensor], count: int) -> Tensor:
-    """Some rows of ``count`` values as they go to disk; none where the gate was not run."""
+    """Some rows of ``count`` values; none where the gate was not run."""
 
-    return _kept(torch.stack(list(rows))) if rows else torch.empty(0, count, dtype=torch.float64)
+    return torch.stack(list(rows)) if rows else torch.empty(0, count, dtype=torch.float64)
 
 
 def _kept(value: Tensor) -> Tensor:
     """As it goes to disk: on the CPU, numbers in float64."""
 
     return value.cpu().double() if value.is_floating_point() else value.cpu()
+
+
+def _noted() -> dict[str, set[str]]:
+    """What the notes say that images lack, and the tensors whose NaN tell it."""
+
+    noted: dict[str, set[str]] = {}
+    for measure in MEASURES:
+        if measure.undefined:
+            names = {name for name, (kind, _) in measure.keeps.items() if kind.is_floating_point}
+            noted.setdefault(measure.undefined, set()).update(names)
+    return noted
 
 
 def _notes(found: Explanation, why: str) -> tuple[str, ...]:
@@ -312,12 +263,15 @@ def _notes(found: Explanation, why: str) -> tuple[str, ...]:
         notes.append(
             f"{int(zero.sum())} of {counted(samples, 'map')} are zero everywhere: they have no rank, cosine or mass"
         )
-    for name, title in (("rank", "rank correlation"), ("sensitivity", "sensitivity"), ("alignment", "alignment")):
-        undefined = (values[name].isnan().reshape(-1, samples).any(dim=0) & finite & ~zero).sum()
-        if int(undefined):
-            notes.append(f"{int(undefined)} of {counted(samples, 'map')} more have no {title}")
-    if "mass" not in values:
-        notes.append("mass on the object: NOT RUN: where the object is was not given")
+    for title, names in _noted().items():
+        lacking = [values[name].isnan().reshape(-1, samples).any(dim=0) for name in names if name in values]
+        if lacking and (count := int((torch.stack(lacking).any(dim=0) & finite & ~zero).sum())):
+            notes.append(f"{count} of {counted(samples, 'map')} more have no {title}")
+    notes += [
+        f"{measure.title}: NOT RUN: where the object is was not given"
+        for measure in MEASURES
+        if measure.needs_objects and not measure.is_in(values)
+    ]
     if why:
         notes.append(f"gate: NOT RUN: {why}")
     elif blank := int((found.gate.isnan().any(dim=0) & finite & ~zero).sum()):
@@ -358,22 +312,11 @@ def _claimed(folder: Path, asked: Explanation, resume: bool) -> Explanation | No
 _IDENTITY = ("attribution", "settings", "eps", "norm", "seed", "model", "data")
 
 
-def _check(
-    model: nn.Module,
-    images: Images,
-    eps: float,
-    norm: Norm,
-    objects: Tensor | None,
-    ids: Tensor,
-    batch_size: int,
-) -> None:
-    """Refuses what could not be explained."""
+def _check(model: nn.Module, images: Images, *, objects: Tensor | None, ids: Tensor, batch_size: int) -> None:
+    """Refuses a model and images that could not be explained."""
 
     if not isinstance(model, nn.Module):
         raise InputError(f"the model is {type(model).__name__}: an explanation takes an nn.Module")
-    check_eps(eps, norm)
-    if eps == 0:
-        raise InputError("eps = 0: stability is measured under attack; give the training eps of the methods compared")
     if batch_size < 1:
         raise InputError(f"batch_size = {batch_size}: at least one image a pass")
     if ids.dtype != torch.int64 or ids.shape != images.labels.shape or len(ids.unique()) != len(ids):
@@ -381,3 +324,27 @@ def _check(
     expected = (len(images), *images.shape[1:])
     if objects is not None and (objects.dtype != torch.bool or tuple(objects.shape) != expected):
         raise InputError(f"objects are {objects.dtype} {tuple(objects.shape)}: expected bool {expected}")
+
+
+def _check_eps(eps: float, norm: Norm) -> None:
+    check_eps(eps, norm)
+    if eps == 0:
+        raise InputError("eps = 0: stability is measured under attack; give the training eps of the methods compared")
+
+
+def _plain(of_maps: Mapping[str, Any], of_measures: Mapping[str, Any], attribution: str) -> dict[str, Any]:
+    """All settings as a record holds them.
+
+    Raises:
+        InputError: a setting of the attribution is no plain value, or has the name of one of the measures.
+    """
+
+    for name, value in of_maps.items():
+        if name in of_measures:
+            raise InputError(f"attribution {attribution}: its setting {name} has the name of a setting of the measures")
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"attribution {attribution}: its setting {name} = {value!r} is no plain value") from error
+    settings: dict[str, Any] = json.loads(json.dumps({**of_maps, **of_measures}))
+    return settings

@@ -1,16 +1,13 @@
-"""Where the object is, for data of which that is known."""
+"""Where the object is, for images of which that is known."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..data import Images, to_unit
+from ..data import Images
+from ..datasets.mnist import stroke_pixels
 
-__all__ = ["STROKE", "strokes"]
-
-STROKE = 0.5
-"""From which grey value on a pixel is a stroke."""
+__all__ = ["strokes"]
 
 
 def strokes(images: Images) -> Tensor:
@@ -20,5 +17,4 @@ def strokes(images: Images) -> Tensor:
         bool (N, H, W).
     """
 
-    inked = (to_unit(images.pixels) >= STROKE).any(dim=1)
-    return F.max_pool2d(inked.float()[:, None], 3, stride=1, padding=1).squeeze(1) > 0
+    return stroke_pixels(images.pixels)

@@ -36,7 +36,6 @@ from ..statistics import (
 )
 from .evidence import Explanation
 from .gate import UNINFORMATIVE
-from .hiding import RANDOM_ORDERS
 from .measures import MEASURES, QUANTILES, Measure, measure_named
 
 __all__ = ["MINIMUM", "Curve", "Panel", "PanelDifference", "Score", "panel"]
@@ -391,7 +390,7 @@ def _measured(
     by_images = {run[0]: next(intervals) for run in alone}
 
     # Outcomes are counted, and equal counts by chance are no certainty: no spread is less than that of their rounding.
-    least = _GRAIN.get(measure.name, 0.0) / (sqrt(12) * count)
+    least = measure.grain / (sqrt(12) * count)
     scores = {
         method: _score([kept[method, seed] for seed in seeds[method]], by_images.get(method), least) for method in seeds
     }
@@ -410,11 +409,6 @@ def _measured(
     return scores, tuple(
         replace(one, adjusted=p, claims=claims) for one, (p, claims) in zip(found, adjusted, strict=True)
     )
-
-
-_GRAIN = dict.fromkeys(("gap-mean", "gap-noise"), 1 / (len(QUANTILES) * RANDOM_ORDERS))
-_GRAIN["road"] = 1 / (2 * len(QUANTILES))
-"""The least that one more right answer adds to an image's value."""
 
 
 def _pairs(seeds: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str, Kind, list[tuple[_Run, _Run]]]]:

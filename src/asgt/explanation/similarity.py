@@ -8,7 +8,7 @@ from torch import Tensor
 from ..modes import precise
 from ..randomness import SampleKeyed
 
-__all__ = ["cosine", "gini", "order_of", "ranks", "spearman", "top_overlap"]
+__all__ = ["cosine", "gini", "order_of", "ranks", "spearman", "spearman_of_finite", "top_overlap"]
 
 
 def gini(a: Tensor) -> Tensor:
@@ -50,6 +50,13 @@ def spearman(m: Tensor, other: Tensor) -> Tensor:
     mean = (m[0].numel() + 1) / 2
     one, two = (ranks(values.flatten(1)) - mean for values in (m, other))
     return (one * two).sum(dim=1) / ((one * one).sum(dim=1) * (two * two).sum(dim=1)).sqrt()
+
+
+def spearman_of_finite(m: Tensor, other: Tensor) -> Tensor:
+    """As :func:`spearman`; NaN also where either map is not finite, whose order means nothing."""
+
+    finite = m.flatten(1).isfinite().all(dim=1) & other.flatten(1).isfinite().all(dim=1)
+    return spearman(m, other).masked_fill(~finite, torch.nan)
 
 
 def order_of(m: Tensor, noise: SampleKeyed) -> Tensor:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from ..attacks import Norm
 from ..data import Images, sampled_rows
+from ..datasets import data_set
 from ..devices import resolve_device
 from ..errors import InputError
-from ..explanation import Explanation, explain, load_explanation, strokes
-from ..names import short_name
+from ..explanation import Explanation, explain, load_explanation
 from ..progress import SILENT, Progress
 from ..training.run_folder import RunFolder
 
@@ -41,7 +41,7 @@ def explain_run(
         folder: the run's.
         model: its model.
         test: its test images, whole.
-        data: what they are called: of MNIST it is known where the object is.
+        data: the name of the data, which tells whether it is known where the object is.
         samples: how many of them.
         eps: the training ε of the methods that are to be compared.
         norm: its norm.
@@ -97,7 +97,7 @@ def explained_alike(place: Path, *, samples: int, eps: float, norm: Norm) -> boo
 
 
 def _objects(images: Images, data: str) -> Tensor | None:
-    """Where the object is, for data of which that is known: white strokes on black."""
+    """Where the object is, bool (N, H, W), for data of which that is known; a folder goes by its own name."""
 
-    name = Path(data).name if Path(data).is_dir() else short_name(data)
-    return strokes(images) if name == "mnist" and images.shape[0] == 1 else None
+    known = data_set(Path(data).name if Path(data).is_dir() else data)
+    return None if known.objects is None else known.objects(images.pixels)

@@ -100,8 +100,9 @@ def _explanations(folder: RunFolder, weights: str) -> dict[str, Explanation]:
 
     found = {}
     for place in sorted(path.parent for path in folder.path.glob("explanation/*/result.json")):
-        found[place.name] = explanation = load_explanation(place)
-        if explanation.attribution != place.name:
+        explanation = load_explanation(place)
+        found[explanation.attribution] = explanation
+        if folder.explanation(explanation.attribution).name != place.name:
             raise InputError(f"{place} holds an explanation by {explanation.attribution}: rename it")
         if explanation.model != weights:
             raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
@@ -58,6 +58,9 @@ class Watched(nn.Module):
 class Attribution(ABC):
     """What makes a map of each image: a frozen dataclass, whose fields are all that is needed to repeat it.
 
+    Fields are plain values, as JSON holds them. One that looks at a layer has a field ``layer``, the dotted name of a
+    module or ``None``: ``--layer`` sets it.
+
     Attributes:
         draws_noise: whether it takes a generator.
         package: the package that computes it, whose version belongs to the record; ``""`` for asgt itself.
@@ -65,6 +68,21 @@ class Attribution(ABC):
 
     draws_noise: ClassVar[bool] = False
     package: ClassVar[str] = ""
+
+    @classmethod
+    def looks_at_layer(cls) -> bool:
+        """Whether it looks at a layer of the model, which needs an ``nn.Module``: it has a field ``layer``."""
+
+        return any(field.name == "layer" for field in fields(cls))
+
+    def resolved(self, model: Classifier) -> Attribution:
+        """The same attribution with all settings filled in that follow from ``model``, for the record.
+
+        Raises:
+            InputError: it does not suit the model.
+        """
+
+        return self
 
     @abstractmethod
     def maps(

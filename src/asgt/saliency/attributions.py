@@ -6,7 +6,7 @@ way, and their maps are signed, so that what is made of the sign (:func:`magnitu
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch import Tensor
 from ..errors import InputError, unknown
 from ..inputs import checked_images, checked_labels, is_trusted
 from ..modes import Classifier, differentiable, evaluating
+from ..names import file_name, is_foreign
+from ..plugins import imported
 from ..randomness import Generator, SampleKeyed, keys_like
 from .attribution import Attribution, Watched
 from .deeplift import DeepLIFT
@@ -25,7 +27,16 @@ from .gradient import Target, saliency
 from .integrated_gradients import InputXGradient, IntegratedGradients
 from .smoothgrad import SmoothGrad
 
-__all__ = ["ATTRIBUTIONS", "REDUCTION", "attribute", "attribution_settings", "magnitude", "to_numpy"]
+__all__ = [
+    "ATTRIBUTIONS",
+    "REDUCTION",
+    "attribute",
+    "attribution_class",
+    "attribution_name",
+    "attribution_settings",
+    "magnitude",
+    "to_numpy",
+]
 
 REDUCTION = "mean over channels of |a|"
 """What :func:`magnitude` does, in words, for the record."""
@@ -52,11 +63,43 @@ ATTRIBUTIONS: dict[str, type[Attribution]] = {
 """The attributions by name; the fields of each are its settings."""
 
 
+def attribution_class(name: str) -> type[Attribution]:
+    """The attribution of a name.
+
+    Args:
+        name: of :data:`ATTRIBUTIONS`, or your own class as ``package.module:Class``, which is imported: whether its
+            code may run has been asked before (:func:`asgt.names.refuse_unless_allowed`).
+
+    Raises:
+        InputError: there is none, or the class is no frozen dataclass that extends :class:`Attribution`.
+    """
+
+    if name in ATTRIBUTIONS:
+        return ATTRIBUTIONS[name]
+    if not is_foreign(name):
+        raise unknown("attribution", name, ATTRIBUTIONS)
+
+    file_name(name)
+    own = imported(name, "attribution")
+    if not (isinstance(own, type) and issubclass(own, Attribution) and is_dataclass(own)):
+        raise InputError(f"attribution {name} is {own!r}: expected a dataclass that extends asgt.saliency.Attribution")
+    return own
+
+
+def attribution_name(method: str | Attribution) -> str:
+    """The name that a record has for an attribution: of your own instance, ``package.module:Class``."""
+
+    if isinstance(method, str):
+        return method
+    known = {kind: name for name, kind in ATTRIBUTIONS.items()}
+    return known.get(type(method), f"{type(method).__module__}:{type(method).__name__}")
+
+
 def attribute(
     model: Classifier,
     x: Tensor,
     y: Tensor | None = None,
-    method: str = "gradient",
+    method: str | Attribution = "gradient",
     *,
     target: Target = "logit",
     layer: str | None = None,
@@ -71,16 +114,17 @@ def attribute(
             ``"deeplift"`` need an ``nn.Module``; the others take any function.
         x: images (B, C, H, W) in [0, 1].
         y: the labels that are explained, (B,), of any integer type. Default: the model's own predictions.
-        method: a name of :data:`ATTRIBUTIONS`.
+        method: a name of :data:`ATTRIBUTIONS`; your own class as ``package.module:Class``, which is imported; or an
+            :class:`Attribution` with its settings.
         target: the score that is explained: the label's ``"logit"`` or its ``"log_prob"``.
-        layer: for ``"gradcam"``, the dotted name of the module whose output is the feature map. Default: the last
-            feature map, where it can be told.
+        layer: for an attribution that looks at one, as ``"gradcam"``, the dotted name of the module whose output is
+            the feature map. Default: the last feature map, where it can be told.
         generator: where the noise of ``"smoothgrad"`` comes from, as keyed noise or PyTorch's on the device of the
             images; one draw of it, whatever the batches. Default: PyTorch's global generator.
         batch_size: images, or copies of them, that the model gets at a time; twice as many for ``"deeplift"``, which
             sends each with its baseline.
         settings: those of the method: ``samples`` and ``deviation`` of ``"smoothgrad"``, ``steps`` and ``baseline``
-            of ``"ig"``, ``baseline`` of ``"deeplift"``.
+            of ``"ig"``, ``baseline`` of ``"deeplift"``. An instance has its own.
 
     Returns:
         The signed maps (B, C, H, W), detached; NaN where the model gives NaN. GradCAM's one channel is repeated. No
@@ -107,6 +151,7 @@ def attribute(
             labels = _predictions(watched, images) if y is None else y[rows]
             noise = None if keys is None else SampleKeyed(0, keys[rows])
             a = chosen.maps(watched, images, labels, target=target, generator=noise, batch_size=batch_size)
+            _check_maps(a, images, method)
             nan = watched.nan(len(images)).view(-1, *[1] * (a.ndim - 1))
             maps.append(a.masked_fill(nan, torch.nan))
 
@@ -114,15 +159,20 @@ def attribute(
 
 
 def attribution_settings(
-    method: str, *, target: Target = "logit", layer: str | None = None, model: Classifier | None = None, **settings: Any
+    method: str | Attribution,
+    *,
+    target: Target = "logit",
+    layer: str | None = None,
+    model: Classifier | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """All that is needed to make the same maps again, beside the model, the images and the noise's key.
 
     Args:
-        method: a name of :data:`ATTRIBUTIONS`.
+        method: as :func:`attribute` takes it.
         target: the score that is explained.
-        layer: GradCAM's.
-        model: where GradCAM looks for its layer, if none is named.
+        layer: of an attribution that looks at one.
+        model: where such an attribution looks for its layer, if none is named.
         settings: of the method, as :func:`attribute` takes them.
 
     Returns:
@@ -131,9 +181,9 @@ def attribution_settings(
     """
 
     chosen = _chosen(method, layer, settings)
-    record = {"method": method, "target": target, **asdict(chosen), "reduction": REDUCTION}
-    if isinstance(chosen, GradCAM) and model is not None:
-        record["layer"] = chosen.layer_of(model)
+    if model is not None:
+        chosen = chosen.resolved(model)
+    record = {"method": attribution_name(method), "target": target, **asdict(chosen), "reduction": REDUCTION}
     if chosen.package:
         record[chosen.package] = version(chosen.package)
     return record
@@ -172,18 +222,38 @@ def to_numpy(a: Tensor) -> np.ndarray:
     return np.ascontiguousarray(a.detach().to("cpu", torch.float32).numpy())
 
 
-def _chosen(method: str, layer: str | None, settings: dict[str, Any]) -> Attribution:
-    if method not in ATTRIBUTIONS:
-        raise unknown("attribution", method, ATTRIBUTIONS)
+def _chosen(method: str | Attribution, layer: str | None, settings: dict[str, Any]) -> Attribution:
     if layer is not None:
         settings = {**settings, "layer": layer}
+    if isinstance(method, Attribution):
+        if settings:
+            name = next(iter(settings))
+            raise InputError(f"{name} = {settings[name]!r}: {method!r} has its own settings, make it with this one")
+        return method
+    if not isinstance(method, str):
+        raise InputError(f"attribution {method!r}: expected a name, or an instance of asgt.saliency.Attribution")
 
-    known = [field.name for field in fields(ATTRIBUTIONS[method])]
+    kind = attribution_class(method)
+    known = [field.name for field in fields(kind)]
     for name in settings:
         if name not in known:
             has = f"its settings are {', '.join(known)}" if known else "it has no settings"
             raise InputError(f"{method} does not know {name}: {has}")
-    return ATTRIBUTIONS[method](**settings)
+    try:
+        return kind(**settings)
+    except TypeError as error:  # a field of someone's own class that has no default
+        raise InputError(f"attribution {method}: {error}; give its settings a default") from error
+
+
+def _check_maps(a: Tensor, x: Tensor, method: str | Attribution) -> None:
+    """Refuses what an attribution of someone's own gives that are no maps of the images."""
+
+    if not isinstance(a, Tensor) or a.shape != x.shape:
+        given = f"shape {tuple(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
+        raise InputError(
+            f"attribution {attribution_name(method)} gives {given} for images {tuple(x.shape)}: expected signed maps "
+            "of their shape"
+        )
 
 
 def _check(x: Tensor, target: str, batch_size: int) -> None:

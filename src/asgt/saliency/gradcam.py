@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -70,6 +70,15 @@ class GradCAM(Attribution):
 
         fine: Tensor = LayerAttribution.interpolate(coarse.detach(), x.shape[2:], "bilinear")
         return fine.expand_as(x).contiguous()
+
+    def resolved(self, model: Classifier) -> GradCAM:
+        """The same with the layer named that it looks at in ``model``.
+
+        Raises:
+            InputError: as :meth:`layer_of` does.
+        """
+
+        return replace(self, layer=self.layer_of(model))
 
     def layer_of(self, model: Classifier) -> str:
         """The name of the layer that is looked at in ``model``.

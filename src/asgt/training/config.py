@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, get_type_hints
 
+from ..datasets import augment_help, data_help, data_set, eps_help
 from ..errors import DamagedFileError, InputError, unknown
 from ..files import read_yaml, write_yaml
-from ..names import short_name
 from ..numbers import Number, number, plain_fields
 
 __all__ = [
@@ -52,7 +52,6 @@ ATTACKS: dict[str, tuple[str, ...]] = {
 }
 """The attacks inside a method, and the settings that each of them listens to beside ``eps``."""
 
-_EPS = {"digits": 0.1, "mnist": 0.3, "cifar10": 8 / 255}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("linf", "l2"),
     "target": ("logit", "log_prob"),
@@ -92,7 +91,7 @@ _KINDS: dict[type, str] = {str: "a word", int: "a whole number", float: "a numbe
 def default_eps(data: str) -> float:
     """The radius in L∞ that methods are trained and judged at on a data set unless somebody says another."""
 
-    return _EPS.get(short_name(data), 8 / 255)
+    return data_set(data).eps
 
 
 def listens_to(method: str, attack: str | None = None) -> set[str]:
@@ -180,8 +179,9 @@ def with_own_sizes(settings: Mapping[str, Any], own: _Sizes | None) -> dict[str,
     """
 
     given = {name: value for name, value in settings.items() if value is not None}
-    # The digits are 8×8 as they are, and a share of the side says nothing without a size.
-    if own is None or given["data"] == "digits" or (own.image_size is None and "image_size" not in given):
+    # Embedded images are used as they are, and a share of the side says nothing without a size.
+    reads_options = data_set(given["data"]).reads_options
+    if own is None or not reads_options or (own.image_size is None and "image_size" not in given):
         return given
     sizes = {"image_size": own.image_size, "crop": own.crop, "interpolation": own.interpolation}
     return {name: value for name, value in sizes.items() if value is not None} | given
@@ -210,11 +210,11 @@ class TrainConfig:
     """A training run.
 
     Args:
-        data: digits, mnist, cifar10, a hub id, or a folder of images or parquet files
+        data: [DATA SETS], a hub id, or a folder of images or parquet files
         model: small_cnn, alexnet, resnet18, timm:NAME, hf:FOLDER_OR_ID, or package.module:factory
         method: st, at, trades, sgt, sga or asgt
         attack: the attack inside AT, SGA and ASGT: pgd (default), fgsm or fgsm-rs
-        eps: the attack's radius in [0, 1], as 8/255 (default: 0.1 for digits, 0.3 for mnist, else 8/255)
+        eps: the attack's radius in [0, 1], as 8/255 (default: [EPS])
         norm: linf (default) or l2
         steps: steps of PGD (default: 7)
         alpha: length of a PGD step (default: 2.5 eps / steps)
@@ -241,7 +241,7 @@ class TrainConfig:
         seed: fixes initialisation, order, augmentation, attack and mask
         limit: train on at most so many images, stratified (default: all)
         validation: share of the training images that only picks the epoch, at most 2,000 of them
-        augment: none or crop-flip (default: crop-flip for cifar10, else none)
+        augment: none or crop-flip (default: [AUGMENT])
         image_size: resize the short side and crop the centre (default: as they are)
         crop: share of the resized short side that the centre crop keeps, in (0, 1] (default: 1)
         interpolation: of resizing: bilinear (default), bicubic, nearest, lanczos, box or hamming
@@ -391,7 +391,7 @@ class TrainConfig:
         if "alpha" in listens and self.alpha is not None:
             filled["alpha"] = number(self.alpha, "alpha")
         if self.augment is None:
-            filled["augment"] = "crop-flip" if short_name(self.data) == "cifar10" else "none"
+            filled["augment"] = data_set(self.data).augment
 
         config = dataclasses.replace(self, **filled)
         config._check()
@@ -515,3 +515,12 @@ class TrainConfig:
         """Reads the configuration of a run folder; nothing in it can run."""
 
         return cls.from_dict(read_yaml(path), str(path))
+
+
+# The help texts of asgt train are those of this docstring, and the data sets have one registry.
+TrainConfig.__doc__ = (
+    (TrainConfig.__doc__ or "")
+    .replace("[DATA SETS]", data_help())
+    .replace("[EPS]", eps_help())
+    .replace("[AUGMENT]", augment_help())
+)

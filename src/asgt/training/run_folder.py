@@ -9,7 +9,7 @@
     training.json           how it ended: written when, and only when, the run is finished
     split.safetensors       the rows of the splits, where asgt drew them
     evaluation/<protocol>/  results and evidence of ``asgt evaluate``
-    explanation/<name>/     those of ``asgt explain``, by attribution
+    explanation/<name>/     those of ``asgt explain``, by attribution; ``module-Class`` for ``module:Class``
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from ..errors import DamagedFileError, InputError
 from ..files import read_json, write_bytes
+from ..names import file_name
 
 __all__ = ["RunFolder", "TrainResult"]
 
@@ -100,9 +101,13 @@ class RunFolder:
         return self.path / "evaluation" / protocol
 
     def explanation(self, attribution: str) -> Path:
-        """The folder of an explanation by an attribution."""
+        """The folder of an explanation by an attribution.
 
-        return self.path / "explanation" / attribution
+        Raises:
+            InputError: the name of the attribution could lead out of the folder.
+        """
+
+        return self.path / "explanation" / file_name(attribution)
 
     def load_result(self) -> TrainResult:
         """How the training ended.

@@ -12,27 +12,23 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import torch
 from torch import Tensor
 
-from ..modes import Classifier, precise
-from ..randomness import SampleKeyed
-from ..saliency import saliency
+from ...modes import Classifier, precise
+from ...randomness import SampleKeyed, seed_of
+from ...saliency import saliency
+from .map_batch import MapBatch, Mapper
+from .measure import NUMBER, Measure
 
-__all__ = ["DRAWS", "RADIUS", "Mapper", "gradient", "max_sensitivity"]
+__all__ = ["DRAWS", "RADIUS", "SENSITIVITY", "gradient", "max_sensitivity"]
 
 RADIUS = 0.05
 DRAWS = 10
 
-Mapper: TypeAlias = Callable[[Classifier, Tensor, Tensor, Tensor], Tensor]
-"""A model, images (B, C, H, W), labels (B,) and the ids (B,) that key its noise, to attributions (B, C, H, W)."""
-
 
 def gradient(model: Classifier, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-    """The plain gradient, which draws no noise, as a :data:`Mapper`."""
+    """The plain gradient, which draws no noise, as a :data:`asgt.explanation.measures.map_batch.Mapper`."""
 
     return saliency(model, x, y)
 
@@ -67,7 +63,7 @@ def max_sensitivity(
     """
 
     ids = torch.arange(len(x), device=x.device) if ids is None else ids
-    found = []
+    largest = []
     for rows in torch.arange(len(x), device=x.device).split(batch_size):
         own, label, key = x[rows], y[rows], ids[rows]
         a = attribution(model, own, label, key)
@@ -84,7 +80,34 @@ def max_sensitivity(
             distance = precise((moved.view(count, *a.shape) - a).flatten(2)).norm(dim=2)
             farthest = torch.maximum(farthest, distance.amax(dim=0))
 
-        found.append(farthest / size)
+        largest.append(farthest / size)
     # 0 / 0 is NaN; a zero map that moves is infinitely sensitive, which no mean survives.
-    value = torch.cat(found)
+    value = torch.cat(largest)
     return torch.where(value.isinf(), torch.nan, value)
+
+
+def _compute(batch: MapBatch) -> dict[str, Tensor]:
+    value = max_sensitivity(
+        batch.model,
+        batch.x,
+        batch.y,
+        attribution=batch.mapper,
+        ids=batch.ids,
+        seed=seed_of("sensitivity", batch.seed),
+        batch_size=batch.batch_size,
+    )
+    return {"sensitivity": value}
+
+
+SENSITIVITY = Measure(
+    "sensitivity",
+    "relative max-sensitivity",
+    "less",
+    False,
+    "the largest ‖a(x + δ) − a(x)‖₂ / ‖a(x)‖₂ of 10 uniform draws of ‖δ‖∞ ≤ 0.05",
+    keeps={"sensitivity": NUMBER},
+    compute=_compute,
+    value=lambda values: values["sensitivity"],
+    undefined="sensitivity",
+    settings={"sensitivity": {"radius": RADIUS, "draws": DRAWS, "clipped": False}},
+)

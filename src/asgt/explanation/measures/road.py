@@ -1,4 +1,6 @@
-r"""ROAD's imputation: a removed pixel becomes the weighted mean of its neighbours, removed ones among them.
+r"""ROAD: accuracy with the least relevant pixels removed first less accuracy with the most relevant removed first.
+
+Its imputation: a removed pixel becomes the weighted mean of its neighbours, removed ones among them.
 
 .. math:: w_i \, x_i = \sum_{j \in N(i)} w_{ij} \, x_j, \qquad w_i = \sum_{j \in N(i)} w_{ij}, \qquad
           w_{ij} = \tfrac16 \text{ beside}, \; \tfrac1{12} \text{ across the corner}
@@ -16,14 +18,20 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
-from ..modes import precise
+from ...errors import InputError
+from ...modes import precise
+from ...randomness import normal_like
+from ..hiding import QUANTILES, right_without
+from .map_batch import MapBatch
+from .measure import Measure
 
-__all__ = ["NOISE", "impute"]
+__all__ = ["NOISE", "ROAD", "impute"]
 
 NOISE = 0.01
 """The deviation of the normal noise that the authors add to what they impute."""
@@ -93,3 +101,36 @@ def _neighbours(x: Tensor) -> Tensor:
 
 def _square(x: Tensor) -> Tensor:
     return (x * x).sum(dim=(2, 3), keepdim=True)
+
+
+def _compute(batch: MapBatch) -> dict[str, Tensor]:
+    """Whether images are right with the most relevant q removed, and with the least relevant: bool (Q, B) each."""
+
+    x = batch.x
+    noise = NOISE * normal_like(x, batch.noise("imputation"))  # the same for all q
+
+    def right(order: Tensor) -> Tensor:
+        return right_without(
+            batch.model, x, batch.y, order, lambda hidden: torch.where(hidden, impute(x, hidden) + noise, x)
+        )
+
+    return {"linear/top": right(batch.order), "linear/least": right(batch.order.flip(1))}
+
+
+def _value(values: Mapping[str, Tensor]) -> Tensor:
+    return (values["linear/least"].double() - values["linear/top"].double()).mean(dim=0) / 2
+
+
+ROAD = Measure(
+    "road",
+    "ROAD",
+    "more",
+    False,
+    "half of accuracy with the least relevant pixels removed first less accuracy with the most relevant removed "
+    "first, mean over 10…90 % of the pixels, noisy linear imputation",
+    keeps=dict.fromkeys(("linear/top", "linear/least"), (torch.bool, (len(QUANTILES),))),
+    compute=_compute,
+    value=_value,
+    grain=1 / (2 * len(QUANTILES)),
+    settings={"imputation": {"name": "noisy linear", "noise": NOISE, "clipped": False}},
+)

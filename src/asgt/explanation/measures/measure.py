@@ -1,0 +1,63 @@
+"""A measure of the panel: its name, what it is, what is kept of each image, and how that is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .map_batch import MapBatch
+
+__all__ = ["NUMBER", "Kept", "Measure"]
+
+Kept: TypeAlias = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+"""Tensors by name: their type, and their shape without its last dimension, which counts the images."""
+
+NUMBER: tuple[torch.dtype, tuple[int, ...]] = (torch.float64, ())
+"""One number an image: float64 (N,)."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One column of the panel.
+
+    Attributes:
+        name: as in ``"gap-mean"``.
+        title: what people call it.
+        better: whether a good map has ``"more"`` or ``"less"`` of it; ``None`` where it says neither.
+        restates: whether it partly restates robustness, in one direction or the other, whatever the maps explain.
+        definition: one sentence.
+        keeps: the tensors that evidence holds for it. Measures may share some; no measure may use the names of
+            :data:`asgt.explanation.evidence.OWN`.
+        compute: from a batch of B images and their maps to all of these tensors, of which the last dimension is B.
+            It is not called for a batch whose tensors another measure has computed.
+        value: from these tensors to the measure of each image, float64 (N,), NaN where an image has none.
+        unflipped: whether it is of those images alone whose prediction no model's own attack changes.
+        grain: the least that one more right answer adds to an image's value; 0 of a measure that counts no answers.
+        needs_objects: whether it needs to know where the object is: it is not run where that is not given.
+        undefined: what an image lacks whose number in ``keeps`` is NaN, for the notes; ``""``: the notes do not say.
+        settings: what it is computed by, in plain values. They are part of what identifies an explanation: one that was
+            made with other settings is not mixed with it.
+    """
+
+    name: str
+    title: str
+    better: Literal["more", "less"] | None
+    restates: bool
+    definition: str
+    keeps: Kept = field(compare=False, repr=False)
+    compute: Callable[[MapBatch], dict[str, Tensor]] = field(compare=False, repr=False)
+    value: Callable[[Mapping[str, Tensor]], Tensor] = field(compare=False, repr=False)
+    unflipped: bool = False
+    grain: float = 0.0
+    needs_objects: bool = False
+    undefined: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def is_in(self, values: Mapping[str, Tensor]) -> bool:
+        """Whether an explanation's tensors hold it: one that was made before the measure was added does not."""
+
+        return self.keeps.keys() <= values.keys()

@@ -1,0 +1,19 @@
+"""Sparseness: how few of a map's values hold most of it."""
+
+from __future__ import annotations
+
+from ..similarity import gini
+from .measure import NUMBER, Measure
+
+__all__ = ["SPARSENESS"]
+
+SPARSENESS = Measure(
+    "sparseness",
+    "sparseness",
+    None,
+    True,
+    "the Gini index of |a|",
+    keeps={"sparseness": NUMBER},
+    compute=lambda batch: {"sparseness": gini(batch.a)},
+    value=lambda values: values["sparseness"],
+)
