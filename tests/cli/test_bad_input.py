@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from support.command import Answer
+from support.messages import assert_states
 
 
 def png(number: int) -> bytes:
@@ -74,26 +75,26 @@ def evaluated(asgt: Callable, weights: Path) -> Answer:
         ("--eps 1/0", ["eps", "1/0"]),
         ("--eps", ["--eps"]),
         ("--alpha 0", ["alpha"]),
-        ("--k 0", ["k = 0", "at most at 1"]),
-        ("--k 1.5", ["k = 1.5", "at most at 1"]),
-        ("--k -0.1", ["k = -0.1", "at most at 1"]),
+        ("--k 0", ["k", "0", "1"]),
+        ("--k 1.5", ["k", "1.5", "1"]),
+        ("--k -0.1", ["k", "-0.1", "1"]),
         ("--k nan", ["k", "nan"]),
-        ("--epochs -1", ["epochs = -1"]),
-        ("--epochs 0", ["epochs = 0"]),
+        ("--epochs -1", ["epochs", "-1"]),
+        ("--epochs 0", ["epochs", "0"]),
         ("--epochs 0.5", ["--epochs", "0.5", "whole number"]),
         ("--epochs ten", ["--epochs", "ten", "whole number"]),
-        ("--batch-size 0", ["batch", "0"]),
+        ("--batch-size 0", ["batch_size", "0"]),
         ("--steps 0", ["steps", "0"]),
         ("--limit 1", ["limit", "two"]),
         ("--seed -1", ["seed", "-1"]),
-        ("--lr 0", ["lr", "0"]),
+        ("--lr 0", ["lr", "0.0"]),
         ("--lr fast", ["--lr", "fast", "number"]),
         ("--momentum 1", ["momentum"]),
         ("--average 1", ["average"]),
         ("--validation 0", ["validation"]),
         ("--warmup 1", ["warmup"]),
         ("--weight -1", ["weight"]),
-        ("--checkpoint-every -1", ["checkpoint"]),
+        ("--checkpoint-every -1", ["checkpoint_every", "-1.0"]),
         ("--norm l3", ["--norm", "linf", "l2"]),
         ("--schedule linear", ["--schedule", "cosine"]),
     ],
@@ -101,31 +102,31 @@ def evaluated(asgt: Callable, weights: Path) -> Answer:
 def test_a_value_that_cannot_be_meant_is_refused(cli: Callable, words: str, said: list[str]) -> None:
     line = cli("train", *words.split()).refusal()
 
-    assert all(part in line for part in said), line
+    assert_states(line, *said)
     assert "<class" not in line, line
 
 
 @pytest.mark.parametrize(
-    ("words", "nearest"),
+    ("words", "given", "nearest"),
     [
-        ("tran", "'train'"),
-        ("train --methd at", "'--method'"),
-        ("train --batchsize 3", "'--batch-size'"),
-        ("train --method asgd", "'asgt'"),
-        ("train --attack pdg", "'pgd'"),
-        ("train --model resnet81", "'resnet18'"),
-        ("train --data minst", "'mnist'"),
-        ("train --data cifar-10", "'cifar10'"),
-        ("evaluate . --protokol pgd", "'--protocol'"),
-        ("evaluate . --protocol pdg", "'pgd'"),
-        ("evaluate . --protocol papers", "'paper'"),
+        ("tran", "tran", "'train'"),
+        ("train --methd at", "--methd", "'--method'"),
+        ("train --batchsize 3", "--batchsize", "'--batch-size'"),
+        ("train --method asgd", "asgd", "'asgt'"),
+        ("train --attack pdg", "pdg", "'pgd'"),
+        ("train --model resnet81", "resnet81", "'resnet18'"),
+        ("train --data minst", "minst", "'mnist'"),
+        ("train --data cifar-10", "cifar-10", "'cifar10'"),
+        ("evaluate . --protokol pgd", "--protokol", "'--protocol'"),
+        ("evaluate . --protocol pdg", "pdg", "'pgd'"),
+        ("evaluate . --protocol papers", "papers", "'paper'"),
     ],
 )
-def test_the_nearest_name_is_given_for_an_unknown_one(cli: Callable, words: str, nearest: str) -> None:
+def test_the_nearest_name_is_given_for_an_unknown_one(cli: Callable, words: str, given: str, nearest: str) -> None:
     line = cli(*words.split()).refusal()
 
-    assert line.startswith("unknown ")
-    assert f"did you mean {nearest}?" in line
+    # In quotes, as no other of the known names is.
+    assert_states(line, given, nearest)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +150,7 @@ def test_the_nearest_name_is_given_for_an_unknown_one(cli: Callable, words: str,
 def test_a_flag_that_would_be_ignored_is_refused(cli: Callable, words: str, ignored: str) -> None:
     line = cli("train", *words.split()).refusal()
 
-    assert ignored in line
-    assert "leave" in line
+    assert_states(line, ignored, "leave")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_flag_that_would_be_ignored_is_refused(cli: Callable, words: str, igno
     ],
 )
 def test_a_command_that_does_not_fit_together_names_what_is_wrong(cli: Callable, words: str, said: str) -> None:
-    assert said in cli(*words.split()).refusal()
+    assert_states(cli(*words.split()).refusal(), said)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_configuration_file_that_is_wrong_is_named(cli: Callable, tmp_path: Pa
     line = cli("train", "--config", "mine.yaml").refusal()
 
     # A value is found by its name, as on the command line; what has none is found by its file.
-    assert all(part in line for part in said or ["mine.yaml"]), line
+    assert_states(line, *(said or ["mine.yaml"]))
     assert "<class" not in line, line
 
 
@@ -228,13 +228,13 @@ def test_an_unknown_flag_is_refused_by_the_process(process: Callable) -> None:
 
 @pytest.mark.parametrize("place", ["./nowhere", "../nowhere/images", "images/"])
 def test_a_data_folder_that_is_missing_is_named(cli: Callable, place: str) -> None:
-    assert f"no folder {place}" in cli("train", "--data", place).refusal()
+    assert_states(cli("train", "--data", place).refusal(), place)
 
 
 def test_a_file_for_a_data_folder_is_refused(cli: Callable, image_folder: Callable) -> None:
     folder = image_folder("pets", {"cat": 2, "dog": 2})
 
-    assert "0.png is a file" in cli("train", "--data", folder / "cat" / "0.png").refusal()
+    assert_states(cli("train", "--data", folder / "cat" / "0.png").refusal(), folder / "cat" / "0.png", "file")
 
 
 def test_an_empty_name_of_data_is_not_the_current_folder(cli: Callable, image_folder: Callable) -> None:
@@ -249,7 +249,7 @@ def test_a_folder_without_images_is_refused(cli: Callable, tmp_path: Path) -> No
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "readme.txt").write_text("nothing to see")
 
-    assert "notes holds no images" in cli("train", "--data", "./notes").refusal()
+    assert_states(cli("train", "--data", "./notes").refusal(), "notes", "no images")
 
 
 @pytest.mark.parametrize("damage", ["cut in half", "empty", "text"])
@@ -261,15 +261,14 @@ def test_an_image_that_cannot_be_read_is_named(cli: Callable, image_folder: Call
 
     line = cli("train", "--data", folder).refusal()
 
-    assert str(Path("dog") / "2.png") in line
-    assert "cannot be read" in line
+    assert_states(line, Path("dog") / "2.png", "read")
 
 
 def test_a_damaged_image_is_refused_by_the_process(process: Callable, image_folder: Callable) -> None:
     folder = image_folder("pets", {"cat": 4, "dog": 4})
     (folder / "cat" / "1.png").write_bytes(b"no image")
 
-    assert str(Path("cat") / "1.png") in process("train", "--data", folder).refusal()
+    assert_states(process("train", "--data", folder).refusal(), Path("cat") / "1.png")
 
 
 def test_a_damaged_image_inside_a_parquet_file_is_named_by_its_row(cli: Callable, parquet: Callable) -> None:
@@ -279,8 +278,7 @@ def test_a_damaged_image_inside_a_parquet_file_is_named_by_its_row(cli: Callable
 
     line = cli("train", "--data", folder).refusal()
 
-    assert "image 5" in line
-    assert "train" in line
+    assert_states(line, "image 5", "train")
 
 
 def test_one_class_only_is_refused_and_named(cli: Callable, image_folder: Callable) -> None:
@@ -288,8 +286,7 @@ def test_one_class_only_is_refused_and_named(cli: Callable, image_folder: Callab
 
     line = cli("train", "--data", folder).refusal()
 
-    assert "only one class" in line
-    assert "cat" in line
+    assert_states(line, "one class", "cat")
 
 
 def test_too_few_images_to_split_are_refused_with_a_way_out(cli: Callable, image_folder: Callable) -> None:
@@ -297,8 +294,7 @@ def test_too_few_images_to_split_are_refused_with_a_way_out(cli: Callable, image
 
     line = cli("train", "--data", folder).refusal()
 
-    assert "pets" in line
-    assert "test" in line
+    assert_states(line, "pets", "test")
 
 
 def test_a_limit_that_leaves_nothing_to_validate_on_is_refused_by_its_name(cli: Callable) -> None:
@@ -313,23 +309,23 @@ def test_labels_that_are_real_numbers_are_refused(cli: Callable, parquet: Callab
 
     line = cli("train", "--data", folder).refusal()
 
-    assert "'price'" in line
-    assert "real numbers" in line
-    assert "real numbers" in cli("train", "--data", folder, "--out", "two", "--label-column", "price").refusal()
+    assert_states(line, "price", "real")
+    line = cli("train", "--data", folder, "--out", "two", "--label-column", "price").refusal()
+    assert_states(line, "price", "real")
 
 
 def test_a_table_without_labels_or_without_images_is_refused(cli: Callable, parquet: Callable) -> None:
     no_labels = parquet("no-labels", photo=[png(n) for n in range(4)])
     no_images = parquet("no-images", label=[0, 1, 0, 1])
 
-    assert "no column of labels" in cli("train", "--data", no_labels, "--out", "a").refusal()
-    assert "no column of images" in cli("train", "--data", no_images, "--out", "b").refusal()
+    assert_states(cli("train", "--data", no_labels, "--out", "a").refusal(), no_labels, "column", "labels")
+    assert_states(cli("train", "--data", no_images, "--out", "b").refusal(), no_images, "column", "images")
 
 
 def test_an_image_without_a_label_is_refused_by_its_row(cli: Callable, parquet: Callable) -> None:
     folder = parquet("table", photo=[png(n) for n in range(6)], label=["a", "b", None, "a", "b", "a"])
 
-    assert "image 2" in cli("train", "--data", folder).refusal()
+    assert_states(cli("train", "--data", folder).refusal(), "image 2", "label")
 
 
 def test_several_label_columns_are_refused_until_one_is_named(cli: Callable, parquet: Callable) -> None:
@@ -337,12 +333,10 @@ def test_several_label_columns_are_refused_until_one_is_named(cli: Callable, par
     small = ("--method", "st", "--epochs", 1, "--batch-size", 4)
 
     line = cli("train", "--data", folder, "--out", "a", *small).refusal()
-    assert "fine" in line
-    assert "coarse" in line
-    assert "--label-column" in line
+    assert_states(line, "fine", "coarse", "--label-column")
 
     line = cli("train", "--data", folder, "--out", "b", *small, "--label-column", "course").refusal()
-    assert "'coarse'" in line
+    assert_states(line, "course", "coarse")
 
     answer = cli("train", "--data", folder, "--out", "c", *small, "--label-column", "coarse")
     assert answer.status == 0, answer.err
@@ -364,15 +358,14 @@ def test_a_label_out_of_range_is_refused(cli: Callable, tmp_path: Path, wrong: i
 
     line = cli("train", "--data", "./table").refusal()
 
-    assert f"label {wrong} is out of range" in line
-    assert "0 to 2" in line
+    assert_states(line, f"label {wrong}", "0", "2")
 
 
 def test_a_test_label_that_training_never_saw_is_refused(cli: Callable, parquet: Callable) -> None:
     parquet("table", photo=[png(n) for n in range(6)], label=["a", "b"] * 3)
     folder = parquet("table", split="test", photo=[png(n) for n in range(2)], label=["a", "zebra"])
 
-    assert "'zebra'" in cli("train", "--data", folder).refusal()
+    assert_states(cli("train", "--data", folder).refusal(), "zebra")
 
 
 def test_a_parquet_file_that_is_none_is_refused_by_the_process(process: Callable, tmp_path: Path) -> None:
@@ -380,7 +373,7 @@ def test_a_parquet_file_that_is_none_is_refused_by_the_process(process: Callable
     (tmp_path / "table" / "train.parquet").write_bytes(b"PAR1 but not really")
 
     # In a process of its own, where the library that reads it logs an error too.
-    assert "cannot read" in process("train", "--data", "./table").refusal()
+    assert_states(process("train", "--data", "./table").refusal(), "train.parquet", "read")
 
 
 def test_a_nan_pixel_is_refused_by_the_file_that_has_it(cli: Callable, image_folder: Callable) -> None:
@@ -391,11 +384,10 @@ def test_a_nan_pixel_is_refused_by_the_file_that_has_it(cli: Callable, image_fol
 
     line = cli("train", "--data", folder).refusal()
 
-    assert "bad.tiff" in line
-    assert "NaN" in line
+    assert_states(line, "bad.tiff", "NaN")
 
 
-@pytest.mark.parametrize(("kind", "said"), [(np.uint16, "65535"), (np.int32, "8 bits"), (np.float32, "real numbers")])
+@pytest.mark.parametrize(("kind", "said"), [(np.uint16, "65535"), (np.int32, "8"), (np.float32, "real")])
 def test_an_image_of_another_depth_without_a_known_range_is_refused(
     cli: Callable, image_folder: Callable, kind: type, said: str
 ) -> None:
@@ -404,9 +396,7 @@ def test_an_image_of_another_depth_without_a_known_range_is_refused(
 
     line = cli("train", "--data", folder).refusal()
 
-    assert "deep.tiff" in line
-    assert "--pixel-range" in line
-    assert said in line
+    assert_states(line, "deep.tiff", "--pixel-range", said)
 
 
 def test_images_of_different_sizes_are_refused_until_a_size_is_given(cli: Callable, image_folder: Callable) -> None:
@@ -415,8 +405,7 @@ def test_images_of_different_sizes_are_refused_until_a_size_is_given(cli: Callab
     small = ("--data", folder, "--method", "st", "--epochs", 1)
 
     line = cli("train", *small, "--out", "a").refusal()
-    assert "--image-size" in line
-    assert "12×10" in line
+    assert_states(line, "--image-size", "12×10")
 
     answer = cli("train", *small, "--out", "b", "--image-size", 8)
     assert answer.status == 0, answer.err
@@ -425,14 +414,13 @@ def test_images_of_different_sizes_are_refused_until_a_size_is_given(cli: Callab
 def test_images_too_small_for_the_model_are_refused(cli: Callable) -> None:
     line = cli("train", "--model", "alexnet").refusal()
 
-    assert "alexnet" in line
-    assert "16 px" in line
+    assert_states(line, "alexnet", "8", "16")
 
 
 def test_a_data_root_that_is_missing_is_named(cli: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASGT_DATA", "./nowhere")
 
-    assert "ASGT_DATA=./nowhere" in cli("train", "--data", "mnist").refusal()
+    assert_states(cli("train", "--data", "mnist").refusal(), "ASGT_DATA", "./nowhere")
 
 
 def test_a_hub_that_cannot_be_reached_is_said_with_a_way_out(cli: Callable) -> None:
@@ -459,8 +447,7 @@ def test_an_out_that_exists_is_refused_without_resume(cli: Callable, finished_ru
 
     line = cli("train", "--method", "st", "--out", finished_run).refusal()
 
-    assert f"{finished_run} exists" in line
-    assert "--resume" in line
+    assert_states(line, finished_run, "--resume")
     assert contents(finished_run) == before
 
 
@@ -476,7 +463,7 @@ def test_a_file_for_a_folder_is_refused(cli: Callable, finished_run: Path, tmp_p
 def test_a_folder_of_something_else_is_not_resumed(cli: Callable, image_folder: Callable) -> None:
     folder = image_folder("pets", {"cat": 2})
 
-    assert "no run folder" in cli("train", "--resume", "--out", folder).refusal()
+    assert_states(cli("train", "--resume", "--out", folder).refusal(), folder, "run folder")
 
 
 @pytest.mark.parametrize(
@@ -498,8 +485,7 @@ def test_a_flag_that_contradicts_the_run_resumed_is_refused(
 
     line = cli("train", "--resume", "--out", stopped_run, *words.split()).refusal()
 
-    assert f"begun with {name} = {kept}, not {asked}" in line
-    assert f"--{name}" in line
+    assert_states(line.replace(str(stopped_run), ""), f"--{name}", kept, asked)
     assert contents(stopped_run) == before
 
 
@@ -513,7 +499,7 @@ def test_a_contradiction_names_the_flag_that_was_given_not_one_it_entails(
 
     line = cli("train", "--resume", "--out", "run", *words.split()).refusal()
 
-    assert f"begun with {name} = " in line
+    assert_states(line, f"--{name}", *words.split()[1:])
 
 
 def test_a_contradiction_names_the_flag_as_it_is_typed(cli: Callable, stopped_run: Path) -> None:
@@ -525,7 +511,7 @@ def test_a_checkpoint_cut_in_half_is_named(cli: Callable, stopped_run: Path) -> 
 
     line = cli("train", "--resume", "--out", stopped_run).refusal()
 
-    assert "checkpoint.safetensors is damaged" in line
+    assert_states(line, stopped_run / "checkpoint.safetensors", "damaged")
 
 
 def test_a_checkpoint_of_another_kind_or_model_is_named(cli: Callable, stopped_run: Path) -> None:
@@ -537,7 +523,7 @@ def test_metrics_damaged_in_the_middle_are_named(cli: Callable, stopped_run: Pat
     metrics = stopped_run / "metrics.jsonl"
     metrics.write_text('{"epoch": 0, "st' + "\n" + metrics.read_text())
 
-    assert "metrics.jsonl is damaged at line 1" in cli("train", "--resume", "--out", stopped_run).failure()
+    assert_states(cli("train", "--resume", "--out", stopped_run).failure(), metrics, "damaged", "line 1")
 
 
 def test_training_images_that_changed_are_not_resumed_on(cli: Callable, image_folder: Callable, tmp_path: Path) -> None:
@@ -548,7 +534,7 @@ def test_training_images_that_changed_are_not_resumed_on(cli: Callable, image_fo
     for number in range(20):
         Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(folder / "cat" / f"{number}.png")
 
-    assert "other training images" in cli("train", "--resume", "--out", "run").refusal()
+    assert_states(cli("train", "--resume", "--out", "run").refusal(), "run", "training images")
 
 
 def test_test_images_that_changed_are_not_evaluated_on(cli: Callable, image_folder: Callable) -> None:
@@ -564,21 +550,20 @@ def test_test_images_that_changed_are_not_evaluated_on(cli: Callable, image_fold
 def test_weights_cut_in_half_are_named(cli: Callable, finished_run: Path) -> None:
     cut_in_half(finished_run / "model.safetensors")
 
-    assert "model.safetensors is damaged" in cli("evaluate", finished_run).refusal()
-    assert "model.safetensors is damaged" in evaluated(cli, finished_run / "model.safetensors").refusal()
+    for answer in (cli("evaluate", finished_run), evaluated(cli, finished_run / "model.safetensors")):
+        assert_states(answer.refusal(), finished_run / "model.safetensors", "damaged")
 
 
 def test_damaged_weights_are_refused_by_the_process(process: Callable, finished_run: Path) -> None:
     cut_in_half(finished_run / "model.safetensors")
 
-    assert "model.safetensors is damaged" in process("evaluate", finished_run).refusal()
+    assert_states(process("evaluate", finished_run).refusal(), finished_run / "model.safetensors", "damaged")
 
 
 def test_an_unfinished_run_is_not_evaluated(cli: Callable, stopped_run: Path) -> None:
     line = cli("evaluate", stopped_run).refusal()
 
-    assert "not finished" in line
-    assert "--resume" in line
+    assert_states(line, stopped_run, "finished", "--resume")
 
 
 @pytest.mark.parametrize(
@@ -603,18 +588,17 @@ def test_a_damaged_configuration_is_named(cli: Callable, finished_run: Path, tex
     (finished_run / "config.yaml").write_text(text)
 
     line = cli("evaluate", finished_run).refusal()
-    assert "config.yaml is damaged" in line
-    assert all(part in line for part in said), line
+    assert_states(line, finished_run / "config.yaml", "damaged", *said)
 
     line = cli("train", "--resume", "--out", finished_run).refusal()
-    assert "config.yaml is damaged" in line
+    assert_states(line, finished_run / "config.yaml", "damaged")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "3", '{"epochs": 1}'])
 def test_a_damaged_result_is_named(cli: Callable, finished_run: Path, text: str) -> None:
     (finished_run / "training.json").write_text(text)
 
-    assert "training.json is damaged" in cli("evaluate", finished_run).refusal()
+    assert_states(cli("evaluate", finished_run).refusal(), finished_run / "training.json", "damaged")
 
 
 @pytest.mark.parametrize(("name", "value"), [("width", 0.5), ("model", "resnet18")])
@@ -625,7 +609,7 @@ def test_a_configuration_of_another_model_than_the_weights_is_refused(
 
     line = cli("evaluate", finished_run).refusal()
 
-    assert "model.safetensors holds the weights of another model" in line
+    assert_states(line, finished_run / "model.safetensors", "another model")
 
 
 # Evaluations ---------------------------------------------------------------------------------------------------------
@@ -634,10 +618,10 @@ def test_a_configuration_of_another_model_than_the_weights_is_refused(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--samples 0", ["--samples 0"]),
+        ("--samples 0", ["--samples", "0"]),
         ("--samples 360", ["360", "359"]),
-        ("--epsilons 0", ["eps = 0"]),
-        ("--epsilons 0,0.1", ["eps = 0"]),
+        ("--epsilons 0", ["eps", "0"]),
+        ("--epsilons 0,0.1", ["eps", "0"]),
         ("--epsilons 8", ["8/255"]),
         ("--epsilons -0.1", ["-0.1"]),
         ("--epsilons nan", ["nan"]),
@@ -651,7 +635,7 @@ def test_an_evaluation_that_cannot_be_meant_is_refused(
 ) -> None:
     line = cli("evaluate", finished_run, *words.split()).refusal()
 
-    assert all(part in line for part in said), line
+    assert_states(line, *said)
     assert not (finished_run / "evaluation").exists()
 
 
@@ -682,8 +666,7 @@ def test_evidence_cut_in_half_is_named(cli: Callable, finished_run: Path) -> Non
 
     line = cli(*asked, "--resume").refusal()
 
-    assert evidence.name in line
-    assert "damaged" in line
+    assert_states(line, evidence.name, "damaged")
 
 
 # Weights of strangers ------------------------------------------------------------------------------------------------
@@ -730,20 +713,18 @@ def test_a_bare_pickle_of_code_does_not_run_in_the_process(process: Callable, tm
     assert "weights_only" not in line
 
 
-@pytest.mark.parametrize(
-    ("content", "said"), [(b"", "is empty"), (b"hello", "is damaged"), (b"PK\x03\x04", "is damaged")]
-)
+@pytest.mark.parametrize(("content", "said"), [(b"", "empty"), (b"hello", "damaged"), (b"PK\x03\x04", "damaged")])
 def test_a_pytorch_file_that_is_none_is_named(cli: Callable, tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "weights.pt").write_bytes(content)
 
-    assert f"weights.pt {said}" in evaluated(cli, tmp_path / "weights.pt").refusal()
+    assert_states(evaluated(cli, tmp_path / "weights.pt").refusal(), tmp_path / "weights.pt", said)
 
 
 def test_a_pytorch_file_cut_in_half_is_named(cli: Callable, tmp_path: Path) -> None:
     torch.save({"0.weight": torch.zeros(100)}, tmp_path / "weights.pt")
     cut_in_half(tmp_path / "weights.pt")
 
-    assert "weights.pt is damaged" in evaluated(cli, tmp_path / "weights.pt").refusal()
+    assert_states(evaluated(cli, tmp_path / "weights.pt").refusal(), tmp_path / "weights.pt", "damaged")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {1: torch.zeros(3)}, torch.zeros(3)])
@@ -752,14 +733,13 @@ def test_a_pytorch_file_without_tensors_by_name_is_named(cli: Callable, tmp_path
 
     line = evaluated(cli, tmp_path / "weights.pt").refusal()
 
-    assert "weights.pt" in line
-    assert "tensors by name" in line
+    assert_states(line, tmp_path / "weights.pt", "tensors")
 
 
 def test_weights_of_another_model_are_refused(cli: Callable, tmp_path: Path) -> None:
     torch.save({"0.weight": torch.zeros(3)}, tmp_path / "weights.pt")
 
-    assert "weights.pt holds the weights of another model" in evaluated(cli, tmp_path / "weights.pt").refusal()
+    assert_states(evaluated(cli, tmp_path / "weights.pt").refusal(), tmp_path / "weights.pt", "another model")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -770,7 +750,7 @@ def test_weights_that_are_not_finite_are_refused(cli: Callable, tmp_path: Path, 
     weights["9.bias"][3] = value
     torch.save(weights, tmp_path / "weights.pt")
 
-    assert "NaN or infinite" in evaluated(cli, tmp_path / "weights.pt").refusal()
+    assert_states(evaluated(cli, tmp_path / "weights.pt").refusal(), tmp_path / "weights.pt", "NaN", "9.bias")
 
 
 # Models of the user's own --------------------------------------------------------------------------------------------
@@ -813,7 +793,7 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize(
     ("attribute", "said"),
     [
-        ("seven", ["7 logits", "10 classes", "--classes"]),
+        ("seven", ["7", "10", "--classes"]),
         ("picture", ["(2, 1, 8, 8)", "(B, K)"]),
         ("colour", ["(1, 8, 8)"]),
         ("number", ["int"]),
@@ -826,7 +806,7 @@ def test_a_factory_that_makes_no_classifier_is_refused(
 ) -> None:
     line = cli("train", "--model", f"{factory}:{attribute}").refusal()
 
-    assert all(part in line for part in said), line
+    assert_states(line, *said)
 
 
 def test_a_module_that_is_missing_is_named(cli: Callable) -> None:
@@ -840,10 +820,11 @@ def test_a_run_folder_runs_no_code_until_the_user_names_it(
     asked = ("evaluate", finished_run, "--samples", 5, "--epsilons", "0.1")
 
     line = cli(*asked).refusal()
-    assert f"--model {factory}:build" in line
+    assert_states(line, f"--model {factory}:build")
     assert not (tmp_path / "imported").exists()
 
-    assert "leave --model out" in cli(*asked, "--model", f"{factory}:other").refusal()
+    line = cli(*asked, "--model", f"{factory}:other").refusal()
+    assert_states(line, "--model", f"{factory}:build", f"{factory}:other")
     assert not (tmp_path / "imported").exists()
 
     assert cli(*asked, "--model", f"{factory}:build").status == 0
@@ -857,7 +838,7 @@ def test_a_resumed_run_folder_runs_no_code_until_the_user_names_it(
 
     line = cli("train", "--resume", "--out", stopped_run).refusal()
 
-    assert f"--model {factory}:build" in line
+    assert_states(line, f"--model {factory}:build")
     assert not (tmp_path / "imported").exists()
 
 
@@ -889,8 +870,7 @@ def test_no_room_on_disk_is_said_and_leaves_the_checkpoint_whole(
     answer = process("train", "--resume", "--out", stopped_run, preexec=no_file_beyond(50_000))
 
     line = answer.failure()
-    assert "cannot write" in line
-    assert "File too large" in line
+    assert_states(line, stopped_run, "write", "File too large")
     after = contents(stopped_run)
     assert after["checkpoint.safetensors"] == before["checkpoint.safetensors"]
     assert after["model.safetensors"] == before["model.safetensors"]
@@ -902,7 +882,7 @@ def test_no_room_on_disk_is_said_and_leaves_the_checkpoint_whole(
 def test_no_room_for_evidence_is_said(process: Callable, finished_run: Path) -> None:
     answer = process("evaluate", finished_run, "--samples", 5, "--epsilons", 0.1, preexec=no_file_beyond(10))
 
-    assert "cannot write" in answer.failure()
+    assert_states(answer.failure(), finished_run / "evaluation", "write")
     assert not list((finished_run / "evaluation").rglob("*.*"))
 
 
@@ -955,7 +935,7 @@ def test_a_refused_evaluation_of_weights_leaves_no_folder(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"model": "alexnet"}, "16 px"),
+        ({"model": "alexnet"}, "16"),
         ({"batch_size": 7, "model": "timm:nothing"}, "timm"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"data": "./nowhere"}, "nowhere"),
@@ -974,5 +954,5 @@ def test_a_grid_of_which_no_run_can_begin_leaves_no_folder(
 
     line = cli("reproduce", "mine.yaml", "--out", "grid", "--workers", 1).failure()
 
-    assert said in line
+    assert_states(line, said)
     assert not (tmp_path / "grid").exists()

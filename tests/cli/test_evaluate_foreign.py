@@ -17,6 +17,7 @@ from PIL import Image
 import asgt.data
 from asgt import Images, InputError
 from asgt.data.classes import mapped, read_classes
+from support.messages import assert_states
 
 # The models answer by the mean of an image: class k where it lies nearest to a level of its own.
 NETS = """
@@ -110,14 +111,14 @@ def test_weights_that_are_given_go_before_those_of_the_factory(cli: Callable, ne
 def test_a_net_of_ours_has_no_weights_of_its_own(cli: Callable, pets: Path, model: str) -> None:
     line = cli("evaluate", "--model", model, "--data", "pets", "--out", "evidence").refusal()
 
-    assert "--weights is missing" in line
+    assert_states(line, "--weights", "missing")
     assert not Path("evidence").exists()
 
 
 def test_a_model_that_is_unknown_is_named_before_its_weights_are_asked_for(cli: Callable, pets: Path) -> None:
     line = cli("evaluate", "--model", "resnet81", "--data", "pets", "--out", "evidence").refusal()
 
-    assert "'resnet18'" in line
+    assert_states(line, "resnet81", "'resnet18'")
 
 
 # Preprocessing --------------------------------------------------------------------------------------------------------
@@ -154,8 +155,8 @@ def test_preprocessing_comes_from_the_models_own_configuration_and_is_printed(
 
     assert clean_accuracy(Path("evidence")) == 1.0
     (line,) = (line for line in out.splitlines() if line.startswith("preprocessing"))
-    for fact in ("their configuration", "image size 4", "crop 0.5", "interpolation bicubic", "mean 0.25", "std 0.5"):
-        assert fact in line
+    own = ("their configuration", "image size 4", "crop 0.5", "interpolation bicubic", "mean 0.25", "std 0.5")
+    assert_states(line, *own)
 
 
 def test_flags_go_before_the_models_own_configuration(
@@ -179,27 +180,34 @@ def test_flags_go_before_the_models_own_configuration(
         "interpolation": "nearest",
         "crop": 0.5,
     }
-    assert "image size 8 (by --image-size); crop 0.5; interpolation nearest (by --interpolation)" in out
-    assert "mean 0 (by --mean)" in out
+    taken = ("image size 8", "--image-size", "crop 0.5", "interpolation nearest", "--interpolation", "mean 0", "--mean")
+    assert_states(out, *taken)
 
 
 @pytest.mark.parametrize(
     ("attribute", "classes", "accuracy", "said"),
     [
-        ("trained", ("cat", "dog"), 1.0, ""),
-        ("swapped", ("dog", "cat"), 1.0, "all 2 outputs"),
-        ("swapped", ("LABEL_0", "LABEL_1"), 0.0, "'LABEL_0', 'LABEL_1', … are taken for 'cat', 'dog'"),
-        ("many", (*(f"thing {number}" for number in range(998)), "dog", "cat"), 1.0, "all 1000 outputs"),
+        ("trained", ("cat", "dog"), 1.0, []),
+        ("swapped", ("dog", "cat"), 1.0, ["all 2 outputs"]),
+        ("swapped", ("LABEL_0", "LABEL_1"), 0.0, ["'LABEL_0'", "'LABEL_1'", "'cat'", "'dog'"]),
+        ("many", (*(f"thing {number}" for number in range(998)), "dog", "cat"), 1.0, ["all 1000 outputs"]),
     ],
 )
 def test_the_models_own_names_map_the_classes(
-    cli: Callable, configured: Callable, pets: Path, attribute: str, classes: tuple[str], accuracy: float, said: str
+    cli: Callable,
+    configured: Callable,
+    pets: Path,
+    attribute: str,
+    classes: tuple[str],
+    accuracy: float,
+    said: list[str],
 ) -> None:
     out = evaluated(cli, configured(attribute, mean=None, std=None, image_size=None, crop=None, classes=classes))
 
     assert clean_accuracy(Path("evidence")) == accuracy
-    assert said in out
     assert any(line.startswith("classes:") for line in out.splitlines()) == bool(said)
+    if said:
+        assert_states(out, *said)
 
 
 @pytest.mark.parametrize("classes", [("Cat", "dog"), ("cat", "cat", "dog"), ("thing 1", "thing 2", "thing 3")])
@@ -210,8 +218,7 @@ def test_names_that_hold_only_some_of_the_classes_are_not_guessed_at(
 
     line = cli("evaluate", "--model", model, "--data", "pets", "--out", "evidence").refusal()
 
-    assert "'cat'" in line
-    assert "--classes" in line
+    assert_states(line, "'cat'", "--classes")
     assert not Path("evidence").exists()
 
 
@@ -260,9 +267,8 @@ def test_a_model_of_transformers_is_evaluated_as_its_folder_says(
         right = net(x.float()).logits.argmax(dim=1) == torch.arange(16) % 2
     assert 0 < right.sum() < 16
     assert clean_accuracy(Path("evidence")) == pytest.approx(float(right.double().mean()))
-    said = " ".join(out.split())  # the terminal wraps lines, where depends on the length of the path
-    assert "image size 16; crop 1.0; interpolation nearest; mean 0.4, 0.4, 0.4; std 0.2, 0.2, 0.2" in said
-    assert "by the model's own names" in said
+    taken = ("image size 16", "crop 1.0", "interpolation nearest", "mean 0.4, 0.4, 0.4", "std 0.2, 0.2, 0.2")
+    assert_states(out, *taken, "own names")
 
 
 # Classes --------------------------------------------------------------------------------------------------------------
@@ -304,8 +310,7 @@ def test_two_classes_of_a_thousand_are_evaluated_among_all(cli: Callable, nets: 
 def test_a_model_of_another_number_of_classes_says_how_to_map_them(cli: Callable, nets: str, pets: Path) -> None:
     line = cli("evaluate", "--model", f"{nets}:many", "--data", "pets", "--out", "evidence").refusal()
 
-    assert "1000" in line
-    assert "--classes" in line
+    assert_states(line, "1000", "--classes")
     assert not Path("evidence").exists()
 
 
@@ -321,8 +326,8 @@ def test_the_numbers_of_logits_will_do_where_nobody_knows_the_names(cli: Callabl
         ("dog,cart", ["'cat'", "'cart'"]),
         ("dog,cat,", ["name 2"]),
         ("cat,cat,dog", ["'cat'", "0", "1"]),
-        ("dogs", ["dogs", "no such file"]),
-        ("nowhere.txt", ["nowhere.txt", "no such file"]),
+        ("dogs", ["dogs", "file"]),
+        ("nowhere.txt", ["nowhere.txt", "file"]),
         ('["dog"]', ["two"]),
         ('["dog", 3]', ["name 1", "3"]),
         ('["dog", "cat"', ["JSON"]),
@@ -346,8 +351,7 @@ def test_classes_that_cannot_be_meant_are_refused(
         "evaluate", "--model", f"{nets}:swapped", "--data", "pets", "--out", "evidence", "--classes", table
     ).refusal()
 
-    assert all(part in line for part in said), line
-    assert "--classes" in line
+    assert_states(line, "--classes", *said)
     assert not Path("evidence").exists()
 
 
@@ -359,7 +363,7 @@ def test_a_file_of_classes_that_is_damaged_is_named(cli: Callable, nets: str, pe
         "evaluate", "--model", f"{nets}:swapped", "--data", "pets", "--out", "evidence", "--classes", "names.txt"
     ).refusal()
 
-    assert "names.txt" in line
+    assert_states(line, "names.txt")
 
 
 def test_a_run_folder_knows_its_classes(cli: Callable, finished_run: Path) -> None:
@@ -382,8 +386,9 @@ def test_labels_count_the_logits_of_the_model() -> None:
 
 def test_a_name_that_the_model_has_twice_is_no_name() -> None:
     # ImageNet has two cranes, a bird and a machine.
-    with pytest.raises(InputError, match="logits 0 and 2 both 'crane'"):
+    with pytest.raises(InputError) as caught:
         mapped(images(["crane", "x"]), ["crane", "x", "crane"])
+    assert_states(caught.value, "'crane'", "0", "2")
 
 
 def test_names_may_be_many(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from asgt.statistics import rank_correlation
 from asgt.training.run_folder import RunFolder
 from support.command import Answer
 from support.explanations import explain_by_hand
+from support.messages import assert_states
 from support.paths import RUNS
 
 SMALL = ("--samples", "20")
@@ -83,9 +84,8 @@ def test_a_run_is_explained_once_and_taken_up_after_that(
         Path("seen", old).write_text("of another call")
     answer = cli("explain", finished_run, *SMALL, "--out", "seen")
     assert answer.status == 0, answer.err
-    assert "NOT RUN: only" in answer.out
-    assert "of 20 images" in answer.out
-    assert "not every run is evaluated" in answer.err
+    assert_states(answer.out, "NOT RUN", "20 images")
+    assert_states(answer.err, "evaluated")
     made = finished_run / "explanation" / "gradient"
     found = load_explanation(made)
     assert (found.samples, found.eps, found.norm) == (20, 0.1, "linf"), (
@@ -108,12 +108,11 @@ def test_a_run_is_explained_once_and_taken_up_after_that(
     assert "explained already" in cli("explain", finished_run, *SMALL, "--out", "seen").err
     # What contradicts it is refused; --resume takes it up as it was asked for.
     for flags, said in (
-        (("--samples", "60"), "samples = 20, not"),
-        (("--eps", "0.2", *SMALL), "eps = 0.1, not 0.2"),
+        (("--samples", "60"), ("samples = 20", "60")),
+        (("--eps", "0.2", *SMALL), ("eps = 0.1", "0.2")),
     ):
         answer = cli("explain", finished_run, *flags)
-        assert said in answer.failure()
-        assert "--resume" in answer.failure()
+        assert_states(answer.failure(), *said, "--resume")
     assert cli("explain", finished_run, "--resume", "--out", "seen").status == 0
     assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == times
 
@@ -140,7 +139,7 @@ def test_several_attributions_have_a_folder_and_a_panel_each(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("", ["no run folder", "asgt explain RUN…"]),
+        ("", ["run folder", "asgt explain"]),
         ("{} --attribution gradent", ["gradent", "'gradient'"]),
         ("{} --attribution ,", ["--attribution"]),
         ("{} --samples 0", ["--samples 0"]),
@@ -151,7 +150,7 @@ def test_several_attributions_have_a_folder_and_a_panel_each(
         ("{} --layer features", ["--layer features", "gradcam"]),
         ("{} --layer nothing --attribution gradcam --samples 4", ["nothing"]),
         ("{} --device tpu", ["tpu"]),
-        ("{} {}", ["named twice"]),
+        ("{} {}", ["finished", "twice"]),
         ("gone", ["gone"]),
         ("{} --sample 3", ["--sample", "--samples"]),
     ],
@@ -160,13 +159,12 @@ def test_bad_input_is_one_clear_line(
     cli: Callable[..., Answer], finished_run: Path, words: str, said: list[str]
 ) -> None:
     answer = cli("explain", *words.replace("{}", str(finished_run)).split())
-    for part in said:
-        assert part in answer.failure()
+    assert_states(answer.failure(), *said)
     assert not (finished_run / "explanation").exists()
 
 
 def test_a_run_that_is_not_finished_is_not_explained(cli: Callable[..., Answer], stopped_run: Path) -> None:
-    assert "not finished" in cli("explain", stopped_run).refusal()
+    assert_states(cli("explain", stopped_run).refusal(), stopped_run, "finished")
 
 
 def test_a_model_of_linear_layers_has_no_gradcam(
@@ -179,8 +177,8 @@ def test_a_model_of_linear_layers_has_no_gradcam(
     words = ["--data", "digits", "--model", "flat_net:flat", "--method", "st", "--epochs", "1", "--limit", "100"]
     assert cli("train", *words, "--out", "flat").status == 0
     answer = cli("explain", "flat", "--attribution", "gradcam", "--model", "flat_net:flat", *SMALL)
-    assert "no convolution" in answer.failure()
-    assert "--model flat_net:flat" in cli("explain", "flat", *SMALL).failure()
+    assert_states(answer.failure(), "gradcam", "no convolution")
+    assert_states(cli("explain", "flat", *SMALL).failure(), "--model flat_net:flat")
 
 
 # --- side by side ----------------------------------------------------------------------------------------------------
@@ -216,9 +214,8 @@ def test_the_panel_the_curves_and_the_scatter_hold_the_values_of_the_evidence(ru
         assert [y for _, y in point.runs] == pytest.approx(means)
         masses[name], robust[name] = means.mean(), judged.mean
     assert told.correlation == pytest.approx(spearmanr(list(robust.values()), list(masses.values())).statistic)
-    assert "named in advance: mass on the object" in told.scatter.subtitle
-    assert "so few methods decide nothing" in told.sentence()
-    assert "over 3 methods" in told.sentence()
+    assert_states(told.scatter.subtitle, "in advance", "mass on the object")
+    assert_states(told.sentence(), "3 methods", "few methods")
 
     panels = masked_panels(found, {name: number for number, name in enumerate(slugs)})
     for panel, (fill, beside) in zip(
@@ -268,7 +265,7 @@ def test_a_comparison_needs_no_explanation_and_too_few_images_are_said(runs: lis
     by_hand(runs, wrong=30)
     comparison = compare(runs)
     (found,) = explained(comparison.methods)
-    assert "only 90 of 120 images" in found.panel.not_run
+    assert_states(found.panel.not_run, "90", "120 images")
     assert tradeoff(comparison, found) is None
     assert masked_panels(found, {}) == []
 
@@ -279,8 +276,9 @@ def test_an_explanation_of_other_weights_is_refused(runs: list[Path]) -> None:
     shutil.copy(
         runs[0] / "explanation/gradient/values.safetensors", runs[1] / "explanation/gradient/values.safetensors"
     )
-    with pytest.raises(InputError, match=r"other weights than .*: remove .*, then: asgt explain"):
+    with pytest.raises(InputError) as caught:
         read_methods(runs)
+    assert_states(caught.value, "other weights", runs[1] / "explanation" / "gradient", "remove", "asgt explain")
 
 
 def test_the_terminals_panel_fits_eighty_columns(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -356,28 +354,31 @@ def test_a_grid_explains_after_it_evaluates_and_counts_it(tmp_path: Path) -> Non
     shutil.move(place, tmp_path / "elsewhere")
     assert plan(preset, tmp_path / "grid")[0].state == "begun"
     shutil.move(tmp_path / "elsewhere", place)
-    with pytest.raises(InputError, match="samples = 12, not"):
+    with pytest.raises(InputError) as caught:
         plan(load_preset(str(grid_of(tmp_path, samples=60))), tmp_path / "grid")
+    assert_states(caught.value, "samples = 12", "60")
 
 
 @pytest.mark.parametrize(
     ("explain", "said"),
     [
-        ({"samples": 0}, "samples = 0"),
-        ({"attributions": []}, "attributions is a list"),
-        ({"attributions": "gradient"}, "attributions is a list"),
-        ({"attributions": ["gradent"]}, "'gradient'"),
-        ({"sample": 3}, "'samples'"),
+        ({"samples": 0}, ["samples", "0"]),
+        ({"attributions": []}, ["attributions", "list"]),
+        ({"attributions": "gradient"}, ["attributions", "list"]),
+        ({"attributions": ["gradent"]}, ["gradent", "'gradient'"]),
+        ({"sample": 3}, ["sample", "'samples'"]),
     ],
 )
-def test_a_damaged_explain_part_is_refused(tmp_path: Path, explain: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_a_damaged_explain_part_is_refused(tmp_path: Path, explain: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
         load_preset(str(grid_of(tmp_path, **explain)))
+    assert_states(caught.value, *said)
 
 
 def test_more_images_than_there_are_cannot_be_explained(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="explains 1000 test images: digits has 359"):
+    with pytest.raises(InputError) as caught:
         plan(load_preset(str(grid_of(tmp_path, samples=1000))), tmp_path / "grid")
+    assert_states(caught.value, "1000", "digits", "359")
 
 
 def test_of_mnist_the_strokes_are_the_object(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

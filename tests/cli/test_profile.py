@@ -24,6 +24,7 @@ from asgt.training.run_folder import RunFolder
 from asgt.training.speed import Display, Stopwatch, speed_text
 from asgt.training.timing import in_turn, profile_step
 from asgt.training.trainer import train
+from support.messages import assert_states
 
 SMALL = ("--data-shape", "1x8x8", "--batch-size", 4, "--repetitions", 1)
 CPU = torch.device("cpu")
@@ -95,7 +96,7 @@ def test_profile_refuses_in_a_line_what_cannot_be_meant(cli: Callable, words: tu
 
     assert answer.status == 2
     assert len(answer.err.strip().splitlines()) == 1
-    assert says in answer.err
+    assert_states(answer.err, says)
 
 
 def test_a_profile_times_both_sides_in_turn_and_leaves_the_model_in_its_mode() -> None:

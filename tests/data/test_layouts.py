@@ -16,6 +16,7 @@ from PIL import Image
 from asgt.data import Splits, load_data
 from asgt.errors import InputError
 from support.layouts import names_in, refusal, rows_of
+from support.messages import assert_states
 
 COUNT = 5
 
@@ -96,7 +97,7 @@ def test_a_layout_is_read_as_the_docs_say(folder: Folder, row: list[str]) -> Non
     both = folder.labelled(splits, "train"), folder.labelled(splits, "test")
     if train == "none":
         assert both == (expected(folder, test), expected(folder, test))
-        assert "none to train on" in refusal(folder.place)
+        assert_states(refusal(folder.place), folder.place, "train")
     elif test == "a fifth":
         of_train = expected(folder, train)
         assert both[0] | both[1] == of_train
@@ -173,8 +174,7 @@ def test_a_class_folder_without_images_is_no_class_and_said(folder: Folder) -> N
 def test_a_usual_layout_is_said_in_one_line(folder: Folder) -> None:
     (line,) = read(folder.build(["train/cat/*", "train/dog/*", "test/cat/*", "test/dog/*"])).notes
 
-    for fact in ("train/", "test/", "10 images", "cat, dog"):
-        assert fact in line
+    assert_states(line, "train/", "test/", "10 images", "cat", "dog")
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,7 @@ def test_two_spellings_of_one_class_are_refused_in_a_split_and_between_splits(
     within = refusal(folder.place)
 
     for line in (between, within):
-        assert ascii(one) in line
-        assert ascii(other) in line
+        assert_states(line, ascii(one), ascii(other))
 
 
 def test_names_that_a_terminal_would_obey_are_shown_escaped(folder: Folder) -> None:
@@ -259,8 +258,7 @@ def test_a_link_that_leads_nowhere_is_named(folder: Folder, name: str, target: s
 
     line = refusal(folder.place)
 
-    assert name in line
-    assert f"(to {folder.place / target})" in line
+    assert_states(line, name, folder.place / target)
 
 
 def test_what_is_no_file_is_not_opened(folder: Folder) -> None:
@@ -374,40 +372,40 @@ def test_a_json_string_may_hold_line_separators(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"file_name": "4.png", "label": ' + "1" + "0" * 400 + "}", "no column of labels"),
-        ('{"file_name": "4.png", "label": 1, "label": 2}', "two columns 'label'"),
+        ('{"file_name": "4.png", "label": ' + "1" + "0" * 400 + "}", ["column", "labels"]),
+        ('{"file_name": "4.png", "label": 1, "label": 2}', ["two columns", "label"]),
     ],
 )
-def test_a_json_line_that_does_not_fit_is_refused(folder: Folder, line: str, said: str) -> None:
+def test_a_json_line_that_does_not_fit_is_refused(folder: Folder, line: str, said: list[str]) -> None:
     folder.build(["*"])
     lines = [f'{{"file_name": "{number}.png", "label": {number % 2}.5}}' for number in range(4)]
     (folder.place / "metadata.jsonl").write_text("\n".join([*lines, line]))
 
-    assert said in refusal(folder.place)
+    assert_states(refusal(folder.place), *said)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("file_name,label\n0.png,a\n9.png,b\n", "9.png"),
-        ("file_name,label\n0.png,a\n0.png,b\n", "second time"),
-        ("image,label\n0.png,a\n1.png,b\n", "file_name"),
-        ("file_name,label\n0.png,a,b\n", "row 0"),
-        ("file_name,label\n", "names no images"),
-        ("file_name,label\n0.png,a\n1.png,\n2.png,a\n3.png,b\n", "no label"),
-        ("file_name,label\n../secret.png,a\n", "secret.png"),
-        ("file_name,label,label\n0.png,a,x\n1.png,b,y\n", "two columns 'label'"),
-        ("file_name;label\n0.png;a\n1.png;b\n", "separates its columns by ';'"),
-        (labelled("07", "7", "8", "07", "7"), "'07' and '7' spell one number"),
-        (labelled("1", "1.0", "2", "1", "2"), "'1' and '1.0' spell one number"),
-        (labelled("-1", "0", "1", "-1", "0"), "-1 beside 0 to 1"),
+        ("file_name,label\n0.png,a\n9.png,b\n", ["9.png"]),
+        ("file_name,label\n0.png,a\n0.png,b\n", ["0.png", "second"]),
+        ("image,label\n0.png,a\n1.png,b\n", ["file_name"]),
+        ("file_name,label\n0.png,a,b\n", ["row 0"]),
+        ("file_name,label\n", ["no images"]),
+        ("file_name,label\n0.png,a\n1.png,\n2.png,a\n3.png,b\n", ["no label"]),
+        ("file_name,label\n../secret.png,a\n", ["secret.png"]),
+        ("file_name,label,label\n0.png,a,x\n1.png,b,y\n", ["two columns", "label"]),
+        ("file_name;label\n0.png;a\n1.png;b\n", ["columns", "';'"]),
+        (labelled("07", "7", "8", "07", "7"), ["'07'", "'7'", "number"]),
+        (labelled("1", "1.0", "2", "1", "2"), ["'1'", "'1.0'", "number"]),
+        (labelled("-1", "0", "1", "-1", "0"), ["-1", "0 to 1"]),
     ],
 )
-def test_a_metadata_file_that_does_not_fit_is_refused(folder: Folder, text: str, said: str) -> None:
+def test_a_metadata_file_that_does_not_fit_is_refused(folder: Folder, text: str, said: list[str]) -> None:
     folder.build(["*"])
     (folder.place / "metadata.csv").write_text(text)
 
-    assert said in refusal(folder.place)
+    assert_states(refusal(folder.place), *said)
 
 
 def test_a_column_of_labels_is_refused_where_folders_are_the_classes(folder: Folder) -> None:
@@ -451,9 +449,9 @@ def test_files_beside_the_folder_of_an_archive_are_counted(folder: Folder) -> No
 
     splits = load_data(str(archive))
 
-    said = "2 files beside the folder a/b (readme.txt, a/labels.csv)"
+    (said,) = splits.reading["ignored"]
+    assert_states(said, "2 files", "a/b", "readme.txt", "a/labels.csv")
     assert said in " ".join(splits.notes)
-    assert splits.reading["ignored"] == [said]
 
 
 def test_a_configuration_is_a_folder(folder: Folder) -> None:
@@ -478,21 +476,21 @@ def entry(name: str, content: bytes = b"x", **attributes: int) -> Callable[[zipf
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        (entry("../evil.png"), "leaves the archive"),
-        (entry("/etc/evil.png"), "leaves the archive"),
-        (entry("cat/../../evil.png"), "leaves the archive"),
-        (entry("cat/link.png", b"/etc/passwd", external_attr=0o120777 << 16), "link"),
-        (entry("cat/bomb.png", bytes(2**26 + 1)), "grows"),
+        (entry("../evil.png"), ["../evil.png", "leaves"]),
+        (entry("/etc/evil.png"), ["/etc/evil.png", "leaves"]),
+        (entry("cat/../../evil.png"), ["cat/../../evil.png", "leaves"]),
+        (entry("cat/link.png", b"/etc/passwd", external_attr=0o120777 << 16), ["cat/link.png", "link"]),
+        (entry("cat/bomb.png", bytes(2**26 + 1)), ["cat/bomb.png", "grows"]),
     ],
 )
 def test_an_archive_that_is_not_to_be_trusted_is_refused(
-    folder: Folder, write: Callable[[zipfile.ZipFile], None], said: str
+    folder: Folder, write: Callable[[zipfile.ZipFile], None], said: list[str]
 ) -> None:
     archive = pack(folder.build(["cat/*", "dog/*"]))
     with zipfile.ZipFile(archive, "a") as opened:
         write(opened)
 
-    assert said in refusal(archive)
+    assert_states(refusal(archive), *said)
 
 
 def test_an_encrypted_entry_is_refused(folder: Folder) -> None:
@@ -537,8 +535,7 @@ def test_data_that_is_not_here_is_read_where_it_was(
         assert again.test.digest() == splits.test.digest()
         with pytest.raises(InputError) as caught:
             load_data(name, place=str(tmp_path / "nowhere"))
-        assert str(tmp_path / "away") in str(caught.value)
-        assert str(tmp_path / "nowhere") in str(caught.value)
+        assert_states(caught.value, tmp_path / "away", tmp_path / "nowhere")
         monkeypatch.chdir(tmp_path)
 
 
@@ -566,4 +563,4 @@ def test_the_hub_is_not_asked_for_a_folder_that_is_gone(
     with pytest.raises(InputError) as caught:
         load_data(name, place=str(tmp_path / "gone"))
 
-    assert str(tmp_path / "gone") in str(caught.value)
+    assert_states(caught.value, tmp_path / "gone")

@@ -53,6 +53,7 @@ from asgt.statistics import (
     t_test,
     wilson,
 )
+from support.messages import assert_states
 
 
 def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -350,10 +351,10 @@ def test_an_unknown_name_gets_the_nearest_known_one() -> None:
     error = unknown("method", "agst", ["st", "asgt", "trades"])
 
     assert isinstance(error, InputError)
-    assert "'agst'" in str(error)
-    assert "did you mean 'asgt'?" in str(error)
-    assert "asgt, st, trades" in str(error)
-    assert "did you mean" not in str(unknown("method", "zzzzzz", ["st", "asgt"]))
+    # The nearest stands in quotes, as the other known ones do not.
+    assert_states(error, "method", "'agst'", "'asgt'", "st", "trades")
+    assert "'asgt'" not in str(unknown("method", "zzzzzz", ["st", "asgt"]))
+    assert "'st'" not in str(unknown("method", "zzzzzz", ["st", "asgt"]))
 
 
 def test_a_damaged_file_is_an_input_error() -> None:
@@ -418,11 +419,11 @@ def test_a_failure_at_any_step_leaves_the_old_file_and_no_litter(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, call, fail)
-    with pytest.raises(InputError, match="No space left") as caught:
+    with pytest.raises(InputError) as caught:
         write_bytes(path, b"new")
     monkeypatch.undo()
 
-    assert str(path) in str(caught.value)
+    assert_states(caught.value, path, "No space left on device")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
 
@@ -490,8 +491,7 @@ def test_damaged_json_is_named(tmp_path: Path, content: bytes) -> None:
 
     with pytest.raises(DamagedFileError) as caught:
         read_json(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert_states(caught.value, path)
 
 
 @pytest.mark.parametrize(
@@ -514,8 +514,7 @@ def test_damaged_yaml_is_named(tmp_path: Path, content: bytes) -> None:
 
     with pytest.raises(DamagedFileError) as caught:
         read_yaml(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert_states(caught.value, path)
 
 
 @pytest.mark.parametrize("content", ["day: 2024-13-45", "a: 0x_", "a: " + "1" * 5000, "a: " + "[" * 3000])
@@ -628,8 +627,7 @@ def test_a_truncated_tensor_file_is_named(tmp_path: Path, left: float) -> None:
 
     with pytest.raises(DamagedFileError) as caught:
         read_tensors(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert_states(caught.value, path)
 
 
 @pytest.mark.parametrize("content", [b"hello, this is text", b"\xff" * 64, b"\x80\x04pickle" * 8, bytes(64)])
@@ -639,7 +637,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes) -> None
 
     with pytest.raises(DamagedFileError) as caught:
         read_tensors(path)
-    assert str(path) in str(caught.value)
+    assert_states(caught.value, path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from asgt import ASGT, AT, FGSM, MIFGSM, PGD, SGA, SGT, ST, TRADES, InputError, 
 from asgt.data import as_images
 from asgt.inputs import checked, checked_images, checked_labels
 from asgt.randomness import seed_of
+from support.messages import assert_states
 
 MASK = SaliencyMask(k=0.25)
 OBJECTIVES = [
@@ -60,19 +61,19 @@ Y = torch.tensor([0, 1, 2])
 NAN = X.index_put((torch.tensor(1), torch.tensor(0), torch.tensor(2), torch.tensor(2)), torch.tensor(torch.nan))
 
 CANNOT_BE_MEANT = {
-    "0 to 255": (X * 255, Y, "divide by 255"),
-    "normalised": ((X - 0.5) / 0.25, Y, "normalisation"),
-    "uint8": ((X * 255).to(torch.uint8), Y, "/ 255"),
-    "NaN": (NAN, Y, r"\[1\] has a NaN pixel"),
-    "infinite": (X / 0, Y, "inf"),
-    "channels last": (X.expand(3, 3, 8, 8).permute(0, 2, 3, 1), Y, r"permute\(0, 3, 1, 2\)"),
-    "numpy, 0 to 255": ((X * 255).numpy(), Y, "divide by 255"),
-    "too few labels": (X, Y[:2], "labels"),
-    "real labels": (X, Y.float(), "int64"),
-    "a column of labels": (X, Y[:, None], r"squeeze\(1\)"),
-    "label below zero": (X, Y - 1, r"\[-1, 1\]"),
-    "label without a logit": (X, Y + 1, "3"),
-    "images as a list": (X.tolist(), Y, "list"),
+    "0 to 255": (X * 255, Y, ["255"]),
+    "normalised": ((X - 0.5) / 0.25, Y, ["normalisation"]),
+    "uint8": ((X * 255).to(torch.uint8), Y, ["uint8", "255"]),
+    "NaN": (NAN, Y, ["[1]", "NaN"]),
+    "infinite": (X / 0, Y, ["inf"]),
+    "channels last": (X.expand(3, 3, 8, 8).permute(0, 2, 3, 1), Y, ["permute(0, 3, 1, 2)"]),
+    "numpy, 0 to 255": ((X * 255).numpy(), Y, ["255"]),
+    "too few labels": (X, Y[:2], ["labels"]),
+    "real labels": (X, Y.float(), ["int64"]),
+    "a column of labels": (X, Y[:, None], ["squeeze(1)"]),
+    "label below zero": (X, Y - 1, ["[-1, 1]"]),
+    "label without a logit": (X, Y + 1, ["3"]),
+    "images as a list": (X.tolist(), Y, ["list"]),
 }
 
 
@@ -85,9 +86,9 @@ def test_what_cannot_be_meant_is_refused_everywhere_in_one_line(net: nn.Module, 
             continue
         if kind == "label without a logit" and way == "saliency_maps":
             continue
-        with pytest.raises(InputError, match=says) as error:
+        with pytest.raises(InputError) as error:
             call()
-        assert "\n" not in str(error.value), way
+        assert_states(error.value, *says)
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int32", "uint16"])
@@ -151,16 +152,17 @@ def test_text_and_numpy_numbers_are_the_plain_ones(net: nn.Module, batch: tuple[
         (lambda: PGD(0.1, alpha=2), "2/255"),
         (lambda: MIFGSM(0.1, alpha=2), "2/255"),
         (lambda: PGD(8), "8/255"),
-        (lambda: PGD("eight"), "not a number"),  # type: ignore[arg-type]
-        (lambda: PGD(0.1, steps=7.5), "whole number"),  # type: ignore[arg-type]
-        (lambda: PGD(0.1, steps=True), "whole number"),
-        (lambda: SaliencyMask(k="much"), "not a number"),  # type: ignore[arg-type]
-        (lambda: TRADES(PGD(0.1), beta="big"), "not a number"),  # type: ignore[arg-type]
+        (lambda: PGD("eight"), "'eight'"),  # type: ignore[arg-type]
+        (lambda: PGD(0.1, steps=7.5), "7.5"),  # type: ignore[arg-type]
+        (lambda: PGD(0.1, steps=True), "True"),
+        (lambda: SaliencyMask(k="much"), "'much'"),  # type: ignore[arg-type]
+        (lambda: TRADES(PGD(0.1), beta="big"), "'big'"),  # type: ignore[arg-type]
     ],
 )
 def test_numbers_that_cannot_be_meant_are_refused(make: Callable[[], Any], says: str) -> None:
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError) as error:
         make()
+    assert_states(error.value, says, "number" if "/" not in says else "255")
     PGD(0.1, norm="l2", alpha=2)  # in L2 a step may be longer than a pixel's range
 
 
@@ -191,8 +193,9 @@ def test_soft_labels_that_are_none_are_refused(net: nn.Module, batch: tuple[Tens
     x, _ = batch
     for wrong in (torch.full((6, 3), 0.5), torch.full((6, 3), -1.0), torch.full((6, 2), 0.5), torch.full((6, 4), 0.25)):
         for method in OBJECTIVES:
-            with pytest.raises(InputError, match="y has the shape"):
+            with pytest.raises(InputError) as error:
                 method(net, x, wrong)
+            assert_states(error.value, "y", f"({len(wrong)}, {wrong.shape[1]})")
     with pytest.raises(InputError, match="argmax"):
         asgt.evaluate(net, (x, torch.full((6, 3), 1 / 3)), epsilons=[0.1])
 
@@ -300,8 +303,9 @@ def test_labels_that_the_model_has_no_logit_for_are_refused_by_every_attack(
         attack(net, x, y + 1)
     with pytest.raises(InputError, match="3 classes"):
         attack(net, x, torch.full((6, 4), 0.25))
-    with pytest.raises(InputError, match=r"cannot take images of shape \(6, 2, 8, 8\)"):
+    with pytest.raises(InputError) as error:
         attack(net, x.repeat(1, 2, 1, 1), y)
+    assert_states(error.value, "images", "(6, 2, 8, 8)")
     for model, says in ((None, "NoneType"), ("resnet18", "str"), (nn.Linear, "class Linear")):
         with pytest.raises(InputError, match=says):
             attack(model, x, y)  # type: ignore[arg-type]

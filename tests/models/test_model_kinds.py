@@ -21,6 +21,7 @@ from asgt.files import digest_model, digest_tensors
 from asgt.modes import ask, evaluating
 from asgt.passes import modes_agree
 from asgt.saliency import attribute
+from support.messages import assert_states
 from support.paths import ROOT
 
 CLASSES = 3
@@ -163,17 +164,17 @@ WORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], float]]
     "parameters shared": (wrapped(nn.Sequential), plain, 0),
 }
 
-REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "one logit": (kind(forward=lambda self, x: Net.forward(self, x)[:, :1]), r"torch.cat\(\[0 \* z, z\]"),
-    "one number": (kind(forward=lambda self, x: Net.forward(self, x)[:, 0]), r"torch.cat\(\[0 \* z, z\]"),
-    "a tuple": (kind(forward=lambda self, x: (Net.forward(self, x), x)), r"a tuple of 2.*model\(x\)\[0\]"),
-    "a list": (kind(forward=lambda self, x: [Net.forward(self, x)]), "a list of 1"),
-    "a dict without logits": (kind(forward=lambda self, x: {"out": Net.forward(self, x)}), "'out'.*'logits'"),
-    "an array": (kind(forward=lambda self, x: Net.forward(self, x).detach().numpy()), "ndarray"),
-    "nothing": (kind(forward=lambda self, x: None), "NoneType"),
-    "maps of logits": (kind(forward=lambda self, x: Net.forward(self, x)[:, :, None, None]), r"\(6, 3, 1, 1\)"),
-    "classes": (kind(forward=lambda self, x: (Net.forward(self, x) > 0).long()), "int64"),
-    "too few rows": (kind(forward=lambda self, x: Net.forward(self, x)[:1]), r"\(1, 3\) for 6 images"),
+REFUSED: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
+    "one logit": (kind(forward=lambda self, x: Net.forward(self, x)[:, :1]), ["torch.cat([0 * z, z]"]),
+    "one number": (kind(forward=lambda self, x: Net.forward(self, x)[:, 0]), ["torch.cat([0 * z, z]"]),
+    "a tuple": (kind(forward=lambda self, x: (Net.forward(self, x), x)), ["tuple", "2", "model(x)[0]"]),
+    "a list": (kind(forward=lambda self, x: [Net.forward(self, x)]), ["list", "1"]),
+    "a dict without logits": (kind(forward=lambda self, x: {"out": Net.forward(self, x)}), ["'out'", "'logits'"]),
+    "an array": (kind(forward=lambda self, x: Net.forward(self, x).detach().numpy()), ["ndarray"]),
+    "nothing": (kind(forward=lambda self, x: None), ["NoneType"]),
+    "maps of logits": (kind(forward=lambda self, x: Net.forward(self, x)[:, :, None, None]), ["3, 1, 1)"]),
+    "classes": (kind(forward=lambda self, x: (Net.forward(self, x) > 0).long()), ["int64"]),
+    "too few rows": (kind(forward=lambda self, x: Net.forward(self, x)[:1]), ["(1, 3)"]),
 }
 
 MASK = SaliencyMask(k=0.25)
@@ -238,18 +239,19 @@ def test_it_can_be_placed_on_a_device_and_still_works(name: str, batch: tuple[Te
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_gives_no_logits_is_refused_in_one_line_everywhere(name: str, batch: tuple[Tensor, Tensor]) -> None:
     make, says = REFUSED[name]
-    for way, call in ways(make(), *batch).items():
-        with pytest.raises(InputError, match=says.replace("6", "[16]") if "6" in says else says) as error:
+    for call in ways(make(), *batch).values():
+        with pytest.raises(InputError) as error:
             call()
-        assert "\n" not in str(error.value), way
+        assert_states(error.value, *says)
 
 
 def test_a_tuple_in_training_mode_alone_stops_the_loss_and_nothing_else(batch: tuple[Tensor, Tensor]) -> None:
     net = kind(forward=in_training_a_tuple)().train()
     PGD(0.1, steps=2)(net, *batch)
     for method in METHODS:
-        with pytest.raises(InputError, match="a tuple of 2"):
+        with pytest.raises(InputError) as error:
             method(net, *batch)
+        assert_states(error.value, "tuple", "2")
 
 
 def test_a_quantised_net_is_evaluated_and_its_missing_gradients_fail_a_check() -> None:
@@ -277,8 +279,9 @@ def test_evidence_tells_quantised_weights_and_extra_state_apart() -> None:
     one, two = (extra_state({"version": version})() for version in (1, 2))
     assert digest_model(one) == digest_model(extra_state({"version": 1})()) != digest_model(two)
     assert digest_model(plain()) == digest_tensors(plain().state_dict())
-    with pytest.raises(InputError, match=r"_extra_state .* is a generator"):
+    with pytest.raises(InputError) as error:
         digest_model(extra_state(one for one in "ab")())
+    assert_states(error.value, "_extra_state", "generator")
 
 
 def test_a_black_box_that_works_on_the_images_memory_leaves_them_alone(batch: tuple[Tensor, Tensor]) -> None:
@@ -449,8 +452,9 @@ def test_batch_norm_that_eval_leaves_in_training_is_refused(batch: tuple[Tensor,
     for way, call in ways(net, *batch).items():
         if way == "ST":  # which asks nothing in evaluation mode
             continue
-        with pytest.raises(InputError, match="norm in training mode"):
+        with pytest.raises(InputError) as error:
             call()
+        assert_states(error.value, "norm", "training mode")
         assert net.norm.running_mean.equal(before), way
     assert net.training
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from asgt import InputError, Normalize, build_model, load_weights
 from asgt.files import write_tensors
 from asgt.models.weights import versions_text
+from support.messages import assert_states
 
 
 class Net(nn.Module):
@@ -147,8 +147,9 @@ def test_a_state_dict_is_found_under_whatever_key(
 
 def test_two_state_dicts_that_fit_are_not_guessed_between(tmp_path: Path) -> None:
     state = Net().state_dict()
-    with pytest.raises(InputError, match=r"'model', 'ema'"):
+    with pytest.raises(InputError) as error:
         loaded(around(Net()), {"model": state, "ema": state}, tmp_path)
+    assert_states(error.value, "'model'", "'ema'")
 
 
 def test_the_content_decides_what_a_file_is(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def files(folder: Path) -> dict[str, tuple[bytes | Callable[[Path], object], str
         "zip": (other_zip, "archive"),
         "cut": (cut, "damaged"),
         "cut tensors": (cut_tensors, "damaged"),
-        "whole module": (lambda path: torch.save(Net(), path), r"state_dict\(\) alone"),
+        "whole module": (lambda path: torch.save(Net(), path), "state_dict()"),
         "a list": (lambda path: torch.save([torch.zeros(2)], path), "a list"),
         "no tensors": (lambda path: torch.save({"epoch": 3}, path), "'epoch'"),
         "folder": (lambda path: path.mkdir(), "folder"),
@@ -210,9 +211,9 @@ def test_what_is_no_file_of_weights_says_what_it_is(name: str, tmp_path: Path) -
     content, says = files(tmp_path)[name]
     path = tmp_path / "weights"
     path.write_bytes(content) if isinstance(content, bytes) else content(path)
-    with pytest.raises(InputError, match=says) as error:
+    with pytest.raises(InputError) as error:
         load_weights(around(Net()), path)
-    assert "\n" not in str(error.value)
+    assert_states(error.value, path, says)
 
 
 def without(state: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
@@ -225,27 +226,28 @@ OWN = Net().state_dict()
 @pytest.mark.parametrize(
     ("state", "says"),
     [
-        (without(OWN, "head.weight"), r"'net\.head\.weight' is missing|'head\.weight' is missing"),
-        (without(OWN, "head.weight", "head.bias"), r"head\.weight' is missing \(and 1 more\)"),
-        ({("fc.weight" if name == "head.weight" else name): value for name, value in OWN.items()}, r"has 'fc\.weight'"),
-        (OWN | {"extra": torch.zeros(1)}, r"'extra' has no place"),
-        (OWN | {"head.weight": torch.zeros(10, 3)}, r"'head\.weight' has the shape \(10, 3\).*\(3, 3\)"),
-        (OWN | {"head.weight": torch.full((3, 3), torch.nan)}, r"NaN.*'head\.weight'"),
-        (OWN | {"head.weight": torch.ones(3, 3, dtype=torch.bool)}, r"'head\.weight' is torch\.bool"),
-        (OWN | {"head.weight": torch.ones(3, 3, dtype=torch.complex64)}, "complex64"),
-        (OWN | {"head.weight": torch.ones(3, 3).to(torch.float8_e4m3fn)}, "float8"),
-        (OWN | {"body.2.num_batches_tracked": torch.tensor(1.5)}, "where torch.int64 belongs"),
+        (without(OWN, "head.weight"), ["head.weight'", "missing"]),
+        (without(OWN, "head.weight", "head.bias"), ["head.weight'", "missing", "1 more"]),
+        ({("fc.weight" if name == "head.weight" else name): value for name, value in OWN.items()}, ["'fc.weight'"]),
+        (OWN | {"extra": torch.zeros(1)}, ["'extra'"]),
+        (OWN | {"head.weight": torch.zeros(10, 3)}, ["'head.weight'", "(10, 3)", "(3, 3)"]),
+        (OWN | {"head.weight": torch.full((3, 3), torch.nan)}, ["NaN", "'head.weight'"]),
+        (OWN | {"head.weight": torch.ones(3, 3, dtype=torch.bool)}, ["'head.weight'", "torch.bool"]),
+        (OWN | {"head.weight": torch.ones(3, 3, dtype=torch.complex64)}, ["'head.weight'", "torch.complex64"]),
+        (OWN | {"head.weight": torch.ones(3, 3).to(torch.float8_e4m3fn)}, ["'head.weight'", "torch.float8_e4m3fn"]),
+        (OWN | {"body.2.num_batches_tracked": torch.tensor(1.5)}, ["body.2.num_batches_tracked", "torch.int64"]),
     ],
 )
 def test_weights_of_another_model_are_named_by_one_key_and_change_nothing(
-    state: dict[str, Tensor], says: str, tmp_path: Path
+    state: dict[str, Tensor], says: list[str], tmp_path: Path
 ) -> None:
     model = around(other(Net()))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(InputError, match=says) as error:
+    with pytest.raises(InputError) as error:
         loaded(model, state, tmp_path)
-    assert "\n" not in str(error.value)
-    assert len(re.findall(r"'[\w.]+\.weight' is missing", str(error.value))) <= 1
+    assert_states(error.value, tmp_path / "w.pt", *says)
+    # One that is missing or wrong, and at most one that stands in its place.
+    assert sum(f"{name}'" in str(error.value) for name in OWN) <= 2
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
 
 
@@ -277,8 +279,9 @@ def test_nothing_in_a_file_runs(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "it ran",))
 
-    with pytest.raises(InputError, match="more than plain weights"):
+    with pytest.raises(InputError) as error:
         loaded(around(Net()), {"state_dict": OWN, "run": Runs()}, tmp_path)
+    assert_states(error.value, tmp_path / "w.pt", "plain weights")
     assert not (tmp_path / "it ran").exists()
 
 
@@ -296,8 +299,9 @@ def test_a_wrapped_file_of_asgt_brings_its_normalisation_too(prefix: str, tmp_pa
     spoiled = whole.state_dict() | {"normalize.mean": torch.tensor([[[123.7]]])}
     unchanged = around(Net())
     before = unchanged(X)
-    with pytest.raises(InputError, match="divide those"):
+    with pytest.raises(InputError) as error:
         loaded(unchanged, wrapped(spoiled, prefix), tmp_path)
+    assert_states(error.value, "mean", "255")
     assert torch.equal(unchanged(X), before)
 
 
@@ -348,9 +352,9 @@ def test_extra_state_travels_with_the_weights(prefix: str, tmp_path: Path) -> No
     assert model.net.layer.kept == {"seen": [1, 2]}
 
     refused = build().state_dict() | {"layer._extra_state": {"kept": "another version"}}
-    with pytest.raises(InputError, match="does not fit") as error:
+    with pytest.raises(InputError) as error:
         loaded(model, wrapped(refused, prefix), tmp_path)
-    assert "\n" not in str(error.value)
+    assert_states(error.value, tmp_path / "w.pt", "this version")
     assert torch.equal(model(X), trained(X))  # as it was before
 
 
@@ -375,8 +379,9 @@ def test_modules_of_other_kinds_load_or_say_why_not(tmp_path: Path) -> None:
             loaded(around(Net()), OWN | {"head.weight": value}, tmp_path)
     one = nn.Module()
     one.register_buffer("scale", torch.tensor(1.0))
-    with pytest.raises(InputError, match=r"\(2,\).*\(\)"):
+    with pytest.raises(InputError) as error:
         loaded(one, {"scale": torch.ones(2)}, tmp_path)
+    assert_states(error.value, "'scale'", "(2,)", "()")
 
 
 class Doubled(Net):
@@ -421,5 +426,6 @@ def test_a_buffer_may_mask_a_class_by_minus_infinity(tmp_path: Path) -> None:
 
     model = around(Masked())
     loaded(model, Masked().state_dict(), tmp_path)
-    with pytest.raises(InputError, match=r"NaN or infinite: 'mask'"):
+    with pytest.raises(InputError) as error:
         loaded(model, Masked().state_dict() | {"mask": torch.full((3,), torch.nan)}, tmp_path)
+    assert_states(error.value, "NaN", "'mask'")

@@ -21,6 +21,7 @@ from asgt.models import build_model
 from asgt.randomness import SampleKeyed
 from asgt.saliency import ATTRIBUTIONS, attribute, attribution_settings, magnitude, saliency, to_numpy
 from support.explained import Linear, delicate_net, images, rand
+from support.messages import assert_states
 from support.nets import BombError, untouched
 
 METHODS = list(ATTRIBUTIONS)
@@ -435,20 +436,19 @@ def test_the_last_feature_map_of_a_sequence_is_behind_its_norm_and_rectifier(mod
 @pytest.mark.parametrize(
     ("model", "layer", "words"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(108, 5)), None, ["no convolution", "use gradient, ig or smoothgrad"]),
-        (Residual(), None, ["Residual", "layer='idle'", "idle, block.0, stem"]),
-        (nn.Sequential(nn.Identity(), Residual()), None, ["cannot be told", "1.idle, 1.block.0, 1.stem"]),
-        (Residual(), "blokc.0", ["unknown layer 'blokc.0'", "did you mean 'block.0'"]),
-        (Residual(), "idle", ["'idle' does not run", "block.0"]),
-        (Residual(), "head", ["'head' gives no feature map", "block.0"]),
-        (lambda x: x.flatten(1), None, ["nn.Module itself"]),
+        (nn.Sequential(nn.Flatten(), nn.Linear(108, 5)), None, ["no convolution", "gradient", "ig", "smoothgrad"]),
+        (Residual(), None, ["Residual", "layer='idle'", "block.0", "stem"]),
+        (nn.Sequential(nn.Identity(), Residual()), None, ["1.idle", "1.block.0", "1.stem"]),
+        (Residual(), "blokc.0", ["'blokc.0'", "'block.0'"]),
+        (Residual(), "idle", ["'idle'", "run", "block.0"]),
+        (Residual(), "head", ["'head'", "feature map", "block.0"]),
+        (lambda x: x.flatten(1), None, ["nn.Module"]),
     ],
 )
 def test_gradcam_says_what_it_lacks(model: nn.Module, layer: str | None, words: list[str]) -> None:
     with pytest.raises(InputError) as refused:
         attribute(model, pictures(2, 3, 6, 6), torch.tensor([0, 1]), "gradcam", layer=layer)
-    assert all(word in str(refused.value) for word in words), refused.value
-    assert "\n" not in str(refused.value)
+    assert_states(refused.value, *words)
 
 
 class Twice(nn.Module):
@@ -464,20 +464,21 @@ class Twice(nn.Module):
 @pytest.mark.parametrize(
     ("model", "shape", "words"),
     [
-        (Twice(), (3, 2, 2), "a module that is used once"),
-        (net("resnet18", (3, 16, 16), width=0.1), (3, 16, 16), "F.relu"),
-        (net("small_cnn", (1, 28, 28), width=0.2), (1, 28, 28), "max-pools"),
-        (lambda x: x.flatten(1), (3, 2, 2), "nn.Module itself"),
+        (Twice(), (3, 2, 2), ["module", "once"]),
+        (net("resnet18", (3, 16, 16), width=0.1), (3, 16, 16), ["F.relu"]),
+        (net("small_cnn", (1, 28, 28), width=0.2), (1, 28, 28), ["max-pools"]),
+        (lambda x: x.flatten(1), (3, 2, 2), ["nn.Module"]),
     ],
 )
-def test_deeplift_refuses_what_it_would_get_wrong(model: nn.Module, shape: tuple[int, int, int], words: str) -> None:
+def test_deeplift_refuses_what_it_would_get_wrong(
+    model: nn.Module, shape: tuple[int, int, int], words: list[str]
+) -> None:
     held = [] if not isinstance(model, nn.Module) else [set(module.__dict__) for module in model.modules()]
 
-    with pytest.raises(InputError, match="deeplift") as refused:
+    with pytest.raises(InputError) as refused:
         attribute(model, pictures(4, *shape), torch.arange(4), "deeplift")
 
-    assert words in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert_states(refused.value, "deeplift", *words)
     if isinstance(model, nn.Module):
         assert [set(module.__dict__) for module in model.modules()] == held
 
@@ -492,35 +493,34 @@ X, Y = pictures(2, 1, 3, 3), torch.tensor([0, 1])
 @pytest.mark.parametrize(
     ("x", "y", "asked", "words"),
     [
-        (X, Y, {"method": "gradcm"}, "unknown attribution 'gradcm': did you mean 'gradcam'"),
+        (X, Y, {"method": "gradcm"}, ["'gradcm'", "'gradcam'"]),
         (
             X,
             Y,
             {"method": "smoothgrad", "steps": 9},
-            "smoothgrad does not know steps: its settings are samples, deviation",
+            ["smoothgrad", "steps", "samples", "deviation"],
         ),
-        (X, Y, {"samples": 9}, "gradient does not know samples: it has no settings"),
-        (X, Y, {"method": "ig", "layer": "0"}, "ig does not know layer"),
-        (X, Y, {"target": "probability"}, "target = 'probability'"),
-        (X, Y, {"method": "deeplift", "target": "log_prob"}, "deeplift has no rule for target 'log_prob'"),
-        (X, Y, {"batch_size": 0}, "batch_size = 0"),
-        (X, Y, {"method": "smoothgrad", "samples": 0}, "samples = 0"),
-        (X, Y, {"method": "smoothgrad", "deviation": -0.1}, "deviation = -0.1"),
-        (X, Y, {"method": "ig", "steps": 0}, "steps = 0"),
-        (X[:0], Y[:0], {}, "at least one"),
-        (X[:, 0, 0], Y, {"method": "gradcam"}, "gradcam needs images"),
-        (X.mul(255).to(torch.uint8), Y, {}, "expected floats in [0, 1]"),
-        (X, Y[:1], {}, "int64 labels (2,)"),
-        (X, Y.float(), {}, "int64 labels (2,)"),
-        (X, -Y, {}, "expected 0 to"),
-        (X, Y + 2, {"method": "ig"}, "label 3 for a model of 3 classes"),
+        (X, Y, {"samples": 9}, ["gradient", "samples", "no settings"]),
+        (X, Y, {"method": "ig", "layer": "0"}, ["ig", "layer"]),
+        (X, Y, {"target": "probability"}, ["target", "'probability'"]),
+        (X, Y, {"method": "deeplift", "target": "log_prob"}, ["deeplift", "target", "'log_prob'"]),
+        (X, Y, {"batch_size": 0}, ["batch_size", "0"]),
+        (X, Y, {"method": "smoothgrad", "samples": 0}, ["samples", "0"]),
+        (X, Y, {"method": "smoothgrad", "deviation": -0.1}, ["deviation", "-0.1"]),
+        (X, Y, {"method": "ig", "steps": 0}, ["steps", "0"]),
+        (X[:0], Y[:0], {}, ["at least one"]),
+        (X[:, 0, 0], Y, {"method": "gradcam"}, ["gradcam", "images"]),
+        (X.mul(255).to(torch.uint8), Y, {}, ["floats", "[0, 1]"]),
+        (X, Y[:1], {}, ["int64", "(2,)"]),
+        (X, Y.float(), {}, ["int64", "(2,)"]),
+        (X, -Y, {}, ["-1", "0"]),
+        (X, Y + 2, {"method": "ig"}, ["label 3", "3 classes"]),
     ],
 )
-def test_a_wrong_question_gets_one_line(x: Tensor, y: Tensor, asked: dict[str, Any], words: str) -> None:
+def test_a_wrong_question_gets_one_line(x: Tensor, y: Tensor, asked: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(InputError) as refused:
         attribute(nn.Sequential(nn.Flatten(), nn.Linear(max(1, x.numel() // 2), 3)), x, y, **asked)
-    assert words in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert_states(refused.value, *words)
 
 
 @pytest.mark.parametrize(
@@ -528,9 +528,9 @@ def test_a_wrong_question_gets_one_line(x: Tensor, y: Tensor, asked: dict[str, A
     [(lambda x: x, "(2, 1, 3, 3)"), (lambda x: (x.flatten(1),), "tuple"), (lambda x: x.view(1, -1), "(1, 18)")],
 )
 def test_what_is_no_classifier_is_refused(answer: Callable[[Tensor], Any], got: str) -> None:
-    with pytest.raises(InputError, match="logits \\(B, K\\)") as refused:
+    with pytest.raises(InputError) as refused:
         attribute(answer, X, Y)
-    assert got in str(refused.value)
+    assert_states(refused.value, "(B, K)", got)
 
 
 def test_magnitude_is_the_mean_of_absolute_values_over_channels() -> None:
@@ -555,8 +555,9 @@ def test_settings_tell_all_that_repeats_a_map() -> None:
     ig = attribution_settings("ig")
     assert (ig["steps"], ig["baseline"]) == (50, 0.0)
     assert ig["captum"].split(".") >= ["0", "9"]
-    with pytest.raises(InputError, match="does not know"):
+    with pytest.raises(InputError) as refused:
         attribution_settings("ig", samples=3)
+    assert_states(refused.value, "ig", "samples")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -18,6 +18,7 @@ from asgt.errors import InputError
 from asgt.randomness import SampleKeyed
 from asgt.saliency import SaliencyMask, saliency
 from support.explained import Linear, delicate_net, images, rand
+from support.messages import assert_states
 from support.nets import BombError, untouched
 
 CONTEXTS = [torch.no_grad, torch.inference_mode]
@@ -535,8 +536,9 @@ def test_no_gradient_flows_through_the_mask() -> None:
 
 @pytest.mark.parametrize("k", [0.0, -0.1, 1.0001, 10, math.nan, math.inf])
 def test_a_share_outside_of_zero_to_one_is_refused(k: float) -> None:
-    with pytest.raises(InputError, match="k = "):
+    with pytest.raises(InputError) as caught:
         SaliencyMask(k=k)
+    assert_states(caught.value, "k", k)
 
 
 @pytest.mark.parametrize("setting", ["target", "rank", "unit", "fill"])
