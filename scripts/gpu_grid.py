@@ -33,12 +33,11 @@ from asgt.cli.parsing import listed
 from asgt.devices import resolve_device
 from asgt.errors import AsgtError, InputError, InterruptedRunError
 from asgt.experiments.grid import NOTE, plan
-from asgt.experiments.job import Job
+from asgt.experiments.job import Job, is_kept
 from asgt.experiments.local import run_jobs
 from asgt.experiments.preset import load_preset
 from asgt.files import write_yaml
 from asgt.numbers import counted
-from asgt.runs.kept import is_kept
 
 Order = Callable[[Job], Any]
 

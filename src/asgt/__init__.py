@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from .evaluation.shards import load_evaluation
     from .experiments import Preset, load_preset, reproduce
     from .explanation import Explanation, Panel, explain, load_explanation, panel
+    from .explanation.map_grid import SaliencyMaps, saliency_maps
     from .models import Normalize, build_model, load_weights
     from .randomness import Generators, SampleKeyed
     from .report.curves import robustness_curves
-    from .report.map_drawing import SaliencyMaps, saliency_maps, write_contact_sheet, write_maps
+    from .report.map_drawing import write_contact_sheet, write_maps
     from .report.page import write_report
     from .runs.run import load_run
     from .saliency import SaliencyMask
@@ -109,10 +110,11 @@ _HOMES = {
     "evaluation.protocols": ("PROTOCOLS", "Protocol"),
     "experiments": ("Preset", "load_preset", "reproduce"),
     "explanation": ("Explanation", "Panel", "explain", "load_explanation", "panel"),
+    "explanation.map_grid": ("SaliencyMaps", "saliency_maps"),
     "models": ("Normalize", "build_model", "load_weights"),
     "randomness": ("Generators", "SampleKeyed"),
     "report.curves": ("robustness_curves",),
-    "report.map_drawing": ("SaliencyMaps", "saliency_maps", "write_contact_sheet", "write_maps"),
+    "report.map_drawing": ("write_contact_sheet", "write_maps"),
     "report.page": ("write_report",),
     "runs.run": ("load_run",),
     "saliency": ("SaliencyMask",),

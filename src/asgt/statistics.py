@@ -27,6 +27,7 @@ __all__ = [
     "Estimate",
     "Kind",
     "PairedDifference",
+    "adjusted_by_kind",
     "bootstrap_means",
     "clopper_pearson",
     "decision",
@@ -499,6 +500,16 @@ def holm_by_kind(found: Sequence[tuple[Kind, float]]) -> list[tuple[float, int]]
     return adjusted
 
 
+def adjusted_by_kind(differences: Sequence[PairedDifference]) -> tuple[PairedDifference, ...]:
+    """Differences that stand side by side, each with its p adjusted for all of its kind by :func:`holm_by_kind`."""
+
+    adjusted = holm_by_kind([(difference.kind, difference.p) for difference in differences])
+    return tuple(
+        replace(difference, adjusted=p, claims=claims)
+        for difference, (p, claims) in zip(differences, adjusted, strict=True)
+    )
+
+
 def decision(low: float, high: float, adjusted: float) -> Decision:
     """Whether a difference is decided, by its interval and its adjusted p."""
 
@@ -538,10 +549,6 @@ def _refuse_no_share(successes: int, trials: int) -> None:
 
 
 # Until every layer speaks of estimates.
-Verdict = Decision
-verdict = decision
-
-
 def share_of(successes: int, trials: int, confidence: float = 0.95) -> dict[str, float]:
     found = share(successes, trials, confidence)
     return {"accuracy": found.value, "low": found.low, "high": found.high}

@@ -18,8 +18,8 @@ from scipy.stats import spearmanr
 
 from asgt.cli.console import Console
 from asgt.comparison.comparing import compare, read_methods
-from asgt.comparison.explained import explained
-from asgt.comparison.tradeoff import tradeoff
+from asgt.comparison.explained import explanations_of
+from asgt.comparison.tradeoff import tradeoff_of
 from asgt.errors import InputError
 from asgt.experiments import load_preset
 from asgt.experiments.budget import explanation_passes
@@ -28,7 +28,8 @@ from asgt.experiments.job import Job, do
 from asgt.explanation import load_explanation, strokes
 from asgt.files import write_yaml
 from asgt.progress import SILENT
-from asgt.report.masked_curves import masked_panels
+from asgt.report.masked_curves import masked_charts
+from asgt.report.tradeoff_chart import tradeoff_scatter
 from asgt.runs.explain_run import explain_run, explained_alike
 from asgt.runs.run import load_run
 from asgt.statistics import rank_correlation
@@ -54,12 +55,15 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Leaves the figures undrawn, which take most of the time; notes which attributions would have been."""
 
     drawn: list[str] = []
-    monkeypatch.setattr("asgt.report.page.write_looks", lambda *_: None)
-    monkeypatch.setattr(
-        importlib.import_module("asgt.comparison.map_evidence"),
-        "write_pictures",
-        lambda found, *_: drawn.extend(found.shown),
-    )
+    for module in ("sections.maps_section", "map_files"):
+        monkeypatch.setattr(
+            importlib.import_module(f"asgt.report.{module}"),
+            "write_pictures",
+            lambda evidence, *_: drawn.extend(evidence.pictures.shown),
+        )
+    for module in ("sections.measures_section", "map_files"):
+        for name in ("write_measures", "write_gradients"):
+            monkeypatch.setattr(importlib.import_module(f"asgt.report.{module}"), name, lambda *_: None)
     return drawn
 
 
@@ -187,20 +191,21 @@ def test_a_model_of_linear_layers_has_no_gradcam(
 def test_the_panel_the_curves_and_the_scatter_hold_the_values_of_the_evidence(runs: list[Path]) -> None:
     values = by_hand(runs)
     comparison = compare(runs)
-    (found,) = explained(comparison.methods)
+    (found,) = explanations_of(comparison.methods)
     slugs = {"ST": "st", "AT-FGSM": "at-fgsm", "ASGT-PGD": "asgt-pgd"}
     right = slice(4, None)  # the first four are said to be wrong
     assert (found.panel.n, found.panel.asked, found.primary.name) == (116, 120, "mass")
 
-    told = tradeoff(comparison, found)
+    told = tradeoff_of(comparison, found)
     assert told is not None
-    points = {point.name: point for point in told.scatter.points}
+    scatter = tradeoff_scatter(told, {name: number for number, name in enumerate(slugs)})
+    points = {point.name: point for point in scatter.points}
     masses, robust = {}, {}
     for name, slug in slugs.items():
         means = np.array([values[f"{slug}-{seed}"]["mass"][right].mean() for seed in (0, 1)])
         score = found.panel.value(name, "mass")
         assert score.values == pytest.approx(means)
-        assert (score.mean, score.sd) == pytest.approx((means.mean(), means.std(ddof=1)))
+        assert (score.value, score.sd) == pytest.approx((means.mean(), means.std(ddof=1)))
         point = points[name]
         assert (point.y, point.y_low, point.y_high) == pytest.approx(
             (means.mean(), means.mean() - means.std(ddof=1), means.mean() + means.std(ddof=1))
@@ -209,15 +214,15 @@ def test_the_panel_the_curves_and_the_scatter_hold_the_values_of_the_evidence(ru
             next(method for method in comparison.methods if method.name == name), comparison.judges()[-1], 0.1
         )
         assert (point.x, point.x_low, point.x_high) == pytest.approx(
-            (100 * judged.mean, 100 * judged.low, 100 * judged.high)
+            (100 * judged.value, 100 * judged.low, 100 * judged.high)
         )
         assert [y for _, y in point.runs] == pytest.approx(means)
-        masses[name], robust[name] = means.mean(), judged.mean
+        masses[name], robust[name] = means.mean(), judged.value
     assert told.correlation == pytest.approx(spearmanr(list(robust.values()), list(masses.values())).statistic)
-    assert_states(told.scatter.subtitle, "in advance", "mass on the object")
+    assert_states(scatter.subtitle, "in advance", "mass on the object")
     assert_states(told.sentence(), "3 methods", "few methods")
 
-    panels = masked_panels(found, {name: number for number, name in enumerate(slugs)})
+    panels = masked_charts(found, {name: number for number, name in enumerate(slugs)})
     for panel, (fill, beside) in zip(
         panels, [("mean", "random"), ("noise", "random"), ("linear", "least")], strict=True
     ):
@@ -236,17 +241,17 @@ def test_without_objects_road_is_the_primary_measure(runs: list[Path]) -> None:
     for number, run in enumerate(runs):
         explain_by_hand(run, draw=number)
     comparison = compare(runs)
-    (found,) = explained(comparison.methods)
+    (found,) = explanations_of(comparison.methods)
     assert found.primary.name == "road"
-    told = tradeoff(comparison, found)
+    told = tradeoff_of(comparison, found)
     assert told is not None
-    assert "ROAD" in told.scatter.y_label
+    assert "ROAD" in tradeoff_scatter(told, dict.fromkeys(found.panel.methods, 0)).y_label
 
 
 def test_other_settings_and_runs_without_explanations_are_told_and_not_mixed(runs: list[Path]) -> None:
     by_hand(runs[:5])
     explain_by_hand(runs[1], mass=0.9, eps=0.2)
-    (found,) = explained(read_methods(runs))
+    (found,) = explanations_of(read_methods(runs))
     assert {name: [run.folder for run in several] for name, several in found.runs.items()} == {
         "ST": [runs[4]],
         "AT-FGSM": runs[2:4],
@@ -261,13 +266,13 @@ def test_other_settings_and_runs_without_explanations_are_told_and_not_mixed(run
 
 
 def test_a_comparison_needs_no_explanation_and_too_few_images_are_said(runs: list[Path]) -> None:
-    assert explained(read_methods(runs)) == ()
+    assert explanations_of(read_methods(runs)) == ()
     by_hand(runs, wrong=30)
     comparison = compare(runs)
-    (found,) = explained(comparison.methods)
+    (found,) = explanations_of(comparison.methods)
     assert_states(found.panel.not_run, "90", "120 images")
-    assert tradeoff(comparison, found) is None
-    assert masked_panels(found, {}) == []
+    assert tradeoff_of(comparison, found) is None
+    assert masked_charts(found, {}) == []
 
 
 def test_an_explanation_of_other_weights_is_refused(runs: list[Path]) -> None:
@@ -285,7 +290,7 @@ def test_the_terminals_panel_fits_eighty_columns(runs: list[Path], capsys: pytes
     by_hand(runs)
     console = Console()
     console.out.width = 80
-    console.explained(explained(read_methods(runs)))
+    console.explained(explanations_of(read_methods(runs)))
     said = capsys.readouterr().out
     assert all(len(line) <= 80 for line in said.splitlines())
     for name in ("ST", "AT-FGSM", "ASGT-PGD"):

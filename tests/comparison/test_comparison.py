@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +21,8 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import asgt
-from asgt.comparison.comparing import Comparison, Method, compare, method_names
+from asgt.comparison.comparing import Comparison, compare
+from asgt.comparison.method_naming import Method, method_names
 from asgt.errors import DamagedFileError, InputError
 from asgt.evaluation.curve import evaluate
 from asgt.evaluation.outcomes import Evaluation
@@ -109,9 +111,10 @@ def test_a_cell_of_one_run_has_wilsons_interval_and_of_several_their_standard_de
 
     clean = found.clean(one)
     interval = binomtest(303, 359).proportion_ci(0.95, "wilson")
-    assert (clean.mean, clean.low, clean.high) == pytest.approx((303 / 359, *interval))
-    assert clean.text() == "84.4 [80.3, 87.8]"
-    assert (clean.sd, clean.samples, clean.values) == (None, 359, (303 / 359,))
+    assert (clean.value, clean.low, clean.high) == pytest.approx((303 / 359, *interval))
+    assert clean.percent() == "84.4 [80.3, 87.8]"
+    assert (clean.interval, clean.n, clean.values) == ("Wilson", 359, (303 / 359,))
+    assert math.isnan(clean.sd)
 
     # Two values lie √2 sample standard deviations apart, and their mean in the middle.
     for eps, values, low, high in (
@@ -121,15 +124,15 @@ def test_a_cell_of_one_run_has_wilsons_interval_and_of_several_their_standard_de
     ):
         cell = found.at(several, column, eps)
         assert cell.values == values
-        assert (cell.mean, cell.low, cell.high) == pytest.approx((sum(values) / 2, low, high))
+        assert (cell.value, cell.low, cell.high) == pytest.approx((sum(values) / 2, low, high))
         assert cell.sd == pytest.approx((values[0] - values[1]) / 2**0.5)
-    assert found.at(several, column, 0.1).text() == "95.0 ± 7.1"
+    assert found.at(several, column, 0.1).percent() == "95.0 ± 7.1"
     assert found.clean(several).sd == 0.0
 
     curve = found.curve(one, column)
     assert [eps for eps, _ in curve] == [0.0, 0.1, 0.2]
-    assert curve[0][1] == clean
-    assert [accuracy.mean for _, accuracy in curve[1:]] == [30 / 359, 0.0]
+    assert (curve[0][1].value, curve[0][1].low, curve[0][1].high) == (clean.value, clean.low, clean.high)
+    assert [accuracy.value for _, accuracy in curve[1:]] == [30 / 359, 0.0]
     with pytest.raises(ValueError, match="not in tuple"):
         found.at(one, column, 0.15)
 
@@ -494,7 +497,7 @@ def test_runs_that_differ_in_their_seed_are_one_method_and_its_numbers_are_those
         for row, eps in enumerate(GRID):
             values = [kept[run]["correct"][row].numpy().mean() for run in ("at-0", "at-1")]
             cell = found.at(at, column, eps)
-            assert (cell.mean, cell.sd) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+            assert (cell.value, cell.sd) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
             right = int(kept["st-0"]["correct"][row].sum())
             lone = found.at(st, column, eps)
             assert (lone.low, lone.high) == pytest.approx(tuple(binomtest(right, IMAGES).proportion_ci(0.95, "wilson")))
@@ -502,7 +505,7 @@ def test_runs_that_differ_in_their_seed_are_one_method_and_its_numbers_are_those
         assert found.clean(at).values == pytest.approx(clean)
 
     # A table of zeros or ones would compare nothing.
-    assert 0 < found.at(at, found.columns[0], 0.05).mean < 1
+    assert 0 < found.at(at, found.columns[0], 0.05).value < 1
 
 
 def test_methods_stand_in_the_order_of_the_registry_and_fgsm_before_pgd(runs: Path) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from asgt.cli.console import Console
-from asgt.comparison.comparing import Comparison, Method
-from asgt.comparison.credibility import Tally, credibility
+from asgt.comparison.comparing import Comparison
+from asgt.comparison.credibility import Tally, credibility_of
+from asgt.comparison.method_naming import Method
+from asgt.comparison.summary import summarise
 from asgt.evaluation.check import Check, CheckStatus
 from asgt.evaluation.protocols import PROTOCOLS
-from asgt.report.page import _what_runs
+from asgt.report.sections.findings_section import what_runs
 from support.comparisons import hand_made, side_by_side
 
 EPS = 0.1
@@ -64,14 +66,14 @@ def test_the_worst_run_speaks_for_a_method(
     tally = Tally(verdicts, "")
     assert (tally.worst, tally.text(), tally.marks()) == (worst, text, marks)
 
-    (found,) = credibility(under(method("A", *(one("noise", verdict) for verdict in verdicts))))
+    (found,) = credibility_of(under(method("A", *(one("noise", verdict) for verdict in verdicts))))
     ((name, (cell,)),) = found.rows
     assert (name, cell.verdicts) == ("noise", verdicts)
 
 
 def test_rows_are_the_checks_in_their_order_and_a_run_without_one_was_not_checked() -> None:
     whole = (check("reach", "PASS"), check("noise", "PASS"), check("clean", "PASS"))
-    (found,) = credibility(under(method("A", whole, (whole[0], whole[2])), method("B", whole)))
+    (found,) = credibility_of(under(method("A", whole, (whole[0], whole[2])), method("B", whole)))
     assert [name for name, _ in found.rows] == ["reach", "noise", "clean"]
     assert [[cell.text() for cell in row] for _, row in found.rows] == [
         ["PASS", "PASS"],
@@ -93,7 +95,7 @@ def test_a_finding_is_of_the_first_such_run_and_counts_the_others() -> None:
     )
     second = method("B", (check("noise", "FAIL", "broke 3", "look", 4, 9),))
     third = method("C", (check("noise", "FAIL", "broke 5", "look"),), one("noise", "NOT RUN"))
-    (found,) = credibility(under(first, second, third))
+    (found,) = credibility_of(under(first, second, third))
 
     (finding,) = found.findings
     assert found.failed == (finding,)
@@ -110,7 +112,7 @@ def test_a_finding_is_of_the_first_such_run_and_counts_the_others() -> None:
 def test_failures_stand_before_warnings_and_each_remedy_by_itself() -> None:
     checks = (check("a", "WARN"), check("b", "FAIL", "x", "this"), check("c", "FAIL"))
     others = (check("a", "WARN"), check("b", "FAIL", "y", "that"), check("c", "FAIL"))
-    (found,) = credibility(under(method("A", checks), method("B", others)))
+    (found,) = credibility_of(under(method("A", checks), method("B", others)))
     assert [(finding.verdict, finding.name, finding.remedy, finding.who()) for finding in found.findings] == [
         ("FAIL", "b", "this", "A"),
         ("FAIL", "b", "that", "B"),
@@ -132,22 +134,22 @@ def test_failures_stand_before_warnings_and_each_remedy_by_itself() -> None:
 )
 def test_the_summary_never_says_that_nothing_is_hidden(checks: tuple[CheckStatus, ...], said: str) -> None:
     run = tuple(check(f"check {number}", verdict) for number, verdict in enumerate(checks))
-    (found,) = credibility(under(method("A", run)))
+    (found,) = credibility_of(under(method("A", run)))
     assert found.summary() == said
 
 
 def test_worst_cases_stand_first_and_what_constant_steps_cannot_cross_is_expected() -> None:
     # Ten steps of 2/255 cross 20/255 from the image itself, and from a random start 10/255: of them here
     # stand three attacks, and three whose steps follow ε.
-    pgd, paper = credibility(under(method("A", one("reach", "FAIL")), protocols=("paper", "pgd")))
+    pgd, paper = credibility_of(under(method("A", one("reach", "FAIL")), protocols=("paper", "pgd")))
     assert (pgd.protocol.name, paper.protocol.name) == ("pgd", "paper")
     assert pgd.expected == ""
     assert "3 of its 6 attacks cross ε = 10/255 or 20/255 at most" in paper.expected
     assert "not a robustness claim" in paper.expected
 
-    (between,) = credibility(under(method("A", one("reach", "FAIL")), protocols=("paper",), eps=15 / 255))
+    (between,) = credibility_of(under(method("A", one("reach", "FAIL")), protocols=("paper",), eps=15 / 255))
     assert "1 of its 6 attacks cross ε = 10/255 at most" in between.expected
-    (near,) = credibility(under(method("A", one("reach", "FAIL")), protocols=("paper",), eps=9 / 255))
+    (near,) = credibility_of(under(method("A", one("reach", "FAIL")), protocols=("paper",), eps=9 / 255))
     assert near.expected == "", "all of them cross so small a ball"
 
 
@@ -157,7 +159,7 @@ def test_worst_cases_stand_first_and_what_constant_steps_cannot_cross_is_expecte
 def said_of(capsys: pytest.CaptureFixture[str], comparison: Comparison) -> list[str]:
     """The lines of the terminal on the checks."""
 
-    Console().compared(comparison, Path("page"))
+    Console().compared(summarise(comparison), Path("page"))
     _, _, after = capsys.readouterr().out.partition("can these numbers be believed?\n")
     return [line.strip() for line in after.partition("\n\n")[0].splitlines() if not line.startswith("report:")]
 
@@ -257,12 +259,12 @@ def test_a_page_says_what_each_protocol_runs(protocol: str, classes: int, said: 
     run = hand_made(method="at", right={search.name: {EPS: 50} for search in definition.searches})
     found = replace(run.evaluations[protocol], classes=classes)
     first = Method("A", (replace(run, evaluations={protocol: found}),))
-    words = _what_runs(under(first, protocols=(protocol,)), definition)
+    words = what_runs(under(first, protocols=(protocol,)), definition)
     assert [part for part in said if part not in words] == []
     assert [part for part in unsaid if part in words] == []
     assert words.endswith("ε: 0.1")
     assert ("clean errors are errors" in words) == definition.worst_case
 
     wavering = Method("B", (replace(run, evaluations={protocol: replace(found, votes=9)}),))
-    words = _what_runs(under(first, wavering, protocols=(protocol,)), definition)
+    words = what_runs(under(first, wavering, protocols=(protocol,)), definition)
     assert ("The answers of 1 of 2 models waver: each counted is the majority of 9" in words) == definition.worst_case

@@ -12,8 +12,18 @@ import scipy.stats
 import torch
 
 from asgt.cli.console import Console
-from asgt.comparison.comparing import Comparison, Method, compare
-from asgt.comparison.differences import Difference, basis, differences, shown_differences
+from asgt.comparison.comparing import Comparison, compare
+from asgt.comparison.differences import (
+    DifferenceTable,
+    basis,
+    differences_at,
+    interval_points,
+    points,
+    shown_differences,
+)
+from asgt.comparison.method_naming import Method
+from asgt.comparison.summary import summarise
+from asgt.statistics import PairedDifference
 from support.comparisons import hand_made, side_by_side
 from support.paths import RUNS
 
@@ -40,11 +50,17 @@ def model(name: str, right: str, *, seed: int = 0) -> Method:
     return Method(name, (replace(run, evaluations={"pgd": found}),))
 
 
-def found(*methods: Method) -> tuple[Difference, ...]:
+def found(*methods: Method) -> tuple[PairedDifference, ...]:
     """The differences of some methods under attack."""
 
     comparison = side_by_side(*methods, epsilons=GRID)
-    return differences(comparison, comparison.columns[-1], EPS)
+    return differences_at(comparison, comparison.columns[-1], EPS).differences
+
+
+def sentence(difference: PairedDifference) -> str:
+    """A difference under attack in words."""
+
+    return DifferenceTable(side_by_side(epsilons=GRID).columns[-1], EPS, ()).sentence(difference)
 
 
 # --- methods -----------------------------------------------------------------------------------------------------
@@ -58,12 +74,12 @@ def test_methods_are_paired_by_the_seeds_that_both_have() -> None:
     # 10, 12 and 14 points: the mean is 12, the standard error 2/√3, and t of two degrees of freedom at 97.5 % 4.3027.
     half = 4.30265273 * 0.02 / sqrt(3)
     oracle = scipy.stats.ttest_rel([0.50, 0.62, 0.71], [0.40, 0.50, 0.57])
-    assert (difference.first, difference.second, difference.kind) == (one, other, "methods")
-    assert (difference.seeds, difference.samples, difference.claims) == ((0, 1, 2), 100, 1)
-    assert (difference.low, difference.mean, difference.high) == pytest.approx((0.12 - half, 0.12, 0.12 + half))
+    assert (difference.first, difference.second, difference.kind) == ("A", "B", "methods")
+    assert (difference.seeds, difference.n, difference.claims) == ((0, 1, 2), 100, 1)
+    assert (difference.low, difference.value, difference.high) == pytest.approx((0.12 - half, 0.12, 0.12 + half))
     assert difference.p == difference.adjusted == pytest.approx(oracle.pvalue)
-    assert difference.verdict == "more"
-    assert difference.text() == (
+    assert difference.decision == "more"
+    assert sentence(difference) == (
         "A withstands more than B: +12.0 points [7.0, 17.0], p = 0.009 (Holm over 1 pair), 3 seeds paired"
     )
 
@@ -73,12 +89,12 @@ def test_methods_are_paired_by_the_seeds_that_both_have() -> None:
 
 def test_the_other_way_round_the_verdict_is_the_other() -> None:
     (difference,) = found(method("B", {0: 40, 1: 50, 2: 57}), method("A", {0: 50, 1: 62, 2: 71}))
-    assert difference.verdict == "less"
-    assert difference.points() == "−12.0"
-    assert difference.interval() == "[−17.0, −7.0]"
+    assert difference.decision == "less"
+    assert points(difference.value) == "−12.0"
+    assert interval_points(difference) == "[−17.0, −7.0]"
     # A sentence begins with the one that has more.
-    assert difference.text().startswith("A withstands more than B: +12.0 points [7.0, 17.0]")
-    assert difference.turned().verdict == "more"
+    assert sentence(difference).startswith("A withstands more than B: +12.0 points [7.0, 17.0]")
+    assert difference.turned().decision == "more"
     assert difference.turned().turned() == difference
 
 
@@ -89,7 +105,7 @@ def test_holm_goes_over_all_pairs_that_stand_side_by_side() -> None:
         method("C", {0: 30, 1: 33, 2: 34}),
     )
     many = found(*three)
-    assert [(one.first.name, one.second.name) for one in many] == [("A", "B"), ("A", "C"), ("B", "C")]
+    assert [(one.first, one.second) for one in many] == [("A", "B"), ("A", "C"), ("B", "C")]
     # 40, 41, 42; 50, 49, 53; 10, 8, 11 points.
     raw = [scipy.stats.ttest_1samp(values, 0).pvalue for values in ((40, 41, 42), (50, 49, 53), (10, 8, 11))]
     assert raw == sorted(raw)
@@ -106,8 +122,8 @@ def test_what_one_claim_decides_many_may_not() -> None:
     assert difference.p == pytest.approx(found(one, other)[0].p)
     assert (difference.claims, difference.adjusted) == (15, pytest.approx(15 * difference.p))
     assert difference.low > 0
-    assert difference.verdict == "not decided"
-    assert difference.text().startswith("A less B is not decided: +12.0 points [7.0, 17.0], p = 0.137 (Holm over 15")
+    assert difference.decision == "not decided"
+    assert sentence(difference).startswith("A less B is not decided: +12.0 points [7.0, 17.0], p = 0.137 (Holm over 15")
 
 
 @pytest.mark.parametrize(
@@ -124,8 +140,8 @@ def test_a_verdict_takes_the_adjusted_p_and_the_interval(
     low: float, high: float, adjusted: float, verdict: str
 ) -> None:
     (difference,) = found(method("A", {0: 50, 1: 62}), method("B", {0: 40, 1: 50}))
-    asked = replace(difference, mean=(low + high) / 2, low=low, high=high, adjusted=adjusted)
-    assert asked.verdict == verdict
+    asked = replace(difference, value=(low + high) / 2, low=low, high=high, adjusted=adjusted)
+    assert asked.decision == verdict
 
 
 def test_seeds_that_differ_by_the_same_number_of_images_show_no_spread_and_prove_little() -> None:
@@ -134,16 +150,16 @@ def test_seeds_that_differ_by_the_same_number_of_images_show_no_spread_and_prove
     (two,) = found(method("A", {0: 52, 1: 62}), method("B", {0: 50, 1: 60}))
     assert two.p == pytest.approx(1 - 2 * atan(0.02 / error) / pi)
     assert (two.low, two.high) == pytest.approx((0.02 - tan(0.475 * pi) * error, 0.02 + tan(0.475 * pi) * error))
-    assert two.verdict == "not decided"
+    assert two.decision == "not decided"
 
     # Forty images apart, three times over, is no accident of counting.
     (forty,) = found(method("A", {0: 90, 1: 80, 2: 70}), method("B", {0: 50, 1: 40, 2: 30}))
-    assert forty.verdict == "more"
+    assert forty.decision == "more"
 
     (none,) = found(method("A", {0: 50, 1: 60, 2: 70}), method("B", {0: 50, 1: 60, 2: 70}))
-    assert (none.mean, none.p, none.verdict) == (0.0, 1.0, "not decided")
+    assert (none.value, none.p, none.decision) == (0.0, 1.0, "not decided")
     assert none.low < 0 < none.high
-    assert none.points() == "0.0"
+    assert points(none.value) == "0.0"
 
 
 @pytest.mark.parametrize("sd", [1.0, 3.0])
@@ -155,16 +171,16 @@ def test_equal_methods_are_rarely_told_apart(sd: float) -> None:
     for _ in range(200):
         counts = np.rint(draws.normal(50, sd, size=(6, 3))).astype(int)
         many = found(*(method(str(row), dict(enumerate(map(int, own)))) for row, own in enumerate(counts)))
-        wrong += any(one.verdict != "not decided" for one in many)
+        wrong += any(one.decision != "not decided" for one in many)
     assert wrong <= scipy.stats.binom.ppf(0.999, 200, 0.05)
 
 
 def test_an_interval_goes_no_further_than_accuracies_can() -> None:
     (difference,) = found(method("A", {0: 90, 1: 100}), method("B", {0: 10, 1: 0}))
-    assert (difference.mean, difference.high) == (0.9, 1.0)
+    assert (difference.value, difference.high) == (0.9, 1.0)
     assert -1 < difference.low < 0
     (difference,) = found(method("B", {0: 10, 1: 0}), method("A", {0: 90, 1: 100}))
-    assert (difference.mean, difference.low) == (-0.9, -1.0)
+    assert (difference.value, difference.low) == (-0.9, -1.0)
 
 
 # --- models ------------------------------------------------------------------------------------------------------
@@ -174,34 +190,34 @@ def test_runs_of_one_seed_are_two_models_judged_on_the_same_images() -> None:
     # Only the first is right on 16, only the second on 4; both on 10, neither on 20.
     one, other = "1" * 10 + "1" * 16 + "0" * 4 + "0" * 20, "1" * 10 + "0" * 16 + "1" * 4 + "0" * 20
     (difference,) = found(model("A", one), model("B", other))
-    assert (difference.kind, difference.seeds, difference.samples) == ("models", (0,), 50)
-    assert difference.mean == pytest.approx((16 - 4) / 50)
+    assert (difference.kind, difference.seeds, difference.n) == ("models", (0,), 50)
+    assert difference.value == pytest.approx((16 - 4) / 50)
     assert difference.p == pytest.approx(scipy.stats.binomtest(4, 20).pvalue)
 
     # The normal approximation of the same interval, and a sample's rounding.
     half = 1.96 * sqrt((0.32 + 0.08 - 0.24**2) / 50)
     assert (difference.low, difference.high) == pytest.approx((0.24 - half, 0.24 + half), abs=0.021)
-    assert difference.verdict == "more"
-    assert difference.text() == (
-        f"the model of A withstands more than that of B: +24.0 points {difference.interval()}, p = 0.012 "
+    assert difference.decision == "more"
+    assert sentence(difference) == (
+        f"the model of A withstands more than that of B: +24.0 points {interval_points(difference)}, p = 0.012 "
         "(Holm over 1 pair), seed 0"
     )
 
     # As many right in all, but the same images: nothing is known of a difference.
     (same,) = found(model("A", one), model("B", one))
-    assert (same.p, same.low, same.high, same.verdict) == (1.0, 0.0, 0.0, "not decided")
+    assert (same.p, same.low, same.high, same.decision) == (1.0, 0.0, 0.0, "not decided")
 
 
 def test_lone_runs_of_two_seeds_are_models_too() -> None:
     (difference,) = found(model("A", "1" * 30 + "0" * 10, seed=3), model("B", "0" * 40, seed=1))
-    assert (difference.kind, difference.seeds, difference.verdict) == ("models", (1, 3), "more")
-    assert "seeds 1 and 3" in difference.text()
+    assert (difference.kind, difference.seeds, difference.decision) == ("models", (1, 3), "more")
+    assert "seeds 1 and 3" in sentence(difference)
 
 
 def test_several_runs_without_a_common_seed_are_not_paired() -> None:
     one, other, third = method("A", {0: 90, 1: 90}), method("B", {2: 10, 3: 10}), method("C", {4: 10})
     assert found(one, other, third) == ()
-    assert shown_differences(side_by_side(one, other, third, epsilons=GRID)) == []
+    assert shown_differences(side_by_side(one, other, third, epsilons=GRID)) == ()
 
 
 def test_models_and_methods_are_corrected_apart() -> None:
@@ -231,16 +247,18 @@ def six() -> Comparison:
 
 def test_the_judge_stands_first_and_the_clean_images_last(six: Comparison) -> None:
     attacked, clean = shown_differences(six)
-    assert {(one.column, one.eps) for one in attacked} == {(six.columns[-1], 0.1)}
-    assert {(one.column, one.eps) for one in clean} == {(None, 0.0)}
-    assert attacked[0].where == "under PGD-40 × 5, α = 2.5ε/40 (protocol pgd v3) at ε = 0.1"
-    assert clean[0].where == "on the clean images"
+    assert (attacked.column, attacked.eps) == (six.columns[-1], 0.1)
+    assert (clean.column, clean.eps) == (None, 0.0)
+    assert attacked.where == "under PGD-40 × 5, α = 2.5ε/40 (protocol pgd v3) at ε = 0.1"
+    assert clean.where == "on the clean images"
 
     outcomes = [torch.stack([run.evaluations["pgd"].clean for run in method.runs]) for method in six.methods]
     means = [float(each.double().mean()) for each in outcomes]
-    assert [one.mean for one in clean] == pytest.approx([means[0] - means[1], means[0] - means[2], means[1] - means[2]])
-    decided = replace(clean[0], low=0.01, high=0.03, adjusted=0.01)
-    assert "ST is right on more clean images than AT-FGSM: " in decided.text()
+    assert [one.value for one in clean.differences] == pytest.approx(
+        [means[0] - means[1], means[0] - means[2], means[1] - means[2]]
+    )
+    decided = replace(clean.differences[0], low=0.01, high=0.03, adjusted=0.01)
+    assert "ST is right on more clean images than AT-FGSM: " in clean.sentence(decided)
 
 
 def test_judged_by_every_worst_case_or_else_by_the_last_column(six: Comparison) -> None:
@@ -259,26 +277,30 @@ def test_judged_by_every_worst_case_or_else_by_the_last_column(six: Comparison) 
 
 def test_an_eps_that_was_not_evaluated_has_no_differences(six: Comparison) -> None:
     with pytest.raises(ValueError, match="not in tuple"):
-        differences(six, six.columns[-1], 0.15)
+        differences_at(six, six.columns[-1], 0.15)
 
 
 def test_one_method_differs_from_none(six: Comparison) -> None:
-    assert shown_differences(replace(six, methods=six.methods[:1])) == []
+    assert shown_differences(replace(six, methods=six.methods[:1])) == ()
 
 
 def test_the_terminal_says_what_is_decided_and_counts_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
     comparison = compare([RUNS / name for name in ("st-0", "at-fgsm-0", "asgt-pgd-0")])
-    Console().compared(comparison, Path("page"))
+    Console().compared(summarise(comparison), Path("page"))
     said = capsys.readouterr().out
     attacked, clean = shown_differences(comparison)
-    decided = [one.text() for one in (*attacked, *clean) if one.verdict != "not decided"]
+    decided = [table.sentence(one) for table in (attacked, clean) for one in table.decided]
     assert [line.strip() for line in said.splitlines() if " withstands more than " in line] == decided
     assert len(decided) == 2
-    half = [50 * (one.high - one.low) for one in (*attacked, *clean) if one.verdict == "not decided"]
-    assert f"not decided: 1 of 3 {attacked[0].where} (their intervals: ±{half[0]:.1f} points); 3 of 3 on the" in said
+    half = [
+        50 * (one.high - one.low)
+        for one in (*attacked.differences, *clean.differences)
+        if one.decision == "not decided"
+    ]
+    assert f"not decided: 1 of 3 {attacked.where} (their intervals: ±{half[0]:.1f} points); 3 of 3 on the" in said
     assert f"(their intervals: ±{min(half[1:]):.1f} to ±{max(half[1:]):.1f} points)" in said
 
-    Console().compared(compare([RUNS / "st-0", RUNS / "st-1"]), Path("page"))
+    Console().compared(summarise(compare([RUNS / "st-0", RUNS / "st-1"])), Path("page"))
     said = capsys.readouterr().out
     assert "ST" in said
     assert "decided" not in said, "one method has none to differ from"
@@ -287,7 +309,7 @@ def test_the_terminal_says_what_is_decided_and_counts_the_rest(capsys: pytest.Ca
 def test_the_terminal_tells_a_dozen_and_counts_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     # Six models, each right on thirty more images than the one before: fifteen pairs under attack, none clean.
     methods = [method(f"M{number}", {0: 190 - 30 * number}, samples=200) for number in range(6)]
-    Console().compared(side_by_side(*methods, epsilons=GRID), Path("page"))
+    Console().compared(summarise(side_by_side(*methods, epsilons=GRID)), Path("page"))
     said = capsys.readouterr().out
     assert said.count(" withstands more than ") == 12
     assert "and 3 more on the page" in said

@@ -27,7 +27,8 @@ import yaml
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from asgt.comparison.comparing import method_names
+from asgt.comparison.comparing import load_results
+from asgt.comparison.method_naming import method_names
 from asgt.data import load_data
 from asgt.errors import InputError, InterruptedRunError
 from asgt.evaluation.shards import load_evaluation
@@ -41,7 +42,7 @@ from asgt.experiments.preset import preset_words
 from asgt.files import read_tensors, write_yaml
 from asgt.models import small_cnn
 from asgt.progress import SILENT
-from asgt.runs.kept import load_maps, load_results
+from asgt.runs.kept import load_maps
 from asgt.study.results_page import write_results
 from asgt.training.config import TrainConfig
 from asgt.training.methods import build_objective

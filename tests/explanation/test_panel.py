@@ -13,9 +13,21 @@ import scipy.stats
 import torch
 
 from asgt.errors import InputError
-from asgt.explanation import MEASURES, MINIMUM, QUANTILES, Explanation, Panel, panel
-from asgt.statistics import ALPHA, bootstrap_means, holm_by_kind, paired_bootstrap, paired_by_seed, verdict
+from asgt.explanation import MEASURES, MINIMUM, QUANTILES, Explanation, Panel, measure_named, measure_sentence, panel
+from asgt.statistics import (
+    ALPHA,
+    PairedDifference,
+    bootstrap_means,
+    decision,
+    holm_by_kind,
+    paired_bootstrap,
+    paired_by_seed,
+)
 from support.explanations import D, N, Q, explanation
+
+
+def said(difference: PairedDifference, measure: str = "mass") -> str:
+    return measure_sentence(measure_named(measure), difference)
 
 
 def without(found: Explanation, *names: str) -> Explanation:
@@ -33,8 +45,8 @@ def test_only_images_that_every_model_gets_right_count() -> None:
     assert (found.n, found.asked) == (N - 7, N)
     # The mean of 7 … 119, under A as well, which gets 3 … 6 right too.
     score = found.value("A", "mass")
-    assert (score.values, score.mean, score.n, score.over) == ((63.0,), 63.0, N - 7, "images")
-    assert found.value("B", "mass").mean == 126.0
+    assert (score.values, score.value, score.n, score.interval) == ((63.0,), 63.0, N - 7, "bootstrap")
+    assert found.value("B", "mass").value == 126.0
     assert math.isnan(score.sd)
     assert found.area == 0.25
 
@@ -44,14 +56,14 @@ def test_an_image_without_a_value_under_one_model_counts_under_none() -> None:
     holes = ramp.clone()
     holes[:10] = torch.nan
     found = panel({"A": [explanation(mass=ramp)], "B": [explanation(mass=holes)]})
-    assert found.value("A", "mass").mean == fmean(range(10, N))
+    assert found.value("A", "mass").value == fmean(range(10, N))
     assert found.value("A", "mass").n == N - 10
     assert found.value("A", "sparseness").n == N
 
     holes[:30] = torch.nan
     found = panel({"A": [explanation(mass=ramp)], "B": [explanation(mass=holes)]})
     score = found.value("A", "mass")
-    assert math.isnan(score.mean)
+    assert math.isnan(score.value)
     assert score.values == ()
     assert score.not_run == "only 90 images have a value under all models, and 100 belong; B (seed 0) lacks 30 of 120"
     assert found.differences("mass") == ()
@@ -70,8 +82,8 @@ def test_the_unflipped_are_unflipped_under_every_models_own_attack() -> None:
     ramp = torch.arange(N, dtype=torch.float64).expand(2, N)
     found = panel({"A": [explanation(flipped=one, rank=ramp)], "B": [explanation(flipped=other)]})
     assert found.unflipped == (N - 8, N - 100)
-    assert found.value("A", "rank@quarter").mean == fmean(range(N))
-    assert found.value("A", "rank@quarter:unflipped").mean == fmean([0, 1, *range(10, N)])
+    assert found.value("A", "rank@quarter").value == fmean(range(N))
+    assert found.value("A", "rank@quarter:unflipped").value == fmean([0, 1, *range(10, N)])
     words = "only 20 images stay unflipped under all models, and 100 belong; B (seed 0) lacks 98 of 120"
     assert found.value("A", "rank@full:unflipped").not_run == words
     assert found.value("A", "rank@full").not_run == ""
@@ -144,17 +156,18 @@ def test_gaps_and_road_by_hand() -> None:
         {"A": [explanation(**{"mean/top": top, "mean/random": random, "linear/least": least, "linear/top": top})]}
     )
     # (9/10 − 1) at 10 % and 9/10 at the eight others.
-    assert found.value("A", "gap-mean").mean == pytest.approx((-0.1 + 8 * 0.9) / 9)
-    assert found.value("A", "gap-noise").mean == pytest.approx(1.0)
+    assert found.value("A", "gap-mean").value == pytest.approx((-0.1 + 8 * 0.9) / 9)
+    assert found.value("A", "gap-noise").value == pytest.approx(1.0)
     # 0 at both ends, a half at the seven between.
-    assert found.value("A", "road").mean == pytest.approx(7 / 18)
+    assert found.value("A", "road").value == pytest.approx(7 / 18)
 
     (curve,) = [one for one in found.curves if (one.fill, one.order) == ("mean", "random")]
     assert curve.shares == QUANTILES
-    assert curve.accuracy == pytest.approx([0.9] * Q)
-    assert all(low < 0.9 < high for low, high in zip(curve.low, curve.high, strict=True))
+    assert [point.value for point in curve.accuracy] == pytest.approx([0.9] * Q)
+    assert all(point.low < 0.9 < point.high for point in curve.accuracy)
     (curve,) = [one for one in found.curves if (one.fill, one.order) == ("linear", "top")]
-    assert (curve.accuracy, curve.low, curve.high) == ((1.0, *[0.0] * 8),) * 3
+    points = [(point.value, point.low, point.high) for point in curve.accuracy]
+    assert points == [(1.0, 1.0, 1.0), *[(0.0, 0.0, 0.0)] * 8]
     assert len(found.curves) == 6
 
 
@@ -197,20 +210,20 @@ def test_one_seed_compares_models_image_by_image() -> None:
         ("B", "C", "models", (0,)),
     ]
     each = (0.1 + 0.05 * noise).numpy()
-    assert ab.mean == pytest.approx(each.mean())
+    assert ab.value == pytest.approx(each.mean())
     assert ab.p == pytest.approx(scipy.stats.ttest_1samp(each, 0).pvalue)
     # The interval of a mean: two standard errors and a bit either way, and far narrower than the spread of the images.
     half = 1.96 * each.std() / math.sqrt(N)
-    assert (ab.mean - ab.low, ab.high - ab.mean) == pytest.approx((half, half), rel=0.1)
-    assert (ab.verdict, ac.verdict, bc.verdict) == ("more", "more", "not decided")
-    assert (bc.mean, bc.low, bc.high, bc.p) == (0.0, 0.0, 0.0, 1.0)
+    assert (ab.value - ab.low, ab.high - ab.value) == pytest.approx((half, half), rel=0.1)
+    assert (ab.decision, ac.decision, bc.decision) == ("more", "more", "not decided")
+    assert (bc.value, bc.low, bc.high, bc.p) == (0.0, 0.0, 0.0, 1.0)
     # The least p is multiplied by all three claims.
     assert ab.adjusted == pytest.approx(min(1.0, 3 * ab.p))
     assert (ab.claims, ab.n) == (3, N)
-    assert ab.turned().verdict == "less"
-    assert ab.text().startswith("mass on the object: the model of A has more than that of B: +0.")
-    assert ab.turned().text() == ab.text()
-    assert "is not decided: +0.000 [+0.000, +0.000], p = 1.000 (Holm over 3 pairs), 120 images paired" in bc.text()
+    assert ab.turned().decision == "less"
+    assert said(ab).startswith("mass on the object: the model of A has more than that of B: +0.")
+    assert said(ab.turned()) == said(ab)
+    assert "is not decided: +0.000 [+0.000, +0.000], p = 1.000 (Holm over 3 pairs), 120 images paired" in said(bc)
 
 
 def test_several_seeds_compare_methods_run_by_run() -> None:
@@ -219,19 +232,19 @@ def test_several_seeds_compare_methods_run_by_run() -> None:
     found = panel(runs)
     score = found.value("A", "mass")
     assert score.values == pytest.approx(a)
-    assert (score.mean, score.sd, score.over) == (pytest.approx(fmean(a)), pytest.approx(stdev(a)), "seeds")
+    assert (score.value, score.sd, score.interval) == (pytest.approx(fmean(a)), pytest.approx(stdev(a)), "t")
     expected = scipy.stats.t.interval(0.95, 2, fmean(a), scipy.stats.sem(a))
     assert (score.low, score.high) == pytest.approx(expected)
 
     (difference,) = found.differences("mass")
     oracle = scipy.stats.ttest_rel(a, b)
     assert (difference.kind, difference.seeds, difference.claims) == ("methods", (0, 1, 2), 1)
-    assert difference.mean == pytest.approx(fmean(a) - fmean(b))
+    assert difference.value == pytest.approx(fmean(a) - fmean(b))
     assert (difference.low, difference.high) == pytest.approx(tuple(oracle.confidence_interval()))
     assert difference.p == difference.adjusted == pytest.approx(oracle.pvalue)
-    assert difference.verdict == "more"
-    assert "A has more than B" in difference.text()
-    assert difference.text().endswith("3 seeds paired")
+    assert difference.decision == "more"
+    assert "A has more than B" in said(difference)
+    assert said(difference).endswith("3 seeds paired")
 
 
 def test_runs_are_paired_by_their_own_seeds() -> None:
@@ -240,12 +253,12 @@ def test_runs_are_paired_by_their_own_seeds() -> None:
     found = panel({"A": one, "B": other}, seeds={"A": (0, 3, 5), "B": (3, 5)})
     (difference,) = found.differences("mass")
     # 0.5 − 0.4 and 0.9 − 0.7, not 0.1 − 0.4.
-    assert (difference.seeds, difference.mean) == ((3, 5), pytest.approx(0.15))
+    assert (difference.seeds, difference.value) == ((3, 5), pytest.approx(0.15))
     assert found.seeds == {"A": (0, 3, 5), "B": (3, 5)}
 
     found = panel({"A": one, "B": other}, seeds={"A": (0, 3, 5), "B": (5, 6)})
     (difference,) = found.differences("mass")
-    assert (difference.kind, difference.seeds, difference.mean) == ("models", (5,), pytest.approx(0.5))
+    assert (difference.kind, difference.seeds, difference.value) == ("models", (5,), pytest.approx(0.5))
     assert panel({"A": one, "B": other}, seeds={"A": (0, 1, 2), "B": (3, 4)}).differences("mass") == ()
 
 
@@ -255,9 +268,9 @@ def test_runs_that_differ_by_the_same_count_are_no_certainty() -> None:
     more[0, 0] = True
     found = panel({"A": [explanation(), explanation()], "B": [explanation(**{"linear/top": more})] * 2})
     (difference,) = found.differences("road")
-    assert difference.mean == pytest.approx(1 / (2 * Q * N))
+    assert difference.value == pytest.approx(1 / (2 * Q * N))
     assert difference.p > ALPHA
-    assert difference.verdict == "not decided"
+    assert difference.decision == "not decided"
 
 
 def test_methods_and_models_are_claims_of_their_own() -> None:
@@ -280,7 +293,7 @@ def test_equal_models_are_rarely_told_apart() -> None:
     for number in range(10):
         found = panel({"A": [explanation(seed=2 * number)], "B": [explanation(seed=2 * number + 1)]})
         for measure in ("sparseness", "sensitivity", "alignment", "mass"):
-            decided += found.differences(measure)[0].verdict != "not decided"
+            decided += found.differences(measure)[0].decision != "not decided"
     # Two of forty are expected; seven or more come by chance once in 300.
     assert decided < 7
 
@@ -321,7 +334,7 @@ def test_every_measure_of_a_full_panel_has_a_value() -> None:
     found: Panel = panel({"A": [explanation(seed=1)], "B": [explanation(seed=2)]})
     for measure in MEASURES:
         score = found.value("B", measure.name)
-        assert score.low <= score.mean <= score.high, measure.name
+        assert score.low <= score.value <= score.high, measure.name
         assert len(found.differences(measure.name)) == 1
 
 
@@ -365,9 +378,9 @@ def test_claims_of_two_kinds_are_corrected_apart() -> None:
 
 
 def test_a_verdict_takes_both_the_interval_and_the_p() -> None:
-    assert verdict(0.1, 0.3, 0.04) == "more"
-    assert verdict(-0.3, -0.1, 0.04) == "less"
-    assert verdict(0.1, 0.3, 0.05) == verdict(-0.1, 0.3, 0.01) == verdict(0.0, 0.3, 0.01) == "not decided"
+    assert decision(0.1, 0.3, 0.04) == "more"
+    assert decision(-0.3, -0.1, 0.04) == "less"
+    assert decision(0.1, 0.3, 0.05) == decision(-0.1, 0.3, 0.01) == decision(0.0, 0.3, 0.01) == "not decided"
 
 
 def test_runs_meet_by_seed_or_as_the_only_ones() -> None:

@@ -13,15 +13,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 import asgt
+from asgt.comparison.gradient_values import gradient_values_of
 from asgt.errors import InputError
-from asgt.report.gradients import gradient_panels
-from asgt.report.map_drawing import Kind, coloured, map_cells, map_rule, row_names
+from asgt.report.gradients import gradient_charts
+from asgt.report.map_drawing import Rendering, coloured, map_cells, map_rule, row_names
 from support.maps import Constant, Linear, X, Y
 
 # --- colours ---------------------------------------------------------------------------------------------------------
 
 
-def shown(values: Tensor, kind: Kind = "magnitude") -> np.ndarray:
+def shown(values: Tensor, kind: Rendering = "magnitude") -> np.ndarray:
     """The place of each pixel on the scale, 0 … 255, read from its colour."""
 
     picture, wrong = coloured(values[None], kind)
@@ -58,7 +59,7 @@ def test_a_signed_map_is_symmetric_and_grey_at_zero() -> None:
 
 
 @pytest.mark.parametrize("kind", ["magnitude", "signed"])
-def test_both_scales_keep_their_order_in_grey(kind: Kind) -> None:
+def test_both_scales_keep_their_order_in_grey(kind: Rendering) -> None:
     colours = coloured(torch.linspace(-1 if kind == "signed" else 0, 1, 64)[None, None], kind)[0][0].double().numpy()
     grey = colours @ [0.2126, 0.7152, 0.0722]
     assert all(later >= earlier - 1.0 for earlier, later in pairwise(grey))
@@ -75,7 +76,7 @@ def test_both_scales_keep_their_order_in_grey(kind: Kind) -> None:
         (torch.tensor([[0.0, 1.0, torch.nan]]), "not finite"),
     ],
 )
-def test_what_cannot_be_shown_is_called_what_it_is(values: Tensor, word: str, kind: Kind) -> None:
+def test_what_cannot_be_shown_is_called_what_it_is(values: Tensor, word: str, kind: Rendering) -> None:
     picture, wrong = coloured(values[None], kind)
     assert wrong == word
     assert (picture == 255).all(), "nothing is coloured"
@@ -176,7 +177,9 @@ def test_distributions_are_numpys_histograms() -> None:
     flat = torch.randn(5, 1, 6, 6, generator=draws)
     steep = 1000 * torch.randn(5, 1, 6, 6, generator=draws) ** 3
     steep[0], steep[1, 0, 0, 0] = 0.0, torch.nan
-    relative, raw = gradient_panels({"flat": flat, "steep": steep}, {"flat": 0, "steep": 1}, "of five images")
+    relative, raw = gradient_charts(
+        gradient_values_of({"flat": flat, "steep": steep}, "of five images"), {"flat": 0, "steep": 1}
+    )
 
     kept = {"flat": flat.double().numpy().reshape(5, 36), "steep": steep[2:].double().numpy().reshape(3, 36)}
     for line in relative.lines:
@@ -194,4 +197,5 @@ def test_distributions_are_numpys_histograms() -> None:
 
 
 def test_gradients_that_are_nothing_have_no_distribution() -> None:
-    assert gradient_panels({"zero": torch.zeros(2, 1, 3, 3)}, {"zero": 0}, "of two images") == []
+    assert gradient_values_of({"zero": torch.zeros(2, 1, 3, 3)}, "of two images") is None
+    assert gradient_charts(None, {"zero": 0}) == []

@@ -36,8 +36,11 @@ from sklearn.datasets import load_digits
 import asgt
 from asgt.comparison.comparing import compare
 from asgt.errors import DamagedFileError
-from asgt.report.figures import swatch_svg
+from asgt.files import write_bytes
+from asgt.report.figures import Chart, Line, swatch_svg
 from asgt.report.page import write_report
+from asgt.report.section import PageRequest, Section
+from asgt.report.sections import SECTIONS
 from asgt.runs.run import load_run
 from asgt.training.config import TrainConfig
 from support.explanations import explain_by_hand
@@ -136,13 +139,12 @@ def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the figures' files out, which take most of the time and are no part of the page."""
 
     written = {
-        "page": ("robustness_curves", "write_panels"),
-        "looks": ("write_panels", "write_scatter"),
-        "pictures": ("write_maps", "write_contact_sheet", "write_panels"),
+        "sections.curves_section": ("robustness_curves",),
+        "sections.training_section": ("write_charts",),
+        "map_files": ("write_maps", "write_contact_sheet", "write_charts", "write_scatter"),
     }
     for module, names in written.items():
         for name in names:
-            # By its name, which in the package is that of its function.
             monkeypatch.setattr(importlib.import_module(f"asgt.report.{module}"), name, lambda *_, **__: None)
 
 
@@ -520,6 +522,31 @@ def test_the_maps_are_the_gradients_of_the_true_labels_logit(report: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_files")
+def test_a_new_section_is_one_record(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line("ST", 0, (0.0, 1.0), (2.0, 3.0), (1.0, 2.0), (3.0, 4.0), texts=("a", "b"))
+    chart = Chart("mine", "Mine", "", "x", "y", "x", lines=(line,))
+
+    def context(page: PageRequest) -> dict[str, Any] | None:
+        words = f"{len(page.summary.tables)} < {page.command}"
+        return {"words": words, "chart": chart} if page.command else None
+
+    def write(page: PageRequest) -> None:
+        write_bytes(page.out / "mine.txt", b"mine")
+
+    template = '<section id="mine"><p>{{ words }}</p>{{ figure(chart, "no file") }}</section>'
+    mine = Section("mine", "My own", template, context, write)
+    monkeypatch.setattr("asgt.report.page.SECTIONS", (*SECTIONS, mine))
+    folder = report_of(place, ["runs/st-0", "runs/at-fgsm-0"], command="again")
+    page = (folder / "report.html").read_text()
+    assert '<a href="#mine">My own</a></nav>' in page
+    assert '<section id="mine"><p>3 &lt; again</p>' in page, "what a section shows is escaped"
+    assert 'id="figure-mine"' in page
+    assert json.loads(page.split('id="figure-data">')[1].split("</script>")[0])["mine"]["lines"][0]["y"] == [2.0, 3.0]
+    assert (folder / "mine.txt").read_bytes() == b"mine"
+    assert "mine" not in (report_of(place, ["runs/st-0", "runs/at-fgsm-0"]) / "report.html").read_text()
+
+
 @pytest.mark.usefixtures("no_files")
 def test_maps_that_cannot_be_had_are_said_to_be_missing(place: Path) -> None:
     for seed in (0, 1):

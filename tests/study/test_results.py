@@ -18,16 +18,17 @@ import yaml
 from PIL import Image
 
 import asgt
-from asgt.comparison.comparing import compare
+from asgt.comparison.comparing import compare, load_results
 from asgt.errors import DamagedFileError, InputError
 from asgt.experiments.grid import plan
-from asgt.experiments.job import Job
+from asgt.experiments.job import Job, is_kept
 from asgt.experiments.local import Standing
 from asgt.experiments.preset import load_preset
+from asgt.explanation.map_grid import side_by_side
 from asgt.progress import SILENT
-from asgt.report.curves import robustness_panels
-from asgt.report.map_drawing import map_cells, side_by_side
-from asgt.runs.kept import is_kept, keep_run, load_kept, load_maps, load_results
+from asgt.report.curves import robustness_charts
+from asgt.report.map_drawing import map_cells
+from asgt.runs.kept import keep_run, load_kept, load_maps
 from asgt.runs.run import load_run, read_run
 from asgt.study.results_page import write_results
 from support.explanations import explanation
@@ -220,7 +221,7 @@ def test_the_page_is_made_of_what_is_kept_and_the_same_each_time(results: Path, 
     assert [file.exists() for file in old] == [False, False, True]
     # Digits are none of the paper's data: accuracies, and no claims.
     assert "## own" in text
-    assert compare(FOLDERS).at(compare(FOLDERS).methods[0], compare(FOLDERS).columns[0], 0.1).text() in text
+    assert compare(FOLDERS).at(compare(FOLDERS).methods[0], compare(FOLDERS).columns[0], 0.1).percent() in text
     assert "Not run: cifar10-laptop (`asgt reproduce cifar10 --scale laptop --keep results`)" in text
     assert_tables(text)
 
@@ -279,10 +280,10 @@ def test_a_method_looks_the_same_in_every_figure() -> None:
     names = [method.name for method in whole.methods]
     part = replace(whole, methods=whole.methods[1:])
 
-    numbers = {(line.name, line.number) for panel in robustness_panels(part, names) for line in panel.lines}
+    numbers = {(line.name, line.number) for panel in robustness_charts(part, names) for line in panel.lines}
 
-    assert numbers == {(line.name, line.number) for line in robustness_panels(whole)[0].lines[1:]}
-    assert {line.number for line in robustness_panels(part)[0].lines} == {0, 1}
+    assert numbers == {(line.name, line.number) for line in robustness_charts(whole)[0].lines[1:]}
+    assert {line.number for line in robustness_charts(part)[0].lines} == {0, 1}
 
 
 def test_a_grid_with_changed_settings_says_so_and_stands_for_its_preset(results: Path, tmp_path: Path) -> None:
@@ -373,13 +374,13 @@ def test_the_readmes_table_is_that_of_the_committed_results() -> None:
             if (column.protocol, column.version) == (protocol, int(version))
             and re.fullmatch(re.escape(title).replace("four", ".*") + r"(, α = 2\.5ε/\d+)?", column.title)
         )
-        return comparison.at(methods[method], column, float(eps)).text()
+        return comparison.at(methods[method], column, float(eps)).percent()
 
     asked = [cell.strip() for cell in head.strip("|").split("|")]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert [row[0] for row in cells] == list(methods)
     for name, clean, *found in cells:
-        assert clean == comparison.clean(methods[name]).text()
+        assert clean == comparison.clean(methods[name]).percent()
         assert found == [accuracy(name, column) for column in asked[2:]], name
     fgsm = accuracy("AT-FGSM", "FGSM at ε = 0.3, `paper` v1")
     pgd = accuracy("AT-FGSM", "PGD-40 × 5 at ε = 0.3, `pgd` v3")

@@ -35,12 +35,13 @@ def run(words: list[str]) -> int:
         raise InputError(f"{out} is a file: --out takes a folder")
 
     from ..comparison.comparing import compare
+    from ..comparison.summary import summarise
     from ..report.page import write_report
     from .console import Console
 
-    found = compare(runs)
-    page = write_report(found, out, command=_again(runs, out, allow), allow=allow)
-    Console().compared(found, page)
+    summary = summarise(compare(runs), allow=allow)
+    page = write_report(summary, out, command=_again(runs, out, allow))
+    Console().compared(summary, page)
     return 0
 
 

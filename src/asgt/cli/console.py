@@ -26,14 +26,14 @@ from ..numbers import counted, duration, eps_text, norm_sign
 from ..statistics import share
 
 if TYPE_CHECKING:
-    from ..comparison.comparing import Comparison
+    from ..comparison.accuracy_tables import AccuracyTable
     from ..comparison.credibility import Credibility
-    from ..comparison.differences import Difference
+    from ..comparison.differences import DifferenceTable
     from ..comparison.explained import Explained
+    from ..comparison.summary import Summary
     from ..evaluation.check import Check
     from ..evaluation.outcomes import Evaluation
     from ..experiments.grid import Planned
-    from ..report.page import Table as Grid
     from ..training.run_folder import TrainResult
     from ..training.timing import Profile
 
@@ -219,74 +219,71 @@ class Console:
             escape(f"{len(runs)} runs ({states}), about {left:.3g} million passes left, {hours}; they go to {out}")
         )
 
-    def compared(self, found: Comparison, page: Path) -> None:
+    def compared(self, summary: Summary, page: Path) -> None:
         """The tables of a report, what their checks say, which differences are decided, warnings, and its page."""
 
-        from ..comparison.credibility import credibility
-        from ..comparison.differences import shown_differences
-        from ..comparison.explained import explained
-        from ..report.page import tables
-
-        norm = norm_sign(found.norm)
-        seeds = sorted({len(method.runs) for method in found.methods})
+        comparison = summary.comparison
+        norm = norm_sign(comparison.norm)
+        seeds = sorted({len(method.runs) for method in comparison.methods})
         spread = "± standard deviation over seeds" if seeds != [1] else "[Wilson 95 %]"
         several = f"{' or '.join(map(str, seeds))} {'seed' if seeds == [1] else 'seeds'}"
-        claims = {f"{column.protocol} v{column.version} ({column.claim})": None for column in found.columns}
+        claims = {f"{column.protocol} v{column.version} ({column.claim})": None for column in comparison.columns}
         self.out.print(
             escape(
-                f"accuracy % {spread} · {found.data}, n = {found.samples} test images · {norm} · {several} · "
+                f"accuracy % {spread} · {comparison.data}, n = {comparison.samples} test images · {norm} · {several} · "
                 f"protocols {', '.join(claims)}"
             ),
             style="bold",
         )
-        for table in tables(found):
+        for table in summary.tables:
             self.out.print(f"\neps = {eps_text(table.eps)}{' (trained at)' if table.trained else ''}", style="bold")
             for part in self._fitting(table):
                 self.out.print(part)
-        self._believed(credibility(found))
-        self._differ(shown_differences(found))
-        self.explained(explained(found.methods))
-        for method, run, text in found.warnings():
+        self._believed(summary.credibility)
+        self._differ(summary.differences)
+        self.explained(summary.maps.explained)
+        for method, run, text in summary.warnings:
             self.warn(f"{method.name}, seed {run.seed}: {text}")
-        for sentence in found.left_out:
+        for sentence in comparison.left_out:
             self.say(sentence)
         self.out.print(escape(f"report: {page}"))
 
-    def explained(self, found: Sequence[Explained]) -> None:
+    def explained(self, explained: Sequence[Explained]) -> None:
         """The panel of each attribution: what every measure says of every method, and what is decided."""
 
         from ..comparison.map_evidence import panel_rows, panel_unrun, panel_words
+        from ..explanation import measure_sentence
 
-        for one in found:
-            self.out.print(escape(f"\nwhere they look, by {one.attribution}"), style="bold")
-            self.out.print(escape(f"  {panel_words(one)}"), style="dim")
-            rows = panel_rows(one)
+        for each in explained:
+            self.out.print(escape(f"\nwhere they look, by {each.attribution}"), style="bold")
+            self.out.print(escape(f"  {panel_words(each)}"), style="dim")
+            rows = panel_rows(each)
             if rows:
-                for part in self._fitting_panel(one):
+                for part in self._fitting_panel(each):
                     self.out.print(part)
                 self.out.print(
                     "  ↑ more is better, ↓ less; * partly restates robustness; ± over seeds, [95 %] of one model"
                 )
-            for title, why in panel_unrun(one):
+            for title, why in panel_unrun(each):
                 self.out.print(escape(f"  NOT RUN {title}: {why}"), style="dim")
-            for note in one.notes:
+            for note in each.notes:
                 self.out.print(escape(f"  {note}"), style="dim")
-            pairs = one.panel.differences(one.primary.name)
-            decided = [pair for pair in pairs if pair.verdict != "not decided"]
+            pairs = each.panel.differences(each.primary.name)
+            decided = [pair for pair in pairs if pair.decision != "not decided"]
             if pairs:
-                self.out.print(f"  {one.primary.title}: {len(decided)} of {counted(len(pairs), 'difference')} decided")
+                self.out.print(f"  {each.primary.title}: {len(decided)} of {counted(len(pairs), 'difference')} decided")
             for pair in decided[:_SENTENCES]:
-                self.out.print(escape(f"    {pair.text()}"))
+                self.out.print(escape(f"    {measure_sentence(each.primary, pair)}"))
             if len(decided) > _SENTENCES:
                 self.out.print(f"    and {len(decided) - _SENTENCES} more on the page")
 
-    def _fitting_panel(self, found: Explained) -> list[Table]:
+    def _fitting_panel(self, explained: Explained) -> list[Table]:
         """A row a measure, a column a method, as many side by side as fit."""
 
-        size = count = len(found.panel.methods)
-        while size > 1 and not self._fits(_by_measure(found, 0, size)):
+        size = count = len(explained.panel.methods)
+        while size > 1 and not self._fits(_by_measure(explained, 0, size)):
             size -= 1
-        return [_by_measure(found, first, first + size) for first in range(0, count, size)]
+        return [_by_measure(explained, first, first + size) for first in range(0, count, size)]
 
     def _believed(self, checked: Sequence[Credibility]) -> None:
         """What the checks say of each protocol; those that failed or warned in a line each, over all methods."""
@@ -306,36 +303,37 @@ class Console:
                 self.out.print(f"    and {len(found.findings) - left} more on the page")
             left = max(0, left - len(found.findings))
 
-    def _differ(self, differences: Sequence[tuple[Difference, ...]]) -> None:
+    def _differ(self, tables: Sequence[DifferenceTable]) -> None:
         """The decided differences in sentences, and how many are not."""
 
         from ..comparison.differences import basis
 
-        left, open_ones = _SENTENCES, []
-        for found in differences:
-            decided = [one for one in found if one.verdict != "not decided"]
-            self.out.print(escape(f"\ndifferences {found[0].where}, in points [95 %, not adjusted]"), style="bold")
-            for sentence in basis(found):
+        left, undecided_words = _SENTENCES, []
+        for table in tables:
+            self.out.print(escape(f"\ndifferences {table.where}, in points [95 %, not adjusted]"), style="bold")
+            for sentence in basis(table.differences):
                 self.out.print(escape(f"  {sentence}"), style="dim")
-            for one in decided[:left]:
-                self.out.print(escape(f"  {one.text()}"))
-            if len(decided) > left:
-                self.out.print(f"  and {len(decided) - left} more on the page")
-            if not decided:
+            for difference in table.decided[:left]:
+                self.out.print(escape(f"  {table.sentence(difference)}"))
+            if len(table.decided) > left:
+                self.out.print(f"  and {len(table.decided) - left} more on the page")
+            if not table.decided:
                 self.out.print("  none is decided")
-            left = max(0, left - len(decided))
-            if undecided := [one for one in found if one.verdict == "not decided"]:
-                widths = sorted(50 * (one.high - one.low) for one in undecided)
+            left = max(0, left - len(table.decided))
+            if undecided := [each for each in table.differences if each.decision == "not decided"]:
+                widths = sorted(50 * (each.high - each.low) for each in undecided)
                 wide = f"±{widths[0]:.1f} to ±{widths[-1]:.1f}" if len(widths) > 1 else f"±{widths[0]:.1f}"
-                open_ones.append(f"{len(undecided)} of {len(found)} {found[0].where} (their intervals: {wide} points)")
-        if open_ones:
-            self.out.print(escape(f"\nnot decided: {'; '.join(open_ones)}"))
+                undecided_words.append(
+                    f"{len(undecided)} of {len(table.differences)} {table.where} (their intervals: {wide} points)"
+                )
+        if undecided_words:
+            self.out.print(escape(f"\nnot decided: {'; '.join(undecided_words)}"))
 
     def _fits(self, table: Table) -> bool:
         wide = self.out.options.update(max_width=_FILE_WIDTH)
         return Measurement.get(self.out, wide, table).maximum <= self.out.width
 
-    def _fitting(self, table: Grid) -> list[Table]:
+    def _fitting(self, table: AccuracyTable) -> list[Table]:
         """A row a method; on a narrow terminal a column a method, as many side by side as fit."""
 
         if self._fits(whole := _by_method(table)):
@@ -363,40 +361,40 @@ class _Log:
         return f"{self.title}: {self.done / self.total:.0%}, about {max(1, round(left / 60))} min left"
 
 
-def _by_method(table: Grid) -> Table:
+def _by_method(table: AccuracyTable) -> Table:
     grid = Table("method", box=box.SIMPLE_HEAD)
     # Long names stand in two lines: the attack, and how it steps.
     for title in ("clean", *(f"{column.title.replace(', ', chr(10), 1)}" for column in table.columns)):
         grid.add_column(escape(title), justify="right", no_wrap=True)
     for method, cells in table.rows:
-        grid.add_row(escape(method.name), *[escape(cell.text()) for cell in cells])
+        grid.add_row(escape(method.name), *[escape(cell.percent()) for cell in cells])
     return grid
 
 
-def _by_attack(table: Grid, first: int, last: int) -> Table:
+def _by_attack(table: AccuracyTable, first: int, last: int) -> Table:
     grid = Table("attack", box=box.SIMPLE_HEAD)
     for method, _ in table.rows[first:last]:
         grid.add_column(escape(method.name), justify="right", no_wrap=True)
     for number, title in enumerate(("clean", *(column.title for column in table.columns))):
-        grid.add_row(escape(title), *[escape(cells[number].text()) for _, cells in table.rows[first:last]])
+        grid.add_row(escape(title), *[escape(cells[number].percent()) for _, cells in table.rows[first:last]])
     return grid
 
 
-def _by_measure(found: Explained, first: int, last: int) -> Table:
-    from ..comparison.explained import score_text
+def _by_measure(explained: Explained, first: int, last: int) -> Table:
     from ..comparison.map_evidence import panel_rows
 
+    panel = explained.panel
     grid = Table("measure", box=box.SIMPLE_HEAD)
     grid.add_column("n", justify="right")
-    methods = found.panel.methods[first:last]
+    methods = panel.methods[first:last]
     for method in methods:
         grid.add_column(escape(method), justify="right", no_wrap=True)
-    for row in panel_rows(found):
-        style = "bold" if row.measure == found.primary else None
-        cells = [escape(score_text(score)) for score in row.scores[first:last]]
+    for row in panel_rows(explained):
+        style = "bold" if row.measure == explained.primary else None
+        cells = [escape(score.text()) for score in row.scores[first:last]]
         grid.add_row(escape(row.title), str(row.n), *cells, style=style)
     words = {None: "NOT RUN", True: "✗", False: "✓"}
-    gates = [(found.panel.gate(method), words[found.panel.uninformative(method)]) for method in methods]
+    gates = [(panel.gate(method), words[panel.uninformative(method)]) for method in methods]
     grid.add_row("gate: re-initialised weights", "", *[w if g != g else f"{g:.3f} {w}" for g, w in gates])
     return grid
 

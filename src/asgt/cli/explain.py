@@ -11,7 +11,8 @@ from ..numbers import number
 from .parsing import Parser, add_allow, allowed, given, listed
 
 if TYPE_CHECKING:
-    from ..comparison.comparing import Comparison, Method
+    from ..comparison.comparing import Comparison
+    from ..comparison.method_naming import Method
     from .console import Console
 
 __all__ = ["run"]
@@ -57,8 +58,10 @@ def run(words: list[str]) -> int:
     _check(asked, out)
 
     from ..comparison.comparing import compare, read_methods
-    from ..comparison.map_evidence import looks, write_looks
+    from ..comparison.map_evidence import gather_maps
+    from ..comparison.summary import summarise
     from ..devices import resolve_device
+    from ..report.map_files import write_map_evidence
     from ..report.page import forget_report, write_report
     from ..saliency import ATTRIBUTIONS, attribution_class
     from .console import Console
@@ -85,14 +88,15 @@ def run(words: list[str]) -> int:
         console.say("no page: not every run is evaluated; asgt evaluate RUN does it, and asgt compare makes the page")
 
     if comparison is None:
-        found = looks(methods, allow=allow)
+        maps = gather_maps(methods, allow=allow)
         forget_report(out)
-        write_looks(found, out)
-        console.explained(found.explained)
+        write_map_evidence(maps, out)
+        console.explained(maps.explained)
         console.say(f"tables and figures: {out}")
         return 0
-    page = write_report(comparison, out, command=_again(words), allow=allow)
-    console.compared(comparison, page)
+    summary = summarise(comparison, allow=allow)
+    page = write_report(summary, out, command=_again(words))
+    console.compared(summary, page)
     return 0
 
 

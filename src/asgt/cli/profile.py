@@ -46,7 +46,7 @@ def run(words: list[str]) -> int:
 
     import torch
 
-    from ..comparison.comparing import method_names
+    from ..comparison.method_naming import method_names
     from ..devices import place, resolve_device
     from ..memory import prepare
     from ..models import build_model

@@ -60,7 +60,7 @@ def run(words: list[str]) -> int:
     from ..experiments.reproduction import reproduce
 
     with stopping() as should_stop:
-        found = reproduce(
+        reproduce(
             preset,
             out,
             workers=asked.get("workers"),
@@ -71,8 +71,8 @@ def run(words: list[str]) -> int:
             command=shlex.join(["asgt", "reproduce", *words]),
             should_stop=should_stop,
             progress=console,
+            present=console.compared,
         )
-    console.compared(found, out / "report.html")
     return 0
 
 

@@ -1,5 +1,6 @@
 """Runs side by side: differences, credibility, and robustness beside interpretability."""
 
-from .comparing import Accuracy, Column, Comparison, Method, compare, read_methods
+from .comparing import Column, Comparison, compare, read_methods
+from .method_naming import Method
 
-__all__ = ["Accuracy", "Column", "Comparison", "Method", "compare", "read_methods"]
+__all__ = ["Column", "Comparison", "Method", "compare", "read_methods"]

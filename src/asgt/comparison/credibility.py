@@ -1,7 +1,7 @@
 """Can the numbers of a comparison be believed? The checks of its evaluations, over the runs of each method.
 
-A check looks for one reason why an attack may have failed (:mod:`asgt.evaluation.checks`). Here its verdicts stand
-together: a method is as good as its worst run, and a run that was not checked does not hide behind one that was.
+A check looks for one reason why an attack may have failed (:mod:`asgt.evaluation.checks`). A method has the
+verdict of its worst run. A run that was not checked is worse than one that passed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from ..evaluation.check import Check, CheckStatus
 from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..numbers import counted, eps_text
 from ..runs.run import Run
-from .comparing import Comparison, Method
+from .comparing import Comparison
+from .method_naming import Method
 
-__all__ = ["Credibility", "Finding", "Share", "Tally", "credibility"]
+__all__ = ["Credibility", "Finding", "Share", "Tally", "credibility_of"]
 
 _WORST_FIRST: tuple[CheckStatus, ...] = ("FAIL", "WARN", "NOT RUN", "PASS")
 _MARKS: dict[CheckStatus, str] = {"FAIL": "✗", "WARN": "!", "NOT RUN": "–", "PASS": "✓"}
@@ -172,14 +173,14 @@ class Credibility:
             if checks:
                 where = sum(verdict in verdicts for verdicts in by_run)
                 said.append(f"{counted(checks, 'check')} {one if checks == 1 else several} in {where}")
-        found = f"{' and '.join(said)} of {counted(runs, 'run')}"
+        ended = f"{' and '.join(said)} of {counted(runs, 'run')}"
         if not self.failed:
-            found = f"no failure detected in {counted(runs, 'run')}" + (f", but {found}" if said else "")
+            ended = f"no failure detected in {counted(runs, 'run')}" + (f", but {ended}" if said else "")
         unrun = [len(self.rows) - count for count in ran]
-        return f"{found}: {_range(ran)} {'check' if max(ran) == 1 else 'checks'} each, {_range(unrun)} not run"
+        return f"{ended}: {_range(ran)} {'check' if max(ran) == 1 else 'checks'} each, {_range(unrun)} not run"
 
 
-def credibility(comparison: Comparison) -> tuple[Credibility, ...]:
+def credibility_of(comparison: Comparison) -> tuple[Credibility, ...]:
     """What the checks say of a comparison, a protocol each; worst cases, which robustness is read off, stand first."""
 
     names = sorted(comparison.epsilons, key=lambda name: not PROTOCOLS[name].worst_case)
@@ -191,18 +192,18 @@ def _of(comparison: Comparison, name: str) -> Credibility:
     asked = dict.fromkeys(
         check.name for method in methods for run in method.runs for check in run.evaluations[name].checks
     )
-    found = {
+    by_method = {
         (check, method.name): [(run, _check(run, name, check)) for run in method.runs]
         for check in asked
         for method in methods
     }
-    rows = tuple((check, tuple(_tally(found[check, method.name]) for method in methods)) for check in asked)
+    rows = tuple((check, tuple(_tally(by_method[check, method.name]) for method in methods)) for check in asked)
     protocol = PROTOCOLS[name]
     ended: dict[CheckStatus, tuple[Finding, ...]] = {
         verdict: tuple(
             finding
             for check in asked
-            for finding in _findings(verdict, check, [(method, found[check, method.name]) for method in methods])
+            for finding in _findings(verdict, check, [(method, by_method[check, method.name]) for method in methods])
         )
         for verdict in _WORST_FIRST
     }
@@ -221,23 +222,23 @@ def _check(run: Run, protocol: str, name: str) -> Check:
     return next(held, Check(name, "NOT RUN", *_UNASKED))
 
 
-def _tally(found: Sequence[tuple[Run, Check]]) -> Tally:
-    run, check = min(found, key=lambda one: _WORST_FIRST.index(one[1].verdict))
-    return Tally(tuple(check.verdict for _, check in found), f"seed {run.seed}: {check.evidence}")
+def _tally(checks: Sequence[tuple[Run, Check]]) -> Tally:
+    run, check = min(checks, key=lambda pair: _WORST_FIRST.index(pair[1].verdict))
+    return Tally(tuple(check.verdict for _, check in checks), f"seed {run.seed}: {check.evidence}")
 
 
 def _findings(
-    verdict: CheckStatus, name: str, found: Sequence[tuple[Method, Sequence[tuple[Run, Check]]]]
+    verdict: CheckStatus, name: str, by_method: Sequence[tuple[Method, Sequence[tuple[Run, Check]]]]
 ) -> Iterable[Finding]:
     """What a check found in some methods, once for each remedy that it names."""
 
     remedies: dict[str, list[Share]] = {}
-    for method, checks in found:
+    for method, checks in by_method:
         ended = [(run, check) for run, check in checks if check.verdict == verdict]
         for remedy in dict.fromkeys(check.remedy for _, check in ended):
             alike = [(run, check) for run, check in ended if check.remedy == remedy]
             remedies.setdefault(remedy, []).append(Share(method, len(alike), *alike[0]))
-    total = sum(len(method.runs) for method, _ in found)
+    total = sum(len(method.runs) for method, _ in by_method)
     for remedy, shares in remedies.items():
         yield Finding(verdict, name, remedy, tuple(shares), sum(share.runs for share in shares) == total)
 

@@ -9,7 +9,7 @@ if its p, by Holm's correction over all pairs of its kind, is below 0.05 and its
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
 from statistics import fmean
@@ -22,60 +22,42 @@ from ..runs.run import Run
 from ..statistics import (
     KINDS,
     Kind,
-    Verdict,
-    holm_by_kind,
+    PairedDifference,
+    adjusted_by_kind,
     mcnemar,
     paired_bootstrap,
     paired_by_seed,
     t_interval,
     t_test,
-    verdict,
 )
-from .comparing import Column, Comparison, Method
+from .comparing import Column, Comparison
+from .method_naming import Method
 
-__all__ = ["Difference", "basis", "differences", "over_seeds", "points", "shown_differences"]
+__all__ = [
+    "DifferenceTable",
+    "basis",
+    "differences_at",
+    "interval_points",
+    "over_seeds",
+    "points",
+    "shown_differences",
+]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The accuracy of one method less that of another, on the same images.
+class DifferenceTable:
+    """The differences in accuracy of all pairs of methods, under one attack at one ε, or on the clean images.
 
     Attributes:
-        first: the one method.
-        second: the other, which is subtracted.
-        kind: ``"methods"``, over the seeds that both have, or ``"models"``, of one run each.
         column: the attack; ``None`` for the clean images.
         eps: its ε; 0 for the clean images.
-        mean: the difference, or its mean over seeds, in [-1, 1].
-        low: the lower end of its 95 % interval, not adjusted for the other claims: Student's t over seeds, or a paired
-            bootstrap over images; in [-1, 1].
-        high: the upper end.
-        p: two-sided, not adjusted: the t test over seeds, or McNemar's exact one over images.
-        adjusted: p by Holm's correction over the ``claims``.
-        claims: how many pairs of this kind stand side by side.
-        seeds: those paired, ascending; of models without a common seed, both.
-        samples: the test images.
+        differences: of every two methods that can be paired, in the order of the methods; in [-1, 1]. Over seeds, p is
+            of Student's t test; of two models, of McNemar's exact test.
     """
 
-    first: Method
-    second: Method
-    kind: Kind
     column: Column | None
     eps: float
-    mean: float
-    low: float
-    high: float
-    p: float
-    adjusted: float
-    claims: int
-    seeds: tuple[int, ...]
-    samples: int
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the first is decided to have more or less than the second."""
-
-        return verdict(self.low, self.high, self.adjusted)
+    differences: tuple[PairedDifference, ...]
 
     @property
     def where(self) -> str:
@@ -86,45 +68,38 @@ class Difference:
         protocol = f"{self.column.protocol} v{self.column.version}"
         return f"under {self.column.title} (protocol {protocol}) at ε = {eps_text(self.eps)}"
 
-    def turned(self) -> Difference:
-        """The same difference, seen from the other side."""
+    @property
+    def decided(self) -> tuple[PairedDifference, ...]:
+        """Those that are decided."""
 
-        return replace(self, first=self.second, second=self.first, mean=-self.mean, low=-self.high, high=-self.low)
+        return tuple(each for each in self.differences if each.decision != "not decided")
 
-    def points(self) -> str:
-        """The difference in points of accuracy: ``+32.1``."""
+    def sentence(self, difference: PairedDifference) -> str:
+        """A difference of this table as a sentence without its full stop.
 
-        return points(self.mean, "+")
+        If the difference is decided, the method that has more comes first.
+        """
 
-    def interval(self) -> str:
-        """Its interval: ``[28.0, 36.2]``."""
+        if difference.decision == "less":
+            return self.sentence(difference.turned())
 
-        return f"[{points(self.low)}, {points(self.high)}]"
-
-    def text(self) -> str:
-        """A sentence without its full stop; of a decided difference, the method that has more comes first."""
-
-        if self.verdict == "less":
-            return self.turned().text()
-
-        first, second = self.first.name, self.second.name
-        paired = f"{len(self.seeds)} seeds paired"
-        if self.kind == "models":
+        first, second, seeds = difference.first, difference.second, difference.seeds
+        paired = f"{len(seeds)} seeds paired"
+        if difference.kind == "models":
             first, second = f"the model of {first}", f"that of {second}"
-            seeds = f"seed {self.seeds[0]}" if len(self.seeds) == 1 else f"seeds {self.seeds[0]} and {self.seeds[1]}"
-            paired = seeds
+            paired = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} and {seeds[1]}"
 
         words = f"{first} less {second} is not decided"
-        if self.verdict == "more":
+        if difference.decision == "more":
             words = f"{first} withstands more than {second}"
             if self.column is None:
                 words = f"{first} is right on more clean images than {second}"
-        p = "p < 0.001" if self.adjusted < 0.001 else f"p = {self.adjusted:.3f}"
-        over = f"Holm over {counted(self.claims, 'pair')}"
-        return f"{words}: {self.points()} points {self.interval()}, {p} ({over}), {paired}"
+        p = "p < 0.001" if difference.adjusted < 0.001 else f"p = {difference.adjusted:.3f}"
+        over = f"Holm over {counted(difference.claims, 'pair')}"
+        return f"{words}: {points(difference.value, '+')} points {interval_points(difference)}, {p} ({over}), {paired}"
 
 
-def differences(comparison: Comparison, column: Column | None, eps: float) -> tuple[Difference, ...]:
+def differences_at(comparison: Comparison, column: Column | None, eps: float) -> DifferenceTable:
     """The differences of all pairs of methods, in the order of the methods.
 
     Args:
@@ -133,48 +108,60 @@ def differences(comparison: Comparison, column: Column | None, eps: float) -> tu
         eps: an ε of ``comparison.epsilons[column.protocol]``; 0 for the clean images.
 
     Returns:
-        None of a pair that cannot be paired: several runs of either method, and no seed in common.
+        A table without the pairs that cannot be paired: several runs of either method, and no seed in common.
 
     Raises:
         ValueError: some run was not evaluated at that ε.
     """
 
-    found = []
+    differences = []
     for first, second in combinations(comparison.methods, 2):
         kind, pairs = _pairs(first, second)
         if not pairs:
             continue
         right = [(comparison.right(one, column, eps), comparison.right(other, column, eps)) for one, other in pairs]
-        mean, low, high, p = over_seeds(right) if kind == "methods" else _of_models(*right[0])
+        value, low, high, p = over_seeds(right) if kind == "methods" else _of_models(*right[0])
         seeds = tuple(sorted({run.seed for pair in pairs for run in pair}))
         # As of a single claim, until all are known.
-        found.append(
-            Difference(first, second, kind, column, eps, mean, low, high, p, p, 1, seeds, samples=len(right[0][0]))
+        differences.append(
+            PairedDifference(
+                first.name,
+                second.name,
+                kind,
+                value,
+                low,
+                high,
+                p=p,
+                adjusted=p,
+                claims=1,
+                seeds=seeds,
+                n=len(right[0][0]),
+            )
         )
-    return _adjusted(found)
+    return DifferenceTable(column, eps, adjusted_by_kind(differences))
 
 
-def shown_differences(comparison: Comparison) -> list[tuple[Difference, ...]]:
+def shown_differences(comparison: Comparison) -> tuple[DifferenceTable, ...]:
     """What a report shows: the differences at the judging ε under every worst case, the judge first, and clean.
 
     Empty for a single method, and where no two methods can be paired.
     """
 
     eps = comparison.judging_eps()
-    found = [differences(comparison, column, eps) for column in reversed(comparison.judges())]
-    return [group for group in [*found, differences(comparison, None, 0.0)] if group]
+    tables = [differences_at(comparison, column, eps) for column in reversed(comparison.judges())]
+    return tuple(table for table in (*tables, differences_at(comparison, None, 0.0)) if table.differences)
 
 
-def basis(found: Sequence[Difference]) -> list[str]:
+def basis(differences: Sequence[PairedDifference]) -> list[str]:
     """What the differences of one table rest on, a sentence for each kind among them."""
 
     sentences = []
     for kind in KINDS:
-        if not (of_kind := [one for one in found if one.kind == kind]):
+        if not (of_kind := [each for each in differences if each.kind == kind]):
             continue
         over = f"Holm's correction over {counted(len(of_kind), 'claim')}"
         if kind == "methods":
-            seeds = " or ".join(map(str, sorted({len(one.seeds) for one in of_kind})))
+            seeds = " or ".join(map(str, sorted({len(each.seeds) for each in of_kind})))
             sentences.append(f"Methods, paired by seed ({seeds} seeds): the runs' mean difference, t interval, {over}")
         else:
             sentences.append(
@@ -182,6 +169,12 @@ def basis(found: Sequence[Difference]) -> list[str]:
                 f"{over}; nothing is said about the methods"
             )
     return sentences
+
+
+def interval_points(difference: PairedDifference) -> str:
+    """The interval of a difference in points of accuracy: ``[28.0, 36.2]``."""
+
+    return f"[{points(difference.low)}, {points(difference.high)}]"
 
 
 def points(share: float, sign: Literal["+", "-"] = "-") -> str:
@@ -192,8 +185,8 @@ def points(share: float, sign: Literal["+", "-"] = "-") -> str:
 
 
 def _pairs(first: Method, second: Method) -> tuple[Kind, list[tuple[Run, Run]]]:
-    one, other = ({run.seed: run for run in method.runs} for method in (first, second))
-    return paired_by_seed(one, other)
+    by_seed = [{run.seed: run for run in method.runs} for method in (first, second)]
+    return paired_by_seed(*by_seed)
 
 
 def over_seeds(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float, float, float]:
@@ -218,10 +211,3 @@ def _of_models(one: Tensor, other: Tensor) -> tuple[float, float, float, float]:
 
     only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
     return (only_first - only_second) / len(one), *paired_bootstrap(one, other), mcnemar(only_first, only_second)
-
-
-def _adjusted(found: Sequence[Difference]) -> tuple[Difference, ...]:
-    """The differences with their p adjusted."""
-
-    adjusted = holm_by_kind([(one.kind, one.p) for one in found])
-    return tuple(replace(one, adjusted=p, claims=claims) for one, (p, claims) in zip(found, adjusted, strict=True))

@@ -1,6 +1,6 @@
 """What the explanations of several runs say side by side: a panel for each attribution, of runs explained alike.
 
-Runs that were explained with other settings are told, not mixed: the panel is of the settings that most runs have.
+The panel is of the settings that most runs were explained with. Other runs are left out, and named in a note.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan
 from typing import Any
 
-from ..explanation import MEASURES, Explanation, Measure, Panel, Score, measure_named, panel
+from ..explanation import MEASURES, Explanation, Measure, Panel, measure_named, panel
 from ..files import digest_tensors
 from ..numbers import counted, to_rounding
 from ..runs.run import Run
-from .comparing import Method, listed
+from .comparable import listed
+from .method_naming import Method
 
-__all__ = ["ARROWS", "PRIMARY", "Explained", "explained", "measures_of", "score_text"]
+__all__ = ["ARROWS", "PRIMARY", "Explained", "explanations_of", "measures_of"]
 
 PRIMARY = ("mass", "road")
 """The measure that answers whether robustness and interpretability rise together, named before anything was measured:
@@ -54,31 +54,21 @@ class Explained:
         return measure_named(PRIMARY[-1])
 
 
-def explained(methods: Sequence[Method]) -> tuple[Explained, ...]:
+def explanations_of(methods: Sequence[Method]) -> tuple[Explained, ...]:
     """A panel for each attribution by which some run was explained, the gradient's first."""
 
     names = {name for method in methods for run in method.runs for name in run.explanations}
     return tuple(_by(name, methods) for name in sorted(names, key=lambda name: (name != "gradient", name)))
 
 
-def measures_of(found: Panel) -> list[Measure]:
+def measures_of(panel: Panel) -> list[Measure]:
     """The measures that have a value for some method, in the order of the panel."""
 
     return [
         measure
         for measure in MEASURES
-        if any(not isnan(found.value(method, measure.name).mean) for method in found.methods)
+        if any(not panel.value(method, measure.name).not_run for method in panel.methods)
     ]
-
-
-def score_text(score: Score) -> str:
-    """``0.613 ± 0.012`` over seeds, ``0.613 [0.601, 0.625]`` of one; a dash where it was not run."""
-
-    if score.not_run:
-        return "–"
-    if score.over == "seeds":
-        return f"{_plain(score.mean)} ± {_plain(score.sd)}"
-    return f"{_plain(score.mean)} [{_plain(score.low)}, {_plain(score.high)}]"
 
 
 def _by(attribution: str, methods: Sequence[Method]) -> Explained:
@@ -120,13 +110,9 @@ def _by(attribution: str, methods: Sequence[Method]) -> Explained:
     )
 
 
-def _settings(found: Explanation) -> tuple[Any, ...]:
+def _settings(explanation: Explanation) -> tuple[Any, ...]:
     """What explanations must share to stand in one panel."""
 
-    settings = json.dumps(to_rounding(found.settings), sort_keys=True)
-    return found.eps, found.norm, found.seed, found.data, settings, digest_tensors({"ids": found.ids})
-
-
-def _plain(value: float) -> str:
-    text = f"{value:.3f}"
-    return "0.000" if float(text) == 0 else text.replace("-", "−")
+    settings = json.dumps(to_rounding(explanation.settings), sort_keys=True)
+    ids = digest_tensors({"ids": explanation.ids})
+    return explanation.eps, explanation.norm, explanation.seed, explanation.data, settings, ids

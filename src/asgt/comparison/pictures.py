@@ -1,4 +1,4 @@
-"""What is drawn of the models themselves: maps of a few images and of many, and how their gradients are distributed.
+"""What the models themselves show: maps of a few images and of many, and how their gradients are distributed.
 
 Each method is shown by the model of its first seed. A model that cannot be had (its data is not here, or its code is
 the user's own) is left out, and said so.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +16,16 @@ from torch import Tensor, nn
 from ..attacks import Norm
 from ..data import Images, batches, sampled_rows, to_unit
 from ..errors import InputError
+from ..explanation.map_grid import SaliencyMaps, saliency_maps
 from ..names import refuse_unless_allowed
 from ..numbers import counted
-from ..report.figures import Panel, write_panels
-from ..report.gradients import gradient_panels
-from ..report.map_drawing import SaliencyMaps, saliency_maps, write_contact_sheet, write_maps
 from ..runs.run import load_run
 from ..saliency import saliency
-from .comparing import Method
 from .explained import Explained
+from .gradient_values import GradientValues, gradient_values_of
+from .method_naming import Method
 
-__all__ = ["BLOCKS", "Pictures", "block_maps", "pictures", "write_pictures"]
+__all__ = ["BLOCKS", "Pictures", "block_maps", "pictures_of"]
 
 BLOCKS = 3
 """Images that are drawn with their attacked selves."""
@@ -44,23 +42,24 @@ class Pictures:
         shown: by attribution, the gradient's first: the first test image of each of the first ten classes, with its
             attacked self; empty without models.
         contact: the first test images, as they are; ``None`` without models.
-        gradients: the distributions of the gradient's values.
+        gradients: the distributions of the gradient's values; ``None`` without models, and where no gradient is finite
+            and not zero.
         missing: sentences on methods, or attributions, that have no picture.
     """
 
     shown: dict[str, SaliencyMaps]
     contact: SaliencyMaps | None
-    gradients: tuple[Panel, ...]
+    gradients: GradientValues | None
     missing: tuple[str, ...]
 
 
-def pictures(
+def pictures_of(
     methods: Sequence[Method],
     *,
     eps: float,
     norm: Norm,
     samples: int | None = None,
-    found: Sequence[Explained] = (),
+    explained: Sequence[Explained] = (),
     allow: Collection[str] = (),
 ) -> Pictures:
     """Makes them.
@@ -70,8 +69,8 @@ def pictures(
         eps: the radius of each model's own attack.
         norm: its norm.
         samples: how many of the test images there are to choose from. Default: all.
-        found: the attributions that are drawn beside the gradient. The gradients' distributions are of the images that
-            all models get right by the first, or else of the first test images, right or wrong.
+        explained: the attributions that are drawn beside the gradient. The gradients' distributions are of the images
+            that all models get right by the first, or else of the first test images, right or wrong.
         allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it.
     """
 
@@ -87,28 +86,30 @@ def pictures(
             continue
         test = test or data.test
     if test is None:
-        return Pictures({}, None, (), tuple(missing))
+        return Pictures({}, None, None, tuple(missing))
 
     among = len(test) if samples is None else min(samples, len(test))
-    draw = partial(_drawn, models, {method.name: method.runs[0].seed for method in methods}, test, norm)
+    seeds = {method.name: method.runs[0].seed for method in methods}
+    draw = partial(_drawn, models, seeds, test, norm=norm)
     first = _one_a_class(test, among)
-    shown = {"gradient": draw(first, "gradient", None, eps)}
-    for one in found:
-        if one.attribution not in shown:
+    shown = {"gradient": draw(rows=first, eps=eps)}
+    for each in explained:
+        if each.attribution not in shown:
             try:
                 # The name is that of a run folder, which may run no code by itself.
-                refuse_unless_allowed(one.attribution, allow, "an explanation", what="attribution", flag=None)
-                shown[one.attribution] = draw(first, one.attribution, one.panel.settings.get("layer"), eps)
+                refuse_unless_allowed(each.attribution, allow, "an explanation", what="attribution", flag=None)
+                shown[each.attribution] = draw(
+                    rows=first, attribution=each.attribution, layer=each.panel.settings.get("layer"), eps=eps
+                )
             except InputError as error:
-                missing.append(f"{one.attribution}: {error}")
+                missing.append(f"{each.attribution}: {error}")
 
-    rows, whose = _shown_rows(test, among, found)
+    rows, whose = _shown_rows(test, among, explained)
     gradients = {name: _gradients(model, test[rows]) for name, model in models.items()}
-    numbers = {method.name: number for number, method in enumerate(methods)}
     return Pictures(
         shown,
-        draw(sampled_rows(test, min(_CONTACT, among)), "gradient", None, None),
-        tuple(gradient_panels(gradients, numbers, whose)),
+        draw(rows=sampled_rows(test, min(_CONTACT, among))),
+        gradient_values_of(gradients, whose),
         tuple(missing),
     )
 
@@ -129,36 +130,22 @@ def block_maps(
     """
 
     rows = _one_a_class(test, len(test) if samples is None else samples, BLOCKS)
-    return _drawn({name: model}, {name: seed}, test, norm, rows, "gradient", None, eps)
-
-
-def write_pictures(found: Pictures, folder: Path, data: str) -> None:
-    """Writes the figures for papers; those of an earlier time that are not made again are removed."""
-
-    for old in (*folder.glob("saliency*.*"), *folder.glob("contact.*"), *folder.glob("gradients.*")):
-        old.unlink()
-    for suffix in ("png", "pdf"):
-        for attribution, maps in found.shown.items():
-            name = "saliency" if attribution == "gradient" else f"saliency-{attribution}"
-            write_maps(maps[:BLOCKS], folder / f"{name}.{suffix}")
-            write_maps(maps[:BLOCKS], folder / f"{name}-signed.{suffix}", kind="signed")
-        if found.contact is not None:
-            write_contact_sheet(found.contact, folder / f"contact.{suffix}")
-        if found.gradients:
-            title = f"a: gradient of the label's logit, {data}"
-            write_panels(found.gradients, folder / f"gradients.{suffix}", title=title)
+    return _drawn({name: model}, {name: seed}, test, norm=norm, rows=rows, eps=eps)
 
 
 def _drawn(
     models: dict[str, nn.Module],
     seeds: dict[str, int],
     test: Images,
+    *,
     norm: Norm,
     rows: Tensor,
-    attribution: str,
-    layer: str | None,
-    eps: float | None,
+    attribution: str = "gradient",
+    layer: str | None = None,
+    eps: float | None = None,
 ) -> SaliencyMaps:
+    """The maps of some models on some rows of the test split; without ``eps`` they are not attacked."""
+
     images = test[rows]
     return saliency_maps(
         models,
@@ -174,11 +161,11 @@ def _drawn(
     )
 
 
-def _shown_rows(test: Images, among: int, found: Sequence[Explained]) -> tuple[Tensor, str]:
+def _shown_rows(test: Images, among: int, explained: Sequence[Explained]) -> tuple[Tensor, str]:
     """The rows whose gradients are shown, and what they are in words."""
 
-    if found and not found[0].panel.not_run:
-        rows = found[0].panel.ids[:_GRADIENTS]
+    if explained and not explained[0].panel.not_run:
+        rows = explained[0].panel.ids[:_GRADIENTS]
         return rows, f"{counted(len(rows), 'image')} that all get right, first seeds"
     rows = sampled_rows(test, min(_GRADIENTS, among))
     return rows, f"{counted(len(rows), 'image')}, right or wrong, first seeds"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..comparison.comparing import method_names
+from ..comparison.method_naming import method_names
 from ..data import Splits, load_data, sample
 from ..errors import InputError
 from ..evaluation.shards import load_evaluation

@@ -12,16 +12,18 @@ from torch import nn
 from ..attacks import Norm
 from ..data import Splits, sampled_rows, selection_text, to_unit
 from ..devices import place, resolve_device
+from ..errors import InputError
 from ..evaluation.curve import evaluate
 from ..names import refuse_unless_allowed
 from ..progress import Progress
 from ..runs.explain_run import explain_run
-from ..runs.run import load_run
-from ..training.config import TrainConfig
+from ..runs.kept import keep_run, load_kept
+from ..runs.run import load_run, read_run
+from ..training.config import MAY_CHANGE, TrainConfig
 from ..training.run_folder import RunFolder
 from ..training.trainer import train
 
-__all__ = ["Job", "do", "keep"]
+__all__ = ["Job", "do", "is_kept", "keep"]
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,8 @@ def keep(job: Job, loaded: tuple[nn.Module, Splits] | None = None) -> None:
         InputError: its folder does not hold what it should, or the data is not here.
     """
 
-    # What reads a finished run is not needed before.
+    # What draws a finished run is not needed before.
     from ..comparison.pictures import block_maps
-    from ..runs.kept import keep_run
-    from ..runs.run import read_run
 
     assert job.keep is not None
     run, maps = read_run(Path(job.folder)), None
@@ -156,3 +156,37 @@ def keep(job: Job, loaded: tuple[nn.Module, Splits] | None = None) -> None:
             samples=job.samples,
         )
     keep_run(run, Path(job.keep), maps)
+
+
+def is_kept(job: Job) -> bool:
+    """Whether a job's file keeps what the job asks for, so that it need not be done again.
+
+    Raises:
+        InputError: the file is of another job.
+        DamagedFileError: it is damaged.
+    """
+
+    if job.keep is None or not (file := Path(job.keep)).exists():
+        return False
+    run = load_kept(file)
+    kept, asked = run.config.to_dict(), job.config.to_dict()
+    # The data may lie, and the device be, elsewhere.
+    if any(kept[name] != asked[name] for name in asked if name not in (*MAY_CHANGE, "data", "device")):
+        raise InputError(f"{file} keeps a run with other settings: name another folder for what is kept")
+
+    def as_many(samples: int, wanted: int | None) -> bool:
+        # Drawn class by class they come to a few more or less.
+        return wanted is None or abs(samples - wanted) <= len(run.result.classes)
+
+    # Its maps are for the eye, and no reason to train it again.
+    evaluations = [run.evaluations.get(protocol) for protocol in job.protocols]
+    explanations = [run.explanations.get(name) for name in job.attributions]
+    return all(
+        evaluation is not None
+        and (evaluation.epsilons, evaluation.norm) == (job.epsilons, job.norm)
+        and as_many(evaluation.samples, job.samples)
+        for evaluation in evaluations
+    ) and all(
+        explanation is not None and explanation.eps == job.eps and as_many(explanation.samples, job.explained)
+        for explanation in explanations
+    )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from ..comparison.comparing import Comparison, compare
+from ..comparison.summary import Summary, summarise
 from ..errors import InputError
 from ..files import write_yaml
 from ..progress import SILENT, Progress
@@ -37,6 +38,7 @@ def reproduce(
     command: str = "",
     should_stop: Callable[[], bool] = lambda: False,
     progress: Progress = SILENT,
+    present: Callable[[Summary, Path], None] = lambda summary, page: None,
 ) -> Comparison:
     """Trains and evaluates every run of a preset that is not finished yet, and writes the report of them all.
 
@@ -54,6 +56,7 @@ def reproduce(
         command: what the page says to run again.
         should_stop: asked several times a second.
         progress: is told how far the whole is.
+        present: is given what the page shows, and the page, once it is written.
 
     Returns:
         What was found.
@@ -89,8 +92,9 @@ def reproduce(
             # What a kill left half-written goes.
             for part in out.rglob(".*.part"):
                 part.unlink(missing_ok=True)
-            found = compare([run.job.folder for run in planned])
-            write_report(found, out, command=command, allow=allow)
+            comparison = compare([run.job.folder for run in planned])
+            summary = summarise(comparison, allow=allow)
+            write_report(summary, out, command=command)
     except Timeout as error:
         raise InputError(f"another asgt reproduce is at work in {out}: wait for it, or name another --out") from error
     except InputError:
@@ -98,7 +102,8 @@ def reproduce(
         if is_new and not any(Path(run.job.folder).exists() for run in planned):
             _withdraw(out)
         raise
-    return found
+    present(summary, out / "report.html")
+    return comparison
 
 
 def _withdraw(out: Path) -> None:

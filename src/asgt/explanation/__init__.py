@@ -4,7 +4,7 @@ from .evidence import Explanation, load_explanation
 from .explaining import explain
 from .measures import MEASURES, QUANTILES, MapBatch, Measure, measure_named
 from .objects import strokes
-from .panels import MINIMUM, Curve, Panel, PanelDifference, Score, panel
+from .panels import MINIMUM, Curve, Panel, measure_sentence, panel
 
 __all__ = [
     "MEASURES",
@@ -15,11 +15,10 @@ __all__ = [
     "MapBatch",
     "Measure",
     "Panel",
-    "PanelDifference",
-    "Score",
     "explain",
     "load_explanation",
     "measure_named",
+    "measure_sentence",
     "panel",
     "strokes",
 ]

@@ -24,114 +24,27 @@ from ..attacks import Norm
 from ..errors import InputError, unknown
 from ..numbers import counted, to_rounding
 from ..statistics import (
+    Estimate,
     Kind,
-    Verdict,
+    PairedDifference,
+    adjusted_by_kind,
     bootstrap_means,
-    holm_by_kind,
     paired_by_seed,
     spread,
     t_interval,
     t_test,
-    verdict,
 )
 from .evidence import Explanation
 from .gate import UNINFORMATIVE
 from .measures import MEASURES, QUANTILES, Measure, measure_named
 
-__all__ = ["MINIMUM", "Curve", "Panel", "PanelDifference", "Score", "panel"]
+__all__ = ["MINIMUM", "Curve", "Panel", "measure_sentence", "panel"]
 
 MINIMUM = 100
 """Fewer images that all models get right than this say too little."""
 
 _Run: TypeAlias = tuple[str, int]
 """A method and a seed."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a measure says of a method.
-
-    Attributes:
-        values: the mean over the images, a value a seed.
-        mean: over the seeds; NaN where it was not run.
-        low: the lower end of its 95 % interval: Student's t over seeds, of one seed a bootstrap over images.
-        high: the upper end.
-        sd: the standard deviation over seeds; NaN of one seed.
-        n: the images it rests on, the same for all methods.
-        over: what the interval is over.
-        not_run: why there is no value; empty where there is one.
-    """
-
-    values: tuple[float, ...]
-    mean: float
-    low: float
-    high: float
-    sd: float
-    n: int
-    over: Literal["seeds", "images"]
-    not_run: str = ""
-
-
-@dataclass(frozen=True)
-class PanelDifference:
-    """A measure of one method less that of another, on the same images.
-
-    Attributes:
-        first: the one method.
-        second: the other, which is subtracted.
-        measure: what is measured.
-        kind: ``"methods"``, over the seeds that both have, or ``"models"``, of one run each.
-        mean: the difference, or its mean over seeds.
-        low: the lower end of its 95 % interval, not adjusted for the other claims: Student's t over seeds, or a paired
-            bootstrap over images.
-        high: the upper end.
-        p: two-sided, not adjusted, of Student's test: over seeds, or over images.
-        adjusted: p by Holm's correction over the ``claims``.
-        claims: how many pairs of this kind stand side by side.
-        seeds: those paired, ascending; of models without a common seed, both.
-        n: the images.
-    """
-
-    first: str
-    second: str
-    measure: Measure
-    kind: Kind
-    mean: float
-    low: float
-    high: float
-    p: float
-    adjusted: float
-    claims: int
-    seeds: tuple[int, ...]
-    n: int
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the first is decided to have more or less of the measure than the second."""
-
-        return verdict(self.low, self.high, self.adjusted)
-
-    def turned(self) -> PanelDifference:
-        """The same difference, seen from the other side."""
-
-        return replace(self, first=self.second, second=self.first, mean=-self.mean, low=-self.high, high=-self.low)
-
-    def text(self) -> str:
-        """A sentence without its full stop; of a decided difference, the method that has more comes first."""
-
-        if self.verdict == "less":
-            return self.turned().text()
-
-        first, second, paired = self.first, self.second, f"{len(self.seeds)} seeds paired"
-        if self.kind == "models":
-            first, second = f"the model of {first}", f"that of {second}"
-            paired = f"{counted(self.n, 'image')} paired"
-        words = f"{self.measure.title}: {first} less {second} is not decided"
-        if self.verdict == "more":
-            words = f"{self.measure.title}: {first} has more than {second}"
-        p = "p < 0.001" if self.adjusted < 0.001 else f"p = {self.adjusted:.3f}"
-        mean, low, high = (f"{value:+.3f}".replace("-", "−") for value in (self.mean, self.low, self.high))
-        return f"{words}: {mean} [{low}, {high}], {p} (Holm over {counted(self.claims, 'pair')}), {paired}"
 
 
 @dataclass(frozen=True)
@@ -143,20 +56,14 @@ class Curve:
         fill: what hides a pixel: the images' ``"mean"``, ``"noise"``, or ROAD's ``"linear"`` imputation.
         order: which pixels go first: the ``"top"`` by m, ``"random"`` ones, or the ``"least"``.
         shares: q, ascending.
-        accuracy: at each q, the mean over seeds, in [0, 1]; all images are right at q = 0.
-        low: the lower end of its 95 % interval at each q, as that of a :class:`Score`.
-        high: the upper end.
-        sd: the standard deviation over seeds at each q; NaN of one seed.
+        accuracy: at each q, in [0, 1]; all images are right at q = 0.
     """
 
     method: str
     fill: Literal["mean", "noise", "linear"]
     order: Literal["top", "random", "least"]
     shares: tuple[float, ...]
-    accuracy: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    sd: tuple[float, ...]
+    accuracy: tuple[Estimate, ...]
 
 
 @dataclass(frozen=True)
@@ -177,7 +84,7 @@ class Panel:
         area: the object's mean share of the image; NaN where that is not known.
         curves: masked accuracy over the share of hidden pixels, by method, fill and order.
         scores: of each measure, those of each method: what :meth:`value` reads.
-        found: of each measure, all differences: what :meth:`differences` reads.
+        paired: of each measure, all differences: what :meth:`differences` reads.
         gates: of each method, the median rank correlation of m with that of re-initialised models, and that of two
             re-initialised models with each other; NaN where the gate was not run.
     """
@@ -194,8 +101,8 @@ class Panel:
     unflipped: tuple[int, int]
     area: float
     curves: tuple[Curve, ...] = ()
-    scores: dict[str, dict[str, Score]] = field(default_factory=dict)
-    found: dict[str, tuple[PanelDifference, ...]] = field(default_factory=dict)
+    scores: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    paired: dict[str, tuple[PairedDifference, ...]] = field(default_factory=dict)
     gates: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
@@ -204,8 +111,10 @@ class Panel:
 
         return len(self.ids)
 
-    def value(self, method: str, measure: str) -> Score:
+    def value(self, method: str, measure: str) -> Estimate:
         """What a measure says of a method; where it was not run, why not.
+
+        Its interval is a bootstrap over images for one seed, and Student's t for several.
 
         Raises:
             InputError: there is no such method or measure.
@@ -217,7 +126,7 @@ class Panel:
             return _blank(self.seeds[method], self.n, self.not_run)
         return self.scores[measure][method]
 
-    def differences(self, measure: str) -> tuple[PanelDifference, ...]:
+    def differences(self, measure: str) -> tuple[PairedDifference, ...]:
         """The differences of all pairs of methods, in the order of the methods; empty where the measure was not run.
 
         None of a pair that cannot be paired: several runs of either method, and no seed in common.
@@ -227,7 +136,7 @@ class Panel:
         """
 
         measure_named(measure)
-        return self.found.get(measure, ())
+        return self.paired.get(measure, ())
 
     def gate(self, method: str) -> float:
         """The median rank correlation of m with that of re-initialised models; NaN where the gate was not run."""
@@ -252,6 +161,29 @@ class Panel:
             raise unknown("method", method, self.methods)
 
 
+def measure_sentence(measure: Measure, difference: PairedDifference) -> str:
+    """A difference in a measure, as a sentence without its full stop.
+
+    If the difference is decided, the method that has more comes first.
+    """
+
+    if difference.decision == "less":
+        return measure_sentence(measure, difference.turned())
+
+    first, second, paired = difference.first, difference.second, f"{len(difference.seeds)} seeds paired"
+    if difference.kind == "models":
+        first, second = f"the model of {first}", f"that of {second}"
+        paired = f"{counted(difference.n, 'image')} paired"
+    words = f"{measure.title}: {first} less {second} is not decided"
+    if difference.decision == "more":
+        words = f"{measure.title}: {first} has more than {second}"
+    p = "p < 0.001" if difference.adjusted < 0.001 else f"p = {difference.adjusted:.3f}"
+    value, low, high = (
+        f"{number:+.3f}".replace("-", "−") for number in (difference.value, difference.low, difference.high)
+    )
+    return f"{words}: {value} [{low}, {high}], {p} (Holm over {counted(difference.claims, 'pair')}), {paired}"
+
+
 def panel(named: Mapping[str, Sequence[Explanation]], *, seeds: Mapping[str, Sequence[int]] | None = None) -> Panel:
     """Holds explanations against each other.
 
@@ -273,9 +205,9 @@ def panel(named: Mapping[str, Sequence[Explanation]], *, seeds: Mapping[str, Seq
     }
     _check(named, numbers)
     runs = {
-        (method, seed): one
+        (method, seed): explanation
         for method, several in named.items()
-        for seed, one in zip(numbers[method], several, strict=True)
+        for seed, explanation in zip(numbers[method], several, strict=True)
     }
     first = next(iter(runs.values()))
     empty = Panel(
@@ -294,19 +226,19 @@ def panel(named: Mapping[str, Sequence[Explanation]], *, seeds: Mapping[str, Seq
     if why := _mixed(runs):
         return replace(empty, not_run=why)
 
-    right = torch.stack([one.right for one in runs.values()]).all(dim=0)
-    flipped = torch.stack([one.values["flipped"] for one in runs.values()]).any(dim=0)
+    right = torch.stack([explanation.right for explanation in runs.values()]).all(dim=0)
+    flipped = torch.stack([explanation.values["flipped"] for explanation in runs.values()]).any(dim=0)
     quarter, full = (int((right & ~row).sum()) for row in flipped)
     area = float(first.values["area"][right].mean()) if "area" in first.values else nan
     met = replace(empty, ids=first.ids[right], unflipped=(quarter, full), area=area)
     if why := _too_few(runs, right):
         return replace(met, not_run=why)
 
-    scores, found = {}, {}
+    scores, paired = {}, {}
     for measure in MEASURES:
-        scores[measure.name], found[measure.name] = _measured(runs, numbers, measure, right)
+        scores[measure.name], paired[measure.name] = _measured(runs, numbers, measure, right)
     return replace(
-        met, curves=_curves(runs, numbers, right), scores=scores, found=found, gates=_gates(runs, numbers, right)
+        met, curves=_curves(runs, numbers, right), scores=scores, paired=paired, gates=_gates(runs, numbers, right)
     )
 
 
@@ -326,16 +258,16 @@ def _check(named: Mapping[str, Sequence[Explanation]], seeds: Mapping[str, tuple
 def _mixed(runs: Mapping[_Run, Explanation]) -> str:
     """Why explanations do not belong together; empty where they do."""
 
-    (one, first), *others = runs.items()
-    for other, found in others:
+    (first_run, first), *others = runs.items()
+    for run, explanation in others:
         for name, words in _COMMON.items():
-            here, there = (to_rounding(getattr(each, name)) for each in (first, found))
+            here, there = (to_rounding(getattr(each, name)) for each in (first, explanation))
             same = here.equal(there) if isinstance(here, Tensor) else here == there
             if not same and isinstance(here, dict):
                 differing = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
                 words = f"{words} ({', '.join(differing)})"
             if not same:
-                return f"{_words(other)} was explained with {words} than {_words(one)}: explain them alike"
+                return f"{_words(run)} was explained with {words} than {_words(first_run)}: explain them alike"
     return ""
 
 
@@ -368,24 +300,24 @@ def _too_few(runs: Mapping[_Run, Explanation], right: Tensor) -> str:
 
 def _measured(
     runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...]], measure: Measure, right: Tensor
-) -> tuple[dict[str, Score], tuple[PanelDifference, ...]]:
+) -> tuple[dict[str, Estimate], tuple[PairedDifference, ...]]:
     """What one measure says of every method and of every pair of them."""
 
-    values = {run: one.per_image(measure.name) for run, one in runs.items()}
-    there = right.clone()
-    for one in values.values():
-        there &= torch.zeros_like(right) if one is None else ~one.isnan()
-    count = int(there.sum())
+    values = {run: explanation.per_image(measure.name) for run, explanation in runs.items()}
+    present = right.clone()
+    for images in values.values():
+        present &= torch.zeros_like(right) if images is None else ~images.isnan()
+    count = int(present.sum())
     if count < MINIMUM:
         why = _missing(values, measure, right, count)
         return {method: _blank(seeds[method], count, why) for method in seeds}, ()
 
-    kept = {run: one[there] for run, one in values.items() if one is not None}
+    kept = {run: images[present] for run, images in values.items() if images is not None}
     pairs = _pairs(seeds)
-    of_models = [(one, other) for _, _, kind, among in pairs if kind == "models" for one, other in among]
+    of_models = [pair for _, _, kind, among in pairs if kind == "models" for pair in among]
     alone = [(method, several[0]) for method, several in seeds.items() if len(several) == 1]
     # What rests on images is drawn again together: each image brings all of its values along.
-    rows = [kept[run] for run in alone] + [kept[one] - kept[other] for one, other in of_models]
+    rows = [kept[run] for run in alone] + [kept[here] - kept[there] for here, there in of_models]
     intervals = iter(bootstrap_means(torch.stack(rows)) if rows else [])
     by_images = {run[0]: next(intervals) for run in alone}
 
@@ -395,42 +327,41 @@ def _measured(
         method: _score([kept[method, seed] for seed in seeds[method]], by_images.get(method), least) for method in seeds
     }
 
-    found = []
+    differences = []
     for first, second, kind, among in pairs:
-        each = [kept[one] - kept[other] for one, other in among]
+        apart = [kept[here] - kept[there] for here, there in among]
         if kind == "methods":
-            means = [float(one.mean()) for one in each]
+            means = [float(images.mean()) for images in apart]
             mean, (low, high), p = fmean(means), t_interval(means, least=least), t_test(means, least=least)
         else:
-            mean, (low, high), p = float(each[0].mean()), next(intervals), t_test(each[0].tolist())
+            mean, (low, high), p = float(apart[0].mean()), next(intervals), t_test(apart[0].tolist())
         paired = tuple(sorted({seed for pair in among for _, seed in pair}))
-        found.append(PanelDifference(first, second, measure, kind, mean, low, high, p, p, 1, paired, count))
-    adjusted = holm_by_kind([(one.kind, one.p) for one in found])
-    return scores, tuple(
-        replace(one, adjusted=p, claims=claims) for one, (p, claims) in zip(found, adjusted, strict=True)
-    )
+        differences.append(
+            PairedDifference(first, second, kind, mean, low, high, p=p, adjusted=p, claims=1, seeds=paired, n=count)
+        )
+    return scores, adjusted_by_kind(differences)
 
 
 def _pairs(seeds: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str, Kind, list[tuple[_Run, _Run]]]]:
     """Every two methods that can be paired, and their runs in pairs."""
 
-    found = []
+    paired = []
     for first, second in combinations(seeds, 2):
         one, other = ({seed: (method, seed) for seed in seeds[method]} for method in (first, second))
         kind, pairs = paired_by_seed(one, other)
         if pairs:
-            found.append((first, second, kind, pairs))
-    return found
+            paired.append((first, second, kind, pairs))
+    return paired
 
 
 def _missing(values: Mapping[_Run, Tensor | None], measure: Measure, right: Tensor, count: int) -> str:
     """Why a measure has too few images."""
 
-    for run, one in values.items():
-        if one is None:
+    for run, images in values.items():
+        if images is None:
             return f"{_words(run)} was explained without it"
     what = "stay unflipped" if measure.unflipped else "have a value"
-    lacking = {run: int((one.isnan() & right).sum()) for run, one in values.items() if one is not None}
+    lacking = {run: int((images.isnan() & right).sum()) for run, images in values.items() if images is not None}
     most = max(lacking, key=lambda run: lacking[run])
     return (
         f"only {counted(count, 'image')} {what} under all models, and {MINIMUM} belong; {_words(most)} lacks "
@@ -438,18 +369,20 @@ def _missing(values: Mapping[_Run, Tensor | None], measure: Measure, right: Tens
     )
 
 
-def _score(each: Sequence[Tensor], by_images: tuple[float, float] | None, least: float) -> Score:
-    """The score of a method by the values of the same images under each of its runs."""
+def _score(each: Sequence[Tensor], by_images: tuple[float, float] | None, least: float) -> Estimate:
+    """The value of a method by those of the same images under each of its runs."""
 
-    values = tuple(float(one.mean()) for one in each)
+    values = tuple(float(images.mean()) for images in each)
     if by_images is not None:
-        return Score(values, values[0], *by_images, nan, len(each[0]), "images")
+        low, high = by_images
+        return Estimate(values[0], low, high, len(each[0]), "bootstrap", values)
     mean, sd = spread(values)
-    return Score(values, mean, *t_interval(values, least=least), sd, len(each[0]), "seeds")
+    low, high = t_interval(values, least=least)
+    return Estimate(mean, low, high, len(each[0]), "t", values, sd=sd)
 
 
-def _blank(seeds: Sequence[int], count: int, why: str) -> Score:
-    return Score((), nan, nan, nan, nan, count, "images" if len(seeds) == 1 else "seeds", why)
+def _blank(seeds: Sequence[int], count: int, why: str) -> Estimate:
+    return Estimate(nan, nan, nan, count, "bootstrap" if len(seeds) == 1 else "t", not_run=why)
 
 
 def _curves(runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...]], right: Tensor) -> tuple[Curve, ...]:
@@ -468,16 +401,14 @@ def _curves(runs: Mapping[_Run, Explanation], seeds: Mapping[str, tuple[int, ...
     rows = [row for several in each.values() if len(several) == 1 for row in several[0]]
     intervals = iter(bootstrap_means(torch.stack(rows)) if rows else [])
 
-    found = []
+    curves = []
     for (method, fill, order), several in each.items():
-        points = [
-            _score([one[place] for one in several], next(intervals) if len(several) == 1 else None, least)
+        points = tuple(
+            _score([rows[place] for rows in several], next(intervals) if len(several) == 1 else None, least)
             for place in range(len(QUANTILES))
-        ]
-        told = ((point.mean, point.low, point.high, point.sd) for point in points)
-        means, lows, highs, sds = zip(*told, strict=True)
-        found.append(Curve(method, fill, order, QUANTILES, means, lows, highs, sds))
-    return tuple(found)
+        )
+        curves.append(Curve(method, fill, order, QUANTILES, points))
+    return tuple(curves)
 
 
 _CURVES: tuple[tuple[Literal["mean", "noise", "linear"], Literal["top", "random", "least"]], ...] = (
@@ -495,15 +426,15 @@ def _gates(
 ) -> dict[str, tuple[float, float]]:
     """The medians over images, copies and seeds, of each method; NaN unless the gate was run on every run of it."""
 
-    found = {}
+    gates = {}
     for method, several in seeds.items():
-        each = [runs[method, seed] for seed in several]
-        found[method] = (nan, nan)
-        if all(one.gate.numel() for one in each):
-            trained = torch.cat([one.gate[:, right] for one in each])
-            between = torch.cat([one.values["between"][:, right] for one in each])
-            found[method] = float(trained.nanmedian()), float(between.nanmedian())
-    return found
+        explanations = [runs[method, seed] for seed in several]
+        gates[method] = (nan, nan)
+        if all(explanation.gate.numel() for explanation in explanations):
+            trained = torch.cat([explanation.gate[:, right] for explanation in explanations])
+            between = torch.cat([explanation.values["between"][:, right] for explanation in explanations])
+            gates[method] = float(trained.nanmedian()), float(between.nanmedian())
+    return gates
 
 
 def _words(run: _Run) -> str:

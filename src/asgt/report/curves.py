@@ -1,24 +1,23 @@
-"""Robustness curves, accuracy over ε under each attack, and training curves, as panels."""
+"""Robustness curves, accuracy over ε under each attack, and training curves, as charts."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..comparison.comparing import Accuracy, Column, Comparison, Method
-from ..errors import DamagedFileError
+from ..comparison.comparing import Column, Comparison
+from ..comparison.method_naming import Method
+from ..comparison.training_history import epochs_of
 from ..numbers import eps_text, norm_sign
-from ..statistics import spread
-from ..training.run_folder import RunFolder
-from .figures import Line, Panel, write_panels
+from ..statistics import Estimate
+from .figures import Chart, Line, write_charts
 
-__all__ = ["bands", "robustness_curves", "robustness_panels", "training_panels"]
+__all__ = ["bands", "robustness_charts", "robustness_curves", "training_charts"]
 
 
 def robustness_curves(comparison: Comparison, path: Path | str, order: Sequence[str] = ()) -> None:
-    """Draws a panel for each attack, with a curve for each method and its band.
+    """Draws a chart for each attack, with a curve for each method and its band.
 
     Args:
         comparison: what to draw.
@@ -27,18 +26,18 @@ def robustness_curves(comparison: Comparison, path: Path | str, order: Sequence[
             the same in several figures. Default: the places in the comparison.
     """
 
-    write_panels(
-        robustness_panels(comparison, order),
+    write_charts(
+        robustness_charts(comparison, order),
         Path(path),
         title=f"{comparison.data}, n = {comparison.samples} test images; {bands(comparison)}",
     )
 
 
-def robustness_panels(comparison: Comparison, order: Sequence[str] = ()) -> list[Panel]:
-    """A panel for each attack of each shared protocol: accuracy over ε."""
+def robustness_charts(comparison: Comparison, order: Sequence[str] = ()) -> list[Chart]:
+    """A chart for each attack of each shared protocol: accuracy over ε."""
 
     trained = comparison.trained_eps()
-    panels = []
+    charts = []
     for column in comparison.columns:
         marks: list[tuple[float, Literal["dotted", "dashed"]]] = []
         said = [f"protocol {column.protocol} v{column.version}: {column.claim}"]
@@ -48,8 +47,8 @@ def robustness_panels(comparison: Comparison, order: Sequence[str] = ()) -> list
         if column.reach is not None and column.reach < comparison.epsilons[column.protocol][-1]:
             marks.append((column.reach, "dashed"))
             said.append(f"dashed: its steps reach {column.reach:.3f}")
-        panels.append(
-            Panel(
+        charts.append(
+            Chart(
                 key=f"{column.protocol}-{column.attack}",
                 title=column.title,
                 subtitle="\n".join([said[0], "; ".join(said[1:])]).strip(),
@@ -63,10 +62,10 @@ def robustness_panels(comparison: Comparison, order: Sequence[str] = ()) -> list
                 marks=tuple(marks),
             )
         )
-    return panels
+    return charts
 
 
-def training_panels(comparison: Comparison) -> list[Panel]:
+def training_charts(comparison: Comparison) -> list[Chart]:
     """Over the epochs: each method's own loss, and what the validation part said."""
 
     wanted = (
@@ -81,16 +80,16 @@ def training_panels(comparison: Comparison) -> list[Panel]:
             (-2, 102),
         ),
     )
-    panels = []
+    charts = []
     for key, title, subtitle, y_label, scale, limits in wanted:
         lines = [
-            _history(method, number, key, scale)
+            _history(method.name, number, epochs, digits=1 if scale > 1 else 3)
             for number, method in _numbered(comparison)
-            if all(key in row for run in method.runs for row in run.history)
+            if (epochs := epochs_of(method, key, scale))
         ]
         if lines:
-            panels.append(
-                Panel(
+            charts.append(
+                Chart(
                     key=f"training-{key.replace('_', '-')}",
                     title=title,
                     subtitle=subtitle,
@@ -101,7 +100,7 @@ def training_panels(comparison: Comparison) -> list[Panel]:
                     y_limits=limits,
                 )
             )
-    return panels
+    return charts
 
 
 def bands(comparison: Comparison) -> str:
@@ -122,34 +121,28 @@ def _numbered(comparison: Comparison, order: Sequence[str] = ()) -> Sequence[tup
 
 
 def _curve(comparison: Comparison, method: Method, number: int, column: Column) -> Line:
-    points: list[tuple[float, Accuracy]] = comparison.curve(method, column)
-    found = [accuracy for _, accuracy in points]
+    curve = comparison.curve(method, column)
     return Line(
         name=method.name,
         number=number,
-        x=tuple(eps for eps, _ in points),
-        y=tuple(100 * accuracy.mean for accuracy in found),
-        low=tuple(100 * accuracy.low for accuracy in found),
-        high=tuple(100 * accuracy.high for accuracy in found),
-        texts=tuple(accuracy.text() for accuracy in found),
+        x=tuple(eps for eps, _ in curve),
+        y=tuple(100 * accuracy.value for _, accuracy in curve),
+        low=tuple(100 * accuracy.low for _, accuracy in curve),
+        high=tuple(100 * accuracy.high for _, accuracy in curve),
+        texts=tuple(accuracy.percent() for _, accuracy in curve),
     )
 
 
-def _history(method: Method, number: int, key: str, scale: float) -> Line:
-    for run in method.runs:
-        if not all(isinstance(row[key], int | float) and math.isfinite(row[key]) for row in run.history):
-            raise DamagedFileError(f"{RunFolder(run.folder).metrics} is damaged: {key} of some epoch is not a number")
-    epochs = [[scale * run.history[epoch][key] for run in method.runs] for epoch in range(len(method.runs[0].history))]
-    found = [spread(values) if len(values) > 1 else (values[0], 0.0) for values in epochs]
-    digits = 1 if scale > 1 else 3
+def _history(name: str, number: int, epochs: Sequence[Estimate], digits: int) -> Line:
     return Line(
-        name=method.name,
+        name=name,
         number=number,
-        x=tuple(float(epoch + 1) for epoch in range(len(found))),
-        y=tuple(mean for mean, _ in found),
-        low=tuple(mean - sd for mean, sd in found),
-        high=tuple(mean + sd for mean, sd in found),
+        x=tuple(float(epoch + 1) for epoch in range(len(epochs))),
+        y=tuple(each.value for each in epochs),
+        low=tuple(each.low for each in epochs),
+        high=tuple(each.high for each in epochs),
         texts=tuple(
-            f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if len(method.runs) > 1 else "") for mean, sd in found
+            f"{each.value:.{digits}f}" + (f" ± {each.sd:.{digits}f}" if each.interval == "sd" else "")
+            for each in epochs
         ),
     )

@@ -1,6 +1,6 @@
-"""How a figure of ours looks: panels of lines with bands, told apart in grey by marker and dash.
+"""How a figure of ours looks: charts of lines with bands, told apart in grey by marker and dash.
 
-The same panels stand on the page as inline SVG, which takes the page's colours, and in PNG and PDF files for papers.
+The same charts stand on the page as inline SVG, which takes the page's colours, and in PNG and PDF files for papers.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLOURS",
+    "Chart",
     "Line",
-    "Panel",
     "Point",
     "Scatter",
+    "chart_svg",
     "house_style",
-    "panel_svg",
     "scatter_svg",
     "swatch_svg",
+    "write_charts",
     "write_figure",
-    "write_panels",
     "write_scatter",
 ]
 
@@ -55,11 +55,11 @@ _FAINT = "#8a8a8a"
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a panel.
+    """A line of a chart.
 
     Attributes:
         name: as in the legend.
-        number: which colour, marker and dash: the same for a method in every panel.
+        number: which colour, marker and dash: the same for a method in every chart.
         x: ascending.
         y: as many values.
         low: the lower edge of its band, as many.
@@ -79,7 +79,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Chart:
     """Lines on one pair of axes.
 
     Attributes:
@@ -138,7 +138,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Methods by two of their figures: as a :class:`Panel`, with a point each.
+    """Methods by two of their figures: as a :class:`Chart`, with a point each.
 
     Attributes:
         key: unique on a page.
@@ -170,35 +170,35 @@ def house_style() -> Iterator[None]:
 
 
 @house_style()
-def write_panels(panels: Sequence[Panel], path: Path, *, title: str, columns: int = 4) -> None:
-    """Draws panels as one figure with one legend.
+def write_charts(charts: Sequence[Chart], path: Path, *, title: str, columns: int = 4) -> None:
+    """Draws charts as one figure with one legend.
 
     Args:
-        panels: in reading order.
+        charts: in reading order.
         path: where to write; the suffix says what: ``.png``, ``.pdf`` or ``.svg``.
         title: above them all.
-        columns: panels a row, at most.
+        columns: charts a row, at most.
     """
 
     from matplotlib.figure import Figure
 
-    across = min(columns, len(panels))
-    down = math.ceil(len(panels) / across)
-    # The lines' names need not be the same in every panel: not every method has every curve.
-    names = {line.number: line.name for panel in panels for line in panel.lines}
+    across = min(columns, len(charts))
+    down = math.ceil(len(charts) / across)
+    # The lines' names need not be the same in every chart: not every method has every curve.
+    names = {line.number: line.name for chart in charts for line in chart.lines}
     width = max(3.3 * across, 6.6)
     abreast = max(1, min(7, len(names), int(width / (0.55 + 0.075 * max(map(len, names.values()))))))
     height = 3.2 * down + 0.7 + 0.2 * math.ceil(len(names) / abreast)
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False).flatten()
-    for axis, panel in zip(axes, panels, strict=False):
-        _draw(axis, panel)
-        axis.set_title(f"{panel.title}\n{panel.subtitle}", fontsize=7.8, parse_math=False)
-    for axis in axes[len(panels) :]:
+    for axis, chart in zip(axes, charts, strict=False):
+        _draw(axis, chart)
+        axis.set_title(f"{chart.title}\n{chart.subtitle}", fontsize=7.8, parse_math=False)
+    for axis in axes[len(charts) :]:
         axis.set_axis_off()
 
     figure.suptitle(title, fontsize=9.5, parse_math=False)
-    handles = {line.number: handle for axis, p in zip(axes, panels, strict=False) for line, handle in _handles(axis, p)}
+    handles = {line.number: handle for axis, p in zip(axes, charts, strict=False) for line, handle in _handles(axis, p)}
     legend = figure.legend(
         [handles[number] for number in sorted(handles)],
         [names[number] for number in sorted(handles)],
@@ -236,8 +236,8 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 @house_style()
-def panel_svg(panel: Panel) -> str:
-    """A panel as SVG for inlining: its text is text, its colours are the page's, its ids begin with the panel's key.
+def chart_svg(chart: Chart) -> str:
+    """A chart as SVG for inlining: its text is text, its colours are the page's, its ids begin with the chart's key.
 
     The markers of line ``number`` are the ``use`` elements of the group with the id ``KEY-curve-NUMBER``.
     """
@@ -245,13 +245,13 @@ def panel_svg(panel: Panel) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.5, 2.7), layout="constrained")
-    _draw(figure.subplots(), panel)
-    return _inline(figure, panel.key)
+    _draw(figure.subplots(), chart)
+    return _inline(figure, chart.key)
 
 
 @house_style()
 def scatter_svg(scatter: Scatter) -> str:
-    """A scatter as SVG for inlining, as :func:`panel_svg` makes one of a panel; each method is a curve of one point."""
+    """A scatter as SVG for inlining, as :func:`chart_svg` makes one of a chart; each method is a curve of one point."""
 
     from matplotlib.figure import Figure
 
@@ -287,27 +287,27 @@ def _style(number: int) -> dict[str, object]:
     }
 
 
-def _draw(axis: Axes, panel: Panel) -> None:
-    for line in panel.lines:
+def _draw(axis: Axes, chart: Chart) -> None:
+    for line in chart.lines:
         axis.plot(line.x, line.y, gid=f"curve-{line.number}", **_style(line.number))  # type: ignore[arg-type]
         colour = COLOURS[line.number % len(COLOURS)]
         band = axis.fill_between(line.x, line.low, line.high, color=colour, alpha=0.13, linewidth=0)
         band.set_gid(f"band-{line.number}")
     # After all curves, which come first for the legend.
-    for line in panel.lines:
+    for line in chart.lines:
         if line.beside:
             style = {"color": COLOURS[line.number % len(COLOURS)], "linewidth": 0.8, "alpha": 0.75}
             axis.plot(line.x, line.beside, gid=f"beside-band-{line.number}", **style)  # type: ignore[arg-type]
 
-    axis.set_yscale(panel.y_scale)
-    if panel.y_scale == "log":
+    axis.set_yscale(chart.y_scale)
+    if chart.y_scale == "log":
         # Not as powers of ten, whose exponents are too small to be read on the page.
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    if panel.y_limits is not None:
-        axis.set_ylim(*panel.y_limits)
-    for x, dash in panel.marks:
+    if chart.y_limits is not None:
+        axis.set_ylim(*chart.y_limits)
+    for x, dash in chart.marks:
         axis.axvline(x, color=_FAINT, linewidth=1, linestyle=dash, zorder=0)
-    _finish(axis, panel)
+    _finish(axis, chart)
 
 
 def _draw_points(axis: Axes, scatter: Scatter) -> None:
@@ -335,11 +335,11 @@ def _draw_points(axis: Axes, scatter: Scatter) -> None:
     _finish(axis, scatter)
 
 
-def _finish(axis: Axes, panel: Panel | Scatter) -> None:
+def _finish(axis: Axes, chart: Chart | Scatter) -> None:
     """Labels and grid."""
 
-    axis.set_xlabel(panel.x_label, fontsize=9)
-    axis.set_ylabel(panel.y_label, fontsize=9)
+    axis.set_xlabel(chart.x_label, fontsize=9)
+    axis.set_ylabel(chart.y_label, fontsize=9)
     axis.tick_params(labelsize=8.5)
     axis.grid(alpha=0.3, linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
@@ -351,8 +351,8 @@ def _curves(axis: Axes) -> list[Artist]:
     return [line for line in axis.get_lines() if str(line.get_gid()).startswith("curve-")]
 
 
-def _handles(axis: Axes, panel: Panel) -> list[tuple[Line, Artist]]:
-    return list(zip(panel.lines, _curves(axis), strict=True))
+def _handles(axis: Axes, chart: Chart) -> list[tuple[Line, Artist]]:
+    return list(zip(chart.lines, _curves(axis), strict=True))
 
 
 def _inline(figure: Figure, prefix: str) -> str:

@@ -8,24 +8,16 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import matplotlib
 import torch
 from torch import Tensor
 
-from ..attacks import PGD, Norm
-from ..errors import InputError
-from ..evaluation.accuracy import predict
-from ..inputs import checked_images, checked_labels, models_explained, trusted
-from ..modes import Classifier
-from ..numbers import Number, eps_text, norm_sign, number, whole
-from ..randomness import SampleKeyed, seed_of
-from ..saliency import attribute
+from ..explanation.map_grid import STEPS, MapColumn, SaliencyMaps
+from ..numbers import eps_text, norm_sign
 from .figures import house_style, write_figure
 
 if TYPE_CHECKING:
@@ -34,26 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RULE",
-    "Kind",
-    "MapColumn",
-    "SaliencyMaps",
+    "Rendering",
     "coloured",
     "map_cells",
     "map_rule",
+    "pixels_of",
     "row_names",
-    "saliency_maps",
-    "side_by_side",
     "write_contact_sheet",
     "write_maps",
 ]
 
-Kind: TypeAlias = Literal["magnitude", "signed"]
-_Record = TypeVar("_Record", "MapColumn", "SaliencyMaps")
+Rendering: TypeAlias = Literal["magnitude", "signed"]
 
-STEPS = 20
-"""The steps of each model's own PGD."""
-
-RULE: dict[Kind, str] = {
+RULE: dict[Rendering, str] = {
     "magnitude": (
         "the channel mean of |a|, each map by its own scale: black at 0, brightest at the 99th percentile of |a| and "
         "above"
@@ -65,172 +50,13 @@ RULE: dict[Kind, str] = {
 }
 """How a map is reduced and coloured, in words. Both scales rise evenly in luminance: grey print keeps their order."""
 
-_COLOURS: dict[Kind, str] = {"magnitude": "magma", "signed": "cividis"}
+_COLOURS: dict[Rendering, str] = {"magnitude": "magma", "signed": "cividis"}
 
 # In inches: the side of a picture, the room between two, a line of words, and what stands around them all.
 _SIDE, _GAP, _LINE, _EDGE = 0.82, 0.07, 0.125, 0.12
 
 
-@dataclass(frozen=True)
-class MapColumn:
-    """One model on all images.
-
-    Attributes:
-        name: of the model, or its method.
-        seed: of its run; ``None`` where there is none.
-        explained: the class that each map explains, int64 (N,): the label, or else the model's own prediction.
-        predictions: what the model says of each image, int64 (N,).
-        maps: the signed attribution (N, C, H, W).
-        attacked: the images under the model's own attack, (N, C, H, W); ``None`` without one, like what follows.
-        attacked_predictions: what it says of these, int64 (N,).
-        attacked_maps: their attribution to the same class.
-    """
-
-    name: str
-    seed: int | None
-    explained: Tensor
-    predictions: Tensor
-    maps: Tensor
-    attacked: Tensor | None = None
-    attacked_predictions: Tensor | None = None
-    attacked_maps: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class SaliencyMaps:
-    """The same images under several models.
-
-    Attributes:
-        images: float (N, C, H, W) in [0, 1].
-        labels: int64 (N,); ``None`` where they are not known, and each model is explained on its own predictions.
-        classes: the names of the classes.
-        attribution: what made the maps.
-        eps: the radius of the attack; ``None`` without one.
-        norm: its norm.
-        columns: a model each.
-    """
-
-    images: Tensor
-    labels: Tensor | None
-    classes: tuple[str, ...]
-    attribution: str
-    eps: float | None
-    norm: Norm
-    columns: tuple[MapColumn, ...]
-
-    def __getitem__(self, rows: slice) -> SaliencyMaps:
-        """The same of some of the images."""
-
-        def of(record: _Record) -> _Record:
-            tensors = {name: value for name, value in vars(record).items() if isinstance(value, Tensor)}
-            values: dict[str, Any] = {name: tensor[rows] for name, tensor in tensors.items()}
-            return replace(record, **values)
-
-        return replace(of(self), columns=tuple(map(of, self.columns)))
-
-
-def saliency_maps(
-    models: Mapping[str, Classifier],
-    images: Tensor,
-    labels: Tensor | None = None,
-    *,
-    classes: Sequence[str] | None = None,
-    seeds: Mapping[str, int] | None = None,
-    attribution: str = "gradient",
-    layer: str | None = None,
-    eps: Number | None = None,
-    norm: Norm = "linf",
-    seed: int = 0,
-    rows: Tensor | None = None,
-) -> SaliencyMaps:
-    """Explains the same images under any classifiers, for :func:`asgt.write_maps` to draw.
-
-    ::
-
-        maps = asgt.saliency_maps({"mine": model, "theirs": other}, x, y, eps=8 / 255)
-        asgt.write_maps(maps, "maps.pdf")
-
-    Args:
-        models: classifiers by name, each images (B, C, H, W) in [0, 1] to logits (B, K).
-        images: float (N, C, H, W) in [0, 1], on the device of the models; a tensor or a numpy array.
-        labels: (N,), of any integer type. Default: not known, and each model is explained, and attacked, on its own
-            predictions.
-        classes: the names of the K classes. Default: their numbers.
-        seeds: of the runs of the models, to be shown.
-        attribution: what makes the maps, by name, as :func:`asgt.saliency.attribute` knows it.
-        layer: the layer that it looks at, where it looks at one.
-        eps: the radius of each model's own attack, PGD-20 away from the class that is explained. Default: none.
-        norm: its norm.
-        seed: keys its random start, as that of :func:`asgt.explain`.
-        rows: the rows of the test split that the images are, int64 (N,), which key it too. Default: 0 … N − 1.
-
-    Raises:
-        InputError: images, labels, or the attribution do not fit.
-    """
-
-    if not models:
-        raise InputError("there is no model to explain: hand over classifiers by name")
-    images = checked_images(images, "images")
-    if images.ndim != 4 or len(images) == 0:
-        raise InputError(f"images have the shape {tuple(images.shape)}: expected (N, C, H, W), at least one")
-    if labels is not None:
-        labels = checked_labels(labels, len(images), soft=False, name="labels").to(images.device)
-    eps, seed = None if eps is None else number(eps, "eps"), whole(seed, "seed")
-    rows = torch.arange(len(images), device=images.device) if rows is None else rows.to(images.device)
-
-    def column(name: str, model: Classifier) -> MapColumn:
-        """A model on all images."""
-
-        predictions = predict(model, images)
-        y = predictions if labels is None else labels
-
-        def maps(x: Tensor) -> Tensor:
-            noise = SampleKeyed(seed_of("picture", seed), rows)
-            return attribute(model, x, y, attribution, layer=layer, generator=noise).cpu()
-
-        plain = MapColumn(name, (seeds or {}).get(name), y.cpu(), predictions.cpu(), maps(images))
-        if eps is None:
-            return plain
-        attack = PGD(eps=eps, norm=norm, steps=STEPS)
-        attacked = attack(model, images, y, generator=SampleKeyed(seed_of("attack", seed), rows))
-        return replace(
-            plain,
-            attacked=attacked.cpu(),
-            attacked_predictions=predict(model, attacked, "attacked images").cpu(),
-            attacked_maps=maps(attacked),
-        )
-
-    columns = []
-    for name, model in models.items():
-        with trusted(), models_explained(model, images):
-            columns.append(column(name, model))
-    seen = [tensor for one in columns for tensor in (one.explained, one.predictions, one.attacked_predictions)]
-    most = int(torch.cat([tensor for tensor in seen if tensor is not None]).max())
-    names = tuple(map(str, range(most + 1))) if classes is None else tuple(classes)
-    if most >= len(names):
-        raise InputError(f"class {most} has no name: {len(names)} are given")
-    return SaliencyMaps(
-        images.cpu(), None if labels is None else labels.cpu(), names, attribution, eps, norm, tuple(columns)
-    )
-
-
-def side_by_side(found: Sequence[SaliencyMaps]) -> SaliencyMaps:
-    """The columns of several pictures of the same images as one.
-
-    Raises:
-        InputError: they are of other images, or made otherwise.
-    """
-
-    first = found[0]
-    for one in found[1:]:
-        settings = [(maps.classes, maps.attribution, maps.eps, maps.norm, maps.labels is None) for maps in (first, one)]
-        if settings[0] != settings[1] or not torch.equal(one.images, first.images):
-            names = [maps.columns[0].name for maps in (first, one)]
-            raise InputError(f"the maps of {names[1]} are of other images than those of {names[0]}, or made otherwise")
-    return replace(first, columns=tuple(column for one in found for column in one.columns))
-
-
-def coloured(attribution: Tensor, kind: Kind = "magnitude") -> tuple[Tensor, str]:
+def coloured(attribution: Tensor, kind: Rendering = "magnitude") -> tuple[Tensor, str]:
     """A map in colours, by :data:`RULE`, and what is wrong with it.
 
     Args:
@@ -258,7 +84,7 @@ def coloured(attribution: Tensor, kind: Kind = "magnitude") -> tuple[Tensor, str
     return torch.from_numpy(colours[..., :3].copy()), ""
 
 
-def map_rule(maps: SaliencyMaps, kind: Kind = "magnitude") -> str:
+def map_rule(maps: SaliencyMaps, kind: Rendering = "magnitude") -> str:
     """How the maps were made and coloured, in a sentence."""
 
     whose = "each model's own answer" if maps.labels is None else "the label"
@@ -278,22 +104,22 @@ def row_names(maps: SaliencyMaps, number: int) -> list[str]:
     return names
 
 
-def map_cells(maps: SaliencyMaps, number: int, column: MapColumn, kind: Kind) -> list[tuple[Tensor, str, str]]:
+def map_cells(maps: SaliencyMaps, number: int, column: MapColumn, kind: Rendering) -> list[tuple[Tensor, str, str]]:
     """The rows of an image in a model's column: pictures, uint8 (H, W, 3), what is wrong with each, and its words.
 
     Under an image stands what the model says of it; under a map, where labels are not known, whose class it explains.
     """
 
     explained = "" if maps.labels is not None else f"explains {maps.classes[column.explained[number]]}"
-    found = [(pixels_of(maps.images[number]), "", f"says {maps.classes[column.predictions[number]]}")]
-    found.append((*coloured(column.maps[number], kind), explained))
+    cells = [(pixels_of(maps.images[number]), "", f"says {maps.classes[column.predictions[number]]}")]
+    cells.append((*coloured(column.maps[number], kind), explained))
     if column.attacked is not None:
         assert column.attacked_predictions is not None
         assert column.attacked_maps is not None
         said = f"says {maps.classes[column.attacked_predictions[number]]}"
-        found.append((pixels_of(column.attacked[number]), "", said))
-        found.append((*coloured(column.attacked_maps[number], kind), explained))
-    return found
+        cells.append((pixels_of(column.attacked[number]), "", said))
+        cells.append((*coloured(column.attacked_maps[number], kind), explained))
+    return cells
 
 
 def pixels_of(image: Tensor) -> Tensor:
@@ -304,7 +130,7 @@ def pixels_of(image: Tensor) -> Tensor:
 
 
 @house_style()
-def write_maps(maps: SaliencyMaps, path: Path | str, *, kind: Kind = "magnitude") -> None:
+def write_maps(maps: SaliencyMaps, path: Path | str, *, kind: Rendering = "magnitude") -> None:
     """Draws each image as a block of rows, a column a model, as a figure for papers: ``.png`` or ``.pdf``."""
 
     # Maps have words under them only where it is not said once whose class they explain.
@@ -334,7 +160,7 @@ def write_maps(maps: SaliencyMaps, path: Path | str, *, kind: Kind = "magnitude"
 
 
 @house_style()
-def write_contact_sheet(maps: SaliencyMaps, path: Path | str, *, kind: Kind = "magnitude") -> None:
+def write_contact_sheet(maps: SaliencyMaps, path: Path | str, *, kind: Rendering = "magnitude") -> None:
     """Draws many images at once, each with its map under every model beside it: ``.png`` or ``.pdf``."""
 
     side, gap = 0.46, 0.035
@@ -369,7 +195,7 @@ def write_contact_sheet(maps: SaliencyMaps, path: Path | str, *, kind: Kind = "m
 class _Sheet:
     """A figure measured in inches from its upper left corner, below a sentence and a scale."""
 
-    def __init__(self, width: float, height: float, rule: str, kind: Kind) -> None:
+    def __init__(self, width: float, height: float, rule: str, kind: Rendering) -> None:
         from matplotlib.figure import Figure
 
         lines = textwrap.wrap(rule, max(40, int(width / 0.062)))

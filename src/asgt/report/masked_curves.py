@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isnan
 
 from ..comparison.explained import Explained
 from ..explanation import Curve
-from .figures import Line, Panel
+from .figures import Chart, Line
 
-__all__ = ["masked_panels"]
+__all__ = ["masked_charts"]
 
 _SHOWN = (
     ("mean", "random", "the images' mean as fill", "thick: the top by m hidden; thin: random pixels"),
@@ -18,27 +17,27 @@ _SHOWN = (
 )
 
 
-def masked_panels(found: Explained, numbers: Mapping[str, int]) -> list[Panel]:
-    """A panel for each fill, with a curve for each method: the top pixels hidden, and beside it what they are held to.
+def masked_charts(explained: Explained, numbers: Mapping[str, int]) -> list[Chart]:
+    """A chart for each fill, with a curve for each method: the top pixels hidden, and beside it what they are held to.
 
     Args:
-        found: the panel; without values there are no curves.
+        explained: the panel; without values there are no curves.
         numbers: the colour of each method.
     """
 
-    curves = {(curve.method, curve.fill, curve.order): curve for curve in found.panel.curves}
+    curves = {(curve.method, curve.fill, curve.order): curve for curve in explained.panel.curves}
     if not curves:
         return []
 
-    panels = []
+    charts = []
     for fill, beside, title, subtitle in _SHOWN:
         lines = []
-        for method in found.panel.methods:
+        for method in explained.panel.methods:
             top, other = curves[method, fill, "top"], curves[method, fill, beside]  # type: ignore[index]
             lines.append(_line(numbers[method], top, other))
-        panels.append(
-            Panel(
-                key=f"masked-{found.attribution}-{fill}",
+        charts.append(
+            Chart(
+                key=f"masked-{explained.attribution}-{fill}",
                 title=title,
                 subtitle=subtitle,
                 x_label="pixels hidden (%)",
@@ -48,30 +47,29 @@ def masked_panels(found: Explained, numbers: Mapping[str, int]) -> list[Panel]:
                 y_limits=(-2, 102),
             )
         )
-    return panels
+    return charts
 
 
 def _line(number: int, top: Curve, other: Curve) -> Line:
     """The images are those that every model gets right, so that each curve begins at all of them."""
 
-    points = list(zip(top.accuracy, top.low, top.high, top.sd, other.accuracy, strict=True))
-    edges = [(low, high) if isnan(sd) else (mean - sd, mean + sd) for mean, low, high, sd, _ in points]
     spans = [
-        f"[{100 * low:.1f}, {100 * high:.1f}]" if isnan(sd) else f"± {100 * sd:.1f}" for _, low, high, sd, _ in points
+        (point.low, point.high) if point.sd != point.sd else (point.value - point.sd, point.value + point.sd)
+        for point in top.accuracy
     ]
     return Line(
         name=top.method,
         number=number,
         x=(0.0, *(100 * share for share in top.shares)),
-        y=(100.0, *(100 * point[0] for point in points)),
-        low=(100.0, *(100 * max(low, 0.0) for low, _ in edges)),
-        high=(100.0, *(100 * min(high, 1.0) for _, high in edges)),
+        y=(100.0, *(100 * point.value for point in top.accuracy)),
+        low=(100.0, *(100 * max(low, 0.0) for low, _ in spans)),
+        high=(100.0, *(100 * min(high, 1.0) for _, high in spans)),
         texts=(
             "100.0",
             *(
-                f"{100 * point[0]:.1f} {span}, {other.order}: {100 * point[4]:.1f}"
-                for point, span in zip(points, spans, strict=True)
+                f"{point.percent()}, {other.order}: {100 * beside.value:.1f}"
+                for point, beside in zip(top.accuracy, other.accuracy, strict=True)
             ),
         ),
-        beside=(100.0, *(100 * value for value in other.accuracy)),
+        beside=(100.0, *(100 * point.value for point in other.accuracy)),
     )

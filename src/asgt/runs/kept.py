@@ -17,21 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..comparison.comparing import Comparison, compare_runs
 from ..data import to_unit
 from ..errors import DamagedFileError, InputError
 from ..evaluation.check import Check
 from ..evaluation.outcomes import Evaluation, checked_grid
 from ..evaluation.protocols import PROTOCOLS, protocol_named
-from ..experiments.job import Job
 from ..explanation import Explanation
+from ..explanation.map_grid import MapColumn, SaliencyMaps
 from ..files import read_json, write_json
-from ..report.map_drawing import MapColumn, SaliencyMaps
-from ..training.config import MAY_CHANGE, TrainConfig
+from ..training.config import TrainConfig
 from ..training.run_folder import RunFolder, TrainResult
 from .run import Run, data_name
 
-__all__ = ["SCHEMA", "is_kept", "keep_run", "load_kept", "load_maps", "load_results"]
+__all__ = ["SCHEMA", "keep_run", "load_kept", "load_maps"]
 
 SCHEMA = 1
 
@@ -65,10 +63,10 @@ def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
             },
             "history": list(run.history),
             "evaluations": {
-                name: _packed_evaluation(found) | _said(RunFolder(run.folder).evaluation(name))
-                for name, found in run.evaluations.items()
+                name: _packed_evaluation(evaluation) | _said(RunFolder(run.folder).evaluation(name))
+                for name, evaluation in run.evaluations.items()
             },
-            "explanations": {name: _packed_explanation(found) for name, found in run.explanations.items()},
+            "explanations": {name: _packed_explanation(explanation) for name, explanation in run.explanations.items()},
         }
         | ({} if maps is None else {"maps": _packed_maps(maps)}),
     )
@@ -110,65 +108,22 @@ def load_maps(file: Path) -> SaliencyMaps | None:
         raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
 
 
-def is_kept(job: Job) -> bool:
-    """Whether a job's file keeps what the job asks for, so that it need not be done again.
-
-    Raises:
-        InputError: the file is of another job.
-        DamagedFileError: it is damaged.
-    """
-
-    if job.keep is None or not (file := Path(job.keep)).exists():
-        return False
-    run = load_kept(file)
-    kept, asked = run.config.to_dict(), job.config.to_dict()
-    # The data may lie, and the device be, elsewhere.
-    if any(kept[name] != asked[name] for name in asked if name not in (*MAY_CHANGE, "data", "device")):
-        raise InputError(f"{file} keeps a run with other settings: name another folder for what is kept")
-
-    def as_many(samples: int, wanted: int | None) -> bool:
-        # Drawn class by class they come to a few more or less.
-        return wanted is None or abs(samples - wanted) <= len(run.result.classes)
-
-    # Its maps are for the eye, and no reason to train it again.
-    found = [run.evaluations.get(protocol) for protocol in job.protocols]
-    explained = [run.explanations.get(name) for name in job.attributions]
-    return all(
-        one is not None and (one.epsilons, one.norm) == (job.epsilons, job.norm) and as_many(one.samples, job.samples)
-        for one in found
-    ) and all(one is not None and one.eps == job.eps and as_many(one.samples, job.explained) for one in explained)
-
-
-def load_results(folder: Path) -> Comparison:
-    """The runs kept in a folder, side by side.
-
-    Raises:
-        InputError: the folder holds none, or they cannot stand in one table.
-        DamagedFileError: a file of it is damaged.
-    """
-
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        raise InputError(f"{folder} holds no kept runs: asgt reproduce … --keep {folder.parent} writes them")
-    return compare_runs([load_kept(file) for file in files])
-
-
-def _packed_evaluation(found: Evaluation) -> dict[str, Any]:
+def _packed_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        "version": found.protocol.version,
-        "norm": found.norm,
-        "epsilons": list(found.epsilons),
-        "seed": found.seed,
-        "model": found.model,
-        "data": found.data,
-        "classes": found.classes,
-        "samples": found.samples,
-        "exhaustive": found.exhaustive,
-        "votes": found.votes,
-        "clean": _packed(found.clean),
-        "outcomes": {search: [_packed(row) for row in rows] for search, rows in found.outcomes.items()},
-        "checks": [check.to_dict() for check in found.checks],
-        "seconds": dict(found.seconds),
+        "version": evaluation.protocol.version,
+        "norm": evaluation.norm,
+        "epsilons": list(evaluation.epsilons),
+        "seed": evaluation.seed,
+        "model": evaluation.model,
+        "data": evaluation.data,
+        "classes": evaluation.classes,
+        "samples": evaluation.samples,
+        "exhaustive": evaluation.exhaustive,
+        "votes": evaluation.votes,
+        "clean": _packed(evaluation.clean),
+        "outcomes": {search: [_packed(row) for row in rows] for search, rows in evaluation.outcomes.items()},
+        "checks": [check.to_dict() for check in evaluation.checks],
+        "seconds": dict(evaluation.seconds),
     }
 
 
@@ -211,10 +166,12 @@ def _check(values: Any, file: Path) -> Check:
         raise DamagedFileError(f"{file} is damaged: {error}") from error
 
 
-def _packed_explanation(found: Explanation) -> dict[str, Any]:
-    tensors = {name: getattr(found, name) for name in _TENSORS} | {f"values/{n}": t for n, t in found.values.items()}
-    return {name: getattr(found, name) for name in _PLAIN} | {
-        "notes": list(found.notes),
+def _packed_explanation(explanation: Explanation) -> dict[str, Any]:
+    tensors = {name: getattr(explanation, name) for name in _TENSORS} | {
+        f"values/{n}": t for n, t in explanation.values.items()
+    }
+    return {name: getattr(explanation, name) for name in _PLAIN} | {
+        "notes": list(explanation.notes),
         "tensors": _packed_tensors(tensors),
     }
 
@@ -266,13 +223,13 @@ def _maps(values: dict[str, Any], file: Path) -> SaliencyMaps:
             tensors[name] = to_unit(tensors[name])
     column = MapColumn(values["name"], values["seed"], **{name: tensors[name] for name in _COLUMN if name in tensors})
     return SaliencyMaps(
-        tensors["images"],
-        tensors.get("labels"),
-        tuple(values["classes"]),
-        values["attribution"],
-        values["eps"],
-        values["norm"],
-        (column,),
+        images=tensors["images"],
+        labels=tensors.get("labels"),
+        classes=tuple(values["classes"]),
+        attribution=values["attribution"],
+        eps=values["eps"],
+        norm=values["norm"],
+        columns=(column,),
     )
 
 

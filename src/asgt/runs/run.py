@@ -85,10 +85,10 @@ def read_run(path: Path) -> Run:
         if (folder.evaluation(name) / "result.json").exists()
     }
     weights = digest_tensors(read_tensors(folder.model)[0])
-    for name, found in evaluations.items():
-        if found.protocol.name != name:
-            raise InputError(f"{folder.evaluation(name)} holds an evaluation by {found.protocol.name}: rename it")
-        if found.model != weights:
+    for name, evaluation in evaluations.items():
+        if evaluation.protocol.name != name:
+            raise InputError(f"{folder.evaluation(name)} holds an evaluation by {evaluation.protocol.name}: rename it")
+        if evaluation.model != weights:
             raise InputError(
                 f"{folder.evaluation(name)} was made of other weights than {folder.model}: {evaluate_again(path, name)}"
             )
@@ -98,10 +98,10 @@ def read_run(path: Path) -> Run:
 def _explanations(folder: RunFolder, weights: str) -> dict[str, Explanation]:
     """The finished explanations of a run, by attribution; they are of its own weights."""
 
-    found = {}
+    explanations = {}
     for place in sorted(path.parent for path in folder.path.glob("explanation/*/result.json")):
         explanation = load_explanation(place)
-        found[explanation.attribution] = explanation
+        explanations[explanation.attribution] = explanation
         if folder.explanation(explanation.attribution).name != place.name:
             raise InputError(f"{place} holds an explanation by {explanation.attribution}: rename it")
         if explanation.model != weights:
@@ -109,7 +109,7 @@ def _explanations(folder: RunFolder, weights: str) -> dict[str, Explanation]:
                 f"{place} was made of other weights than {folder.model}: remove {place}, then: asgt explain "
                 f"{folder.path}"
             )
-    return found
+    return explanations
 
 
 def data_name(run: Run) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..comparison.comparing import Accuracy, Comparison
+from ..comparison.comparing import Comparison
 from ..errors import DamagedFileError
 from ..files import read_yaml
+from ..statistics import Estimate
 from .verdicts import Claims, Reading, column_of, named
 
 __all__ = ["PAPER", "Paper", "Quoted", "load_paper", "mean_distance", "ours"]
@@ -69,7 +70,7 @@ def load_paper(path: Path = PAPER) -> Paper:
         raise DamagedFileError(f"{path} is damaged: it lacks a part") from error
 
 
-def ours(comparison: Comparison, claims: Claims, quoted: Quoted, reading: Reading) -> Accuracy | None:
+def ours(comparison: Comparison, claims: Claims, quoted: Quoted, reading: Reading) -> Estimate | None:
     """Our accuracy where the paper states one; ``None`` if no run was evaluated so."""
 
     method = named(comparison, claims.methods[quoted.data][quoted.method])
@@ -83,6 +84,6 @@ def ours(comparison: Comparison, claims: Claims, quoted: Quoted, reading: Readin
 def mean_distance(comparison: Comparison, claims: Claims, paper: Paper, reading: Reading) -> float | None:
     """How far our accuracies are from those that the paper states, in points on average; ``None`` without any."""
 
-    found = [(quoted.accuracy, ours(comparison, claims, quoted, reading)) for quoted in paper.quoted]
-    distances = [abs(100 * accuracy.mean - stated) for stated, accuracy in found if accuracy is not None]
+    pairs = [(quoted.accuracy, ours(comparison, claims, quoted, reading)) for quoted in paper.quoted]
+    distances = [abs(100 * accuracy.value - stated) for stated, accuracy in pairs if accuracy is not None]
     return fmean(distances) if distances else None

@@ -17,19 +17,21 @@ from typing import Any
 
 from torch import Tensor
 
-from ..comparison.comparing import Accuracy, Comparison, Method
-from ..comparison.credibility import credibility
+from ..comparison.accuracy_tables import AccuracyTable, table_at
+from ..comparison.comparing import Comparison, load_results
+from ..comparison.credibility import credibility_of
 from ..comparison.differences import points
 from ..errors import InputError
 from ..evaluation.protocols import PROTOCOLS
 from ..experiments.preset import Preset, load_preset, preset_names, preset_words
+from ..explanation.map_grid import SaliencyMaps, side_by_side
 from ..files import write_bytes
 from ..numbers import counted, duration, eps_text
 from ..report.curves import robustness_curves
-from ..report.map_drawing import SaliencyMaps, side_by_side, write_maps
-from ..runs.kept import load_maps, load_results
+from ..report.map_drawing import write_maps
+from ..runs.kept import load_maps
 from ..runs.run import Run
-from ..statistics import mcnemar, paired_bootstrap
+from ..statistics import Estimate, mcnemar, paired_bootstrap
 from ..training.config import TrainConfig
 from .paper import Paper, load_paper, mean_distance, ours
 from .verdicts import Claim, Claims, State, Verdict, judge, judge_maps, load_claims, named
@@ -143,7 +145,7 @@ def write_results(results: Path, page: Path) -> Path:
         quoted=lambda grid: _quoted(grid, claims, paper),
         distances=lambda grid: _distances(grid, claims, paper),
         by_claim=_by_claim,
-        checked=lambda grid: credibility(grid.comparison),
+        checked=lambda grid: credibility_of(grid.comparison),
         protocols=PROTOCOLS,
     )
     write_bytes(page, text.encode())
@@ -185,12 +187,12 @@ def _grid(folder: Path, claims: Claims, paper: Paper, page: Path) -> Grid:
 def _kept_maps(comparison: Comparison) -> SaliencyMaps | None:
     """The picture of all methods that maps are kept of, each by its first run that has them."""
 
-    found = []
+    pictures = []
     for method in comparison.methods:
         maps = next(filter(None, (load_maps(run.folder) for run in method.runs)), None)
         if maps is not None:
-            found.append(replace(maps, columns=(replace(maps.columns[0], name=method.name),)))
-    return side_by_side(found) if found else None
+            pictures.append(replace(maps, columns=(replace(maps.columns[0], name=method.name),)))
+    return side_by_side(pictures) if pictures else None
 
 
 def _write_picture(maps: SaliencyMaps, file: Path) -> None:
@@ -213,18 +215,18 @@ def _figures(name: str, comparison: Comparison, claims: Claims, paper: Paper, be
     figures = []
     for asked in (figure for figure in paper.figures if figure["data"] == comparison.data):
         settings = claims.methods[comparison.data]
-        found = {method: named(comparison, settings[method]) for method in asked["methods"]}
-        methods = tuple(method for method in found.values() if method is not None)
+        methods_by_name = {method: named(comparison, settings[method]) for method in asked["methods"]}
+        methods = tuple(method for method in methods_by_name.values() if method is not None)
         if not methods:
             continue
         file = beside / f"{name}-figure{asked['number']}.svg"
         robustness_curves(replace(comparison, methods=methods), file, [method.name for method in comparison.methods])
-        missing = tuple(method for method, there in found.items() if there is None)
+        missing = tuple(method for method, there in methods_by_name.items() if there is None)
         figures.append(Figure(asked["number"], asked["shows"], f"{beside.name}/{file.name}", missing))
     return figures
 
 
-def _tables(grid: Grid) -> list[tuple[float, bool, list[tuple[Method, list[Accuracy]]]]]:
+def _tables(grid: Grid) -> list[AccuracyTable]:
     """Accuracies of all methods under every attack, at each ε that a claim names and at that of the training."""
 
     comparison = grid.comparison
@@ -232,23 +234,10 @@ def _tables(grid: Grid) -> list[tuple[float, bool, list[tuple[Method, list[Accur
     claimed = {verdict.claim.eps for verdict in (*grid.verdicts, *grid.beyond)}
     trained = comparison.trained_eps()
     wanted = [eps for eps in shared if eps == trained or any(isclose(eps, other) for other in claimed)]
-    return [
-        (
-            eps,
-            eps == trained,
-            [
-                (
-                    method,
-                    [comparison.clean(method), *(comparison.at(method, column, eps) for column in comparison.columns)],
-                )
-                for method in comparison.methods
-            ],
-        )
-        for eps in wanted or shared[-1:]
-    ]
+    return [table_at(comparison, eps) for eps in wanted or shared[-1:]]
 
 
-def _quoted(grid: Grid, claims: Claims, paper: Paper) -> list[tuple[Any, list[Accuracy | None]]]:
+def _quoted(grid: Grid, claims: Claims, paper: Paper) -> list[tuple[Any, list[Estimate | None]]]:
     """The paper's numbers, each with ours in every reading."""
 
     return [
@@ -261,15 +250,15 @@ def _quoted(grid: Grid, claims: Claims, paper: Paper) -> list[tuple[Any, list[Ac
 def _distances(grid: Grid, claims: Claims, paper: Paper) -> list[tuple[str, float]]:
     """How far ours are from the paper's numbers in each reading, the nearest first."""
 
-    found = [(reading.name, mean_distance(grid.comparison, claims, paper, reading)) for reading in claims.readings]
-    return sorted(((name, far) for name, far in found if far is not None), key=lambda one: one[1])
+    distances = [(reading.name, mean_distance(grid.comparison, claims, paper, reading)) for reading in claims.readings]
+    return sorted(((name, far) for name, far in distances if far is not None), key=lambda pair: pair[1])
 
 
 def _by_claim(verdicts: Sequence[Verdict]) -> list[tuple[Claim, list[Verdict]]]:
     """The verdicts of each claim, in the order of the readings."""
 
     claims = {verdict.claim.id: verdict.claim for verdict in verdicts}
-    return [(claim, [one for one in verdicts if one.claim.id == claim.id]) for claim in claims.values()]
+    return [(claim, [verdict for verdict in verdicts if verdict.claim.id == claim.id]) for claim in claims.values()]
 
 
 def _cell(verdict: Verdict) -> str:
@@ -363,13 +352,13 @@ def _training_seconds(run: Run) -> float:
 def _trained(grid: Grid) -> list[tuple[str, str]]:
     """The trainings that went wrong, by method: collapse and overfitting to one step are counted, never dropped."""
 
-    found: dict[tuple[str, str], list[int]] = {}
+    warnings: dict[tuple[str, str], list[int]] = {}
     for method, run, text in grid.comparison.warnings():
         kind = text.split(": ", 1)[-1] if "epochs, " in text else text
-        found.setdefault((method.name, kind.split(";")[0]), []).append(run.seed)
+        warnings.setdefault((method.name, kind.split(";")[0]), []).append(run.seed)
     return [
         (name, f"{kind} (seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, sorted(set(seeds))))})")
-        for (name, kind), seeds in found.items()
+        for (name, kind), seeds in warnings.items()
     ]
 
 
@@ -400,12 +389,14 @@ def _variants(grid: Grid, grids: Sequence[Grid]) -> list[tuple[str, str, list[st
     return lines
 
 
-def _change(one: Tensor, other: Tensor) -> str:
+def _change(first: Tensor, second: Tensor) -> str:
     """How many points one model has more than another on the same images, with its interval and p."""
 
-    low, high = paired_bootstrap(one, other)
-    p = mcnemar(int((one & ~other).sum()), int((other & ~one).sum()))
-    return f"{points((int(one.sum()) - int(other.sum())) / len(one), '+')} [{points(low)}, {points(high)}], p {_p(p)}"
+    low, high = paired_bootstrap(first, second)
+    p = mcnemar(int((first & ~second).sum()), int((second & ~first).sum()))
+    return (
+        f"{points((int(first.sum()) - int(second.sum())) / len(first), '+')} [{points(low)}, {points(high)}], p {_p(p)}"
+    )
 
 
 def _identity(config: TrainConfig) -> tuple[Any, ...]:

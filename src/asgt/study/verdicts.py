@@ -23,8 +23,10 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
-from ..comparison.comparing import Column, Comparison, Method
+from ..comparison.comparable import listed
+from ..comparison.comparing import Column, Comparison
 from ..comparison.differences import over_seeds, points
+from ..comparison.method_naming import Method
 from ..errors import DamagedFileError
 from ..evaluation.protocols import PROTOCOLS
 from ..explanation import Panel, measure_named, panel
@@ -97,10 +99,10 @@ class Claim:
     def text(self) -> str:
         """The claim in words."""
 
-        rivals = _listed(self.against)
+        rivals = listed(self.against)
         if self.measure:
             return f"the maps of {self.first} are better than those of {rivals}, by {measure_named(self.measure).title}"
-        return f"{self.first} withstands more than {rivals} under {_listed(self.attacks)} at ε = {eps_text(self.eps)}"
+        return f"{self.first} withstands more than {rivals} under {listed(self.attacks)} at ε = {eps_text(self.eps)}"
 
 
 @dataclass(frozen=True)
@@ -173,17 +175,17 @@ def load_claims(path: Path = CLAIMS) -> Claims:
     values = read_yaml(path)
     try:
         readings = tuple(Reading(**reading) for reading in values["readings"])
-        groups = [tuple(_claim(claim) for claim in values[name]) for name in ("paper", "maps", "beyond")]
-        found = Claims(values["version"], float(values["alpha"]), readings, values["methods"], *groups)
-        claims = [claim for group in groups for claim in group]
+        groups = {name: tuple(_claim(claim) for claim in values[name]) for name in ("paper", "maps", "beyond")}
+        read = Claims(values["version"], float(values["alpha"]), readings, values["methods"], **groups)
+        claims = [claim for group in groups.values() for claim in group]
         if len({claim.id for claim in claims}) < len(claims):
             raise DamagedFileError(f"{path} is damaged: two claims have the same id")
         for claim in claims:
-            if strange := {claim.first, *claim.against} - set(found.methods[claim.data]):
+            if strange := {claim.first, *claim.against} - set(read.methods[claim.data]):
                 raise DamagedFileError(f"{path} is damaged: claim {claim.id} names {min(strange)}, which it does not")
     except (LookupError, TypeError) as error:
         raise DamagedFileError(f"{path} is damaged: it is not a file of claims") from error
-    return found
+    return read
 
 
 def judge(comparison: Comparison, claims: Claims, group: Sequence[Claim]) -> list[Verdict]:
@@ -201,11 +203,11 @@ def judge(comparison: Comparison, claims: Claims, group: Sequence[Claim]) -> lis
     mine = [claim for claim in group if claim.data == comparison.data]
     verdicts: list[Verdict] = []
     for reading in claims.readings:
-        found = [_tested(comparison, claims.methods[claim.data], claim, reading) for claim in mine]
-        adjusted = holm([verdict.p for verdict in found])
+        tested = [_tested(comparison, claims.methods[claim.data], claim, reading) for claim in mine]
+        adjusted = holm([verdict.p for verdict in tested])
         verdicts += [
             _decided(replace(verdict, adjusted=p, claims=len(mine)), claims.alpha)
-            for verdict, p in zip(found, adjusted, strict=True)
+            for verdict, p in zip(tested, adjusted, strict=True)
         ]
     return verdicts
 
@@ -219,10 +221,10 @@ def judge_maps(comparison: Comparison, claims: Claims) -> list[Verdict]:
     mine = [claim for claim in claims.maps if claim.data == comparison.data]
     settings = claims.methods[comparison.data] if mine else {}
     names = dict.fromkeys(name for claim in mine for name in (*claim.against, claim.first))
-    found = {name: named(comparison, settings[name]) for name in names}
+    methods = {name: named(comparison, settings[name]) for name in names}
     explained = {
         name: method
-        for name, method in found.items()
+        for name, method in methods.items()
         if method is not None and all(_MAPS_BY in run.explanations for run in method.runs)
     }
     measured = None
@@ -245,20 +247,21 @@ def _measured(blank: Verdict, measured: Panel | None) -> Verdict:
     (rival,) = blank.claim.against
     lacking = [name for name in (blank.claim.first, rival) if measured is None or name not in measured.methods]
     if lacking or measured is None:
-        return replace(blank, why=f"no explanations of {_listed(lacking)}")
-    score = measured.value(blank.claim.first, blank.claim.measure)
-    if score.not_run:
-        return replace(blank, why=score.not_run)
+        return replace(blank, why=f"no explanations of {listed(lacking)}")
+    value = measured.value(blank.claim.first, blank.claim.measure)
+    if value.not_run:
+        return replace(blank, why=value.not_run)
 
     pair = {blank.claim.first, rival}
-    one = next((one for one in measured.differences(blank.claim.measure) if {one.first, one.second} == pair), None)
-    if one is None:
+    differences = measured.differences(blank.claim.measure)
+    difference = next((each for each in differences if {each.first, each.second} == pair), None)
+    if difference is None:
         return replace(blank, why="no seed in common")
-    one = one if one.first == blank.claim.first else one.turned()
-    found = replace(blank, rival=rival, mean=one.mean, seeds=one.seeds, samples=one.n)
-    if one.kind == "models":
-        return replace(found, state="not decided at this scale", why="one seed")
-    return replace(found, low=one.low, high=one.high, p=one.p)
+    difference = difference if difference.first == blank.claim.first else difference.turned()
+    verdict = replace(blank, rival=rival, mean=difference.value, seeds=difference.seeds, samples=difference.n)
+    if difference.kind == "models":
+        return replace(verdict, state="not decided at this scale", why="one seed")
+    return replace(verdict, low=difference.low, high=difference.high, p=difference.p)
 
 
 def named(comparison: Comparison, settings: Mapping[str, Any]) -> Method | None:
@@ -291,9 +294,9 @@ def _tested(
     columns = [column_of(comparison, reading, attack) for attack in claim.attacks]
     pairs = []
     for rival in claim.against:
-        one, other = (named(comparison, methods[name]) for name in (claim.first, rival))
-        if one is None or other is None:
-            return replace(blank, why=f"no runs of {claim.first if one is None else rival}")
+        first, second = (named(comparison, methods[name]) for name in (claim.first, rival))
+        if first is None or second is None:
+            return replace(blank, why=f"no runs of {claim.first if first is None else rival}")
         # In a worst case all attacks are one.
         for column in dict.fromkeys(columns):
             if column is None:
@@ -301,7 +304,7 @@ def _tested(
             eps = next((eps for eps in comparison.epsilons[column.protocol] if isclose(eps, claim.eps)), None)
             if eps is None:
                 return replace(blank, why=f"not evaluated at ε = {eps_text(claim.eps)}")
-            pairs.append(_pair(comparison, replace(blank, column=column, rival=rival), one, other, eps))
+            pairs.append(_pair(comparison, replace(blank, column=column, rival=rival), first, second, eps))
 
     if short := next((pair for pair in pairs if len(pair.seeds) < 2), None):
         state: State = "not decided at this scale" if short.seeds else "not run"
@@ -312,21 +315,23 @@ def _tested(
     return replace(worst, p=min(1.0, len(pairs) * worst.p))
 
 
-def _pair(comparison: Comparison, blank: Verdict, one: Method, other: Method, eps: float) -> Verdict:
-    first, second = ({run.seed: run for run in method.runs} for method in (one, other))
-    seeds = tuple(sorted(first.keys() & second.keys()))
+def _pair(comparison: Comparison, blank: Verdict, first: Method, second: Method, eps: float) -> Verdict:
+    """The difference of two methods over the seeds that both have."""
+
+    of_first, of_second = ({run.seed: run for run in method.runs} for method in (first, second))
+    seeds = tuple(sorted(of_first.keys() & of_second.keys()))
     right: list[tuple[Tensor, Tensor]] = [
-        (comparison.right(first[seed], blank.column, eps), comparison.right(second[seed], blank.column, eps))
+        (comparison.right(of_first[seed], blank.column, eps), comparison.right(of_second[seed], blank.column, eps))
         for seed in seeds
     ]
-    found = replace(blank, seeds=seeds, samples=comparison.samples)
+    verdict = replace(blank, seeds=seeds, samples=comparison.samples)
     if len(right) > 1:
         mean, low, high, p = over_seeds(right)
-        return replace(found, mean=mean, low=low, high=high, p=p)
+        return replace(verdict, mean=mean, low=low, high=high, p=p)
     if right:
         (here, there) = right[0]
-        return replace(found, mean=(int(here.sum()) - int(there.sum())) / len(here))
-    return found
+        return replace(verdict, mean=(int(here.sum()) - int(there.sum())) / len(here))
+    return verdict
 
 
 def _decided(verdict: Verdict, alpha: float) -> Verdict:
@@ -343,7 +348,3 @@ def _decided(verdict: Verdict, alpha: float) -> Verdict:
 def _claim(values: dict[str, Any]) -> Claim:
     lists = {name: tuple(values.get(name, ())) for name in ("against", "attacks")}
     return Claim(**values | lists | {"eps": number(values.get("eps", 0.0), "eps")})
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

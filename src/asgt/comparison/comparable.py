@@ -1,0 +1,159 @@
+"""What may stand side by side: runs of the same images and classes, evaluated by the same protocols at the same ε.
+
+Each refusal names both runs and the command that makes them comparable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import InputError
+from ..evaluation.outcomes import Evaluation
+from ..evaluation.protocols import PROTOCOLS
+from ..runs.run import Run, data_name, evaluate_again
+from ..training.run_folder import RunFolder
+from .method_naming import method_settings
+
+__all__ = ["left_out", "listed", "refuse_other_evaluations", "refuse_other_runs", "shared_epsilons", "shared_protocols"]
+
+
+def refuse_other_runs(runs: Sequence[Run]) -> None:
+    """Refuses runs that can stand in no table together.
+
+    Raises:
+        InputError: two runs are the same method and seed, or of one method trained on different images; or their test
+            images or classes differ.
+    """
+
+    _refuse_repeated(runs)
+    _refuse_other_data(runs)
+
+
+def refuse_other_evaluations(runs: Sequence[Run], protocols: Sequence[str]) -> None:
+    """Refuses evaluations on other images of the test split, in another norm, or without a common ε.
+
+    Raises:
+        InputError: there are some.
+    """
+
+    _refuse_other_images(runs, protocols)
+    _refuse_other_grids(runs, protocols)
+
+
+def shared_protocols(runs: Sequence[Run]) -> list[str]:
+    """The protocols that every run was evaluated by, in the order of their registry.
+
+    Raises:
+        InputError: there is none.
+    """
+
+    shared = [name for name in PROTOCOLS if all(name in run.evaluations for run in runs)]
+    if not shared:
+        held = "; ".join(f"{run.folder} holds {listed(list(run.evaluations))}" for run in runs)
+        name = max(PROTOCOLS, key=lambda name: sum(name in run.evaluations for run in runs))
+        lacking = next(run.folder for run in runs if name not in run.evaluations)
+        raise InputError(f"no protocol is common to all: {held}: asgt evaluate {lacking} --protocol {name}")
+    return shared
+
+
+def shared_epsilons(evaluations: Sequence[Evaluation]) -> tuple[float, ...]:
+    """The ε that all evaluations have, ascending."""
+
+    return tuple(sorted(set.intersection(*(set(evaluation.epsilons) for evaluation in evaluations))))
+
+
+def left_out(runs: Sequence[Run], epsilons: dict[str, tuple[float, ...]]) -> list[str]:
+    """What only some runs hold, in sentences."""
+
+    sentences = []
+    for name in PROTOCOLS:
+        lacking = [str(run.folder) for run in runs if name not in run.evaluations]
+        if name not in epsilons and len(lacking) < len(runs):
+            sentences.append(f"protocol {name} is left out: no evaluation by it in {listed(lacking)}")
+
+    for name, shared in epsilons.items():
+        grids = {str(run.folder): run.evaluations[name].epsilons for run in runs}
+        for eps in sorted({eps for grid in grids.values() for eps in grid} - set(shared)):
+            lacking = [folder for folder, grid in grids.items() if eps not in grid]
+            sentences.append(f"protocol {name} at eps {eps:g} is left out: not evaluated in {listed(lacking)}")
+    return sentences
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a``; ``a and b``; ``a, b and c``."""
+
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _refuse_repeated(runs: Sequence[Run]) -> None:
+    """Refuses runs whose spread would be none over seeds."""
+
+    for number, run in enumerate(runs):
+        for other in runs[:number]:
+            if method_settings(run.config) != method_settings(other.config):
+                continue
+            both = f"{other.folder} and {run.folder}"
+            if run.seed == other.seed:
+                raise InputError(
+                    f"{both} hold the same method, settings and seed ({run.seed}), which shows no spread over seeds: "
+                    "leave one out, or train it with another --seed"
+                )
+            if run.result.train_data != other.result.train_data:
+                raise InputError(
+                    f"{both} hold the same method and settings, trained on different images: leave one out, or train "
+                    "it again on the same ones"
+                )
+
+
+def _refuse_other_data(runs: Sequence[Run]) -> None:
+    """Refuses runs whose test images, as a whole, or classes are not the same."""
+
+    first = runs[0]
+    for run in runs[1:]:
+        both = f"{first.folder} and {run.folder}"
+        if run.result.test_data != first.result.test_data:
+            names = data_name(first), data_name(run)
+            which = f"images of {names[0]}" if names[0] == names[1] else f"data ({names[0]} and {names[1]})"
+            raise InputError(f"{both} were tested on different {which}: compare runs of the same test images")
+        if run.result.classes != first.result.classes:
+            raise InputError(f"{both} tell different classes apart: compare runs of the same classes")
+
+
+def _refuse_other_images(runs: Sequence[Run], protocols: Sequence[str]) -> None:
+    """Refuses evaluations on other images of the test split, or in another norm."""
+
+    (first_run, first_name, first), *others = _evaluations(runs, protocols)
+    for run, name, evaluation in others:
+        both = f"{first_run.folder} and {run.folder}"
+        if run is first_run:
+            both = f"{RunFolder(first_run.folder).evaluation(first_name)} and {RunFolder(run.folder).evaluation(name)}"
+        if evaluation.data != first.data:
+            counts = "" if evaluation.samples == first.samples else f" (n = {first.samples} and {evaluation.samples})"
+            raise InputError(
+                f"{both} were tested on different images of {data_name(run)}{counts}: "
+                + evaluate_again(run.folder, name, f"--samples {first.samples}")
+            )
+        if evaluation.norm != first.norm:
+            raise InputError(
+                f"{both} were evaluated in different norms ({first.norm} and {evaluation.norm}): "
+                + evaluate_again(run.folder, name, f"--norm {first.norm}")
+            )
+
+
+def _refuse_other_grids(runs: Sequence[Run], protocols: Sequence[str]) -> None:
+    """Refuses evaluations that have no ε in common."""
+
+    (_, _, first), *others = _evaluations(runs, protocols)
+    shared = set(first.epsilons)
+    for run, name, evaluation in others:
+        if shared.isdisjoint(evaluation.epsilons):
+            grid, asked = (",".join(f"{eps:g}" for eps in sorted(values)) for values in (evaluation.epsilons, shared))
+            raise InputError(
+                f"no eps is common to all: {RunFolder(run.folder).evaluation(name)} has {grid}, those before it share "
+                f"{asked}: " + evaluate_again(run.folder, name, "--epsilons " + ",".join(map(repr, sorted(shared))))
+            )
+        shared &= set(evaluation.epsilons)
+
+
+def _evaluations(runs: Sequence[Run], protocols: Sequence[str]) -> list[tuple[Run, str, Evaluation]]:
+    return [(run, name, run.evaluations[name]) for name in protocols for run in runs]

@@ -1,0 +1,173 @@
+"""What a comparison found, in sentences that its tables bear out; none says which of two close methods is better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..evaluation.protocols import PROTOCOLS
+from ..numbers import counted, eps_text
+from ..runs.run import Run
+from ..statistics import Estimate, PairedDifference
+from .comparing import Comparison
+from .credibility import Credibility, Finding
+from .differences import DifferenceTable
+from .explained import Explained
+from .map_evidence import MapEvidence
+from .method_naming import Method
+from .tradeoff import Tradeoff
+
+__all__ = ["failed_checks", "findings_of", "findings_of_maps"]
+
+
+def findings_of(
+    comparison: Comparison,
+    differences: Sequence[DifferenceTable],
+    credibility: Sequence[Credibility],
+    warnings: Sequence[tuple[Method, Run, str]],
+) -> list[str]:
+    """What was found of robustness.
+
+    Args:
+        comparison: the runs side by side.
+        differences: between methods, the strictest judge's first.
+        credibility: what the checks say, a protocol each.
+        warnings: those of the comparison.
+    """
+
+    sentences = [
+        *_range_under_judge(comparison),
+        *_decided(differences[0] if differences else None),
+        *_weak_beside_strong(comparison),
+    ]
+    for each in credibility:
+        if failed := failed_checks([each]):
+            told = "; ".join(f"{finding.name} ({finding.who()})" for finding in failed)
+            sentences.append(
+                f"Checks fail under protocol {each.protocol.name} v{each.protocol.version}: {told}. Quote none of "
+                "these methods' accuracies before you know why."
+            )
+
+    warned = {run.folder for _, run, _ in warnings}
+    if warned:
+        total = sum(len(method.runs) for method in comparison.methods)
+        sentences.append(
+            f"{len(warned)} of {total} runs carry a warning; their figures are in the tables all the same."
+        )
+    return sentences
+
+
+def findings_of_maps(evidence: MapEvidence) -> list[str]:
+    """What was found of maps, of the first attribution, from the panel alone."""
+
+    if not evidence.explained:
+        return []
+    explained = evidence.explained[0]
+    panel = explained.panel
+    if panel.not_run:
+        return [f"What the maps are worth was NOT measured: {panel.not_run}."]
+
+    scores = {method: panel.value(method, explained.primary.name) for method in panel.methods}
+    seeds = sorted({len(several) for several in panel.seeds.values()})
+    measured = f"n = {next(iter(scores.values())).n} of {panel.asked} images that all models get right, " + (
+        "one seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds"
+    )
+    sentences = _range_of_maps(explained, scores, measured)
+    tradeoff: Tradeoff | None = evidence.tradeoffs.get(explained.attribution)
+    if tradeoff is not None:
+        sentences.append(f"{tradeoff.sentence()}; {measured}.")
+    if blind := [method for method in panel.methods if panel.uninformative(method)]:
+        sentences.append(
+            f"Of {', '.join(blind)} the ranking of all pixels correlates above 0.5 with that of random weights (the "
+            "gate): so far it shows the architecture, not what was learned."
+        )
+    return sentences
+
+
+def failed_checks(credibility: Sequence[Credibility]) -> list[Finding]:
+    """What failed under a worst case; elsewhere no robustness is read off."""
+
+    return [finding for each in credibility if each.protocol.worst_case for finding in each.failed]
+
+
+def _measured(comparison: Comparison) -> str:
+    seeds = sorted({len(method.runs) for method in comparison.methods})
+    over = "one seed" if seeds == [1] else f"mean over {' or '.join(map(str, seeds))} seeds"
+    return f"n = {comparison.samples}, {over}"
+
+
+def _range_under_judge(comparison: Comparison) -> list[str]:
+    """From which accuracy to which the methods run under the strictest judge."""
+
+    judge, eps = comparison.judges()[-1], comparison.judging_eps()
+    ranked = sorted(comparison.methods, key=lambda method: comparison.at(method, judge, eps).value)
+    if len(ranked) < 2:
+        return []
+    low, high = (comparison.at(method, judge, eps) for method in (ranked[0], ranked[-1]))
+    return [
+        f"Under {judge.title} (protocol {judge.protocol} v{judge.version}) at ε = {eps_text(eps)}, accuracy runs "
+        f"from {low.percent()} % ({ranked[0].name}) to {high.percent()} % ({ranked[-1].name}); "
+        f"{_measured(comparison)}."
+    ]
+
+
+def _decided(table: DifferenceTable | None) -> list[str]:
+    """How many of the judge's differences are decided."""
+
+    if table is None:
+        return []
+    sentences = []
+    for kind, beside in (("methods", "paired by seed"), ("models", "one seed: nothing is said about the methods")):
+        of_kind: list[PairedDifference] = [each for each in table.differences if each.kind == kind]
+        if of_kind:
+            decided = sum(each.decision != "not decided" for each in of_kind)
+            sentences.append(
+                f"{table.where[0].upper()}{table.where[1:]}, {decided} of {len(of_kind)} differences between "
+                f"{kind} {'is' if decided == 1 else 'are'} decided ({beside}; p < 0.05 by Holm's correction)."
+            )
+    return sentences
+
+
+def _weak_beside_strong(comparison: Comparison) -> list[str]:
+    """The same model at the same ε, judged by a weak and by a strong attack: where they part furthest."""
+
+    judge = comparison.judges()[-1]
+    weak = next((column for column in comparison.columns if column.attack == "pgd-constant-rs"), None)
+    if weak is None or not PROTOCOLS[judge.protocol].worst_case:
+        return []
+    both = sorted(set(comparison.epsilons[weak.protocol]) & set(comparison.epsilons[judge.protocol]))
+    gap, method, eps = max(
+        (
+            (comparison.at(method, weak, eps).value - comparison.at(method, judge, eps).value, method, eps)
+            for method in comparison.methods
+            for eps in both
+        ),
+        key=lambda candidate: candidate[0],
+    )
+    if gap <= 0.05:
+        return []
+    return [
+        f"The attack decides the number: at ε = {eps_text(eps)}, {weak.title} leaves {method.name} "
+        f"{comparison.at(method, weak, eps).percent()} %, {judge.title} leaves it "
+        f"{comparison.at(method, judge, eps).percent()} %; {_measured(comparison)}."
+    ]
+
+
+def _range_of_maps(explained: Explained, scores: dict[str, Estimate], measured: str) -> list[str]:
+    """From which value of the primary measure to which the methods run, and how many differences are decided."""
+
+    measure, panel = explained.primary, explained.panel
+    if len(scores) < 2 or any(score.not_run for score in scores.values()):
+        return []
+    low, high = (end(scores, key=lambda method: scores[method].value) for end in (min, max))
+    area = f"; the object's share of the area is {panel.area:.3f}" if measure.name == "mass" else ""
+    sentences = [
+        f"Where they look: {measure.title} by the {explained.attribution} runs from {scores[low].text()} ({low}) "
+        f"to {scores[high].text()} ({high}){area}; {measured}."
+    ]
+    if differences := panel.differences(measure.name):
+        decided = [each for each in differences if each.decision != "not decided"]
+        sentences.append(
+            f"Of {counted(len(differences), 'difference')} in {measure.title}, {len(decided)} "
+            f"{'is' if len(decided) == 1 else 'are'} decided (p < 0.05 by Holm's correction)."
+        )
+    return sentences

@@ -1,0 +1,91 @@
+"""How the gradient's values are distributed, by method, as the saliency-guided training paper shows them.
+
+How large a gradient is says how steep a model is, not what it looks at, so both are counted: each image's values as
+shares of its largest, and the values as they are.
+
+References:
+    Ismail et al. 2021, "Improving deep learning interpretability by saliency guided training", figure 3,
+    https://arxiv.org/abs/2111.14338
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, log10
+
+import torch
+from torch import Tensor
+
+__all__ = ["GradientValues", "Histogram", "gradient_values_of"]
+
+_BINS = 21
+_DECADES = 6
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """The shares of some values that fall in each bin.
+
+    Attributes:
+        middles: of the bins, ascending.
+        shares: of each method's values, in percent, as many.
+    """
+
+    middles: tuple[float, ...]
+    shares: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class GradientValues:
+    """Two distributions of the gradient's values.
+
+    Attributes:
+        whose: of which images and models they are, in words.
+        relative: over each image's largest magnitude, in [-1, 1].
+        logarithms: log₁₀ of the magnitudes; the first bin holds what is smaller too, and zeros.
+    """
+
+    whose: str
+    relative: Histogram
+    logarithms: Histogram
+
+
+def gradient_values_of(gradients: Mapping[str, Tensor], whose: str) -> GradientValues | None:
+    """Counts the values of some methods' gradients.
+
+    Args:
+        gradients: of the label's logit, by method, signed (N, C, H, W).
+        whose: of which images and models they are, in words.
+
+    Returns:
+        Without the methods that have no gradient that is finite and not zero; ``None`` where there is no other.
+    """
+
+    flat = {name: values.double().flatten(1) for name, values in gradients.items()}
+    # An image whose gradient is zero, or is no number, has no largest value.
+    flat = {name: values[values.isfinite().all(dim=1) & (values != 0).any(dim=1)] for name, values in flat.items()}
+    flat = {name: values for name, values in flat.items() if len(values)}
+    if not flat:
+        return None
+
+    relative = {name: values / values.abs().amax(dim=1, keepdim=True) for name, values in flat.items()}
+    edges = torch.linspace(-1, 1, _BINS + 1, dtype=torch.float64)
+    # The largest of all, rounded up to a whole power of ten.
+    top = ceil(log10(max(float(values.abs().max()) for values in flat.values())))
+    decades = torch.linspace(top - _DECADES, top, 2 * _DECADES + 1, dtype=torch.float64)
+    logarithms = {
+        name: values.abs().clamp_min(10.0 ** (top - _DECADES)).log10().clamp(top - _DECADES, top)
+        for name, values in flat.items()
+    }
+    return GradientValues(whose, _histogram(relative, edges), _histogram(logarithms, decades))
+
+
+def _histogram(values: Mapping[str, Tensor], edges: Tensor) -> Histogram:
+    return Histogram(
+        tuple(((edges[1:] + edges[:-1]) / 2).tolist()),
+        {
+            name: tuple((100 * torch.histogram(each.flatten(), edges).hist / each.numel()).tolist())
+            for name, each in values.items()
+        },
+    )

@@ -1,0 +1,195 @@
+"""The same images under several models: each model's map, the image under its own attack, and the map of that.
+
+For the eye; what can be said of maps is measured by the rest of :mod:`asgt.explanation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..attacks import PGD, Norm
+from ..errors import InputError
+from ..evaluation.accuracy import predict
+from ..inputs import checked_images, checked_labels, models_explained, trusted
+from ..modes import Classifier
+from ..numbers import Number, number, whole
+from ..randomness import SampleKeyed, seed_of
+from ..saliency import attribute
+
+__all__ = ["STEPS", "MapColumn", "SaliencyMaps", "saliency_maps", "side_by_side"]
+
+STEPS = 20
+"""The steps of each model's own PGD."""
+
+_Record = TypeVar("_Record", "MapColumn", "SaliencyMaps")
+
+
+@dataclass(frozen=True)
+class MapColumn:
+    """One model on all images.
+
+    Attributes:
+        name: of the model, or its method.
+        seed: of its run; ``None`` where there is none.
+        explained: the class that each map explains, int64 (N,): the label, or else the model's own prediction.
+        predictions: what the model says of each image, int64 (N,).
+        maps: the signed attribution (N, C, H, W).
+        attacked: the images under the model's own attack, (N, C, H, W); ``None`` without one, like what follows.
+        attacked_predictions: what it says of these, int64 (N,).
+        attacked_maps: their attribution to the same class.
+    """
+
+    name: str
+    seed: int | None
+    explained: Tensor
+    predictions: Tensor
+    maps: Tensor
+    attacked: Tensor | None = None
+    attacked_predictions: Tensor | None = None
+    attacked_maps: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SaliencyMaps:
+    """The same images under several models.
+
+    Attributes:
+        images: float (N, C, H, W) in [0, 1].
+        labels: int64 (N,); ``None`` where they are not known, and each model is explained on its own predictions.
+        classes: the names of the classes.
+        attribution: what made the maps.
+        eps: the radius of the attack; ``None`` without one.
+        norm: its norm.
+        columns: a model each.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    classes: tuple[str, ...]
+    attribution: str
+    eps: float | None
+    norm: Norm
+    columns: tuple[MapColumn, ...]
+
+    def __getitem__(self, rows: slice) -> SaliencyMaps:
+        """The same of some of the images."""
+
+        def of(record: _Record) -> _Record:
+            tensors = {name: value for name, value in vars(record).items() if isinstance(value, Tensor)}
+            values: dict[str, Any] = {name: tensor[rows] for name, tensor in tensors.items()}
+            return replace(record, **values)
+
+        return replace(of(self), columns=tuple(map(of, self.columns)))
+
+
+def saliency_maps(
+    models: Mapping[str, Classifier],
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    seeds: Mapping[str, int] | None = None,
+    attribution: str = "gradient",
+    layer: str | None = None,
+    eps: Number | None = None,
+    norm: Norm = "linf",
+    seed: int = 0,
+    rows: Tensor | None = None,
+) -> SaliencyMaps:
+    """Explains the same images under any classifiers, for :func:`asgt.write_maps` to draw.
+
+    ::
+
+        maps = asgt.saliency_maps({"mine": model, "theirs": other}, x, y, eps=8 / 255)
+        asgt.write_maps(maps, "maps.pdf")
+
+    Args:
+        models: classifiers by name, each images (B, C, H, W) in [0, 1] to logits (B, K).
+        images: float (N, C, H, W) in [0, 1], on the device of the models; a tensor or a numpy array.
+        labels: (N,), of any integer type. Default: not known, and each model is explained, and attacked, on its own
+            predictions.
+        classes: the names of the K classes. Default: their numbers.
+        seeds: of the runs of the models, to be shown.
+        attribution: what makes the maps, by name, as :func:`asgt.saliency.attribute` knows it.
+        layer: the layer that it looks at, where it looks at one.
+        eps: the radius of each model's own attack, PGD-20 away from the class that is explained. Default: none.
+        norm: its norm.
+        seed: keys its random start, as that of :func:`asgt.explain`.
+        rows: the rows of the test split that the images are, int64 (N,), which key it too. Default: 0 … N − 1.
+
+    Raises:
+        InputError: images, labels, or the attribution do not fit.
+    """
+
+    if not models:
+        raise InputError("there is no model to explain: hand over classifiers by name")
+    images = checked_images(images, "images")
+    if images.ndim != 4 or len(images) == 0:
+        raise InputError(f"images have the shape {tuple(images.shape)}: expected (N, C, H, W), at least one")
+    if labels is not None:
+        labels = checked_labels(labels, len(images), soft=False, name="labels").to(images.device)
+    eps, seed = None if eps is None else number(eps, "eps"), whole(seed, "seed")
+    rows = torch.arange(len(images), device=images.device) if rows is None else rows.to(images.device)
+
+    def column(name: str, model: Classifier) -> MapColumn:
+        """A model on all images."""
+
+        predictions = predict(model, images)
+        y = predictions if labels is None else labels
+
+        def maps(x: Tensor) -> Tensor:
+            noise = SampleKeyed(seed_of("picture", seed), rows)
+            return attribute(model, x, y, attribution, layer=layer, generator=noise).cpu()
+
+        plain = MapColumn(name, (seeds or {}).get(name), y.cpu(), predictions.cpu(), maps(images))
+        if eps is None:
+            return plain
+        attack = PGD(eps=eps, norm=norm, steps=STEPS)
+        attacked = attack(model, images, y, generator=SampleKeyed(seed_of("attack", seed), rows))
+        return replace(
+            plain,
+            attacked=attacked.cpu(),
+            attacked_predictions=predict(model, attacked, "attacked images").cpu(),
+            attacked_maps=maps(attacked),
+        )
+
+    columns = []
+    for name, model in models.items():
+        with trusted(), models_explained(model, images):
+            columns.append(column(name, model))
+    seen = [tensor for each in columns for tensor in (each.explained, each.predictions, each.attacked_predictions)]
+    most = int(torch.cat([tensor for tensor in seen if tensor is not None]).max())
+    names = tuple(map(str, range(most + 1))) if classes is None else tuple(classes)
+    if most >= len(names):
+        raise InputError(f"class {most} has no name: {len(names)} are given")
+    return SaliencyMaps(
+        images=images.cpu(),
+        labels=None if labels is None else labels.cpu(),
+        classes=names,
+        attribution=attribution,
+        eps=eps,
+        norm=norm,
+        columns=tuple(columns),
+    )
+
+
+def side_by_side(pictures: Sequence[SaliencyMaps]) -> SaliencyMaps:
+    """The columns of several pictures of the same images as one.
+
+    Raises:
+        InputError: they are of other images, or made otherwise.
+    """
+
+    first = pictures[0]
+    for other in pictures[1:]:
+        both = (first, other)
+        settings = [(maps.classes, maps.attribution, maps.eps, maps.norm, maps.labels is None) for maps in both]
+        if settings[0] != settings[1] or not torch.equal(other.images, first.images):
+            names = [maps.columns[0].name for maps in both]
+            raise InputError(f"the maps of {names[1]} are of other images than those of {names[0]}, or made otherwise")
+    return replace(first, columns=tuple(column for maps in pictures for column in maps.columns))

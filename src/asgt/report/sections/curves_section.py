@@ -1,0 +1,81 @@
+"""The section of robustness curves; its files are ``figures/robustness`` and ``accuracies.csv``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...comparison.comparing import Comparison
+from ...evaluation.protocols import PROTOCOLS
+from ..curves import bands, robustness_charts, robustness_curves
+from ..figures import Chart
+from ..rows import write_rows
+from ..section import PageRequest, Section
+
+__all__ = ["CURVES"]
+
+TEMPLATE = r"""<section id="curves">
+<h2>Robustness curves</h2>
+<p class="note">Accuracy on {{ comparison.samples }} test images over ε; {{ bands }}. Hover or touch a figure for its numbers, a name for its curve.</p>
+{{ legend("curves") }}
+{% if pair %}
+<h3>The same models under a weak and a stronger attack</h3>
+<p>The first is the common default of attack libraries, whose steps do not grow with ε; the second is a worst case, whose steps follow ε. Where the first levels off, the attack has stopped: the model has not begun to resist.</p>
+<div class="panels two">
+{% for panel in pair %}{{ figure(panel, "accuracies.csv") }}{% endfor %}
+</div>
+<h3>Every other attack</h3>
+{% endif %}
+<div class="panels">
+{% for panel in panels if panel not in pair %}{{ figure(panel, "accuracies.csv") }}{% endfor %}
+</div>
+<p class="note">For papers: <a href="figures/robustness.pdf">robustness.pdf</a>, <a href="figures/robustness.png">robustness.png</a>; every accuracy of every run: <a href="accuracies.csv">accuracies.csv</a>.</p>
+</section>
+"""
+
+
+def _context(page: PageRequest) -> dict[str, Any]:
+    comparison = page.summary.comparison
+    charts = robustness_charts(comparison)
+    return {"bands": bands(comparison), "panels": charts, "pair": _pair(comparison, charts)}
+
+
+def _write(page: PageRequest) -> None:
+    for suffix in ("png", "pdf"):
+        robustness_curves(page.summary.comparison, page.out / "figures" / f"robustness.{suffix}")
+    write_rows(page.out / "accuracies.csv", _rows(page.summary.comparison))
+
+
+def _pair(comparison: Comparison, charts: Sequence[Chart]) -> list[Chart]:
+    """The common library default and the strictest worst case, to be seen side by side; empty without both."""
+
+    judge = comparison.judges()[-1]
+    by_key = {chart.key: chart for chart in charts}
+    wanted = ("paper-pgd-constant-rs", f"{judge.protocol}-{judge.attack}")
+    both = PROTOCOLS[judge.protocol].worst_case and all(key in by_key for key in wanted)
+    return [by_key[key] for key in wanted] if both else []
+
+
+def _rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Every accuracy of every run, for a reader's own plots."""
+
+    return [
+        {
+            "method": method.name,
+            "seed": run.seed,
+            "protocol": column.protocol,
+            "version": column.version,
+            "attack": column.attack,
+            "norm": comparison.norm,
+            "eps": f"{eps:.6g}",
+            "samples": accuracy.n,
+            "accuracy": f"{value:.6f}",
+        }
+        for method in comparison.methods
+        for column in comparison.columns
+        for eps, accuracy in comparison.curve(method, column)
+        for run, value in zip(method.runs, accuracy.values, strict=True)
+    ]
+
+
+CURVES = Section("curves", "Curves", TEMPLATE, _context, _write)

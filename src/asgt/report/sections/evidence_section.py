@@ -1,0 +1,98 @@
+"""The section on where the evidence lies, and what the worst cases took."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ...comparison.comparing import Comparison
+from ...comparison.method_naming import Method
+from ...evaluation.protocols import PROTOCOLS
+from ...runs.run import Run
+from ..section import PageRequest, Section
+
+__all__ = ["EVIDENCE"]
+
+TEMPLATE = r"""<section id="evidence">
+<h2>Where the evidence lies</h2>
+<p class="note">Each run folder holds the configuration, the metrics of every epoch, the weights, for each evaluation the outcome of every sample at every ε, and for each explanation every measure of every image, with the hashes of model and data.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="run folders">
+<table class="sortable plain">
+<thead><tr><th scope="col"><button type="button">method</button></th><th scope="col"><button type="button">seed</button></th><th scope="col"><button type="button">epoch kept</button></th><th scope="col">picked by</th><th scope="col">weights (SHA-256)</th><th scope="col">run folder</th><th scope="col">results</th></tr></thead>
+<tbody>
+{% for run in evidence %}
+<tr><th scope="row">{{ run.method }}</th><td data-value="{{ run.seed }}">{{ run.seed }}</td><td>{{ run.epoch }}</td><td>{{ run.chosen_by }}</td><td><code>{{ run.model }}…</code></td><td><a href="{{ run.place }}/config.yaml">{{ run.folder }}</a></td><td>{% for name, place in run.results %}<a href="{{ place }}">{{ name }}</a>{{ " " if not loop.last }}{% endfor %}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% if costs %}
+<h3>What the worst cases took</h3>
+<div class="scroll" tabindex="0" role="region" aria-label="what the worst cases took">
+<table class="sortable plain">
+<caption>Gradients and forward passes are means over the samples. A clairvoyant runs each attack once, where it just fails, and what found the witness once more. The audit attacks some samples below an ε that they withstand, where nothing should break: how many broke [at most, Clopper–Pearson 95 %]; its gradients come on top. How long a search took, each result tells.</caption>
+<thead><tr>{% for name in ("method", "seed", "protocol", "gradients", "clairvoyant", "forward passes", "audit gradients") %}<th scope="col"><button type="button">{{ name }}</button></th>{% endfor %}<th scope="col">broke in the audit</th><th scope="col">first to break a sample</th></tr></thead>
+<tbody>
+{% for cost in costs %}
+<tr><th scope="row">{{ cost.method }}</th><td>{{ cost.seed }}</td><td>{{ cost.protocol }}</td>{% for name in ("gradients", "floor", "forwards", "audit") %}<td data-value="{{ cost[name] }}">{{ "%.0f" | format(cost[name]) if cost[name] or name != "floor" else "–" }}</td>{% endfor %}<td class="words">{% if cost.tested %}{{ cost.missed }} of {{ cost.tested }} [{{ cost.missed_high | percent }}]{% else %}none to be asked{% endif %}</td><td class="words">{% for title, count in cost.first.items() %}{{ title }}: {{ count }}{{ ", " if not loop.last }}{% else %}nothing{% endfor %}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endif %}
+</section>
+"""
+
+
+def _context(page: PageRequest) -> dict[str, Any]:
+    comparison = page.summary.comparison
+    return {
+        "evidence": [_evidence(method, run, page.out) for method in comparison.methods for run in method.runs],
+        "costs": _costs(comparison),
+    }
+
+
+def _evidence(method: Method, run: Run, out: Path) -> dict[str, Any]:
+    """Where a run lies, as seen from the page, and what identifies it."""
+
+    place = quote(os.path.relpath(run.folder, out).replace(os.sep, "/"))
+    return {
+        "method": method.name,
+        "seed": run.seed,
+        "folder": str(run.folder),
+        "place": place,
+        "epoch": f"{run.result.chosen_epoch + 1} of {run.result.epochs}",
+        "chosen_by": run.result.chosen_by,
+        "model": next(iter(run.evaluations.values())).model[:12],
+        "results": [
+            *((name, f"{place}/evaluation/{name}/result.json") for name in run.evaluations),
+            *((name, f"{place}/explanation/{name}/result.json") for name in run.explanations),
+        ],
+    }
+
+
+def _costs(comparison: Comparison) -> list[dict[str, Any]]:
+    """What each run's worst cases took, what broke its samples first, and how the shortcut was tested.
+
+    Seconds are left out: the same grid gives the same page, killed on the way or not.
+    """
+
+    return [
+        {
+            "method": method.name,
+            "seed": run.seed,
+            "protocol": column.protocol,
+            "first": evaluation.first_to_break(column.attack),
+            **evaluation.cost(column.attack),
+        }
+        for method in comparison.methods
+        for run in method.runs
+        for column in comparison.columns
+        if PROTOCOLS[column.protocol].worst_case
+        for evaluation in [run.evaluations[column.protocol]]
+    ]
+
+
+EVIDENCE = Section("evidence", "Evidence", TEMPLATE, _context)

@@ -1,0 +1,152 @@
+"""The section of saliency maps as pictures; its files are ``figures/saliency…`` and the contact sheet."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+from torch import Tensor
+
+from ...comparison.pictures import BLOCKS
+from ...explanation.map_grid import SaliencyMaps
+from ..map_drawing import coloured, map_cells, map_rule, pixels_of, row_names
+from ..map_files import saliency_names, write_pictures
+from ..section import PageRequest, Section
+
+__all__ = ["MAPS"]
+
+TEMPLATE = r"""<section id="maps">
+<h2>Saliency maps</h2>
+{% if map_rows %}
+<p class="note">The first test image of each class, under the model of each method's first seed; {{ map_rule }}. Shown, not measured: a handful of maps proves nothing about the rest.</p>
+<h3>Before and under attack</h3>
+<p class="note">Each model is attacked by itself, and its map explains the label before and after. Under each image stands what the model says of it.</p>
+<div class="blocks">
+{% for block in blocks %}
+<div class="scroll" tabindex="0" role="region" aria-label="maps of an image of class {{ block.label }}, before and under attack">
+<table class="maps block">
+<thead><tr><td></td>{% for name, seed in block.methods %}<th scope="col">{{ name }}{% if seed is not none %}<span>seed {{ seed }}</span>{% endif %}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in block.rows %}
+<tr><th scope="row">{{ row.name | whole }}</th>{% for cell in row.cells %}<td>{% if cell.wrong %}<div class="blank" role="img" aria-label="{{ cell.alt }}">{{ cell.wrong }}</div>{% else %}<img src="{{ cell.source }}" alt="{{ cell.alt }}">{% endif %}{% if cell.words %}<span>{{ cell.words }}</span>{% endif %}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endfor %}
+</div>
+<h3>One image of each class</h3>
+<div class="scroll" tabindex="0" role="region" aria-label="saliency maps">
+<table class="maps">
+<thead><tr><td></td>{% for cell in map_rows[0].cells %}<th scope="col">{{ cell.label }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in map_rows %}
+<tr><th scope="row">{{ row.name }}{% if row.seed is not none %}<span>seed {{ row.seed }}</span>{% endif %}</th>{% for cell in row.cells %}<td>{% if cell.wrong %}<div class="blank" role="img" aria-label="{{ cell.alt }}">{{ cell.wrong }}</div>{% else %}<img src="{{ cell.source }}" alt="{{ cell.alt }}">{% endif %}{% if cell.words %}<span>{{ cell.words }}</span>{% endif %}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+<p class="note">For papers: {% for name in map_files %}<a href="figures/{{ name }}.pdf">{{ name }}.pdf</a>, {% endfor %}and the first images in a row on a contact sheet: <a href="figures/contact.pdf">contact.pdf</a>; each as .png beside it.</p>
+{% endif %}
+{% for sentence in missing %}
+<p class="note">No maps of {{ sentence }}</p>
+{% endfor %}
+</section>
+"""
+
+
+def _context(page: PageRequest) -> dict[str, Any]:
+    pictures = page.summary.maps.pictures
+    maps = pictures.shown.get("gradient")
+    return {
+        "missing": pictures.missing,
+        "blocks": _blocks(maps),
+        "map_rule": map_rule(maps) if maps is not None else "",
+        "map_rows": _map_rows(maps),
+        "map_files": [name + kind for name in saliency_names(pictures) for kind in ("", "-signed")],
+    }
+
+
+def _write(page: PageRequest) -> None:
+    write_pictures(page.summary.maps, page.out / "figures")
+
+
+def _blocks(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
+    """A table for each of the first images: columns are methods; image, map, attacked image, its map."""
+
+    if maps is None:
+        return []
+    blocks = []
+    for number in range(min(BLOCKS, len(maps.images))):
+        names = row_names(maps, number)
+        columns = [map_cells(maps, number, column, "magnitude") for column in maps.columns]
+        label = maps.classes[maps.labels[number]] if maps.labels is not None else ""
+        rows = []
+        for place, name in enumerate(names):
+            cells = []
+            for column, pictures in zip(maps.columns, columns, strict=True):
+                picture, wrong, words = pictures[place]
+                what = f"{name}, class {label}, under {column.name}"
+                alt = ": ".join(part for part in (what, wrong or words) if part)
+                cells.append({"source": "" if wrong else _png(picture), "alt": alt, "wrong": wrong, "words": words})
+            rows.append({"name": name, "cells": cells})
+        blocks.append(
+            {"label": label, "methods": [(column.name, column.seed) for column in maps.columns], "rows": rows}
+        )
+    return blocks
+
+
+def _map_rows(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
+    """The rows of pictures: the images, then each method's maps; each picture with its words."""
+
+    if maps is None:
+        return []
+    assert maps.labels is not None
+    labels = [maps.classes[label] for label in maps.labels]
+    rows: list[dict[str, Any]] = [
+        {
+            "name": "image",
+            "seed": None,
+            "cells": [
+                {
+                    "source": _png(pixels_of(image)),
+                    "alt": f"test image of class {label}",
+                    "wrong": "",
+                    "words": "",
+                    "label": label,
+                }
+                for image, label in zip(maps.images, labels, strict=True)
+            ],
+        }
+    ]
+    for column in maps.columns:
+        cells = []
+        for label, attribution, prediction in zip(labels, column.maps, column.predictions, strict=True):
+            picture, wrong = coloured(attribution)
+            said = maps.classes[prediction]
+            words = f"says {said}" if said != label else ""
+            alt = ": ".join(
+                part
+                for part in (f"saliency map of {column.name}, class {label}", ", ".join(filter(None, (wrong, words))))
+                if part
+            )
+            cells.append(
+                {"source": "" if wrong else _png(picture), "alt": alt, "wrong": wrong, "words": words, "label": label}
+            )
+        rows.append({"name": column.name, "seed": column.seed, "cells": cells})
+    return rows
+
+
+def _png(pixels: Tensor) -> str:
+    """uint8 (H, W, 3) as a data URI of a PNG, pixel for pixel; in one channel where it is grey."""
+
+    from PIL import Image
+
+    grey = bool((pixels == pixels[..., :1]).all())
+    content = io.BytesIO()
+    Image.fromarray((pixels[..., 0] if grey else pixels).contiguous().numpy()).save(content, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+MAPS = Section("maps", "Saliency maps", TEMPLATE, _context, _write)

@@ -1,0 +1,27 @@
+"""The section on what a reader must not miss of single runs; without warnings there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..section import PageRequest, Section
+
+__all__ = ["WARNINGS"]
+
+TEMPLATE = r"""<section id="warnings" class="warnings">
+<h2>Warnings</h2>
+<p>A run that died in training is counted in every figure here, never dropped.</p>
+<ul>
+{% for method, run, text in warnings %}
+<li><b>{{ method.name }}, seed {{ run.seed }}</b>: {{ text }}</li>
+{% endfor %}
+</ul>
+</section>
+"""
+
+
+def _context(page: PageRequest) -> dict[str, Any] | None:
+    return {"warnings": page.summary.warnings} if page.summary.warnings else None
+
+
+WARNINGS = Section("warnings", "Warnings", TEMPLATE, _context)
