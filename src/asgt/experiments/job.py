@@ -13,7 +13,6 @@ from ..attacks import Norm
 from ..data import Splits, sampled_rows, selection_text, to_unit
 from ..devices import place, resolve_device
 from ..evaluation.curve import evaluate
-from ..names import refuse_unless_allowed
 from ..progress import Progress
 from ..runs.explain_run import explain_run
 from ..runs.run import load_run
@@ -64,12 +63,12 @@ class Job:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which :meth:`from_dict` makes the same job in another process."""
 
-        return asdict(self)
+        return asdict(self) | {"config": self.config.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Job:
         lists = {name: tuple(values[name]) for name in ("protocols", "epsilons", "passes", "attributions", "allow")}
-        return cls(**values | lists | {"config": TrainConfig(**values["config"])})
+        return cls(**values | lists | {"config": TrainConfig.of(values["config"])})
 
 
 def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Progress]) -> None:
@@ -86,7 +85,7 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
         InterruptedRunError: ``should_stop`` said so.
     """
 
-    refuse_unless_allowed(job.config.model, job.allow, job.label, flag=None)
+    job.config.refuse_foreign(job.allow, job.label)
     train(job.config, job.folder, resume=True, should_stop=should_stop, progress=phase(0))
 
     model, data, config, _ = load_run(job.folder, allow=job.allow)
