@@ -16,6 +16,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .training.method_registry import ATTACKS, METHODS
+
 if TYPE_CHECKING:
     from .attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Foreign, Square
     from .comparison.comparing import Comparison, compare
@@ -119,17 +121,21 @@ _HOMES = {
     "runs.run": ("load_run",),
     "saliency": ("SaliencyMask",),
     "training.config": ("TrainConfig",),
-    "training.objectives": ("ASGT", "AT", "SGA", "SGT", "ST", "TRADES", "Objective", "Output"),
+    "training.objectives": ("Objective", "Output"),
     "training.run_folder": ("TrainResult",),
     "training.trainer": ("train",),
 }
-_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: f"asgt.{module}" for module, names in _HOMES.items() for name in names}
+# A registered method or attack of asgt is public without a line here.
+for _place in (*METHODS.values(), *(part.place for part in ATTACKS.values())):
+    _MODULE_OF.setdefault(_place.partition(":")[2], _place.partition(":")[0])
+__all__ += [name for name in _MODULE_OF if name not in __all__]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'asgt' has no attribute {name!r}")
-    value = getattr(import_module(f"asgt.{_MODULE_OF[name]}"), name)
+    value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value
 

@@ -9,14 +9,19 @@ from .datasets import data_set
 from .errors import InputError
 
 __all__ = [
+    "OBJECT",
     "file_name",
     "is_allowed",
     "is_foreign",
     "module_of",
     "names_of",
+    "refuse_object",
     "refuse_unless_allowed",
     "short_name",
 ]
+
+OBJECT = "object:"
+"""What the name of an object begins with that was passed to a function: no file and no flag can name it."""
 
 _LIBRARIES = ("timm:", "hf:")
 
@@ -93,7 +98,23 @@ def refuse_unless_allowed(
         InputError: it gives the flag to add.
     """
 
+    refuse_object(name, where, what)
     if is_foreign(name) and not is_allowed(name, allow):
         module, verb = f"--allow {module_of(name)}", "explain" if what == "attribution" else "train"
         mend = f"{flag} {name} or {module}" if flag else f"{module}, or {verb} it by asgt {verb} --{what} {name}"
         raise InputError(f"{where} names the {what} {name}, code of your own that no file may run: add {mend}")
+
+
+def refuse_object(name: str, where: str, what: str) -> None:
+    """Refuses the name of an object that was passed to a function and is not passed again.
+
+    Raises:
+        InputError: it says what to pass.
+    """
+
+    if name.startswith(OBJECT):
+        argument = "objective" if what == "method" else what
+        raise InputError(
+            f"{where}: the {what} {name.removeprefix(OBJECT)} was passed to asgt.train as an object, which no file and "
+            f"no flag can name: pass it again in Python, as {argument}=…"
+        )

@@ -49,6 +49,7 @@ def test_profile_prints_all_methods(cli: Callable) -> None:
         "AT-PGD": 17,
         "TRADES": 21,
         "SGT": 8,
+        "SGA-FGSM": 10,
         "SGA": 22,
         "ASGT-FGSM": 13,
         "ASGT-PGD": 25,

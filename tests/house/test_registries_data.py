@@ -21,7 +21,7 @@ import yaml
 from torch import Tensor, nn
 
 from asgt.comparison.comparing import read_methods
-from asgt.comparison.pictures import Pictures, pictures
+from asgt.comparison.pictures import Pictures, pictures_of
 from asgt.data import Images, load_data
 from asgt.datasets import DATA_SETS, DataSet
 from asgt.errors import DamagedFileError, InputError
@@ -254,7 +254,7 @@ def test_no_file_names_an_attribution_whose_code_then_runs(
 def test_a_run_folder_names_no_attribution_whose_code_then_runs(finished_run: Path, own_module: Path) -> None:
     methods = read_methods([finished_run])
     named = SimpleNamespace(attribution="ownmaps:Mine", panel=SimpleNamespace(not_run="few", settings={}))
-    drawn = pictures(methods, eps=0.1, norm="linf", samples=20, found=[named])  # type: ignore[list-item]
+    drawn = pictures_of(methods, eps=0.1, norm="linf", samples=20, found=[named])  # type: ignore[list-item]
     assert any("--allow ownmaps" in sentence for sentence in drawn.missing), drawn.missing
     assert not own_module.exists()
 

@@ -22,7 +22,7 @@ from asgt.comparison.comparing import compare, load_results
 from asgt.errors import DamagedFileError, InputError
 from asgt.experiments.grid import plan
 from asgt.experiments.job import Job, is_kept
-from asgt.experiments.local import Standing
+from asgt.experiments.local import GridProgress
 from asgt.experiments.preset import load_preset
 from asgt.explanation.map_grid import side_by_side
 from asgt.progress import SILENT
@@ -481,7 +481,7 @@ def test_only_what_was_done_in_this_call_makes_a_pace() -> None:
         return job.label != "long"
 
     jobs = [job(name) for name in ("new", "resumed", "faulty", "done before", "long", "last")]
-    grid = Standing(jobs, SILENT, 0, fits)
+    grid = GridProgress(jobs, SILENT, 0, fits)
     first, resumed, faulty, done = jobs[:4]
     assert [grid.next() for _ in range(4)] == jobs[:4]
     for one, reached in ((first, 0), (first, 60), (resumed, 80), (resumed, 110), (faulty, 0), (faulty, 5)):

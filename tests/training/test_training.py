@@ -70,12 +70,12 @@ def test_catastrophic_overfitting_is_named_on_a_model_that_masks_its_gradient(
     # The two accuracies are made, as no run of seconds overfits catastrophically for sure; what is tested is that an
     # epoch with such accuracies is named, counted, and put into the result.
     from asgt.attacks import FGSM
-    from asgt.training import trainer
+    from asgt.training import validating
 
     def made(model: Any, images: Any, attack: Any, **_: Any) -> torch.Tensor:
         return torch.full((len(images),), isinstance(attack, FGSM))
 
-    monkeypatch.setattr(trainer, "correct_under_attack", made)
+    monkeypatch.setattr(validating, "correct_under_attack", made)
     heard = Heard()
     result = train(quick(method="at", attack="fgsm", epochs=2), tmp_path / "run", progress=heard)
     assert result.catastrophic_overfitting

@@ -24,7 +24,7 @@ _USAGE = """usage: asgt VERB [OPTIONS]
 Trains image classifiers that are robust and interpretable, and says honestly how robust they are.
 
 verbs:
-  train      train a classifier by st, at, trades, sgt, sga or asgt
+  train      train a classifier by {methods}
   evaluate   accuracy under attack, over a grid of eps, with intervals
   explain    where models look, measured on the same images, and their maps
   compare    one page of several runs: tables, curves, saliency maps
@@ -60,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        sys.stdout.write(_USAGE)
+        from ..training.method_registry import METHODS
+
+        *names, last = METHODS
+        sys.stdout.write(_USAGE.replace("{methods}", f"{', '.join(names)} or {last}"))
         return 0
     if words[0] in ("-V", "--version"):
         from importlib.metadata import version

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
-from typing import Any, NoReturn
+from collections.abc import Collection, Sequence
+from functools import reduce
+from operator import or_
+from typing import Any, NoReturn, get_args
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from ..errors import InputError, unknown
 from ..names import is_foreign, module_of
+from ..records import REQUIRED, Setting
+from ..training.config import METHOD_SETTINGS, TrainConfig
+from ..training.method_registry import ATTACKS, METHODS, known_settings, listens_to, method_record
 
-__all__ = ["Parser", "add_allow", "allowed", "given", "listed"]
+__all__ = ["Parser", "add_allow", "add_settings", "allowed", "given", "listed"]
 
 
 class _Help(DefaultHelpFormatter):  # type: ignore[misc]
@@ -25,6 +31,9 @@ class _Help(DefaultHelpFormatter):  # type: ignore[misc]
         text = re.sub(r" \((?:type: [^()]*|(?:default: (?:null|False)))\)$", "", str(super()._expand_help(action)))
         plain = action.default not in (None, False, argparse.SUPPRESS) and "(default" not in text
         return f"{text} (default: {action.default})" if plain and action.option_strings else text
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(super(_Help, self)._fill_text(line, width, indent) for line in text.splitlines())
 
 
 class Parser(ArgumentParser):  # type: ignore[misc]
@@ -84,12 +93,54 @@ def add_allow(parser: ArgumentParser) -> None:
     )
 
 
+def add_settings(parser: ArgumentParser, words: Sequence[str], skip: Collection[str] = ()) -> None:
+    """Adds the settings of a training, those of registered methods and of the ones that the command line names.
+
+    Args:
+        parser: takes the flags.
+        words: the command line. ``--method package.module:Name`` and ``--attack`` import what they name.
+        skip: settings of :class:`TrainConfig` that are left out.
+    """
+
+    parser.add_class_arguments(TrainConfig, as_group=False, skip={*skip, "settings"})
+    known = {"method": list(METHODS), "attack": list(ATTACKS)}
+    named = {flag: _named(words, flag) for flag in known}
+    for action in parser._actions:
+        if action.dest in known:
+            action.help = str(action.help).replace("one of asgt's", ", ".join(known[action.dest]))
+    titles = [f"{method}: {method_record(method).title}" for method in (*METHODS, *named["method"])]
+    parser.epilog = "\n".join(["methods:", *titles])
+    taken = {action.dest for action in parser._actions}
+    for name, setting in known_settings(named["method"], named["attack"]).items():
+        if name not in METHOD_SETTINGS and name not in taken:
+            kind = reduce(or_, setting.types)
+            parser.add_argument(f"--{name}", type=kind, help=_setting_help(setting, named["method"]))
+
+
+def _named(words: Sequence[str], flag: str) -> list[str]:
+    """The foreign names that a flag has on a command line."""
+
+    values = [following for word, following in itertools.pairwise(words) if word == f"--{flag}"]
+    values += [word.partition("=")[2] for word in words if word.startswith(f"--{flag}=")]
+    return [value for value in values if is_foreign(value)]
+
+
+def _setting_help(setting: Setting, named: Sequence[str]) -> str:
+    """The help of a setting that :class:`TrainConfig` has no field for."""
+
+    methods = [method for method in (*METHODS, *named) if setting.name in listens_to(method)]
+    told = ["needed" if setting.default is REQUIRED else f"default: {setting.default}"]
+    if methods:
+        told.insert(0, f"of {', '.join(methods)}")
+    return f"{setting.doc.replace('``', '')} ({', '.join(told)})".strip().replace("%", "%%")
+
+
 def allowed(asked: dict[str, Any]) -> tuple[str, ...]:
     """Whose code may run: what the user names by a flag of its own.
 
-    These are the modules of ``--allow``, which is taken out of ``asked``, the model of ``--model`` and the attributions
-    of ``--attribution``. Only the values of these flags count, whatever else on the command line or in a file reads
-    like a name.
+    These are the modules of ``--allow``, which is taken out of ``asked``, and what ``--model``, ``--method``,
+    ``--attack``, ``--attribution`` and ``--check`` name. Only the values of these flags count, whatever else on the
+    command line or in a file reads like a name.
 
     Raises:
         InputError: a value of ``--allow`` is not the name of a module.
@@ -101,7 +152,10 @@ def allowed(asked: dict[str, Any]) -> tuple[str, ...]:
             raise InputError(f"--allow {module}: it takes the module alone, --allow {module_of(module)}")
         if not all(part.isidentifier() for part in module.split(".")):
             raise InputError(f"--allow {module}: it takes one module, as --allow package.module; repeat it for several")
-    named = [asked.get("model") or "", *listed(asked.get("attribution") or "")]
+    named: list[str] = []
+    for flag in ("model", "method", "attack", "attribution", "check"):
+        value = asked.get(flag) or ""
+        named += value if isinstance(value, list) else listed(str(value))
     return (*modules, *(name for name in named if is_foreign(name)))
 
 
@@ -121,7 +175,7 @@ def _spelled_out(parser: ArgumentParser, words: list[str]) -> list[str]:
     switches = {
         option
         for action in parser._actions
-        if (action.nargs != 0 and isinstance(action.default, bool)) or action.dest == "detach_clean"
+        if action.nargs != 0 and (isinstance(action.default, bool) or _is_switch(getattr(action, "_typehint", None)))
         for option in action.option_strings
     }
     spelled: list[str] = []
@@ -135,6 +189,10 @@ def _spelled_out(parser: ArgumentParser, words: list[str]) -> list[str]:
             word = f"{spelled.pop()}={word}"
         spelled.append(word)
     return spelled
+
+
+def _is_switch(kind: Any) -> bool:
+    return kind is bool or bool in get_args(kind)
 
 
 def _hyphened(option: str) -> str:

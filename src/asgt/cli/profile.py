@@ -7,17 +7,13 @@ import re
 from typing import Any
 
 from ..errors import InputError
-from ..training.config import METHODS, TrainConfig, listens_to
-from .parsing import Parser, add_allow, allowed, given
+from ..training.config import METHOD_SETTINGS, TrainConfig
+from ..training.method_registry import ATTACKS, METHODS, known_settings, listens_to, part_settings
+from .parsing import Parser, add_allow, add_settings, allowed, given
 
 __all__ = ["run"]
 
-_ALL = [("st", None), ("at", "fgsm"), ("at", "pgd"), ("trades", None), ("sgt", None), ("sga", "pgd")]
-_ALL += [("asgt", "fgsm"), ("asgt", "pgd")]
-
-_SETTINGS = {"model", "method", "width", "dropout", "batch_size", "device"} | {
-    setting for listened in METHODS.values() for setting in listened if setting != "warmup"
-}
+_SETTINGS = {"model", "method", "width", "dropout", "batch_size", "device", *METHOD_SETTINGS} - {"warmup"}
 
 
 def run(words: list[str]) -> int:
@@ -33,16 +29,16 @@ def run(words: list[str]) -> int:
     parser.add_argument("--repetitions", type=int, help="steps that are timed of each method (default: 5)")
     add_allow(parser)
     skipped = {field.name for field in dataclasses.fields(TrainConfig)} - _SETTINGS
-    parser.add_class_arguments(TrainConfig, as_group=False, skip=skipped)
+    add_settings(parser, words, skip=skipped)
 
     asked = {name: value for name, value in given(parser, words).items() if value is not None}
-    allowed(asked)  # a model is named by --model here, or not at all
+    allow = allowed(asked)
     shape = _shape(asked.pop("data_shape", "3x32x32"))
     classes, repetitions = asked.pop("classes", 10), asked.pop("repetitions", 5)
     for name, value, least in (("classes", classes, 2), ("repetitions", repetitions, 1)):
         if value < least:
             raise InputError(f"--{name} {value}: at least {least} are needed")
-    configs = _configs(asked)
+    configs = _configs(asked, allow)
 
     import torch
 
@@ -64,7 +60,7 @@ def run(words: list[str]) -> int:
         raise InputError(f"{first.model} normalises over its batch: --batch-size must be 2 or more")
 
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4, fused=True)
-    found = [
+    profiles = [
         (name, profile_step(build_objective(config), model, x, y, optimizer, repetitions=repetitions))
         for config, name in zip(configs, method_names(configs), strict=True)
     ]
@@ -72,24 +68,34 @@ def run(words: list[str]) -> int:
     Console().profiled(
         f"{first.model} on {first.batch_size} images of {size}, {device}, {torch.get_num_threads()} CPU threads; "
         f"medians of {repetitions}; a pass is a forward or a backward to the images, a backward to the weights is two",
-        found,
+        profiles,
     )
     return 0
 
 
-def _configs(asked: dict[str, Any]) -> list[TrainConfig]:
+def _configs(asked: dict[str, Any], allow: tuple[str, ...]) -> list[TrainConfig]:
     if "method" in asked:
-        return [TrainConfig(**asked).resolved()]
+        return [TrainConfig.of(asked).resolved(allow=allow)]
 
     # Of all methods, each takes what it listens to.
     configs = []
-    settings = {setting for listened in METHODS.values() for setting in listened}
-    for method, attack in _ALL:
-        if attack is not None and "attack" in asked and attack != asked["attack"]:
-            continue
-        heard = {name: value for name, value in asked.items() if name not in settings - listens_to(method, attack)}
-        configs.append(TrainConfig(**heard | {"method": method, "attack": attack}).resolved())
+    settings = {*METHOD_SETTINGS, *known_settings()}
+    for method in METHODS:
+        for attack in [asked["attack"]] if "attack" in asked else _attacks():
+            listened = listens_to(method, attack)
+            heard = {name: value for name, value in asked.items() if name not in settings - listened}
+            inside = {"attack": attack} if "attack" in listened else {}
+            config = TrainConfig.of(heard | inside | {"method": method}).resolved(allow=allow)
+            if config not in configs:
+                configs.append(config)
     return configs
+
+
+def _attacks() -> list[str]:
+    """An attack of each class, those of a single step first: attacks of the same class cost the same."""
+
+    first = {part.place: name for name, part in reversed(ATTACKS.items())}
+    return sorted(first.values(), key=lambda name: "steps" in part_settings(ATTACKS[name], "attack"))
 
 
 def _shape(text: str) -> tuple[int, int, int]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from ..errors import InputError, InterruptedRunError
 from ..files import read_yaml
 from ..launch import rank
-from ..names import refuse_unless_allowed
+from ..names import is_foreign
 from ..training.config import TrainConfig, with_own_sizes
+from ..training.method_registry import known_settings
 from .assembly import preprocessing_line
-from .parsing import Parser, add_allow, allowed, given
+from .parsing import Parser, add_allow, add_settings, allowed, given
 from .stopping import stopping
 
 __all__ = ["run"]
@@ -29,7 +29,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("--out", type=str, help="the run folder (default: runs/DATA-MODEL-METHOD-SEED)")
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
     add_allow(parser)
-    parser.add_class_arguments(TrainConfig, as_group=False)
+    add_settings(parser, words)
 
     asked = given(parser, words)
     # Before a file adds its settings: a model of one's own is named on the command line.
@@ -37,21 +37,23 @@ def run(words: list[str]) -> int:
     out, resume = asked.pop("out", None), asked.pop("resume", False)
     if file := asked.pop("config", None):
         settings = read_yaml(Path(file))
-        TrainConfig.check_kinds(settings, file)
+        is_own = not any(is_foreign(str((settings | asked).get(name, ""))) for name in ("method", "attack"))
+        TrainConfig.check_kinds(settings, file, known_settings() if is_own else None)
         asked = settings | asked
-    config = TrainConfig(**asked)
+    config = TrainConfig.of(asked)
     if out is None:
         name = config.data.rstrip("/").split("/")[-1]
-        out = f"runs/{name}-{config.model.replace(':', '-')}-{config.method}-{config.seed}"
+        parts = (name, config.model.replace(":", "-"), config.method.replace(":", "-"), str(config.seed))
+        out = f"runs/{'-'.join(parts)}"
 
     # A resumed run is what it was begun as; what is said again must agree with it.
     stored = Path(out) / "config.yaml"
     if resume and stored.exists():
         kept = TrainConfig.load(stored)
         kept.refuse_other(asked, out)
-        config = dataclasses.replace(kept, **asked)
-    config = config.resolved()
-    refuse_unless_allowed(config.model, allow, f"{out}/config.yaml" if resume and stored.exists() else str(file))
+        config = TrainConfig.of(kept.to_dict() | asked)
+    config.refuse_foreign(allow, f"{out}/config.yaml" if resume and stored.exists() else str(file), flags=True)
+    config = config.resolved(allow=allow)
 
     from ..memory import prepare
     from ..training.trainer import train

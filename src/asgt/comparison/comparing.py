@@ -254,7 +254,7 @@ def _accuracy(outcomes: Sequence[Tensor]) -> Estimate:
 def _trained_eps(run: Run, norm: Norm) -> float | None:
     """The ε that a run was trained at, if it was against an attack in that norm."""
 
-    return float(run.config.eps) if run.config.eps and (run.config.norm or "linf") == norm else None
+    return float(run.config.eps) if run.config.eps and run.result.norm == norm else None
 
 
 def _catastrophe(run: Run) -> str | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..names import short_name
 from ..runs.run import Run
-from ..training.config import ATTACKS, MAY_CHANGE, METHODS, TrainConfig
+from ..training.config import MAY_CHANGE, TrainConfig
+from ..training.method_registry import ATTACKS, METHODS, title_of
 
 __all__ = ["Method", "group_by_method", "method_names", "method_settings"]
 
@@ -40,10 +41,11 @@ def method_names(configs: Sequence[TrainConfig]) -> list[str]:
     for mine in settings:
         rivals = [other for other in settings if _base_name(other) == _base_name(mine)]
         differing = []
-        for setting in (each.name for each in fields(TrainConfig)):
-            values = {getattr(other, setting) for other in rivals}
+        flat = [other.to_dict() for other in rivals]
+        for setting in dict.fromkeys(name for other in flat for name in other):
+            values = {other.get(setting) for other in flat}
             if len(values) > 1:
-                differing.append(f"{setting} = {_value(getattr(mine, setting), values)}")
+                differing.append(f"{setting} = {_value(mine.to_dict().get(setting), values)}")
         names.append(_base_name(mine) + (f" ({', '.join(differing)})" if differing else ""))
     return names
 
@@ -58,7 +60,9 @@ def group_by_method(runs: Sequence[Run]) -> tuple[Method, ...]:
 
     def place(method: Method) -> tuple[int, int]:
         config = method.runs[0].config
-        return list(METHODS).index(config.method), _ATTACK_ORDER.index(config.attack) if config.attack else 0
+        # Methods and attacks of somebody else come last.
+        methods, attacks = [*METHODS, config.method], [*_ATTACK_ORDER, config.attack]
+        return methods.index(config.method), attacks.index(config.attack) if config.attack else 0
 
     methods = [Method(name, tuple(sorted(group, key=lambda run: run.seed))) for name, group in groups.items()]
     return tuple(sorted(methods, key=place))
@@ -74,8 +78,8 @@ def method_settings(config: TrainConfig) -> TrainConfig:
 def _base_name(config: TrainConfig) -> str:
     # SGA's own paper trains with PGD: only another attack is worth a word.
     if config.attack is None or (config.method == "sga" and config.attack == "pgd"):
-        return config.method.upper()
-    return f"{config.method}-{config.attack}".upper()
+        return title_of(config.method)
+    return f"{title_of(config.method)}-{title_of(config.attack)}"
 
 
 def _value(value: Any, among: set[Any]) -> str:

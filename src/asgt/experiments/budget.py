@@ -13,6 +13,7 @@ import torch
 from ..attacks import Norm
 from ..data import Images, load_data, to_unit
 from ..devices import place, resolve_device
+from ..errors import InputError
 from ..evaluation.curve import AUDITED, evaluate
 from ..explanation import explain
 from ..saliency import attribution_class
@@ -20,7 +21,7 @@ from ..training.building import build_from
 from ..training.config import TrainConfig
 from ..training.counting import Counter, step_passes
 from ..training.methods import build_objective
-from ..training.trainer import judge
+from ..training.validating import judge
 
 __all__ = ["evaluation_passes", "explanation_passes", "pace", "step_passes", "training_passes"]
 
@@ -28,12 +29,19 @@ __all__ = ["evaluation_passes", "explanation_passes", "pace", "step_passes", "tr
 def training_passes(config: TrainConfig, images: int, validation: int) -> int:
     """Passes of a training: the steps on its images, and after every epoch the judging of the validation part.
 
-    Of a model that keeps training and evaluation mode apart; another one shares forward passes, and takes fewer.
+    Of a model that keeps training and evaluation mode apart; another one shares forward passes, and takes fewer. For a
+    foreign method that cannot be counted it is a guess: a forward and a backward pass.
     """
 
     objective, model = build_objective(config), Counter()
     judge(model, _images(), objective.adversary, config.seed)
-    return config.epochs * (images * step_passes(objective) + validation * model.passes)
+    try:
+        passes = step_passes(objective)
+    except InputError:
+        if not config.has_foreign_method:
+            raise
+        passes = 3
+    return config.epochs * (images * passes + validation * model.passes)
 
 
 def evaluation_passes(protocol: str, epsilons: Sequence[float], samples: int, norm: Norm = "linf") -> int:

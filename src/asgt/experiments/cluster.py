@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..progress import SILENT, Progress
 from .job import Job, do
-from .local import Standing
+from .local import GridProgress
 
 if TYPE_CHECKING:
     import submitit
@@ -70,7 +70,7 @@ def run_on_cluster(
     except FailedJobError as error:
         raise InputError(f"--slurm: {' '.join(str(error).split())[:300]}") from error
     submitted = dict(zip((job.folder for job in jobs), queued, strict=True))
-    grid = Standing(jobs, progress, done)
+    grid = GridProgress(jobs, progress, done)
     waiting = list(jobs)
     try:
         while waiting:
@@ -157,7 +157,7 @@ def _cancel(left: Sequence[submitit.Job[str]]) -> None:
         time.sleep(0.2)
 
 
-def _ended(job: Job, submitted: submitit.Job[str], grid: Standing) -> None:
+def _ended(job: Job, submitted: submitit.Job[str], grid: GridProgress) -> None:
     """Notes how a job ended."""
 
     from submitit.core.utils import FailedJobError

@@ -18,7 +18,7 @@ from ..progress import SILENT, Progress
 from ..runs.explain_run import explained_alike
 from ..training.config import MAY_CHANGE, TrainConfig
 from ..training.run_folder import RunFolder
-from ..training.trainer import validation_share
+from ..training.validating import validation_share
 from .budget import evaluation_passes, explanation_passes, training_passes
 from .job import Job
 from .preset import Preset
@@ -61,7 +61,7 @@ def plan(
     """
 
     for method in preset.methods:
-        refuse_unless_allowed(method.model, allow, preset.name, flag=None)
+        method.refuse_foreign(allow, preset.name)
     for attribution in preset.attributions:
         refuse_unless_allowed(attribution, allow, preset.name, what="attribution", flag=None)
     _refuse_other(out, preset)
@@ -141,7 +141,7 @@ def _state(job: Job, samples: int, shown: int) -> Literal["finished", "begun", "
     if not folder.config.exists():
         return "to do"
     kept, asked = TrainConfig.load(folder.config).to_dict(), job.config.to_dict()
-    if any(kept[name] != asked[name] for name in asked if name not in MAY_CHANGE):
+    if any(kept.get(name) != asked[name] for name in asked if name not in MAY_CHANGE):
         raise InputError(f"{job.folder} holds a run with other settings: name another folder by --out")
     if not folder.result.exists():
         return "begun"

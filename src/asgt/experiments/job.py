@@ -66,12 +66,12 @@ class Job:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which :meth:`from_dict` makes the same job in another process."""
 
-        return asdict(self)
+        return asdict(self) | {"config": self.config.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Job:
         lists = {name: tuple(values[name]) for name in ("protocols", "epsilons", "passes", "attributions", "allow")}
-        return cls(**values | lists | {"config": TrainConfig(**values["config"])})
+        return cls(**values | lists | {"config": TrainConfig.of(values["config"])})
 
 
 def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Progress]) -> None:
@@ -88,7 +88,7 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
         InterruptedRunError: ``should_stop`` said so.
     """
 
-    refuse_unless_allowed(job.config.model, job.allow, job.label, flag=None)
+    job.config.refuse_foreign(job.allow, job.label)
     for attribution in job.attributions:
         refuse_unless_allowed(attribution, job.allow, job.label, what="attribution", flag=None)
     train(job.config, job.folder, resume=True, should_stop=should_stop, progress=phase(0))
@@ -171,7 +171,7 @@ def is_kept(job: Job) -> bool:
     run = load_kept(file)
     kept, asked = run.config.to_dict(), job.config.to_dict()
     # The data may lie, and the device be, elsewhere.
-    if any(kept[name] != asked[name] for name in asked if name not in (*MAY_CHANGE, "data", "device")):
+    if any(kept.get(name) != asked[name] for name in asked if name not in (*MAY_CHANGE, "data", "device")):
         raise InputError(f"{file} keeps a run with other settings: name another folder for what is kept")
 
     def as_many(samples: int, wanted: int | None) -> bool:

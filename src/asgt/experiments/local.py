@@ -25,7 +25,7 @@ from ..errors import InputError, InterruptedRunError
 from ..progress import Progress
 from .job import Job
 
-__all__ = ["Standing", "default_workers", "run_jobs"]
+__all__ = ["GridProgress", "default_workers", "run_jobs"]
 
 _MEMORY = 2 << 30  # of a worker, with MNIST decoded
 _PATIENCE = 120.0  # seconds that a training step and its checkpoint may take when asked to stop
@@ -66,7 +66,7 @@ def run_jobs(
         RuntimeError: some met a fault of ours; the others were done. It holds the tracebacks, as the one before does.
     """
 
-    grid = Standing(jobs, progress, done, fits)
+    grid = GridProgress(jobs, progress, done, fits)
     events: queue.Queue[tuple[_Worker, dict[str, Any]]] = queue.Queue()
     team = [_Worker(events) for _ in range(min(workers, len(jobs)))]
 
@@ -123,7 +123,7 @@ def run_jobs(
     grid.conclude()
 
 
-class Standing:
+class GridProgress:
     """How far the jobs are, whoever does them, and what went wrong."""
 
     def __init__(

@@ -23,10 +23,12 @@ from typing import Any, Literal
 
 from ..errors import DamagedFileError, InputError, unknown
 from ..files import read_yaml
-from ..names import refuse_unless_allowed
+from ..names import is_foreign, refuse_unless_allowed
 from ..numbers import number
+from ..records import Setting
 from ..saliency import attribution_class
-from ..training.config import DATA_SETTINGS, MAY_CHANGE, METHODS, TrainConfig, default_eps, listens_to
+from ..training.config import DATA_SETTINGS, MAY_CHANGE, METHOD_SETTINGS, TrainConfig, default_eps
+from ..training.method_registry import known_settings, listens_to
 
 __all__ = ["Preset", "load_preset", "preset_names", "preset_words"]
 
@@ -111,7 +113,7 @@ class Preset:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, all that a run depends on; of what is left out (seeds, protocols, maps) more may follow."""
 
-        values = asdict(self)
+        values = asdict(self) | {"methods": [method.to_dict() for method in self.methods]}
         for name in ("seeds", "protocols", "attributions", "explained"):
             del values[name]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
@@ -205,12 +207,15 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
         if type(eps) not in (int, float, str):
             raise DamagedFileError(f"{path}: epsilons holds {eps}: expected numbers, as 0.3 or 8/255")
 
-    _check_overrides(overrides)
+    for what in ("model", "method", "attack"):
+        for settings, where in ((overrides, "--set"), *((settings, str(path)) for settings in (train, *methods))):
+            if not (what in overrides and settings is not overrides):
+                refuse_unless_allowed(str(settings.get(what) or ""), allow, where, what=what, flag=None)
+    known = known_settings(*(_foreign(what, (overrides, train, *methods)) for what in ("method", "attack")))
+    _check_overrides(overrides, known)
     train = {**train, **overrides}
     methods = [{name: value for name, value in method.items() if name not in overrides} for method in methods]
-    configs = tuple(_config(data, train, method, path) for method in methods)
-    for config in configs:
-        refuse_unless_allowed(config.model, allow, "--set" if "model" in overrides else str(path), flag=None)
+    configs = tuple(_config({"data": data} | train, method, known, path, allow) for method in methods)
     if len(norms := {config.norm for config in configs if config.norm}) > 1:
         raise DamagedFileError(f"{path}: the methods train in {' and '.join(sorted(norms))}: a grid has one norm")
     # How runs are driven and watched is no part of what a grid is called.
@@ -228,27 +233,35 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
     )
 
 
-def _config(data: str, common: dict[str, Any], own: dict[str, Any], path: Path) -> TrainConfig:
+def _foreign(what: str, settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The foreign methods or attacks that some settings name."""
+
+    return [name for each in settings if isinstance(name := each.get(what), str) and is_foreign(name)]
+
+
+def _config(
+    common: dict[str, Any], own: dict[str, Any], known: Mapping[str, Setting], path: Path, allow: Collection[str]
+) -> TrainConfig:
     """A method's configuration: the common settings that it listens to, under its own."""
 
     for settings in (common, own):
-        TrainConfig.check_kinds(settings, str(path))
+        TrainConfig.check_kinds(settings, str(path), known)
     name, attack = own.get("method", ""), own.get("attack", common.get("attack"))
     try:
-        ignored = {setting for listened in METHODS.values() for setting in listened} - listens_to(name, attack)
+        ignored = {*METHOD_SETTINGS, *known} - listens_to(name, attack)
         heard = {setting: value for setting, value in common.items() if setting not in ignored}
-        return TrainConfig(**{"data": data} | heard | own).resolved()
+        return TrainConfig.of(heard | own).resolved(allow=allow)
     except InputError as error:
         raise DamagedFileError(f"{path}: {error}") from error
 
 
-def _check_overrides(overrides: Mapping[str, Any]) -> None:
-    known = {field.name for field in fields(TrainConfig)} - {"data", "method", "seed", "device"}
+def _check_overrides(overrides: Mapping[str, Any], extra: Mapping[str, Setting]) -> None:
+    known = {*(field.name for field in fields(TrainConfig)), *extra} - {"data", "method", "seed", "device", "settings"}
     for setting in overrides:
         if setting not in known:
             raise unknown("setting", setting, known)
     try:
-        TrainConfig.check_kinds(overrides, "--set")
+        TrainConfig.check_kinds(overrides, "--set", extra)
     except DamagedFileError as error:
         raise InputError(str(error).replace(" is damaged", "")) from error
 

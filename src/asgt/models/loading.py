@@ -39,6 +39,7 @@ def build_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     pretrained: bool = False,
+    factory: Callable[..., nn.Module] | None = None,
     **options: float,
 ) -> nn.Sequential:
     """Builds a classifier with its normalisation inside.
@@ -52,6 +53,7 @@ def build_model(
         mean: per channel, in [0, 1], or one for all. Default: no normalisation.
         std: per channel, or one for all.
         pretrained: of ``timm:NAME``, load timm's own weights. Others of that kind bring theirs along.
+        factory: the function that a foreign name stands for. Default: it is imported.
         options: ``width`` and ``dropout``, where the model has them.
 
     Returns:
@@ -72,7 +74,7 @@ def build_model(
     elif name.startswith("hf:"):
         net = build_hf(name.removeprefix("hf:"))
     elif is_foreign(name):
-        net = _foreign(name, shape, classes, options)
+        net = _foreign(name, imported(name, "model") if factory is None else factory, shape, classes, options)
     elif name in MODELS:
         if min(height, width) < _SMALLEST[name]:
             raise InputError(f"{name} needs images of at least {_SMALLEST[name]} px, these have {min(height, width)}")
@@ -95,8 +97,9 @@ def build_model(
     return model
 
 
-def _foreign(name: str, shape: tuple[int, int, int], classes: int | None, options: dict[str, float]) -> nn.Module:
-    factory = imported(name, "model")
+def _foreign(
+    name: str, factory: Any, shape: tuple[int, int, int], classes: int | None, options: dict[str, float]
+) -> nn.Module:
     if isinstance(factory, nn.Module):
         raise InputError(f"model {name} is a model already: name a function that makes it")
     if not callable(factory):

@@ -8,7 +8,10 @@ from ..runs.run import Run
 __all__ = ["named_again"]
 
 
-def named_again(run: Run) -> list[str]:
-    """A user's own factory runs only if they name it themselves."""
+def named_again(run: Run, *, trains: bool = False) -> list[str]:
+    """The flags that name a user's own code again, which runs only if they do; a training needs its method too."""
 
-    return ["--model", run.config.model] if is_foreign(run.config.model) else []
+    config = run.config
+    named = {"--model": config.model, "--method": config.method, "--attack": config.attack or ""}
+    flags = [flag for flag, name in named.items() if is_foreign(name) and (trains or flag == "--model")]
+    return [word for flag in flags for word in (flag, named[flag])]

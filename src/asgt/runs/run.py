@@ -6,7 +6,7 @@ Nothing that a run folder holds is executed, unless the user names it.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data import Splits, load_data
+from ..data import LabelledImages, Splits, load_data
 from ..errors import DamagedFileError, InputError
 from ..evaluation.outcomes import Evaluation
 from ..evaluation.protocols import PROTOCOLS
@@ -23,10 +23,11 @@ from ..explanation import Explanation, load_explanation
 from ..files import digest_tensors, read_tensors
 from ..models import load_weights
 from ..modes import in_evaluation
-from ..names import names_of, refuse_unless_allowed, short_name
+from ..names import names_of, refuse_object, refuse_unless_allowed, short_name
 from ..progress import SILENT, Progress
 from ..training.building import build_from
 from ..training.config import TrainConfig
+from ..training.passed import as_splits
 from ..training.run_folder import RunFolder, TrainResult
 
 __all__ = ["Run", "data_name", "evaluate_again", "load_run", "read_run"]
@@ -133,6 +134,8 @@ def load_run(
     *,
     allow: Collection[str] = (),
     trusted_model: str | None = None,
+    model: nn.Module | Callable[..., nn.Module] | None = None,
+    data: Splits | tuple[LabelledImages, LabelledImages] | None = None,
     progress: Progress = SILENT,
 ) -> tuple[nn.Module, Splits, TrainConfig, TrainResult]:
     """The trained model of a run folder, in evaluation mode on the CPU, and its data.
@@ -144,6 +147,8 @@ def load_run(
         allow: whose code may run, for a run folder alone may not run any: exact names of the user's own models, as
             ``package.module:factory``, or of modules, as ``package.module``. Default: nobody's.
         trusted_model: deprecated, one more name for ``allow``.
+        model: the model that was passed to :func:`asgt.train` as an object; a module takes the weights of the run.
+        data: the data that was passed to it as objects.
         progress: is told how many images were decoded.
 
     Returns:
@@ -162,13 +167,18 @@ def load_run(
 
     config = TrainConfig.load(folder.config)
     result = folder.load_result()
-    refuse_unless_allowed(config.model, names_of(allow, trusted_model), str(folder.config))
+    if model is None:
+        refuse_unless_allowed(config.model, names_of(allow, trusted_model), str(folder.config))
+    if data is None:
+        refuse_object(config.data, str(folder.config), "data")
 
-    splits = _recorded(config, result, progress)
+    splits = _recorded(config, result, progress) if data is None else as_splits(data)
+    if data is not None and splits.test.digest() != result.test_data:
+        raise InputError(f"the test images that were passed are not those of {path}")
     with torch.random.fork_rng():
-        model = build_from(config, splits)
-    load_weights(model, folder.model)
-    return in_evaluation(model), splits, config, result
+        built = build_from(config, splits, model)
+    load_weights(built, folder.model)
+    return in_evaluation(built), splits, config, result
 
 
 def _recorded(config: TrainConfig, result: TrainResult, progress: Progress) -> Splits:

@@ -15,15 +15,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ..errors import DamagedFileError, InputError
 from ..files import write_tensors
 
-__all__ = ["Standing", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Learner", "TrainingState", "load_checkpoint", "save_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns: all that has tensors to save.
+
+    Attributes:
+        model: the classifier.
+        average: the average of its weights, where there is one.
+        optimizer: of its weights.
+    """
+
+    model: nn.Module
+    average: AveragedModel | None
+    optimizer: torch.optim.Optimizer
 
 
 @dataclass
-class Standing:
+class TrainingState:
     """Where a run stands, beside its tensors.
 
     Attributes:
@@ -49,41 +65,28 @@ class Standing:
     processes: int = 1
 
 
-def save_checkpoint(
-    path: Path,
-    standing: Standing,
-    model: nn.Module,
-    average: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    sums: Mapping[str, Tensor],
-) -> None:
+def save_checkpoint(path: Path, state: TrainingState, learner: Learner, sums: Mapping[str, Tensor]) -> None:
     """Writes a checkpoint, whole or not at all."""
 
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    if average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = {f"model.{name}": tensor for name, tensor in learner.model.state_dict().items()}
+    if learner.average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in learner.average.state_dict().items()}
+    for index, own in learner.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in own.items() if isinstance(value, Tensor)}
     tensors |= {f"sums.{name}": tensor for name, tensor in sums.items()}
 
-    write_tensors(path, tensors, {"standing": json.dumps(asdict(standing))})
+    write_tensors(path, tensors, {"standing": json.dumps(asdict(state))})
 
 
 def load_checkpoint(
-    path: Path,
-    held: tuple[Mapping[str, Tensor], Mapping[str, str]],
-    model: nn.Module,
-    average: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-) -> tuple[Standing, dict[str, Tensor]]:
+    path: Path, held: tuple[Mapping[str, Tensor], Mapping[str, str]], learner: Learner
+) -> tuple[TrainingState, dict[str, Tensor]]:
     """Puts a checkpoint back into a model, its average and its optimizer.
 
     Args:
         path: the file, for errors to name.
         held: the tensors and the metadata that it holds, whoever read it.
-        model: takes its weights.
-        average: takes the average's, where there is one.
-        optimizer: takes its state.
+        learner: takes its tensors.
 
     Returns:
         Where the run stands, and the sums of the epoch's metrics.
@@ -95,7 +98,7 @@ def load_checkpoint(
 
     tensors, metadata = held
     try:
-        standing = Standing(**json.loads(metadata["standing"]))
+        state = TrainingState(**json.loads(metadata["standing"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(f"{path} is damaged: it does not say where the run stands") from error
 
@@ -107,23 +110,23 @@ def load_checkpoint(
         parts[part][rest] = tensor
 
     try:
-        model.load_state_dict(parts["model"])
-        if average is not None:
-            average.load_state_dict(parts["average"])
-        whole = optimizer.state_dict()
+        learner.model.load_state_dict(parts["model"])
+        if learner.average is not None:
+            learner.average.load_state_dict(parts["average"])
+        whole = learner.optimizer.state_dict()
         whole["state"] = {}
         for name, tensor in parts["optimizer"].items():
             index, _, key = name.partition(".")
             whole["state"].setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict(whole)
+        learner.optimizer.load_state_dict(whole)
         # The file knows no order of memory, and a fused step needs that of the weights.
-        for weight, state in optimizer.state.items():
-            for key, tensor in state.items():
+        for weight, own in learner.optimizer.state.items():
+            for key, tensor in own.items():
                 if isinstance(tensor, Tensor) and tensor.shape == weight.shape:
-                    state[key] = torch.empty_like(weight).copy_(tensor)
+                    own[key] = torch.empty_like(weight).copy_(tensor)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"{path} is a checkpoint of another model: {str(error).splitlines()[-1].strip()[:200]}"
         ) from error
 
-    return standing, parts["sums"]
+    return state, parts["sums"]

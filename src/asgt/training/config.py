@@ -9,21 +9,26 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, get_type_hints
 
 from ..datasets import augment_help, data_help, data_set, eps_help
 from ..errors import DamagedFileError, InputError, unknown
 from ..files import read_yaml, write_yaml
+from ..names import is_allowed, is_foreign, refuse_unless_allowed
 from ..numbers import Number, number, plain_fields
+from ..records import REQUIRED, Setting
+from .method_registry import ATTACKS, METHODS, known_settings, listens_to, method_settings
 
 __all__ = [
     "ATTACKS",
     "DATA_SETTINGS",
     "MAY_CHANGE",
     "METHODS",
+    "METHOD_SETTINGS",
+    "Settings",
     "TrainConfig",
     "check_data_settings",
     "data_settings",
@@ -32,25 +37,12 @@ __all__ = [
     "with_own_sizes",
 ]
 
-_ATTACK = ("attack", "eps", "norm", "steps", "alpha", "warmup")
-_MASK = ("k", "target", "rank", "unit", "fill", "kl", "detach_clean", "weight")
-
-METHODS: dict[str, tuple[str, ...]] = {
-    "st": (),
-    "at": (*_ATTACK, "clean_weight"),
-    "trades": ("eps", "norm", "steps", "alpha", "warmup", "weight"),
-    "sgt": _MASK,
-    "sga": (*_ATTACK, *_MASK),
-    "asgt": (*_ATTACK, *_MASK),
-}
-"""The methods, and the settings that each of them listens to."""
-
-ATTACKS: dict[str, tuple[str, ...]] = {
-    "pgd": ("norm", "steps", "alpha"),
-    "fgsm": (),
-    "fgsm-rs": (),
-}
-"""The attacks inside a method, and the settings that each of them listens to beside ``eps``."""
+METHOD_SETTINGS = (
+    *("attack", "eps", "norm", "steps", "alpha", "warmup"),
+    *("k", "target", "rank", "unit", "fill"),
+    *("kl", "detach_clean", "weight", "clean_weight"),
+)
+"""The fields of :class:`TrainConfig` that are settings of methods, attacks and masks; others are in ``settings``."""
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("linf", "l2"),
@@ -92,25 +84,6 @@ def default_eps(data: str) -> float:
     """The radius in L∞ that methods are trained and judged at on a data set unless somebody says another."""
 
     return data_set(data).eps
-
-
-def listens_to(method: str, attack: str | None = None) -> set[str]:
-    """The settings of method, attack and mask that a method listens to, with ``attack`` (default: PGD) inside.
-
-    Raises:
-        InputError: there is no such method or attack.
-    """
-
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
-
-    listens = set(METHODS[method])
-    if "attack" in listens:
-        attack = attack or "pgd"
-        if attack not in ATTACKS:
-            raise unknown("attack", attack, ATTACKS)
-        listens -= {"norm", "steps", "alpha"} - set(ATTACKS[attack])
-    return listens
 
 
 def check_data_settings(settings: Mapping[str, Any]) -> None:
@@ -205,6 +178,13 @@ def _pixel_range_text(value: Any) -> str:
     return ",".join(str(int(end)) if end.is_integer() else repr(end) for end in _pixel_range(value))
 
 
+class Settings(dict[str, Any]):
+    """Settings by name, with a hash: a configuration can be an element of a set. It is not changed after it is made."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """A training run.
@@ -212,8 +192,8 @@ class TrainConfig:
     Args:
         data: [DATA SETS], a hub id, or a folder of images or parquet files
         model: small_cnn, alexnet, resnet18, timm:NAME, hf:FOLDER_OR_ID, or package.module:factory
-        method: st, at, trades, sgt, sga or asgt
-        attack: the attack inside AT, SGA and ASGT: pgd (default), fgsm or fgsm-rs
+        method: the training method: one of asgt's, or package.module:Name
+        attack: the attack inside the method: one of asgt's (default: pgd), or package.module:Name
         eps: the attack's radius in [0, 1], as 8/255 (default: [EPS])
         norm: linf (default) or l2
         steps: steps of PGD (default: 7)
@@ -260,6 +240,7 @@ class TrainConfig:
             their arithmetic
         checkpoint_every: seconds between checkpoints, beside one at the end of each epoch
         tensorboard: also write the metrics for TensorBoard
+        settings: settings of the method and its attack that have no field above, by name
     """
 
     data: str = "digits"
@@ -316,86 +297,146 @@ class TrainConfig:
     checkpoint_every: float = 300.0
     tensorboard: bool = False
 
-    def resolved(self) -> TrainConfig:
+    settings: dict[str, Any] = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", Settings(self.settings))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The configuration of settings by name, as :meth:`to_dict` gives them: those without a field are extra."""
+
+        known = {each.name for each in dataclasses.fields(cls)}
+        extra = {name: value for name, value in values.items() if name not in known}
+        typed = {name: value for name, value in values.items() if name in known}
+        return cls(**typed | {"settings": dict(typed.get("settings", {})) | extra})
+
+    def resolved(self, *, allow: Collection[str] = ()) -> TrainConfig:
         """The same run with every setting that it listens to filled in, and the others left ``None``.
 
         Numbers become Python's own, those of numpy too, as YAML and JSON hold them; so do texts and truth values.
+
+        Args:
+            allow: whose code may run to say what it listens to, as :func:`asgt.names.is_allowed` takes it. The settings
+                of another foreign method or attack are left as they are.
 
         Raises:
             InputError: a name is unknown, a value cannot be meant, or the method ignores a setting that is set.
         """
 
-        return dataclasses.replace(self)._plain()._filled()
+        config = dataclasses.replace(self)._plain()
+        filled = config._settled() if config._is_known(allow) else {}
+        if self.augment is None:
+            filled["augment"] = data_set(self.data).augment
+        config = dataclasses.replace(config, **filled)
+        config._check()
+        return config
+
+    @property
+    def has_foreign_method(self) -> bool:
+        """Whether the method or its attack is somebody else's code."""
+
+        return is_foreign(self.method) or is_foreign(self.attack or "")
+
+    def _is_known(self, allow: Collection[str]) -> bool:
+        """Whether the settings of method and attack are known without running code that is not allowed."""
+
+        return all(is_allowed(name, allow) for name in (self.method, self.attack or "") if is_foreign(name))
+
+    def refuse_foreign(self, allow: Collection[str], where: str, *, flags: bool = False) -> None:
+        """Refuses a foreign model, method or attack whose code is not allowed to run.
+
+        Args:
+            allow: what the user named, as :func:`asgt.names.is_allowed` takes it.
+            where: the file or the run that holds this configuration.
+            flags: whether the command at hand has the flags ``--model``, ``--method`` and ``--attack``.
+
+        Raises:
+            InputError: it gives the flag to add.
+        """
+
+        for what in ("model", "method", "attack"):
+            name = getattr(self, what) or ""
+            refuse_unless_allowed(name, allow, where, what=what, flag=f"--{what}" if flags else None)
 
     def _plain(self) -> TrainConfig:
         """Makes the values of this very object Python's own, each of the type of its setting."""
 
         plain_fields(self)
-        for field in dataclasses.fields(self):
-            kind, value = str(field.type), getattr(self, field.name)
+        if taken := sorted(set(self.settings) & {*_typed(type(self)), "settings"}):
+            raise InputError(f"settings holds {taken[0]}, which is a field of its own: TrainConfig({taken[0]}=…)")
+        for each in dataclasses.fields(self):
+            name, kind, value = each.name, str(each.type), getattr(self, each.name)
             plain = value
-            if value is None and "None" in kind:
+            if (value is None and "None" in kind) or name == "settings":
                 continue
             if value is None:
-                raise InputError(f"{field.name} = None: a value is needed")
+                raise InputError(f"{name} = None: a value is needed")
             if kind.startswith("bool"):
                 plain = value.item() if hasattr(value, "item") else value
                 if not isinstance(plain, int) or plain not in (0, 1):
-                    raise InputError(f"{field.name} = {value!r}: true or false is needed")
+                    raise InputError(f"{name} = {value!r}: true or false is needed")
                 plain = bool(plain)
-            elif field.name == "pixel_range":
+            elif name == "pixel_range":
                 plain = _pixel_range_text(value)
             elif kind.startswith(("str", "Literal")):
                 if not isinstance(value, (str, os.PathLike)):
-                    raise InputError(f"{field.name} = {value!r}: a word is needed")
+                    raise InputError(f"{name} = {value!r}: a word is needed")
                 plain = str(os.fspath(value))
             elif kind.startswith("Number") and not isinstance(value, str):
-                plain = number(value, field.name)
+                plain = number(value, name)
             if type(plain) is not type(value) or plain != value:
-                object.__setattr__(self, field.name, plain)
+                object.__setattr__(self, name, plain)
         return self
 
-    def _filled(self) -> TrainConfig:
-        listens = listens_to(self.method, self.attack)
-        attack = (self.attack or "pgd") if "attack" in listens else None
+    def _settled(self) -> dict[str, Any]:
+        """The values of the settings that the method listens to; the others must not be set."""
 
-        for name in sorted({*_ATTACK, *_MASK, "clean_weight"} - listens):
-            if getattr(self, name) is not None:
-                with_attack = f" with attack {attack}" if attack and name in METHODS[self.method] else ""
-                flag = f"--{name.replace('_', '-')} {getattr(self, name)}"
-                raise InputError(f"{flag}: method {self.method}{with_attack} ignores it, leave it out")
+        known = method_settings(self.method, self.attack)
+        trained = {each.name for each in dataclasses.fields(self)} - {*METHOD_SETTINGS}
+        if taken := sorted(trained & set(known)):
+            raise InputError(
+                f"method {self.method} has a field {taken[0]}, which is a setting of the training itself: give it "
+                f'another name there by stored_as = {{"{taken[0]}": "my_{taken[0]}"}}'
+            )
+        attack = (self.attack or known["attack"].default) if "attack" in known else None
+        self._refuse_ignored(known, attack)
 
         eps = None if self.eps is None else number(self.eps, "eps")
         if eps is None:
-            eps = default_eps(self.data)
-        defaults: dict[str, Any] = {
-            "attack": attack,
-            "eps": eps,
-            "norm": "linf",
-            "steps": 7,
-            "alpha": None,
-            "warmup": 0.3 if eps >= 0.1 else 0.0,
-            "k": 0.1,
-            "target": "logit",
-            "rank": "magnitude",
-            "unit": "pixel",
-            "fill": "uniform",
-            "kl": "forward",
-            "detach_clean": False,
-            "weight": 6.0 if self.method == "trades" else 1.0,
-            "clean_weight": 0.0,
-        }
-        filled = {name: defaults[name] for name in listens if getattr(self, name) is None}
-        if "eps" in listens:
+            default = known["eps"].default if "eps" in known else REQUIRED
+            eps = default_eps(self.data) if default is REQUIRED else number(default, "eps")
+        by_data = {"eps": eps, "warmup": 0.3 if eps >= 0.1 else 0.0}
+        filled: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for name, setting in known.items():
+            value = getattr(self, name) if name in METHOD_SETTINGS else self.settings.get(name)
+            if value is None:
+                value = by_data.get(name, setting.default) if setting.default is REQUIRED else setting.default
+            if value is REQUIRED:
+                raise InputError(f"method {self.method} needs a value: --{name.replace('_', '-')}")
+            if name in METHOD_SETTINGS:
+                filled[name] = value
+            else:
+                extra[name] = None if value is None else setting.plain(value)
+        if "eps" in known:
             filled["eps"] = eps
-        if "alpha" in listens and self.alpha is not None:
+        if "alpha" in known and self.alpha is not None:
             filled["alpha"] = number(self.alpha, "alpha")
-        if self.augment is None:
-            filled["augment"] = data_set(self.data).augment
+        return filled | {"settings": extra}
 
-        config = dataclasses.replace(self, **filled)
-        config._check()
-        return config
+    def _refuse_ignored(self, known: Mapping[str, Setting], attack: str | None) -> None:
+        """Refuses settings that are set and that the method does not listen to."""
+
+        given = {name: getattr(self, name) for name in METHOD_SETTINGS} | self.settings
+        for name in sorted(set(given) - set(known)):
+            if given[name] is None:
+                continue
+            if name not in METHOD_SETTINGS and name not in known_settings():
+                raise unknown("setting", name, {*_typed(type(self)), *known})
+            with_attack = f" with attack {attack}" if attack and name in listens_to(self.method) else ""
+            flag = f"--{name.replace('_', '-')} {given[name]}"
+            raise InputError(f"{flag}: method {self.method}{with_attack} ignores it, leave it out")
 
     def _check(self) -> None:
         for name, choices in _CHOICES.items():
@@ -453,9 +494,11 @@ class TrainConfig:
         return data_settings(with_own_sizes(self.to_dict(), preprocessing(self.model)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting by name, as it stands in ``config.yaml``."""
+        """Every setting by name, as it stands in ``config.yaml``; those of :attr:`settings` follow the others."""
 
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        extra: dict[str, Any] = values.pop("settings")
+        return values | extra
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> TrainConfig:
@@ -465,24 +508,32 @@ class TrainConfig:
             DamagedFileError: a name is unknown, or a value is of the wrong kind.
         """
 
-        cls.check_kinds(values, where)
+        names = [values.get("method", cls.method), values.get("attack") or ""]
+        is_own = not any(isinstance(name, str) and is_foreign(name) for name in names)
+        cls.check_kinds(values, where, known_settings() if is_own else None)
         try:
-            return cls(**values).resolved()
+            return cls.of(values).resolved()
         except InputError as error:
             raise DamagedFileError(f"{where} is damaged: {error}") from error
 
     @classmethod
-    def check_kinds(cls, values: Mapping[str, Any], where: str) -> None:
+    def check_kinds(cls, values: Mapping[str, Any], where: str, extra: Mapping[str, Setting] | None = None) -> None:
         """Refuses settings that there are not, and values of another kind than theirs.
 
+        Args:
+            values: settings by name.
+            where: the file, for errors.
+            extra: the settings without a field that methods have. Default: any setting with a plain value may be one.
+
         Raises:
-            DamagedFileError: it names the setting; ``where`` names the file.
+            DamagedFileError: it names the setting.
         """
 
-        hints = get_type_hints(cls)
+        hints = _typed(cls)
         for name, value in values.items():
             if name not in hints:
-                raise DamagedFileError(f"{where} is damaged: {unknown('setting', str(name), hints)}")
+                _check_extra(str(name), value, where, extra, hints)
+                continue
             kinds = {kind if isinstance(kind, type) else str for kind in get_args(hints[name]) or (hints[name],)}
             if type(value) not in kinds and not (type(value) is int and float in kinds):
                 expected = " or ".join(sorted(_KINDS[kind] for kind in kinds if kind in _KINDS))
@@ -495,8 +546,9 @@ class TrainConfig:
             InputError: it names the setting.
         """
 
+        stored = self.to_dict()
         for name, value in asked.items():
-            kept = getattr(self, name)
+            kept = stored.get(name)
             if name in ("eps", "alpha") and value is not None:
                 value = number(value, name)
             if name == "pixel_range" and value is not None:
@@ -515,6 +567,31 @@ class TrainConfig:
         """Reads the configuration of a run folder; nothing in it can run."""
 
         return cls.from_dict(read_yaml(path), str(path))
+
+
+def _typed(cls: type[TrainConfig]) -> dict[str, Any]:
+    """The types of the settings that have a field, by name."""
+
+    hints = get_type_hints(cls)
+    del hints["settings"]
+    return hints
+
+
+def _check_extra(
+    name: str, value: Any, where: str, extra: Mapping[str, Setting] | None, typed: Mapping[str, Any]
+) -> None:
+    """Refuses a setting without a field that no method has, or a value of another kind than its."""
+
+    if extra is not None and name not in extra:
+        raise DamagedFileError(f"{where} is damaged: {unknown('setting', name, {*typed, *extra})}")
+    if extra is None:
+        if name == "settings" or not isinstance(value, (str, int, float, type(None))):
+            raise DamagedFileError(f"{where} is damaged: {name} = {value}: expected a plain value")
+    elif value is not None:
+        try:
+            extra[name].plain(value)
+        except InputError as error:
+            raise DamagedFileError(f"{where} is damaged: {error}") from error
 
 
 # The help texts of asgt train are those of this docstring, and the data sets have one registry.

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..modes import evaluating
 from .objectives import Objective
 
@@ -98,12 +99,23 @@ def step_passes(objective: Objective, *, modes_agree: bool = False) -> int:
 
 
 def bare_passes(objective: Objective, *, modes_agree: bool = False) -> list[Bare]:
-    """The passes of a training step, in order, without what the method does between them."""
+    """The passes of a training step, in order, without what the method does between them.
+
+    Raises:
+        InputError: the method fails with the model that counts.
+    """
 
     model = Counter()
     model.train(not modes_agree)
     x, y = torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64)
-    objective(model, x, y, generator=torch.Generator()).loss.backward()
+    try:
+        objective(model, x, y, generator=torch.Generator()).loss.backward()
+    except Exception as error:  # other people's code may raise anything
+        first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise InputError(
+            f"the passes of {type(objective).__name__} cannot be counted, as it needs more of a model than the logits "
+            f"of two classes: {first}"
+        ) from error
     return model.made
 
 

@@ -47,7 +47,7 @@ def check_trainable(model: nn.Module, objective: Objective, x: Tensor, y: Tensor
         objective: the method.
         x: a few images (B, C, H, W) in [0, 1].
         y: their labels (B,).
-        name: what to call the model in an error.
+        name: what to call the model in an error, and the method where it is foreign too: ``"model package:net"``.
 
     Raises:
         InputError: in one line, why the model cannot be trained: no weight is free or reached by a gradient, weights
@@ -56,15 +56,15 @@ def check_trainable(model: nn.Module, objective: Objective, x: Tensor, y: Tensor
 
     free = [weight for weight in model.parameters() if weight.requires_grad]
     if not free:
-        raise InputError(f"model {name} cannot be trained: all of its parameters are frozen (requires_grad is False)")
+        raise InputError(f"{name} cannot be trained: all of its parameters are frozen (requires_grad is False)")
     if half := next((weight.dtype for weight in free if weight.dtype in (torch.float16, torch.bfloat16)), None):
         raise InputError(
-            f"model {name} cannot be trained in {half}: build it in float32, and use --precision bf16 for autocast"
+            f"{name} cannot be trained in {half}: build it in float32, and use --precision bf16 for autocast"
         )
     for key, value in model.state_dict().items():
         if not isinstance(value, Tensor) or value.is_quantized:
             kind = "quantised" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise InputError(f"model {name} cannot be trained: {key} of its state is {kind}, and no plain tensor")
+            raise InputError(f"{name} cannot be trained: {key} of its state is {kind}, and no plain tensor")
 
     frozen = left_in_evaluation(model)
     try:
@@ -80,9 +80,9 @@ def check_trainable(model: nn.Module, objective: Objective, x: Tensor, y: Tensor
         objective(copy, x, y).loss.backward()
         torch.optim.SGD(copy.parameters(), lr=0.0, fused=True)
     except InputError as error:
-        raise InputError(f"model {name} cannot be trained: {error}") from error
+        raise InputError(f"{name} cannot be trained: {error}") from error
     except Exception as error:  # a stranger's code may raise anything
         first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise InputError(f"model {name} cannot be trained: {first}") from error
+        raise InputError(f"{name} cannot be trained: {first}") from error
     if all(weight.grad is None for weight in copy.parameters()):
-        raise InputError(f"model {name} cannot be trained: no gradient reaches its weights; look for no_grad or detach")
+        raise InputError(f"{name} cannot be trained: no gradient reaches its weights; look for no_grad or detach")

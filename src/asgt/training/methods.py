@@ -1,66 +1,96 @@
-"""From a configuration's names to objects: the method's objective, and the attack that judges it."""
+"""From a configuration's names to objects: the method's objective and the attack inside it."""
 
 from __future__ import annotations
 
-from ..attacks import FGSM, PGD, Attack
-from ..saliency import SaliencyMask
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from ..attacks import Attack
+from ..errors import InputError
+from ..names import module_of
+from ..numbers import number
+from ..plugins import imported
+from ..records import Setting, is_own
 from .config import TrainConfig
-from .objectives import ASGT, AT, SGA, SGT, ST, TRADES, Objective
+from .method_registry import (
+    ATTACKS,
+    MASK,
+    METHODS,
+    Part,
+    attack_part,
+    method_record,
+    part_settings,
+    role_of,
+    stored_name,
+)
+from .objectives import Objective
 
 __all__ = ["build_attack", "build_objective"]
 
 
 def build_objective(config: TrainConfig) -> Objective:
-    """The objective of a resolved configuration."""
+    """The objective of a resolved configuration. Whether the code of a foreign method may run has been asked before.
 
-    match config.method:
-        case "st":
-            return ST()
-        case "at":
-            return AT(build_attack(config), clean_weight=float(config.clean_weight or 0.0))
-        case "trades":
-            return TRADES(_pgd(config), beta=_given(config.weight))
-        case "sgt":
-            return SGT(
-                mask=_mask(config),
-                weight=_given(config.weight),
-                kl=config.kl or "forward",
-                detach_clean=bool(config.detach_clean),
-            )
-        case "sga" | "asgt":
-            return (SGA if config.method == "sga" else ASGT)(
-                attack=build_attack(config),
-                mask=_mask(config),
-                weight=_given(config.weight),
-                kl=config.kl or "forward",
-                detach_clean=bool(config.detach_clean),
-            )
-    raise AssertionError(f"a resolved configuration has a known method, not {config.method}")
+    Raises:
+        InputError: the method or its attack cannot be built.
+    """
+
+    values, record = config.to_dict(), method_record(config.method)
+    arguments: dict[str, Any] = {}
+    for setting in record.settings:
+        match role_of(setting):
+            case "attack":
+                arguments[setting.name] = build_attack(config)
+            case "pgd":
+                arguments[setting.name] = _part(ATTACKS["pgd"], values, "attack")
+            case "mask":
+                arguments[setting.name] = _part(MASK, values, "mask")
+            case "plain":
+                if (value := values.get(stored_name(record, setting))) is not None:
+                    arguments[setting.name] = _argument(setting, value)
+    objective = _made(METHODS.get(config.method, config.method), arguments, "method")
+    if not isinstance(objective, Objective):
+        raise InputError(f"method {config.method} is a {type(objective).__name__}, not an asgt.Objective")
+    return objective
 
 
 def build_attack(config: TrainConfig) -> Attack:
-    """The attack inside the method of a resolved configuration."""
+    """The attack inside the method of a resolved configuration.
 
-    if config.attack in ("fgsm", "fgsm-rs"):
-        return FGSM(_given(config.eps), random_start=config.attack == "fgsm-rs")
-    return _pgd(config)
+    Raises:
+        InputError: it cannot be built.
+    """
 
-
-def _pgd(config: TrainConfig) -> PGD:
-    alpha = None if config.alpha is None else float(config.alpha)
-    return PGD(_given(config.eps), norm=config.norm or "linf", steps=config.steps or 7, alpha=alpha)
-
-
-def _mask(config: TrainConfig) -> SaliencyMask:
-    return SaliencyMask(
-        _given(config.k),
-        target=config.target or "logit",
-        rank=config.rank or "magnitude",
-        unit=config.unit or "pixel",
-        fill=config.fill or "uniform",
-    )
+    attack = _part(attack_part(config.attack or next(iter(ATTACKS))), config.to_dict(), "attack")
+    if not isinstance(attack, Attack):
+        raise InputError(f"attack {config.attack} is a {type(attack).__name__}, not an asgt.Attack")
+    return attack
 
 
-def _given(value: float | str | None) -> float:
-    assert value is not None, "a resolved configuration has every value that its method listens to"
-    return float(value)
+def _part(part: Part, values: Mapping[str, Any], what: str) -> Any:
+    """An attack or a mask with those of the values that it listens to."""
+
+    settings = part_settings(part, what)
+    given = {name: values[name] for name in settings if values.get(name) is not None}
+    return _made(part.place, {name: _argument(settings[name], given[name]) for name in given} | dict(part.fixed), what)
+
+
+def _argument(setting: Setting, value: Any) -> Any:
+    """A configuration's value as the argument of a class: ``"8/255"`` becomes a number."""
+
+    if isinstance(value, str) and str not in setting.types and float in setting.types:
+        return number(value, setting.name)
+    return setting.plain(value)
+
+
+def _made(place: str, arguments: dict[str, Any], what: str) -> Any:
+    if is_own(place):
+        return getattr(import_module(module_of(place)), place.partition(":")[2])(**arguments)
+    try:
+        return imported(place, what)(**arguments)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # other people's code may raise anything
+        first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise InputError(f"{what} {place} cannot be built: {first}") from error

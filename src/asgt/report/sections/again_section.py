@@ -35,7 +35,7 @@ def _commands(comparison: Comparison) -> list[str]:
     for method in comparison.methods:
         run = method.runs[0]
         words = ["asgt", "train", "--config", str(RunFolder(run.folder).config), "--out", f"again/{run.folder.name}"]
-        lines.append(shlex.join(words + named_again(run)))
+        lines.append(shlex.join(words + named_again(run, trains=True)))
     return lines
 
 

@@ -56,8 +56,9 @@ def _context(page: PageRequest) -> dict[str, Any]:
 
 def _settings(config: TrainConfig) -> str:
     told = []
-    for name in _TOLD:
-        value = getattr(config, name)
+    flat = config.to_dict()
+    for name in (*_TOLD, *config.settings):
+        value = flat[name]
         if value is not None:
             words = eps_text(value) if name == "eps" else f"{value:g}" if isinstance(value, float) else value
             told.append(f"{name} {words}")

@@ -24,7 +24,7 @@ __all__ = ["AT"]
 
 @dataclass(frozen=True)
 class AT(Objective):
-    """Adversarial training.
+    """Adversarial training: the cross-entropy of attacked images.
 
     Args:
         attack: what the model is trained against.

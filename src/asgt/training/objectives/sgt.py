@@ -24,7 +24,7 @@ __all__ = ["SGT"]
 
 @dataclass(frozen=True, kw_only=True)
 class SGT(Objective):
-    """Saliency-guided training.
+    """Saliency-guided training: cross-entropy, and a divergence between the logits of masked and of clean images.
 
     Args:
         mask: hides the least salient features.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ __all__ = ["TRADES"]
 
 @dataclass(frozen=True)
 class TRADES(Objective):
-    """TRADES.
+    """TRADES: cross-entropy, and a divergence from the clean images' logits to those of attacked images.
 
     Args:
         attack: the inner search; its random start and its restarts do not apply.
@@ -37,6 +38,8 @@ class TRADES(Objective):
         Zhang et al. 2019, "Theoretically principled trade-off between robustness and accuracy",
         https://arxiv.org/abs/1901.08573
     """
+
+    stored_as: ClassVar[Mapping[str, str]] = {"beta": "weight"}
 
     attack: PGD
     beta: float = 6.0

@@ -1,0 +1,414 @@
+"""What a training needs before its first step: the run folder, the data, the model and all that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedType
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ..data import Images, Splits, load_data, steps_per_epoch, stratified, to_unit
+from ..devices import place, resolve_device
+from ..errors import InputError
+from ..files import read_tensors, write_tensors
+from ..memory import keeps_memory
+from ..names import is_foreign
+from ..numbers import counted
+from ..passes import a_pass, modes_agree
+from ..progress import SILENT, Progress
+from ..randomness import Generators, seed_of
+from .building import build_from
+from .checkpoint import Learner, TrainingState, load_checkpoint
+from .config import MAY_CHANGE, TrainConfig
+from .counting import step_passes
+from .foreign import check_trainable, left_in_evaluation, put_in_training
+from .graphs import GraphedStep
+from .methods import build_objective
+from .objectives import Objective, Output
+from .passed import Passed, as_splits, configured
+from .run_folder import RunFolder, TrainResult
+from .speed import Stopwatch
+from .validating import TrainingWarnings, validation_share
+from .world import World
+
+__all__ = ["Fitting", "Opened", "forgotten_if_refused", "open_run", "setup"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run whose input is known to fit, before its model is built.
+
+    Attributes:
+        config: resolved.
+        folder: the run folder.
+        is_new: whether nothing of the run was in it.
+        passed: the objects that take the place of names.
+        objective: the method.
+        world: the processes that train together.
+        accelerator: this process's device, precision and tracker.
+        data: the training and test images.
+        digest: SHA-256 of the training images.
+        images: the training images without the validation part, on the device.
+        validation: the validation part, on the device.
+        batch: images of a step of all processes together.
+        progress: is told how far the run is.
+    """
+
+    config: TrainConfig
+    folder: RunFolder
+    is_new: bool
+    passed: Passed
+    objective: Objective
+    world: World
+    accelerator: Accelerator
+    data: Splits
+    digest: str
+    images: Images
+    validation: Images
+    batch: int
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What the steps of a training use, ready for the first of them or for the one after a checkpoint.
+
+    Attributes:
+        opened: what was asked, and the data.
+        learner: the model, its average and its optimizer.
+        forward: the model as the loss goes through it: with autocast.
+        frozen: the modules of the model that stay in evaluation mode.
+        state: where the run stands; every step changes it.
+        sums: the sums of the metrics of the epoch so far.
+        compute: from images, labels, ε and generators to the metrics of a step; leaves the gradients in the weights.
+        watch: takes the time.
+        warnings: notes collapse and catastrophic overfitting.
+        began: when the call began, by :func:`time.monotonic`.
+    """
+
+    opened: Opened
+    learner: Learner
+    forward: nn.Module
+    frozen: frozenset[nn.Module]
+    state: TrainingState
+    sums: dict[str, Tensor]
+    compute: Callable[[Tensor, Tensor, float | None, Generators], dict[str, Tensor]]
+    watch: Stopwatch
+    warnings: TrainingWarnings
+    began: float
+
+
+def open_run(
+    config: TrainConfig, out: Path, passed: Passed, world: World, progress: Progress, *, resume: bool
+) -> Opened | TrainResult:
+    """Checks what was asked, and loads the data; where the run is finished already, how it ended.
+
+    Raises:
+        InputError: the configuration, the data or the folder does not fit.
+    """
+
+    if not world.is_main:
+        progress = SILENT
+    # The run folder need not be within reach of the other hosts, nor then what it was begun with.
+    config = world.from_main(configured, config, passed)
+    objective = build_objective(config) if passed.objective is None else passed.objective
+    if config.batch_size % world.size:
+        raise InputError(_uneven(f"--batch-size {config.batch_size}", config.batch_size, world))
+    folder = RunFolder(out)
+    finished = world.from_main(_claim, folder, config, resume)
+    if finished is not None:
+        progress.say(f"{folder.path} is finished already")
+        return finished
+    is_new = not world.from_main(folder.config.exists)
+    accelerator = world.together(_accelerator, config, folder, world)
+    if passed.data is None:
+        data = world.main_first(load_data, config.data, limit=config.limit, **config.data_settings(), progress=progress)
+    else:
+        data = world.together(as_splits, passed.data)
+    digest = data.train.digest()
+    if len(set(world.gathered(digest))) > 1:
+        raise InputError(f"the processes see different training images in {config.data}: every host needs the same")
+    # The same validation part for every seed, so that seeds differ in what they are to differ in.
+    rows, validation_rows = stratified(data.train.labels, validation_share(config, len(data.train)), "validation")
+    if len(validation_rows) == 0:
+        raise InputError(
+            f"{len(data.train)} training images leave none for the validation part: more images, or a larger --limit"
+        )
+    device = accelerator.device
+    images, validation = data.train[rows].to(device), data.train[validation_rows].to(device)
+    batch = min(config.batch_size, len(images))
+    if batch % world.size:
+        raise InputError(_uneven(f"the only batch, of {batch} training images,", batch, world))
+    return Opened(
+        config=config,
+        folder=folder,
+        is_new=is_new,
+        passed=passed,
+        objective=objective,
+        world=world,
+        accelerator=accelerator,
+        data=data,
+        digest=digest,
+        images=images,
+        validation=validation,
+        batch=batch,
+        progress=progress,
+    )
+
+
+def setup(opened: Opened, began: float) -> Fitting:
+    """Builds the model, begins the run folder and takes up the last checkpoint, if there is one.
+
+    Raises:
+        InputError: the model cannot be trained, or the checkpoint is of another run.
+    """
+
+    config, world, folder, progress = opened.config, opened.world, opened.folder, opened.progress
+    accelerator, device = opened.accelerator, opened.accelerator.device
+    torch.manual_seed(seed_of(config.seed, "initialisation"))
+    model, frozen = _model(opened)
+    # Only now that data, device and model are known to fit does the run begin to exist.
+    world.from_main(_begin, folder, config, opened.data.indices)
+    if config.tensorboard:
+        accelerator.init_trackers("tensorboard")
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+    )
+    learner = Learner(model, _average(model, config.average), optimizer)
+
+    state = TrainingState(
+        config=config.to_dict(), data=opened.digest, threads=torch.get_num_threads(), processes=world.size
+    )
+    sums: dict[str, Tensor] = {}
+    if world.from_main(folder.checkpoint.exists):
+        held = world.from_main(read_tensors, folder.checkpoint)
+        fresh, (state, sums) = state, load_checkpoint(folder.checkpoint, held, learner)
+        _refuse_other_run(folder, state, fresh, progress)
+        sums = {name: tensor.to(device) for name, tensor in sums.items()}
+    world.from_main(folder.cut_rows, state.step)
+
+    # What accelerate calls evaluation is autocast alone: the world averages the gradients.
+    forward = accelerator.prepare_model(model, evaluation_mode=True)
+    learner = Learner(model, learner.average, accelerator.prepare_optimizer(optimizer))
+    warnings = TrainingWarnings(config, progress, state)
+    passes = _counted_passes(opened, put_in_training(model, frozen))
+    watch = Stopwatch(device, passes, metered=not config.cuda_graphs)
+    compute = _gradients(opened, forward, learner.optimizer)
+    fitting = Fitting(
+        opened=opened,
+        learner=learner,
+        forward=forward,
+        frozen=frozen,
+        state=state,
+        sums=sums,
+        compute=GraphedStep(compute, model) if config.cuda_graphs else compute,
+        watch=watch,
+        warnings=warnings,
+        began=began,
+    )
+    _announce(fitting)
+    return fitting
+
+
+def _model(opened: Opened) -> tuple[nn.Module, frozenset[nn.Module]]:
+    """The model on its device, alike on all processes, and the modules of it that stay in evaluation mode."""
+
+    config, world, batch = opened.config, opened.world, opened.batch
+    few = to_unit(opened.images.pixels[:4])
+    built = world.together(build_from, config, opened.data, opened.passed.model)
+    model = place(built, opened.accelerator.device, few)
+    frozen = left_in_evaluation(model)
+    if is_foreign(config.model) or config.has_foreign_method:
+        world.together(check_trainable, model, opened.objective, few, opened.images.labels[:4], _subject(config))
+    world.spread(model)
+    if any("BatchNorm" in type(m).__name__ for m in model.modules() if m not in frozen):
+        if batch == world.size:
+            raise InputError(f"{config.model} normalises over its batch: --batch-size must be {2 * world.size} or more")
+        if world.size > 1:
+            opened.progress.warn(
+                f"{config.model} has BatchNorm: each of the {world.size} processes normalises over its own "
+                f"{batch // world.size} images of a batch; the running statistics are the mean of theirs"
+            )
+    return model, frozen
+
+
+def _subject(config: TrainConfig) -> str:
+    """What to call the foreign code of a run in an error."""
+
+    names = [("model", config.model), ("method", config.method), ("attack", config.attack or "")]
+    return ", ".join(f"{what} {name}" for what, name in names if is_foreign(name))
+
+
+def _counted_passes(opened: Opened, model: nn.Module) -> int:
+    """Passes of a step; 0 for a foreign method that cannot be counted, as it needs more of a model than logits."""
+
+    try:
+        return step_passes(opened.objective, modes_agree=modes_agree(model))
+    except InputError:
+        if not opened.config.has_foreign_method:
+            raise
+        return 0
+
+
+def _gradients(
+    opened: Opened, forward: nn.Module, optimizer: torch.optim.Optimizer
+) -> Callable[[Tensor, Tensor, float | Tensor | None, Generators], dict[str, Tensor]]:
+    """What a device does in a step: the function that leaves the loss's gradient in the weights."""
+
+    objective, accelerator = opened.objective, opened.accelerator
+
+    def gradients(x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators) -> dict[str, Tensor]:
+        output = objective(forward, x, y, eps=eps, generator=generators)
+        optimizer.zero_grad(set_to_none=True)
+        with a_pass():
+            accelerator.backward(output.loss)
+        # What holds logits holds their graph, and with it the memory that the next step wants.
+        return _measured(output, y)
+
+    return gradients
+
+
+def _measured(output: Output, y: Tensor) -> dict[str, Tensor]:
+    """The metrics of a step, on the device: means over its images."""
+
+    values = {"loss": output.loss} | output.terms
+    values |= {f"accuracy_{view}": (z.argmax(dim=1) == y).float().mean() for view, z in output.logits.items()}
+    return {name: value.detach() for name, value in values.items()}
+
+
+def _announce(fitting: Fitting) -> None:
+    """Says what begins."""
+
+    opened, progress = fitting.opened, fitting.opened.progress
+    config, world, batch = opened.config, opened.world, opened.batch
+    if world.size > 1:
+        progress.say(f"{world.size} processes, {batch // world.size} images of each step's {batch} to each")
+    total = steps_per_epoch(opened.images, config.batch_size) * config.epochs
+    progress.start(f"{config.method} · {config.model} · {config.data}", total, fitting.state.step)
+    memory = ", freed memory stays with the process" if keeps_memory() else ""
+    progress.say(f"{fitting.watch.passes} passes a step, {torch.get_num_threads()} CPU threads{memory}")
+    for note in opened.data.notes:
+        progress.say(note)
+    if fitting.frozen:
+        progress.say(
+            f"{counted(len(fitting.frozen), 'module')} of {config.model} stay in evaluation mode, as they were built"
+        )
+
+
+def _refuse_other_run(folder: RunFolder, state: TrainingState, fresh: TrainingState, progress: Progress) -> None:
+    """Refuses a checkpoint of a run that was begun with something else than ``fresh``."""
+
+    # A checkpoint of an older version lacks the settings that there were not yet.
+    began = TrainConfig().to_dict() | state.config
+    if any(began.get(name) != value for name, value in fresh.config.items() if name not in MAY_CHANGE):
+        raise InputError(f"{folder.checkpoint} is of a run with another configuration than {folder.config}")
+    if state.data != fresh.data:
+        raise InputError(f"{folder.path} was begun with other training images: they changed, or ASGT_DATA did")
+    if state.processes != fresh.processes:
+        raise InputError(
+            f"{folder.path} was begun with {state.processes} process(es), not {fresh.processes}: launch as many to "
+            "resume"
+        )
+    if state.threads != fresh.threads:
+        progress.warn(
+            f"begun with {state.threads} threads, resumed with {fresh.threads}: sums are taken in another "
+            "order, and the end will not be bit-identical"
+        )
+    progress.say(f"resumed after step {state.step}")
+
+
+def _uneven(what: str, count: int, world: World) -> str:
+    below = count - count % world.size
+    mend = f"--batch-size {below}" if below else "fewer processes"
+    return f"{what} does not split evenly over {world.size} processes: {mend} would do"
+
+
+def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> TrainResult | None:
+    """Looks whether the run folder is free, or to be taken up; where it is finished already, how it ended."""
+
+    if folder.path.exists() and not folder.path.is_dir():
+        raise InputError(f"{folder.path} is a file: --out takes a folder")
+    # What a kill left half-written is no run.
+    if folder.path.is_dir() and any(not file.name.endswith(".part") for file in folder.path.iterdir()):
+        if not resume:
+            raise InputError(f"{folder.path} exists: --resume goes on with it, --out names another folder")
+        if not folder.config.exists():
+            raise InputError(f"{folder.path} is no run folder: it has no config.yaml")
+        TrainConfig.load(folder.config).refuse_other(config.to_dict(), str(folder.path))
+    return folder.load_result() if folder.result.exists() else None
+
+
+def _begin(folder: RunFolder, config: TrainConfig, indices: dict[str, Tensor]) -> None:
+    """Puts into the run folder what is known before the first step."""
+
+    if not folder.config.exists():
+        config.save(folder.config)
+    # What a kill left half-written goes.
+    for part in folder.path.glob(".*.part"):
+        part.unlink(missing_ok=True)
+    if indices:
+        write_tensors(folder.split, indices)
+
+
+@contextmanager
+def forgotten_if_refused(opened: Opened) -> Iterator[None]:
+    """Removes a run folder that this call began, where the input is refused before anything worth keeping is in it."""
+
+    folder = opened.folder
+    try:
+        yield
+    except InputError:
+        if opened.world.is_main and opened.is_new and not folder.checkpoint.exists() and not folder.rows():
+            with suppress(OSError):  # whatever else lies there is the user's
+                for file in (folder.config, folder.split, folder.metrics):
+                    file.unlink(missing_ok=True)
+                folder.path.rmdir()
+        raise
+
+
+def _accelerator(config: TrainConfig, folder: RunFolder, world: World) -> Accelerator:
+    """This process's device, precision and tracker."""
+
+    # A process that trains twice may want another device or precision the second time; with others it keeps its place.
+    AcceleratorState._reset_state(reset_partial_state=world.size == 1)
+    device = resolve_device(config.device)
+    if config.precision == "tf32" and device.type != "cuda":
+        raise InputError(f"--precision tf32: a {device.type} device has no tensor cores, leave it out")
+    if config.cuda_graphs and (device.type != "cuda" or world.size > 1):
+        raise InputError("--cuda-graphs: only a single process on a CUDA device can record its steps, leave it out")
+    if config.tensorboard:
+        try:
+            import tensorboard  # noqa: F401
+        except ImportError as error:
+            raise InputError("--tensorboard needs the extra: pip install 'asgt[tensorboard]'") from error
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with="tensorboard" if config.tensorboard else None,
+        project_dir=str(folder.path) if config.tensorboard else None,
+    )
+    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise InputError(
+            f"launched for {accelerator.distributed_type.value}: each process holds the whole model here, so do without"
+        )
+    return accelerator
+
+
+def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    """An exponential average of the weights; BatchNorm's statistics are averaged alike."""
+
+    if decay is None:
+        return None
+    try:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    except Exception as error:  # a stranger's module may refuse to be copied
+        raise InputError(f"--average {decay:g}: the model cannot be copied: {type(error).__name__}") from error
+    return average.requires_grad_(False)

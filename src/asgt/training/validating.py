@@ -1,0 +1,138 @@
+"""How the epochs of a run are judged: accuracies on the validation part, which epoch is the model, and warnings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..attacks import FGSM, PGD, Attack
+from ..data import Images
+from ..evaluation.accuracy import correct, correct_under_attack
+from ..progress import Progress
+from .checkpoint import TrainingState
+from .config import TrainConfig
+from .world import World
+
+__all__ = ["TrainingWarnings", "chosen_by", "is_better", "judge", "ramp_is_over", "validation_share"]
+
+_VALIDATION_IMAGES = 2_000
+
+
+def validation_share(config: TrainConfig, images: int) -> float:
+    """The share of so many training images that only picks the epoch."""
+
+    return min(config.validation, _VALIDATION_IMAGES / images)
+
+
+def judge(
+    model: nn.Module, images: Images, adversary: Attack | None, seed: int = 0, world: World | None = None
+) -> tuple[dict[str, float], Tensor]:
+    """How an epoch is judged: ``clean`` accuracy; with an adversary, ``fgsm`` (one step) and ``pgd`` (PGD-10) at its ε.
+
+    Args:
+        model: the classifier.
+        images: N images.
+        adversary: what it was trained against.
+        seed: of the attacks' random starts.
+        world: the processes that split the images, each of which returns the same. Default: this one alone.
+
+    Returns:
+        The accuracies by name, and the predicted classes of the clean images, int64 (N,).
+    """
+
+    world = world or World()
+    count, part = len(images), world.part(len(images))
+
+    def own_outcomes() -> dict[str, Tensor]:
+        own = images[part]
+        right, predictions = correct(model, own)
+        outcomes = {"predictions": predictions, "clean": right}
+        if adversary is not None and adversary.radius > 0:
+            eps, norm = adversary.radius, adversary.norm
+            single: Attack = (
+                FGSM(eps) if norm == "linf" else PGD(eps, norm=norm, steps=1, alpha=eps, random_start=False)
+            )
+            for name, attack in (("fgsm", single), ("pgd", PGD(eps, norm=norm, steps=10))):
+                outcomes[name] = correct_under_attack(model, own, attack, seed=seed, first=part.start)
+        return outcomes
+
+    whole = {name: world.whole(own, count) for name, own in world.together(own_outcomes).items()}
+    predictions = whole.pop("predictions")
+    return {name: float(right.float().mean()) for name, right in whole.items()}, predictions
+
+
+def is_better(row: dict[str, Any], config: TrainConfig, state: TrainingState, last: bool) -> bool:
+    """Whether this epoch's weights are the model so far; notes it in ``state``.
+
+    Robust accuracy decides for adversarial methods, after the ramp and never for a collapsed epoch; clean accuracy for
+    the others. Where no epoch qualifies, the last one is the model.
+    """
+
+    if config.keep == "last":
+        chosen = last
+    else:
+        score = row.get("validation_pgd", row["validation_clean"])
+        qualifies = not row["collapsed"] and ramp_is_over(config, row["epoch"])
+        chosen = (qualifies and score > state.best_score) or (last and state.best_epoch < 0)
+        if chosen and qualifies:
+            state.best_score = score
+    if chosen:
+        state.best_epoch = row["epoch"]
+    return chosen
+
+
+def ramp_is_over(config: TrainConfig, epoch: int) -> bool:
+    """Whether ε is at its full size at the end of an epoch."""
+
+    return epoch + 1 > (config.warmup or 0.0) * config.epochs
+
+
+def chosen_by(config: TrainConfig, state: TrainingState, row: dict[str, Any]) -> str:
+    """What chose the epoch whose weights are the model."""
+
+    if config.keep == "last" or state.best_score < 0:
+        return "last epoch"
+    return "robust accuracy" if "validation_pgd" in row else "clean accuracy"
+
+
+class TrainingWarnings:
+    """Says once when a run begins to die, and again in its result.
+
+    A young net often predicts one class in its first epoch; only a collapse that lasts, or one at the end, is a death.
+    """
+
+    def __init__(self, config: TrainConfig, progress: Progress, state: TrainingState) -> None:
+        self.config = config
+        self.progress = progress
+        self.state = state
+
+    def epoch(self, epoch: int, row: dict[str, Any]) -> None:
+        if row["collapsed"]:
+            self.state.collapsed.append(epoch)
+        if row["catastrophic_overfitting"]:
+            self.state.catastrophic.append(epoch)
+
+        lasting = self.state.collapsed[-2:] == [epoch - 1, epoch] and epoch - 2 not in self.state.collapsed
+        if lasting or (self.state.collapsed[-1:] == [epoch] and epoch == self.config.epochs - 1):
+            self.progress.warn(f"epoch {epoch + 1}: {self._collapse()}")
+        if self.state.catastrophic[-1:] == [epoch] and epoch - 1 not in self.state.catastrophic:
+            self.progress.warn(f"epoch {epoch + 1}: {self._catastrophe()}")
+
+    def summary(self, chosen: int) -> list[str]:
+        collapsed = self.state.collapsed if len(self.state.collapsed) > 1 or chosen in self.state.collapsed else []
+        lines = []
+        for epochs, text in ((collapsed, self._collapse()), (self.state.catastrophic, self._catastrophe())):
+            if epochs:
+                where = "the chosen epoch among them" if chosen in epochs else "not the chosen one"
+                lines.append(f"{len(epochs)} of {self.config.epochs} epochs, {where}: {text}")
+        return lines
+
+    def _collapse(self) -> str:
+        mend = "a longer --warmup or a smaller --lr" if self.config.eps is not None else "a smaller --lr"
+        return f"collapse: the model predicts one class for nearly all images; try {mend}"
+
+    def _catastrophe(self) -> str:
+        return (
+            "catastrophic overfitting: accuracy is high under one step (FGSM), low under PGD; train with --attack pgd"
+        )
