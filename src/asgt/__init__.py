@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any
 from .training.method_registry import ATTACKS, METHODS
 
 if TYPE_CHECKING:
-    from .attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Foreign, Square
-    from .comparison.comparing import Comparison, compare
+    from .attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Foreign, Repeated, Square
+    from .comparison import Comparison, compare
     from .data import Images, Splits, load_data
     from .errors import AsgtError, DamagedFileError, InputError, InterruptedRunError
+    from .evaluation.check import Check
     from .evaluation.curve import evaluate, robustness_curve
     from .evaluation.outcomes import Evaluation
     from .evaluation.protocols import PROTOCOLS, Protocol
     from .evaluation.shards import load_evaluation
     from .experiments import Preset, load_preset, reproduce
-    from .explanation import Explanation, Panel, explain, load_explanation, panel
+    from .explanation import Explanation, Measure, Panel, explain, load_explanation, panel, strokes
     from .explanation.map_grid import SaliencyMaps, saliency_maps
     from .models import Normalize, build_model, load_weights
     from .randomness import Generators, SampleKeyed
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from .report.map_drawing import write_contact_sheet, write_maps
     from .report.page import write_report
     from .runs.run import load_run
-    from .saliency import SaliencyMask
+    from .saliency import Attribution, SaliencyMask, attribute
+    from .statistics import Estimate, PairedDifference
     from .training.config import TrainConfig
     from .training.objectives import ASGT, AT, SGA, SGT, ST, TRADES, Objective, Output
     from .training.run_folder import TrainResult
@@ -56,9 +58,12 @@ __all__ = [
     "TRADES",
     "AsgtError",
     "Attack",
+    "Attribution",
     "AutoAttack",
+    "Check",
     "Comparison",
     "DamagedFileError",
+    "Estimate",
     "Evaluation",
     "Explanation",
     "Foreign",
@@ -66,12 +71,15 @@ __all__ = [
     "Images",
     "InputError",
     "InterruptedRunError",
+    "Measure",
     "Normalize",
     "Objective",
     "Output",
+    "PairedDifference",
     "Panel",
     "Preset",
     "Protocol",
+    "Repeated",
     "SaliencyMaps",
     "SaliencyMask",
     "SampleKeyed",
@@ -79,6 +87,7 @@ __all__ = [
     "Square",
     "TrainConfig",
     "TrainResult",
+    "attribute",
     "build_model",
     "compare",
     "evaluate",
@@ -94,6 +103,7 @@ __all__ = [
     "robustness_curve",
     "robustness_curves",
     "saliency_maps",
+    "strokes",
     "train",
     "write_contact_sheet",
     "write_maps",
@@ -101,27 +111,91 @@ __all__ = [
 ]
 
 _HOMES = {
-    "attacks": ("APGD", "FGSM", "MIFGSM", "PGD", "Attack", "AutoAttack", "Foreign", "Square"),
-    "comparison": ("Comparison", "compare"),
-    "data": ("Images", "Splits", "load_data"),
-    "errors": ("AsgtError", "DamagedFileError", "InputError", "InterruptedRunError"),
-    "evaluation.curve": ("evaluate", "robustness_curve"),
+    "attacks": (
+        "APGD",
+        "FGSM",
+        "MIFGSM",
+        "PGD",
+        "Attack",
+        "AutoAttack",
+        "Foreign",
+        "Repeated",
+        "Square",
+    ),
+    "comparison": (
+        "Comparison",
+        "compare",
+    ),
+    "data": (
+        "Images",
+        "Splits",
+        "load_data",
+    ),
+    "errors": (
+        "AsgtError",
+        "DamagedFileError",
+        "InputError",
+        "InterruptedRunError",
+    ),
     "evaluation.check": ("Check",),
+    "evaluation.curve": (
+        "evaluate",
+        "robustness_curve",
+    ),
     "evaluation.outcomes": ("Evaluation",),
+    "evaluation.protocols": (
+        "PROTOCOLS",
+        "Protocol",
+    ),
     "evaluation.shards": ("load_evaluation",),
-    "evaluation.protocols": ("PROTOCOLS", "Protocol"),
-    "experiments": ("Preset", "load_preset", "reproduce"),
-    "explanation": ("Explanation", "Panel", "explain", "load_explanation", "panel"),
-    "explanation.map_grid": ("SaliencyMaps", "saliency_maps"),
-    "models": ("Normalize", "build_model", "load_weights"),
-    "randomness": ("Generators", "SampleKeyed"),
+    "experiments": (
+        "Preset",
+        "load_preset",
+        "reproduce",
+    ),
+    "explanation": (
+        "Explanation",
+        "Measure",
+        "Panel",
+        "explain",
+        "load_explanation",
+        "panel",
+        "strokes",
+    ),
+    "explanation.map_grid": (
+        "SaliencyMaps",
+        "saliency_maps",
+    ),
+    "models": (
+        "Normalize",
+        "build_model",
+        "load_weights",
+    ),
+    "randomness": (
+        "Generators",
+        "SampleKeyed",
+    ),
     "report.curves": ("robustness_curves",),
-    "report.map_drawing": ("write_contact_sheet", "write_maps"),
+    "report.map_drawing": (
+        "write_contact_sheet",
+        "write_maps",
+    ),
     "report.page": ("write_report",),
     "runs.run": ("load_run",),
-    "saliency": ("SaliencyMask",),
+    "saliency": (
+        "Attribution",
+        "SaliencyMask",
+        "attribute",
+    ),
+    "statistics": (
+        "Estimate",
+        "PairedDifference",
+    ),
     "training.config": ("TrainConfig",),
-    "training.objectives": ("Objective", "Output"),
+    "training.objectives": (
+        "Objective",
+        "Output",
+    ),
     "training.run_folder": ("TrainResult",),
     "training.trainer": ("train",),
 }

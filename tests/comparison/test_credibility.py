@@ -247,7 +247,7 @@ def test_a_damaged_result_is_not_written_over(cli: Callable, finished_run: Path,
             "standard",
             10,
             ["PGD-40 × 5", "APGD-CE (100 steps)", "(100 steps on each of 9 targets)", "Square (5,000 queries)"],
-            ["adapted", "waver"],
+            ["adapted", "not deterministic"],
         ),
         ("standard", 3, ["(100 steps on each of 2 targets)", "adapted to 3 classes"], ["9 targets"]),
         ("autoattack", 10, ["AutoAttack (its authors' package, whole"], ["adapted", "APGD-CE"]),
@@ -267,4 +267,6 @@ def test_a_page_says_what_each_protocol_runs(protocol: str, classes: int, said: 
 
     wavering = Method("B", (replace(run, evaluations={protocol: replace(found, votes=9)}),))
     words = what_runs(under(first, wavering, protocols=(protocol,)), definition)
-    assert ("The answers of 1 of 2 models waver: each counted is the majority of 9" in words) == definition.worst_case
+    assert (
+        "1 of 2 models are not deterministic: each of their answers is the majority of 9" in words
+    ) == definition.worst_case

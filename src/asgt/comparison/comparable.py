@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..errors import InputError
 from ..evaluation.outcomes import Evaluation
-from ..evaluation.protocols import PROTOCOLS
+from ..evaluation.protocols import OWN, PROTOCOLS
 from ..runs.run import Run, data_name, evaluate_again
 from ..training.run_folder import RunFolder
 from .method_naming import method_settings
@@ -41,13 +41,15 @@ def refuse_other_evaluations(runs: Sequence[Run], protocols: Sequence[str]) -> N
 
 
 def shared_protocols(runs: Sequence[Run]) -> list[str]:
-    """The protocols that every run was evaluated by, in the order of their registry.
+    """The protocols that every run was evaluated by, in the order of their registry; attacks of one's own come first.
 
     Raises:
         InputError: there is none.
     """
 
-    shared = [name for name in PROTOCOLS if all(name in run.evaluations for run in runs)]
+    shared = [name for name in (OWN, *PROTOCOLS) if all(name in run.evaluations for run in runs)]
+    if OWN in shared and len({repr(run.evaluations[OWN].protocol) for run in runs}) > 1:
+        shared.remove(OWN)
     if not shared:
         held = "; ".join(f"{run.folder} holds {listed(list(run.evaluations))}" for run in runs)
         name = max(PROTOCOLS, key=lambda name: sum(name in run.evaluations for run in runs))
@@ -70,6 +72,9 @@ def left_out(runs: Sequence[Run], epsilons: dict[str, tuple[float, ...]]) -> lis
         lacking = [str(run.folder) for run in runs if name not in run.evaluations]
         if name not in epsilons and len(lacking) < len(runs):
             sentences.append(f"protocol {name} is left out: no evaluation by it in {listed(lacking)}")
+
+    if OWN not in epsilons and any(OWN in run.evaluations for run in runs):
+        sentences.append("attacks of one's own are left out: not every run was evaluated by the same ones")
 
     for name, shared in epsilons.items():
         grids = {str(run.folder): run.evaluations[name].epsilons for run in runs}

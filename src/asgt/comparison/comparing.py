@@ -12,18 +12,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..attacks import Norm
 from ..errors import InputError
 from ..evaluation.health import catastrophic_on_test
-from ..evaluation.protocols import PROTOCOLS
+from ..evaluation.protocols import Protocol
+from ..numbers import Number, eps_text, norm_sign, number
 from ..runs.kept import load_kept
 from ..runs.run import Run, data_name, read_run
 from ..statistics import Estimate, share, spread
+from ..tabular import Table, Tabular, draw_curves
 from .comparable import left_out, refuse_other_evaluations, refuse_other_runs, shared_epsilons, shared_protocols
 from .method_naming import Method, group_by_method
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "Column",
@@ -58,7 +64,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Tabular):
     """Methods on the same images, by the protocols and at the ε that all their runs share.
 
     Attributes:
@@ -81,7 +87,7 @@ class Comparison:
     classes: tuple[str, ...]
     left_out: tuple[str, ...]
 
-    def right(self, run: Run, column: Column | None, eps: float) -> Tensor:
+    def right(self, run: Run, column: Column | None, eps: Number) -> Tensor:
         """Which images a run gets right, bool (N,), under an attack at an ε of ``epsilons[column.protocol]``.
 
         Without a column, which it gets right as they are.
@@ -93,14 +99,14 @@ class Comparison:
         if column is None:
             return run.evaluations[self.columns[0].protocol].clean
         evaluation = run.evaluations[column.protocol]
-        return evaluation.outcomes[column.attack][evaluation.epsilons.index(eps)]
+        return evaluation.outcomes[column.attack][evaluation.epsilons.index(number(eps, "eps"))]
 
     def clean(self, method: Method) -> Estimate:
         """The accuracy without an attack."""
 
         return _accuracy([self.right(run, None, 0.0) for run in method.runs])
 
-    def at(self, method: Method, column: Column, eps: float) -> Estimate:
+    def at(self, method: Method, column: Column, eps: Number) -> Estimate:
         """The accuracy under an attack at an ε of ``epsilons[column.protocol]``.
 
         Raises:
@@ -136,10 +142,55 @@ class Comparison:
         wanted = (trained / 2, trained, 2 * trained)
         return tuple(sorted({min(shared, key=lambda eps: abs(eps - want)) for want in wanted}))
 
+    def table(self) -> Table:
+        """A row for each method at the judging ε: clean accuracy, then accuracy under each attack, in percent."""
+
+        eps, seeds = self.judging_eps(), {len(method.runs) for method in self.methods}
+        spread_text = "± standard deviation over seeds" if seeds != {1} else "[Wilson 95 %]"
+        protocols = ", ".join(f"{name} v{protocol.version}" for name, protocol in self.protocols.items())
+        rows = [
+            [
+                method.name,
+                self.clean(method).percent(),
+                *(self.at(method, column, eps).percent() for column in self.columns),
+            ]
+            for method in self.methods
+        ]
+        return Table(
+            f"accuracy % {spread_text} · {self.data}, n = {self.samples} test images · {norm_sign(self.norm)}, "
+            f"ε = {eps_text(eps)} · protocols {protocols}",
+            ["method", "clean", *(column.title for column in self.columns)],
+            rows,
+            [*(f"{method.name}, seed {run.seed}: {text}" for method, run, text in self.warnings()), *self.left_out],
+        )
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draws accuracy over ε under the strictest judge, a curve with its band for each method.
+
+        Args:
+            axes: matplotlib axes to draw on. Default: those of a new figure.
+        """
+
+        judge = self.judges()[-1]
+        return draw_curves(
+            {method.name: dict(self.curve(method, judge)) for method in self.methods},
+            axes,
+            title=f"{judge.title}: protocol {judge.protocol} v{judge.version}, n = {self.samples}",
+            x_label=f"ε ({norm_sign(self.norm)}, pixels in [0, 1])",
+        )
+
+    @property
+    def protocols(self) -> dict[str, Protocol]:
+        """The definition of each shared protocol, by name."""
+
+        first = self.methods[0].runs[0]
+        return {name: first.evaluations[name].protocol for name in self.epsilons}
+
     def judges(self) -> tuple[Column, ...]:
         """The columns that methods are judged by, the strictest last: those of every worst case, or the last of all."""
 
-        return tuple(column for column in self.columns if PROTOCOLS[column.protocol].worst_case) or self.columns[-1:]
+        protocols = self.protocols
+        return tuple(column for column in self.columns if protocols[column.protocol].worst_case) or self.columns[-1:]
 
     def judging_eps(self) -> float:
         """The ε at which methods are judged: the training ε, or else a middle one of the table's."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..evaluation.check import Check, CheckStatus
-from ..evaluation.protocols import PROTOCOLS, Protocol
+from ..evaluation.protocols import Protocol
 from ..numbers import counted, eps_text
 from ..runs.run import Run
 from .comparing import Comparison
@@ -183,7 +183,7 @@ class Credibility:
 def credibility_of(comparison: Comparison) -> tuple[Credibility, ...]:
     """What the checks say of a comparison, a protocol each; worst cases, which robustness is read off, stand first."""
 
-    names = sorted(comparison.epsilons, key=lambda name: not PROTOCOLS[name].worst_case)
+    names = sorted(comparison.epsilons, key=lambda name: not comparison.protocols[name].worst_case)
     return tuple(_of(comparison, name) for name in names)
 
 
@@ -198,7 +198,7 @@ def _of(comparison: Comparison, name: str) -> Credibility:
         for method in methods
     }
     rows = tuple((check, tuple(_tally(by_method[check, method.name]) for method in methods)) for check in asked)
-    protocol = PROTOCOLS[name]
+    protocol = comparison.protocols[name]
     ended: dict[CheckStatus, tuple[Finding, ...]] = {
         verdict: tuple(
             finding

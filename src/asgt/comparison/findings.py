@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..evaluation.protocols import PROTOCOLS
 from ..numbers import counted, eps_text
 from ..runs.run import Run
 from ..statistics import Estimate, PairedDifference
@@ -132,7 +131,7 @@ def _weak_beside_strong(comparison: Comparison) -> list[str]:
 
     judge = comparison.judges()[-1]
     weak = next((column for column in comparison.columns if column.attack == "pgd-constant-rs"), None)
-    if weak is None or not PROTOCOLS[judge.protocol].worst_case:
+    if weak is None or not comparison.protocols[judge.protocol].worst_case:
         return []
     both = sorted(set(comparison.epsilons[weak.protocol]) & set(comparison.epsilons[judge.protocol]))
     gap, method, eps = max(

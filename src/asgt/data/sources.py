@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..datasets import data_set
 from ..errors import InputError, unknown
+from ..numbers import Number, number
 from ..progress import SILENT, Progress
 from ..randomness import seeded
 from .decoding import INTERPOLATIONS, Decoder, PixelOptions
@@ -37,7 +38,7 @@ def load_data(
     *,
     limit: int | None = None,
     image_size: int | None = None,
-    crop: float | None = None,
+    crop: Number | None = None,
     interpolation: str | None = None,
     grey: bool = False,
     rgb: bool = False,
@@ -93,6 +94,7 @@ def load_data(
     if channels not in (None, 1, 3):
         raise InputError(f"channels = {channels!r}: images have 1 or 3")
     name = os.fspath(name)
+    crop = None if crop is None else number(crop, "crop")
     options = PixelOptions(image_size, crop, interpolation or "bilinear", grey, rgb, decode or "browser", pixel_range)
     _check(limit, options, interpolation)
     known = data_set(name)

@@ -36,8 +36,11 @@ from ..attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Norm, Square,
 from ..errors import InputError, unknown
 from ..plugins import imported
 
-__all__ = ["OWN_CLAIM", "PROTOCOLS", "Protocol", "Search", "own_attack", "own_protocol", "protocol_named"]
+__all__ = ["OWN", "OWN_CLAIM", "PROTOCOLS", "Protocol", "Search", "own_attack", "own_protocol", "protocol_named"]
 
+
+OWN = "own"
+"""The name of a protocol of attacks of one's own."""
 
 OWN_CLAIM = "attacks of one's own: not yet a robustness claim"
 """What a number by attacks of one's own may be called."""
@@ -268,7 +271,7 @@ def own_protocol(
     names = [search.name for search in searches]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two attacks are called {min(twice)}: give Foreign attacks names, or ask one after the other")
-    return Protocol("own", 1, tuple(searches), True, OWN_CLAIM)
+    return Protocol(OWN, 1, tuple(searches), True, OWN_CLAIM)
 
 
 def own_attack(name: str, norm: Norm) -> Attack:

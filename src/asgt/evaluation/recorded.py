@@ -21,13 +21,14 @@ class _Attack(Attack):
     """An attack by its title alone."""
 
     named: str = field(default="", kw_only=True)
+    words: str = field(default="", kw_only=True)
 
     @property
     def title(self) -> str:
         return self.named
 
     def described(self, count: int = 1) -> str:
-        return self.named
+        return self.words
 
     def step(self, state: State) -> State:
         """Cannot be done.
@@ -77,7 +78,7 @@ def record_of(protocol: Protocol, classes: int) -> dict[str, Any]:
                 "title": search.title,
                 "own": search.own,
                 "adapted": search.adapted(classes),
-                "attacks": [attack.title for attack in search.attacks],
+                "attacks": [{"title": attack.title, "words": attack.described()} for attack in search.attacks],
             }
             for search in searches
         ],
@@ -94,7 +95,7 @@ def recorded_protocol(definition: Mapping[str, Any], record: Mapping[str, Any], 
     searches = tuple(
         _Search(
             search["name"],
-            tuple(_Attack(named=str(title)) for title in search["attacks"]),
+            tuple(_Attack(named=str(attack["title"]), words=str(attack["words"])) for attack in search["attacks"]),
             own=search["own"] is True,
             title=str(search["title"]),
             text=str(definition["attacks"][search["name"]]),

@@ -33,7 +33,7 @@ def reproduce(
     workers: int | None = None,
     executor: Literal["local", "slurm"] = "local",
     slurm: Mapping[str, Any] | None = None,
-    keep: Path | None = None,
+    keep: Path | str | None = None,
     allow: Collection[str] = (),
     command: str = "",
     should_stop: Callable[[], bool] = lambda: False,
@@ -66,7 +66,7 @@ def reproduce(
         InterruptedRunError: ``should_stop`` said so; the same call goes on from there.
     """
 
-    out = Path(out)
+    out, keep = Path(out), None if keep is None else Path(keep)
     planned = plan(preset, out, progress, keep, allow=allow)
     is_new = not (out / NOTE).exists()
     if is_new:

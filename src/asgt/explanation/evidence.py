@@ -18,6 +18,8 @@ from torch import Tensor
 from ..attacks import Norm, check_eps
 from ..errors import DamagedFileError, InputError
 from ..files import agree, digest, digest_tensors, package_versions, read_json, read_tensors, write_json, write_tensors
+from ..numbers import eps_text, norm_sign
+from ..tabular import Table, Tabular
 from .gate import RANDOMISED, UNINFORMATIVE
 from .measures import MEASURES, NUMBER, Kept, measure_named
 
@@ -35,7 +37,7 @@ _OF_ALL: Kept = {"finite": (torch.bool, ()), "norm": NUMBER}
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Tabular):
     """The maps of one model by one attribution, measured on N images, right or wrong.
 
     a is the signed attribution to the label, (C, H, W) an image; m is the channel mean of \\|a\\|.
@@ -86,6 +88,24 @@ class Explanation:
         """Which images the model gets right, with a map that can be measured: bool (N,)."""
 
         return (self.predictions == self.labels) & self.values["finite"]
+
+    def table(self) -> Table:
+        """A row for each measure: its mean over the images that are right and have it, and their number."""
+
+        means = {measure: self._mean(measure.name) for measure in MEASURES}
+        rows = [
+            [measure.title, f"{mean['mean']:.3f}", str(mean["n"])]
+            for measure, mean in means.items()
+            if mean is not None and mean["mean"] is not None
+        ]
+        right = int((self.predictions == self.labels).sum())
+        return Table(
+            f"maps by {self.attribution} · {right} of {self.samples} images right · ε = {eps_text(self.eps)} "
+            f"({norm_sign(self.norm)}), seed {self.seed}",
+            ["measure", "mean", "n"],
+            rows,
+            self.notes,
+        )
 
     def per_image(self, measure: str) -> Tensor | None:
         """A measure of each image, float64 (N,); its mean over images is the measure of the model.

@@ -34,6 +34,7 @@ from ..statistics import (
     t_interval,
     t_test,
 )
+from ..tabular import Table, Tabular
 from .evidence import Explanation
 from .gate import UNINFORMATIVE
 from .measures import MEASURES, QUANTILES, Measure, measure_named
@@ -67,7 +68,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Panel(Tabular):
     """Several methods under all measures.
 
     Attributes:
@@ -110,6 +111,19 @@ class Panel:
         """The images that every model gets right."""
 
         return len(self.ids)
+
+    def table(self) -> Table:
+        """A row for each measure that has a value, a column for each method, each cell with its interval."""
+
+        title = f"maps by {self.attribution} · n = {self.n} of {self.asked} images that all models get right"
+        if self.not_run:
+            return Table(title, ["measure", *self.methods], [], [f"NOT RUN: {self.not_run}"])
+        rows = []
+        for measure in MEASURES:
+            values = [self.value(method, measure.name) for method in self.methods]
+            if not all(value.not_run for value in values):
+                rows.append([measure.title, str(values[0].n), *(value.text() for value in values)])
+        return Table(title, ["measure", "n", *self.methods], rows, ["± over seeds, [bootstrap 95 %] of one model"])
 
     def value(self, method: str, measure: str) -> Estimate:
         """What a measure says of a method; where it was not run, why not.

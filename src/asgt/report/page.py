@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from ..comparison.comparing import Comparison
 from ..comparison.summary import Summary, summarise
-from ..evaluation.protocols import PROTOCOLS
 from ..files import write_bytes
 from ..names import names_of
 from ..numbers import eps_text, norm_sign
@@ -89,7 +88,7 @@ def _page(request: PageRequest) -> str:
     shared = {
         "comparison": comparison,
         "norm": norm_sign(comparison.norm),
-        "protocols": [PROTOCOLS[name] for name in comparison.epsilons],
+        "protocols": list(comparison.protocols.values()),
         "figure": inline.figure,
         "legend": inline.legend,
     }

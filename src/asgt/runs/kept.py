@@ -65,6 +65,7 @@ def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
             "evaluations": {
                 name: _packed_evaluation(evaluation) | _said(RunFolder(run.folder).evaluation(name))
                 for name, evaluation in run.evaluations.items()
+                if name in PROTOCOLS  # what attacks of one's own found, only their code can repeat
             },
             "explanations": {name: _packed_explanation(explanation) for name, explanation in run.explanations.items()},
         }

@@ -17,10 +17,10 @@ from torch import nn
 from ..data import LabelledImages, Splits, load_data
 from ..errors import DamagedFileError, InputError
 from ..evaluation.outcomes import Evaluation
-from ..evaluation.protocols import PROTOCOLS
+from ..evaluation.protocols import OWN, PROTOCOLS
 from ..evaluation.shards import load_evaluation
 from ..explanation import Explanation, load_explanation
-from ..files import digest_tensors, read_tensors
+from ..files import digest_tensors, read_json, read_tensors
 from ..models import load_weights
 from ..modes import in_evaluation
 from ..names import names_of, refuse_object, refuse_unless_allowed, short_name
@@ -82,7 +82,7 @@ def read_run(path: Path) -> Run:
 
     evaluations = {
         name: load_evaluation(folder.evaluation(name))
-        for name in PROTOCOLS
+        for name in (*PROTOCOLS, *([OWN] if _records_own(folder) else []))
         if (folder.evaluation(name) / "result.json").exists()
     }
     weights = digest_tensors(read_tensors(folder.model)[0])
@@ -94,6 +94,13 @@ def read_run(path: Path) -> Run:
                 f"{folder.evaluation(name)} was made of other weights than {folder.model}: {evaluate_again(path, name)}"
             )
     return Run(path, config, result, tuple(history), evaluations, _explanations(folder, weights))
+
+
+def _records_own(folder: RunFolder) -> bool:
+    """Whether an evaluation by attacks of one's own says what they were; those of an earlier version do not."""
+
+    path = folder.evaluation(OWN) / "result.json"
+    return path.exists() and OWN in read_json(path)
 
 
 def _explanations(folder: RunFolder, weights: str) -> dict[str, Explanation]:
@@ -126,6 +133,8 @@ def evaluate_again(run: Path, protocol: str, flags: str = "") -> str:
     """How to replace an evaluation."""
 
     folder = RunFolder(run).evaluation(protocol)
+    if protocol == OWN:
+        return f"remove {folder}, then: asgt evaluate {run} --attack … {flags}".rstrip()
     return f"remove {folder}, then: asgt evaluate {run} --protocol {protocol} {flags}".rstrip()
 
 

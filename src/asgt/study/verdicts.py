@@ -28,7 +28,6 @@ from ..comparison.comparing import Column, Comparison
 from ..comparison.differences import over_seeds, points
 from ..comparison.method_naming import Method
 from ..errors import DamagedFileError
-from ..evaluation.protocols import PROTOCOLS
 from ..explanation import Panel, measure_named, panel
 from ..files import read_yaml
 from ..numbers import eps_text, number
@@ -280,7 +279,7 @@ def column_of(comparison: Comparison, reading: Reading, attack: str) -> Column |
 
     if reading.protocol == WORST_CASE:
         judge = comparison.judges()[-1]
-        return judge if PROTOCOLS[judge.protocol].worst_case else None
+        return judge if comparison.protocols[judge.protocol].worst_case else None
     wanted = (reading.protocol, reading.attacks[attack])
     return next((column for column in comparison.columns if (column.protocol, column.attack) == wanted), None)
 

@@ -557,16 +557,16 @@ class TrainConfig:
                 flag = f"--{name.replace('_', '-')}"
                 raise InputError(f"{where} was begun with {name} = {kept}, not {value}: leave {flag} out to resume")
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Writes the configuration as YAML."""
 
-        write_yaml(path, self.to_dict())
+        write_yaml(Path(path), self.to_dict())
 
     @classmethod
-    def load(cls, path: Path) -> TrainConfig:
+    def load(cls, path: Path | str) -> TrainConfig:
         """Reads the configuration of a run folder; nothing in it can run."""
 
-        return cls.from_dict(read_yaml(path), str(path))
+        return cls.from_dict(read_yaml(Path(path)), str(path))
 
 
 def _typed(cls: type[TrainConfig]) -> dict[str, Any]:

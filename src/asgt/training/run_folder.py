@@ -23,12 +23,15 @@ from typing import Any
 from ..errors import DamagedFileError, InputError
 from ..files import read_json, write_bytes
 from ..names import file_name
+from ..numbers import norm_sign
+from ..statistics import share
+from ..tabular import Table, Tabular
 
 __all__ = ["RunFolder", "TrainResult"]
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(Tabular):
     """How a training ended.
 
     Attributes:
@@ -76,6 +79,20 @@ class TrainResult:
     processes: int = 1
     speed: dict[str, Any] = field(default_factory=dict)
     reading: dict[str, Any] = field(default_factory=dict)
+
+    def table(self) -> Table:
+        """The accuracies of the chosen epoch on the validation images, with Wilson's 95 % interval."""
+
+        at = "" if self.eps is None else f" at ε = {self.eps:.4g} ({norm_sign(self.norm)})"
+        names = {"clean": "clean", "fgsm": f"FGSM{at}", "pgd": f"PGD-10{at}"}
+        count = self.validation_images
+        return Table(
+            f"model of epoch {self.chosen_epoch + 1} of {self.epochs}, chosen by {self.chosen_by} on the n = {count} "
+            "validation images; accuracy % [Wilson 95 %]",
+            [names.get(name, name) for name in self.validation],
+            [[share(round(value * count), count).percent() for value in self.validation.values()]],
+            [*self.warnings, f"run folder: {self.folder}"],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``training.json`` holds."""

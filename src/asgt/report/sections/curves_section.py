@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...comparison.comparing import Comparison
-from ...evaluation.protocols import PROTOCOLS
 from ..curves import bands, robustness_charts, robustness_curves
 from ..figures import Chart
 from ..rows import write_rows
@@ -52,7 +51,7 @@ def _pair(comparison: Comparison, charts: Sequence[Chart]) -> list[Chart]:
     judge = comparison.judges()[-1]
     by_key = {chart.key: chart for chart in charts}
     wanted = ("paper-pgd-constant-rs", f"{judge.protocol}-{judge.attack}")
-    both = PROTOCOLS[judge.protocol].worst_case and all(key in by_key for key in wanted)
+    both = comparison.protocols[judge.protocol].worst_case and all(key in by_key for key in wanted)
     return [by_key[key] for key in wanted] if both else []
 
 

@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 from ...comparison.comparing import Comparison
 from ...comparison.method_naming import Method
-from ...evaluation.protocols import PROTOCOLS
 from ...runs.run import Run
 from ..section import PageRequest, Section
 
@@ -90,7 +89,7 @@ def _costs(comparison: Comparison) -> list[dict[str, Any]]:
         for method in comparison.methods
         for run in method.runs
         for column in comparison.columns
-        if PROTOCOLS[column.protocol].worst_case
+        if comparison.protocols[column.protocol].worst_case
         for evaluation in [run.evaluations[column.protocol]]
     ]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...attacks import describe
 from ...comparison.comparing import Comparison
-from ...evaluation.protocols import PROTOCOLS, Protocol
+from ...evaluation.protocols import Protocol
 from ...numbers import eps_text
 from ..section import PageRequest, Section
 
@@ -39,7 +39,7 @@ def _context(page: PageRequest) -> dict[str, Any]:
     comparison = page.summary.comparison
     return {
         "findings": page.summary.findings,
-        "what_runs": {name: what_runs(comparison, PROTOCOLS[name]) for name in comparison.epsilons},
+        "what_runs": {name: what_runs(comparison, protocol) for name, protocol in comparison.protocols.items()},
     }
 
 
@@ -53,7 +53,7 @@ def what_runs(comparison: Comparison, protocol: Protocol) -> str:
 
     evaluations = [run.evaluations[protocol.name] for method in comparison.methods for run in method.runs]
     classes = evaluations[0].classes
-    (attacks,) = (describe(search.among(classes).attacks) for search in protocol.searches)
+    attacks = "; ".join(describe(search.among(classes).attacks) for search in protocol.searches)
     told = [
         f"The worst of {attacks}, and of a search along the gradient of the margin, which goes first and presses what "
         "breaks a sample on to smaller ε",
@@ -62,10 +62,10 @@ def what_runs(comparison: Comparison, protocol: Protocol) -> str:
     ]
     if evaluations[0].adapted:
         told.append(f"Attacks are adapted to {classes} classes: they are not their authors' own")
-    if wavering := [evaluation.votes for evaluation in evaluations if evaluation.votes > 1]:
+    if votes := [evaluation.votes for evaluation in evaluations if evaluation.votes > 1]:
         told.append(
-            f"The answers of {len(wavering)} of {len(evaluations)} models waver: each counted is the majority of "
-            f"{max(wavering)}"
+            f"{len(votes)} of {len(evaluations)} models are not deterministic: each of their answers is the majority "
+            f"of {max(votes)}"
         )
     return f"{'. '.join(told)}. {grid}"
 
