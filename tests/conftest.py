@@ -112,7 +112,7 @@ def digits_net() -> tuple[nn.Module, Tensor, Tensor]:
     from sklearn.datasets import load_digits
 
     from asgt.attacks import PGD
-    from asgt.models.small_cnn import small_cnn
+    from asgt.models.small_net import small_cnn
 
     pixels, labels = load_digits(return_X_y=True)
     x, y = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(labels)

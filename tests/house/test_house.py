@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -134,3 +138,114 @@ def test_a_share_of_cifar10_goes_through_every_method_with_resnet18(
     words = ["--data", "cifar10", "--model", "resnet18", "--width", "0.25", "--limit", "80", "--batch-size", "16"]
     assert main(["train", *words, "--method", method, "--epochs", "1", *steps, "--out", "run"]) == 0
     assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+# The structure of the package, read from its syntax trees -------------------------------------------------------------
+
+
+PACKAGE = ROOT / "src" / "asgt"
+TREES = {path: ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+
+
+def module_of(path: Path) -> str:
+    """``attacks.pgd`` of a file below the package; of an ``__init__`` the package's own name."""
+
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                yield f"{module_of(path)}.{node.name}", node
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of the package that a file imports, wherever in it: lazily, and for types alone, too."""
+
+    modules, own = {module_of(other) for other in TREES}, module_of(path)
+    package = (own.split(".") if own else [])[: None if path.name == "__init__.py" else -1]
+    imported = set()
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1] + (node.module.split(".") if node.module else [])
+            for name in node.names:
+                whole = ".".join([*base, name.name])
+                imported.add(whole if whole in modules else ".".join(base))
+    return imported - {own}
+
+
+def test_no_function_is_longer_than_80_lines() -> None:
+    def lines(node: ast.FunctionDef) -> int:
+        first = node.body[0]
+        documented = ast.get_docstring(node) is not None
+        return node.end_lineno - node.lineno + 1 - documented * (first.end_lineno - first.lineno + 1)  # type: ignore[operator]
+
+    assert {name: count for name, node in functions() if (count := lines(node)) > 80} == {}
+
+
+def test_no_function_takes_more_than_six_arguments_by_position() -> None:
+    def positional(node: ast.FunctionDef) -> int:
+        names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+        return len([name for name in names if name not in ("self", "cls")])
+
+    assert {name: count for name, node in functions() if (count := positional(node)) > 6} == {}
+
+
+def test_no_call_hands_over_more_than_six_arguments_by_position() -> None:
+    calls = [
+        f"{module_of(path)}:{node.lineno}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        # A sequence of layers, as nn.Sequential takes them, is one argument in parts.
+        if isinstance(node, ast.Call) and len([a for a in node.args if not isinstance(a, ast.Call)]) > 6
+    ]
+    assert calls == []
+
+
+def test_no_two_modules_share_a_name() -> None:
+    stems = Counter(path.stem for path in TREES if not path.stem.startswith("__"))
+    assert [name for name, count in stems.items() if count > 1] == []
+
+
+def test_no_package_hides_a_module_behind_a_name_of_its_own() -> None:
+    hidden = []
+    for path, tree in TREES.items():
+        if path.name != "__init__.py":
+            continue
+        modules = {other.stem for other in path.parent.glob("*.py")}
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom):
+                hidden += [
+                    f"{module_of(path)}.{name.asname or name.name}"
+                    for name in node.names
+                    if name.name in modules and node.module
+                ]
+    assert hidden == []
+
+
+def test_files_import_each_other_in_no_circle() -> None:
+    arrows = {module_of(path): imports(path) for path in TREES}
+    order = TopologicalSorter(arrows)
+    order.prepare()  # it raises a CycleError that names the circle
+
+
+def test_nobody_outside_the_attacks_asks_for_the_type_of_an_attack() -> None:
+    import asgt.attacks
+    from asgt.attacks import Attack
+
+    names = {
+        name for name, value in vars(asgt.attacks).items() if isinstance(value, type) and issubclass(value, Attack)
+    }
+    asked = [
+        f"{module_of(path)}:{node.lineno}"
+        for path, tree in TREES.items()
+        if not module_of(path).startswith("attacks")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("isinstance", "issubclass")
+        and names & {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+    ]
+    assert asked == []

@@ -1,7 +1,7 @@
 """Attacks: perturbations ``(model, x, y) -> x'`` within a ball and the box [0, 1]. One file an attack."""
 
 from .apgd import APGD, APGDState
-from .attack import Attack, Norm, State, check_eps
+from .attack import Attack, Norm, State, check_eps, is_attack
 from .autoattack import AutoAttack
 from .description import describe
 from .fgsm import FGSM
@@ -29,4 +29,5 @@ __all__ = [
     "as_attack",
     "check_eps",
     "describe",
+    "is_attack",
 ]

@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,7 @@ __all__ = [
     "check_eps",
     "check_radii",
     "delta_norm",
+    "is_attack",
     "is_legal",
     "logit_margin",
     "per_sample",
@@ -454,6 +455,12 @@ class Attack(ABC):
             iteration=state.iteration + 1,
             momentum=momentum,
         )
+
+
+def is_attack(value: object) -> TypeGuard[Attack]:
+    """Whether a value is an attack of asgt's own kind, which can be driven step by step."""
+
+    return isinstance(value, Attack)
 
 
 @torch.no_grad()

@@ -1,5 +1,5 @@
 """The command line: one verb a file. Nothing heavy is imported before a verb runs."""
 
-from .main import main
+from .entry import main
 
 __all__ = ["main"]

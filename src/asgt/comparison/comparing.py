@@ -322,8 +322,8 @@ def _read_all(folders: Sequence[Path | str], verb: str) -> list[Run]:
     if not folders:
         raise InputError(f"there is no run to {verb}: asgt {verb} RUN…")
     paths = [Path(folder) for folder in folders]
-    for number, path in enumerate(paths):
-        if path.resolve() in [other.resolve() for other in paths[:number]]:
+    for place, path in enumerate(paths):
+        if path.resolve() in [other.resolve() for other in paths[:place]]:
             raise InputError(f"{path} is named twice: leave one out")
 
     runs = [read_run(path) for path in paths]

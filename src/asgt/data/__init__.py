@@ -1,6 +1,6 @@
 """Data: images in memory as uint8, seeded splits, and batches made on the device."""
 
-from .batches import Augmentation, augment, batches, steps_per_epoch, to_unit, training_batch, training_order
+from .batching import Augmentation, augment, batches, steps_per_epoch, to_unit, training_batch, training_order
 from .collect import LabelledImages, as_images
 from .images import Images, Splits, sample, sampled_rows, selection_text, stratified
 from .sources import load_data

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..progress import Progress
-from .batches import to_unit
+from .batching import to_unit
 from .depth import full_range, refuse_reduced, values_of
 from .folders import counted
 from .parts import Part

@@ -95,7 +95,15 @@ def load_data(
         raise InputError(f"channels = {channels!r}: images have 1 or 3")
     name = os.fspath(name)
     crop = None if crop is None else number(crop, "crop")
-    options = PixelOptions(image_size, crop, interpolation or "bilinear", grey, rgb, decode or "browser", pixel_range)
+    options = PixelOptions(
+        image_size=image_size,
+        crop=crop,
+        interpolation=interpolation or "bilinear",
+        grey=grey,
+        rgb=rgb,
+        decode=decode or "browser",
+        pixel_range=pixel_range,
+    )
     _check(limit, options, interpolation)
     known = data_set(name)
     if name == known.name and known.loader is not None:

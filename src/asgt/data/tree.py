@@ -110,14 +110,14 @@ class Tree:
 
         return Tree(
             self.place,
-            cut(self.images),
-            cut(self.tables),
-            cut(self.others),
-            cut(self.folders),
-            self.hidden,
-            self.links,
-            self.inside + start,
-            self.archive,
+            images=cut(self.images),
+            tables=cut(self.tables),
+            others=cut(self.others),
+            folders=cut(self.folders),
+            hidden=self.hidden,
+            links=self.links,
+            inside=self.inside + start,
+            archive=self.archive,
         )
 
     def _add(self, path: str) -> None:

@@ -352,18 +352,18 @@ class _Run:
         else:
             floor = torch.zeros_like(levels)
         return Outcome(
-            self.norms,
-            levels,
-            self.witnesses,
-            self.found_by,
-            self.gradients,
-            self.forwards,
-            floor,
-            self.audit,
-            self.tested,
-            self.missed,
-            self.illegal,
-            bool(self.nan),
+            norms=self.norms,
+            levels=levels,
+            witnesses=self.witnesses,
+            found_by=self.found_by,
+            gradients=self.gradients,
+            forwards=self.forwards,
+            floor=floor,
+            audit=self.audit,
+            tested=self.tested,
+            missed=self.missed,
+            illegal=self.illegal,
+            nan=bool(self.nan),
         )
 
     def _open(self) -> Tensor:
@@ -624,7 +624,7 @@ def _probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> t
     best = x.new_full((len(x),), torch.inf)
     witnesses, x_adv, radius, steps = x.clone(), x, x.new_zeros(len(x)), torch.zeros_like(y)
     unfooled = torch.zeros_like(y, dtype=torch.bool)
-    state = State(model, x, y, radius, x_adv, torch.zeros_like(y), unfooled, witness=x)
+    state = State(model, x, y, radius, x_adv, iteration=torch.zeros_like(y), fooled=unfooled, witness=x)
 
     for step in range(PROBE_STEPS):
         gradient, logits = replace(state, x_adv=x_adv).gradient(lambda logits: logit_margin(logits, y))
@@ -683,7 +683,8 @@ def _press(
             x_adv[down], tries[down] = project(scaled, x[down], radius[down], norm), 0
 
         here, centre, eps, label = x_adv[going], x[going], radius[going], y[going]
-        state = State(model, centre, label, eps, here, label, torch.zeros_like(label, dtype=torch.bool), witness=centre)
+        unfooled = torch.zeros_like(label, dtype=torch.bool)
+        state = State(model, centre, label, eps, here, iteration=label, fooled=unfooled, witness=centre)
         gradient, logits = state.gradient(lambda logits, label=label: logit_margin(logits, label))  # type: ignore[misc]
         steps[going] += 1
         tries[going] += 1

@@ -1,11 +1,11 @@
 """Models: the paper's, a small one, and anybody's own. Normalisation lives inside the model."""
 
-from .alexnet import alexnet
 from .loading import MODELS, build_model
 from .normalize import Normalize
+from .paper_alexnet import alexnet
 from .pretrained import Preprocessing, brings_weights, preprocessing
 from .resnet import resnet18
-from .small_cnn import small_cnn
+from .small_net import small_cnn
 from .weights import load_weights
 
 __all__ = [

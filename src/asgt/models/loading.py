@@ -17,11 +17,11 @@ from ..errors import InputError, unknown
 from ..modes import ask, evaluating
 from ..names import is_foreign
 from ..plugins import imported
-from .alexnet import alexnet
 from .normalize import Cast, Normalize, precision_of
+from .paper_alexnet import alexnet
 from .pretrained import build_hf, build_timm
 from .resnet import resnet18
-from .small_cnn import small_cnn
+from .small_net import small_cnn
 
 __all__ = ["MODELS", "build_model"]
 

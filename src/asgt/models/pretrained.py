@@ -133,13 +133,13 @@ def _of_timm(name: str) -> Preprocessing:
         raise InputError(f"timm:{name} takes images of {height}×{width} px: only square ones are read here")
     names = config.label_names
     return Preprocessing(
-        tuple(own["mean"]),
-        tuple(own["std"]),
-        int(height),
-        float(own["crop_pct"]),
-        _interpolation(own["interpolation"], f"timm:{name}"),
-        tuple(map(str, names)) if names else None,
-        f"timm's configuration of {name}" + (_SQUASHED if own["crop_mode"] == "squash" else ""),
+        mean=tuple(own["mean"]),
+        std=tuple(own["std"]),
+        image_size=int(height),
+        crop=float(own["crop_pct"]),
+        interpolation=_interpolation(own["interpolation"], f"timm:{name}"),
+        classes=tuple(map(str, names)) if names else None,
+        source=f"timm's configuration of {name}" + (_SQUASHED if own["crop_mode"] == "squash" else ""),
     )
 
 
@@ -235,7 +235,8 @@ def _of_processor(
         size, crop, squashed = _sizes(processor, name)
         interpolation = _interpolation(processor.get("resample", 2), f"hf:{name}")
     size = size or _whole(config.get("image_size"))
-    return Preprocessing(mean, std, size, crop, interpolation, classes, source + (_SQUASHED if squashed else ""))
+    source += _SQUASHED if squashed else ""
+    return Preprocessing(mean, std, size, crop, interpolation, classes=classes, source=source)
 
 
 def _processor(name: str) -> dict[str, Any] | None:

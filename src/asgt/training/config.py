@@ -405,7 +405,7 @@ class TrainConfig:
         eps = None if self.eps is None else number(self.eps, "eps")
         if eps is None:
             default = known["eps"].default if "eps" in known else REQUIRED
-            eps = default_eps(self.data) if default is REQUIRED else number(default, "eps")
+            eps = default_eps(self.data) if default in (REQUIRED, None) else number(default, "eps")
         by_data = {"eps": eps, "warmup": 0.3 if eps >= 0.1 else 0.0}
         filled: dict[str, Any] = {}
         extra: dict[str, Any] = {}

@@ -103,7 +103,8 @@ class GraphedStep:
             # What went wrong comes before what the recording says of having been broken off.
             cause = str(error.__context__ or error).strip().splitlines()[0]
             raise InputError(f"a step cannot be recorded ({cause}): train with --cuda-graphs false") from error
-        return _Recording(graph, x, y, radius, own, measured, [weight.grad for weight in self.weights])
+        gradients = [weight.grad for weight in self.weights]
+        return _Recording(graph, x, y, radius, own, measured=measured, gradients=gradients)
 
     def _replay(
         self, recorded: _Recording, x: Tensor, y: Tensor, eps: float | None, generators: Generators

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from ..attacks import Attack
+from ..attacks import Attack, is_attack
 from ..errors import InputError
 from ..names import module_of
 from ..numbers import number
@@ -63,7 +63,7 @@ def build_attack(config: TrainConfig) -> Attack:
     """
 
     attack = _part(attack_part(config.attack or next(iter(ATTACKS))), config.to_dict(), "attack")
-    if not isinstance(attack, Attack):
+    if not is_attack(attack):
         raise InputError(f"attack {config.attack} is a {type(attack).__name__}, not an asgt.Attack")
     return attack
 

@@ -24,21 +24,21 @@ from ...progress import SILENT, Progress
 from ..check import Check
 from ..outcomes import Evaluation
 from ..second_look import SecondLook
-from .budget_reach import budget_reach
-from .clean_errors import clean_accuracy
-from .determinism import determinism
-from .dlr_classes import classes_for_dlr
-from .doubled_effort import doubled_effort
-from .full_range import full_range
-from .legality import legality
-from .logit_scale import logit_scale
-from .monotonicity import monotonicity
-from .one_step_search import one_step_beats_many
-from .overfitting import catastrophic_overfitting
-from .random_noise import random_noise
-from .softmax_outputs import softmax_outputs
-from .square_queries import square_queries
-from .start_gradients import gradients_at_the_start
+from .budget_reach import check_budget_reach
+from .clean_errors import check_clean_accuracy
+from .determinism import check_determinism
+from .dlr_classes import check_classes_for_dlr
+from .doubled_effort import check_doubled_effort
+from .full_range import check_full_range
+from .legality import check_legality
+from .logit_scale import check_logit_scale
+from .monotonicity import check_monotonicity
+from .one_step_search import check_one_step_beats_many
+from .overfitting import check_catastrophic_overfitting
+from .random_noise import check_random_noise
+from .softmax_outputs import check_softmax_outputs
+from .square_queries import check_square_queries
+from .start_gradients import check_gradients_at_the_start
 
 __all__ = ["CHECKS", "CheckFunction", "run_checks"]
 
@@ -46,21 +46,21 @@ CheckFunction: TypeAlias = Callable[[SecondLook], Check]
 """A check: from a second look at an evaluation to what it says."""
 
 CHECKS: tuple[CheckFunction, ...] = (
-    budget_reach,
-    legality,
-    determinism,
-    softmax_outputs,
-    classes_for_dlr,
-    gradients_at_the_start,
-    logit_scale,
-    one_step_beats_many,
-    monotonicity,
-    full_range,
-    random_noise,
-    square_queries,
-    doubled_effort,
-    catastrophic_overfitting,
-    clean_accuracy,
+    check_budget_reach,
+    check_legality,
+    check_determinism,
+    check_softmax_outputs,
+    check_classes_for_dlr,
+    check_gradients_at_the_start,
+    check_logit_scale,
+    check_one_step_beats_many,
+    check_monotonicity,
+    check_full_range,
+    check_random_noise,
+    check_square_queries,
+    check_doubled_effort,
+    check_catastrophic_overfitting,
+    check_clean_accuracy,
 )
 """The checks of the house, in the order in which they are run and shown."""
 

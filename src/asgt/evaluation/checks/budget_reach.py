@@ -11,14 +11,14 @@ from ..check import Check
 from ..second_look import SecondLook
 from .grading import listed
 
-__all__ = ["budget_reach"]
+__all__ = ["check_budget_reach"]
 
 # A step of 2.5 ε / 40 stops short of the ball's surface only where its gradient turns; 1 % is for rounding. An attack
 # that uses less than half of the coordinates it has could do more with the same ε.
 _REACHED, _USED = 0.99, 0.5
 
 
-def budget_reach(look: SecondLook) -> Check:
+def check_budget_reach(look: SecondLook) -> Check:
     """Steps that cannot cross the ball, or do not, attack at a smaller ε than they say."""
 
     name = "budget reach"

@@ -6,10 +6,10 @@ from ...statistics import wilson
 from ..check import Check
 from ..second_look import SecondLook
 
-__all__ = ["clean_accuracy"]
+__all__ = ["check_clean_accuracy"]
 
 
-def clean_accuracy(look: SecondLook) -> Check:
+def check_clean_accuracy(look: SecondLook) -> Check:
     """A model that knows nothing has no robustness to measure."""
 
     right, count = int(look.evaluation.clean.sum()), look.evaluation.samples

@@ -9,14 +9,14 @@ from ..check import Check
 from ..second_look import SecondLook
 from .grading import first_rows
 
-__all__ = ["determinism"]
+__all__ = ["check_determinism"]
 
 # Repeated passes: rounding in another order of sums. In another batch: kernels of another size, in half precision too.
 _REPEATED, _REBATCHED = 1e-6, 1e-2
 _PASSES = 5
 
 
-def determinism(look: SecondLook) -> Check:
+def check_determinism(look: SecondLook) -> Check:
     """A model that answers by chance is broken by chance, and its gradients are those of another model."""
 
     name, samples = "determinism", look.random

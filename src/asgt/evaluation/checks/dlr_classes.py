@@ -5,12 +5,12 @@ from __future__ import annotations
 from ..check import Check
 from ..second_look import SecondLook
 
-__all__ = ["classes_for_dlr"]
+__all__ = ["check_classes_for_dlr"]
 
 _DLR_CLASSES = 4
 
 
-def classes_for_dlr(look: SecondLook) -> Check:
+def check_classes_for_dlr(look: SecondLook) -> Check:
     """The difference of logits ratio needs a fourth logit."""
 
     name, classes = "classes for DLR", look.random_logits.shape[1]

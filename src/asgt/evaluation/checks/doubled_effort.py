@@ -10,10 +10,10 @@ from ..protocols import Search
 from ..second_look import SecondLook
 from .grading import counted_check, no_survivors
 
-__all__ = ["doubled_effort"]
+__all__ = ["check_doubled_effort"]
 
 
-def doubled_effort(look: SecondLook) -> Check:
+def check_doubled_effort(look: SecondLook) -> Check:
     """A search that has converged finds no more with twice the steps and restarts."""
 
     name, remedy = "doubled effort", "raise steps and restarts until the accuracy stays"

@@ -9,10 +9,10 @@ from ..check import Check
 from ..second_look import SecondLook
 from .grading import first_rows
 
-__all__ = ["full_range"]
+__all__ = ["check_full_range"]
 
 
-def full_range(look: SecondLook) -> Check:
+def check_full_range(look: SecondLook) -> Check:
     """Where any image is allowed, no model can be right more often than by chance."""
 
     name, samples = "full range", look.clean_right

@@ -6,10 +6,10 @@ from ..check import Check
 from ..second_look import SecondLook
 from .grading import first_rows
 
-__all__ = ["legality"]
+__all__ = ["check_legality"]
 
 
-def legality(look: SecondLook) -> Check:
+def check_legality(look: SecondLook) -> Check:
     """What leaves the ball or the box, or is NaN, breaks nothing."""
 
     name = "legality"

@@ -10,10 +10,10 @@ from ..check import Check
 from ..second_look import SecondLook
 from .grading import counted_check, no_survivors
 
-__all__ = ["logit_scale"]
+__all__ = ["check_logit_scale"]
 
 
-def logit_scale(look: SecondLook) -> Check:
+def check_logit_scale(look: SecondLook) -> Check:
     """Robustness does not depend on the scale of the logits; the cross-entropy's gradient does, until it vanishes."""
 
     name, samples = "logit scale", look.survivors

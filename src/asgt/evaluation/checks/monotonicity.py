@@ -9,10 +9,10 @@ from ..check import Check
 from ..second_look import SecondLook
 from .grading import ALONE, POINT, first_rows
 
-__all__ = ["monotonicity"]
+__all__ = ["check_monotonicity"]
 
 
-def monotonicity(look: SecondLook) -> Check:
+def check_monotonicity(look: SecondLook) -> Check:
     """A larger ball holds the smaller one, so accuracy can only fall with ε."""
 
     name = "monotonicity"

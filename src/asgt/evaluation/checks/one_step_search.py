@@ -8,10 +8,10 @@ from ..check import Check
 from ..second_look import SecondLook
 from .grading import ONE_STEP_ONLY, POINT, graded_check, one_step_searches
 
-__all__ = ["one_step_beats_many"]
+__all__ = ["check_one_step_beats_many"]
 
 
-def one_step_beats_many(look: SecondLook) -> Check:
+def check_one_step_beats_many(look: SecondLook) -> Check:
     """A search contains its first step: where one step does better, the search is at fault."""
 
     name = "FGSM against the search"

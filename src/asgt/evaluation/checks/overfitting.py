@@ -9,10 +9,10 @@ from ..health import OVERFITTING, catastrophic_levels
 from ..second_look import SecondLook
 from .grading import ONE_STEP_ONLY, one_step_searches
 
-__all__ = ["catastrophic_overfitting"]
+__all__ = ["check_catastrophic_overfitting"]
 
 
-def catastrophic_overfitting(look: SecondLook) -> Check:
+def check_catastrophic_overfitting(look: SecondLook) -> Check:
     """A model trained against one step may be robust to that and to nothing else."""
 
     name = OVERFITTING

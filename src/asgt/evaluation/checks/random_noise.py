@@ -12,12 +12,12 @@ from ..check import Check
 from ..second_look import DRAW, SecondLook
 from .grading import counted_check, no_survivors
 
-__all__ = ["random_noise"]
+__all__ = ["check_random_noise"]
 
 _NOISES = 10  # of each kind
 
 
-def random_noise(look: SecondLook) -> Check:
+def check_random_noise(look: SecondLook) -> Check:
     """Noise knows nothing of the model: what it breaks, a search should."""
 
     name, samples = "random noise", look.survivors

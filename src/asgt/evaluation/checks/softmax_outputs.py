@@ -5,12 +5,12 @@ from __future__ import annotations
 from ..check import Check
 from ..second_look import SecondLook
 
-__all__ = ["softmax_outputs"]
+__all__ = ["check_softmax_outputs"]
 
 _SUMS_TO_ONE = 1e-2  # a softmax in half precision; no 64 rows of logits come so near by chance
 
 
-def softmax_outputs(look: SecondLook) -> Check:
+def check_softmax_outputs(look: SecondLook) -> Check:
     """The cross-entropy of a softmax of a softmax is flat where the model is sure."""
 
     name, logits = "softmax outputs", look.random_logits

@@ -7,12 +7,12 @@ from ..check import THOROUGH, Check
 from ..second_look import SecondLook
 from .grading import counted_check, no_survivors
 
-__all__ = ["square_queries"]
+__all__ = ["check_square_queries"]
 
 _QUERIES = 1000
 
 
-def square_queries(look: SecondLook) -> Check:
+def check_square_queries(look: SecondLook) -> Check:
     """A search without gradients finds what masked ones hide."""
 
     name = "square"

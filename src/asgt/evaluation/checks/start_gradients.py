@@ -9,10 +9,10 @@ from ..check import Check
 from ..second_look import SecondLook
 from .grading import ALONE, POINT, first_rows
 
-__all__ = ["gradients_at_the_start"]
+__all__ = ["check_gradients_at_the_start"]
 
 
-def gradients_at_the_start(look: SecondLook) -> Check:
+def check_gradients_at_the_start(look: SecondLook) -> Check:
     """Where the first gradient is zero, an attack does not know where to go."""
 
     name, samples = "gradients at the start", look.clean_right
