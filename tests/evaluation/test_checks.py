@@ -550,7 +550,7 @@ def test_a_search_that_twice_the_steps_would_improve_fails(
     left = found.clean & found.outcomes["weak"][0]
     lost = left & (net(doubled).argmax(dim=1) != images.labels)
     assert it.verdict == "FAIL"
-    assert f"(MI-FGSM-{steps}) breaks {int(lost.sum())} of {int(left.sum())} survivors" in it.evidence
+    assert f"MI-FGSM-{steps} (α = {alpha:g}), breaks {int(lost.sum())} of {int(left.sum())} survivors" in it.evidence
     assert f"{lost.sum() / 2:.1f} points of the accuracy of {left.sum() / 2:.1f}%" in it.evidence, "of all 200 samples"
     assert it.samples == tuple(lost.nonzero().squeeze(1).tolist()[:16])
 

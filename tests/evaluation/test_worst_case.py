@@ -16,6 +16,7 @@ from asgt.attacks import Attack, AutoAttack
 from asgt.evaluation.curve import VOTES, evaluate
 from asgt.evaluation.engine import CLEAN, MARGIN, NOTHING, PROBE_STEPS, smallest_norms
 from asgt.evaluation.protocols import PROTOCOLS
+from asgt.files import read_json, write_json
 from support.curves import GRID, Band, TwoClasses, band_images, images, smallest_by_hand
 
 torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is the oracle (make test installs it)")
@@ -451,6 +452,12 @@ def test_evidence_tells_attacks_and_models_apart_or_is_not_kept(digits_net: Net,
     assert torch.equal(curve([weak], "own", worst_case=False, resume=True).outcomes["a"], kept.outcomes["a"])
     with pytest.raises(InputError, match="other settings"):
         curve([STRONG], "own", worst_case=False, resume=True)
+    read = asgt.load_evaluation(tmp_path / "own")
+    assert (read.protocol.searches[0].title, read.to_dict()) == ("a", kept.to_dict())
+    # A result of an earlier version does not say what its attacks were.
+    earlier = read_json(tmp_path / "own" / "result.json")
+    del earlier["own"]
+    write_json(tmp_path / "own" / "result.json", earlier)
     with pytest.raises(InputError, match="attacks of one's own"):
         asgt.load_evaluation(tmp_path / "own")
 

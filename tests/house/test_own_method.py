@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 import asgt
-from asgt.comparison.comparing import method_names
+from asgt.comparison.method_naming import method_names
 from asgt.errors import DamagedFileError, InputError
 from asgt.experiments import load_preset
 from asgt.files import read_tensors
@@ -138,7 +138,9 @@ def same_weights(folder: Path, other: Path) -> bool:
 # What classes say of themselves ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", [*METHODS.values(), *{part.place for part in ATTACKS.values()}, MASK.place])
+@pytest.mark.parametrize(
+    "place", [*METHODS.values(), *dict.fromkeys(part.place for part in ATTACKS.values()), MASK.place]
+)
 def test_settings_read_from_the_source_are_those_of_the_class(place: str) -> None:
     module, _, name = place.partition(":")
     made = getattr(import_module(module), name)

@@ -39,8 +39,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the pictures and figures, which take most of the time."""
 
     evidence = importlib.import_module("asgt.comparison.map_evidence")
-    monkeypatch.setattr(evidence, "pictures", lambda *_, **__: Pictures({}, None, (), ()))
-    monkeypatch.setattr(evidence, "write_looks", lambda *_: None)
+    monkeypatch.setattr(evidence, "pictures_of", lambda *_, **__: Pictures({}, None, None, ()))
 
 
 # --- data sets -------------------------------------------------------------------------------------------------------
@@ -254,7 +253,7 @@ def test_no_file_names_an_attribution_whose_code_then_runs(
 def test_a_run_folder_names_no_attribution_whose_code_then_runs(finished_run: Path, own_module: Path) -> None:
     methods = read_methods([finished_run])
     named = SimpleNamespace(attribution="ownmaps:Mine", panel=SimpleNamespace(not_run="few", settings={}))
-    drawn = pictures_of(methods, eps=0.1, norm="linf", samples=20, found=[named])  # type: ignore[list-item]
+    drawn = pictures_of(methods, eps=0.1, norm="linf", samples=20, explained=[named])  # type: ignore[list-item]
     assert any("--allow ownmaps" in sentence for sentence in drawn.missing), drawn.missing
     assert not own_module.exists()
 
@@ -357,9 +356,9 @@ def test_a_measure_is_measured_saved_and_compared(
     assert read_json(tmp_path / "gradient" / "result.json")["means"]["peak"]["n"] == 120
 
     compared = panel({"A": [made], "B": [read]})
-    assert compared.value("A", "peak").mean == pytest.approx(float(expected.mean()))
+    assert compared.value("A", "peak").value == pytest.approx(float(expected.mean()))
     (difference,) = compared.differences("peak")
-    assert (difference.mean, difference.measure.name) == (0.0, "peak")
+    assert difference.value == 0.0
 
 
 def test_an_explanation_that_is_older_than_a_measure_is_read_without_it(
