@@ -77,7 +77,7 @@ class Estimate:
             ``"bootstrap"`` of a mean), Student's 95 % interval over seeds (``"t"``), the mean ± one standard deviation
             over seeds (``"sd"``), or ``"none"``.
         values: the number of each run, by ascending seed.
-        sd: the sample standard deviation over runs; NaN of one run.
+        sd: the sample standard deviation over runs; ``None`` of one run.
         not_run: why there is no value; empty where there is one.
     """
 
@@ -87,7 +87,7 @@ class Estimate:
     n: int
     interval: Interval = "Wilson"
     values: tuple[float, ...] = ()
-    sd: float = nan
+    sd: float | None = None
     not_run: str = ""
 
     def percent(self) -> str:
@@ -95,7 +95,7 @@ class Estimate:
 
         if self.not_run:
             return "–"
-        if self.sd == self.sd:
+        if self.sd is not None:
             return f"{100 * self.value:.1f} ± {100 * self.sd:.1f}"
         return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
@@ -104,7 +104,7 @@ class Estimate:
 
         if self.not_run:
             return "–"
-        if self.sd == self.sd:
+        if self.sd is not None:
             return f"{_plain(self.value)} ± {_plain(self.sd)}"
         return f"{_plain(self.value)} [{_plain(self.low)}, {_plain(self.high)}]"
 

@@ -54,7 +54,7 @@ def _line(number: int, top: Curve, other: Curve) -> Line:
     """The images are those that every model gets right, so that each curve begins at all of them."""
 
     spans = [
-        (point.low, point.high) if point.sd != point.sd else (point.value - point.sd, point.value + point.sd)
+        (point.low, point.high) if point.sd is None else (point.value - point.sd, point.value + point.sd)
         for point in top.accuracy
     ]
     return Line(

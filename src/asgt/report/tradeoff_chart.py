@@ -46,7 +46,8 @@ def _point(point: TradeoffPoint, number: int) -> Point:
     robust, measured = point.robust, point.measured
     low, high = measured.low, measured.high
     if measured.interval == "t":
-        low, high = measured.value - measured.sd, measured.value + measured.sd
+        sd = measured.sd or 0.0
+        low, high = measured.value - sd, measured.value + sd
     several = len(robust.values) > 1
     return Point(
         name=point.method,
