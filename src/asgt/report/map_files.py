@@ -11,6 +11,7 @@ from ..comparison.explained import Explained
 from ..comparison.map_evidence import MapEvidence
 from ..comparison.pictures import BLOCKS, Pictures
 from ..explanation import MEASURES
+from ..names import file_name
 from .figures import write_charts, write_scatter
 from .gradients import gradient_charts
 from .map_drawing import write_contact_sheet, write_maps
@@ -74,9 +75,11 @@ def write_measures(evidence: MapEvidence, folder: Path) -> None:
                     f"accuracy with pixels hidden: {evidence.data}, {explained.attribution}, "
                     f"n = {explained.panel.n} images"
                 )
-                write_charts(charts, folder / f"masked-{explained.attribution}.{suffix}", title=title)
+                write_charts(charts, folder / f"masked-{file_name(explained.attribution)}.{suffix}", title=title)
         for attribution, tradeoff in evidence.tradeoffs.items():
-            write_scatter(tradeoff_scatter(tradeoff, evidence.numbers), folder / f"tradeoff-{attribution}.{suffix}")
+            write_scatter(
+                tradeoff_scatter(tradeoff, evidence.numbers), folder / f"tradeoff-{file_name(attribution)}.{suffix}"
+            )
 
 
 def write_map_tables(evidence: MapEvidence, out: Path) -> None:
@@ -89,7 +92,7 @@ def write_map_tables(evidence: MapEvidence, out: Path) -> None:
 def saliency_names(pictures: Pictures) -> list[str]:
     """The names of the files of maps, without a suffix, by attribution."""
 
-    return ["saliency" if name == "gradient" else f"saliency-{name}" for name in pictures.shown]
+    return ["saliency" if name == "gradient" else f"saliency-{file_name(name)}" for name in pictures.shown]
 
 
 def _panel_csv(explained: Sequence[Explained]) -> list[dict[str, Any]]:

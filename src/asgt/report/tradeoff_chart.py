@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ..comparison.explained import ARROWS
 from ..comparison.tradeoff import Tradeoff, TradeoffPoint
+from ..names import file_name
 from ..numbers import counted, eps_text
 from .figures import Point, Scatter
 
@@ -26,7 +27,7 @@ def tradeoff_scatter(tradeoff: Tradeoff, numbers: Mapping[str, int]) -> Scatter:
     bars = " or, for a single seed, ".join(words[several] for several in (True, False) if several in over_seeds)
     beside = f"; object's share of the area: {tradeoff.area:.3f}" if measure.name == "mass" else ""
     return Scatter(
-        key=f"tradeoff-{tradeoff.attribution}",
+        key=f"tradeoff-{file_name(tradeoff.attribution)}",
         title="Do robustness and interpretability rise together?",
         subtitle=(
             f"primary measure, named in advance: {measure.title} ({tradeoff.attribution})\n"

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from ...comparison.comparing import Comparison
 from ...comparison.method_naming import Method
+from ...names import file_name
 from ...runs.run import Run
 from ..section import PageRequest, Section
 
@@ -67,7 +68,7 @@ def _evidence(method: Method, run: Run, out: Path) -> dict[str, Any]:
         "model": next(iter(run.evaluations.values())).model[:12],
         "results": [
             *((name, f"{place}/evaluation/{name}/result.json") for name in run.evaluations),
-            *((name, f"{place}/explanation/{name}/result.json") for name in run.explanations),
+            *((name, f"{place}/explanation/{file_name(name)}/result.json") for name in run.explanations),
         ],
     }
 

@@ -10,6 +10,7 @@ from ...comparison.comparing import Comparison
 from ...comparison.explained import Explained
 from ...comparison.map_evidence import panel_basis, panel_rows, panel_unrun, panel_words
 from ...explanation import Measure, measure_sentence
+from ...names import file_name
 from ...statistics import PairedDifference
 from ..commands import named_again
 from ..gradients import gradient_charts
@@ -68,7 +69,7 @@ TEMPLATE = r"""<section id="looks">
 {% for panel in look.masked %}{{ figure(panel, "the results of each run") }}{% endfor %}
 </div>
 {% if look.tradeoff %}<p>{{ look.tradeoff.sentence() | whole }}.</p>{% endif %}
-<p class="note">{% if look.tradeoff %}Large: methods; small: their runs. {% endif %}A map that finds what the model uses leaves its thick curve far below the thin one. A model trained on filled images looks faithful under its own fill, so there are two. For papers: {% if look.tradeoff %}<a href="figures/tradeoff-{{ look.attribution }}.pdf">tradeoff-{{ look.attribution }}.pdf</a>, {% endif %}<a href="figures/masked-{{ look.attribution }}.pdf">masked-{{ look.attribution }}.pdf</a>, each as .png beside it.</p>
+<p class="note">{% if look.tradeoff %}Large: methods; small: their runs. {% endif %}A map that finds what the model uses leaves its thick curve far below the thin one. A model trained on filled images looks faithful under its own fill, so there are two. For papers: {% if look.tradeoff %}<a href="figures/tradeoff-{{ look.file }}.pdf">tradeoff-{{ look.file }}.pdf</a>, {% endif %}<a href="figures/masked-{{ look.file }}.pdf">masked-{{ look.file }}.pdf</a>, each as .png beside it.</p>
 {% endif %}
 {% if look.matrix %}
 <h4>Which differences in {{ look.primary.title }} are decided</h4>
@@ -134,6 +135,7 @@ def _look(page: PageRequest, explained: Explained) -> dict[str, Any]:
     tradeoff = maps.tradeoffs.get(explained.attribution)
     return {
         "attribution": explained.attribution,
+        "file": file_name(explained.attribution),
         "words": panel_words(explained),
         "not_run": panel.not_run,
         "notes": explained.notes,
