@@ -254,13 +254,13 @@ def agree(value: Any, other: Any) -> bool:
 def package_versions(*packages: str) -> dict[str, str]:
     """The versions of Python, asgt and those packages that are installed, as results hold them."""
 
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in ("asgt", *packages):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _read(path: Path) -> str:

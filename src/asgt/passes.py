@@ -326,7 +326,7 @@ class _ToWeights(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         wanted = [weight for weight, needed in zip(ctx.of, ctx.needs_input_grad[1:], strict=True) if needed]
-        found = iter(
+        gradients = iter(
             torch.autograd.grad(
                 ctx.asked.logits,
                 wanted,
@@ -336,7 +336,7 @@ class _ToWeights(torch.autograd.Function):
                 allow_unused=True,
             )
         )
-        return None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:])
+        return None, *(next(gradients) if needed else None for needed in ctx.needs_input_grad[1:])
 
 
 class _Delivered(torch.autograd.Function):

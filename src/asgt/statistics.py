@@ -446,13 +446,13 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[f
     if size == 0:
         return nan, 1.0
 
-    found = float(one @ other) / size
+    correlation = float(one @ other) / size
     if len(one) > _ALL_ORDERS:
-        left = max(1 - found * found, 0.0)
-        strength = abs(found) * sqrt((len(one) - 2) / left) if left else inf
-        return found, 2 * float(stdtr(len(one) - 2, -strength))
+        left = max(1 - correlation * correlation, 0.0)
+        strength = abs(correlation) * sqrt((len(one) - 2) / left) if left else inf
+        return correlation, 2 * float(stdtr(len(one) - 2, -strength))
     orders = np.array(list(permutations(other))) @ one / size
-    return found, float((np.abs(orders) >= abs(found) - 1e-9).mean())
+    return correlation, float((np.abs(orders) >= abs(correlation) - 1e-9).mean())
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -482,20 +482,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def holm_by_kind(found: Sequence[tuple[Kind, float]]) -> list[tuple[float, int]]:
+def holm_by_kind(claims: Sequence[tuple[Kind, float]]) -> list[tuple[float, int]]:
     """Holm's adjusted p of claims of two kinds, methods among methods and models among models.
 
     Args:
-        found: the kind and the p of each claim.
+        claims: the kind and the p of each claim.
 
     Returns:
         The adjusted p of each, and how many claims of its kind there are.
     """
 
-    adjusted = [(0.0, 0)] * len(found)
+    adjusted = [(0.0, 0)] * len(claims)
     for kind in KINDS:
-        places = [number for number, (one, _) in enumerate(found) if one == kind]
-        for number, p in zip(places, holm([found[number][1] for number in places]), strict=True):
+        places = [number for number, (one, _) in enumerate(claims) if one == kind]
+        for number, p in zip(places, holm([claims[number][1] for number in places]), strict=True):
             adjusted[number] = (p, len(places))
     return adjusted
 
@@ -546,12 +546,6 @@ def _drawn_again(samples: int, count: int, seed: int, first: int) -> NDArray[np.
 def _refuse_no_share(successes: int, trials: int) -> None:
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"{successes} successes of {trials} trials have no interval")
-
-
-# Until every layer speaks of estimates.
-def share_of(successes: int, trials: int, confidence: float = 0.95) -> dict[str, float]:
-    found = share(successes, trials, confidence)
-    return {"accuracy": found.value, "low": found.low, "high": found.high}
 
 
 def _plain(value: float) -> str:

@@ -131,11 +131,11 @@ def _nearest(fab: Any, x: Tensor, y: Tensor, eps: Tensor, norm: Literal["linf", 
     nearest, least = x.clone(), torch.full_like(eps, torch.inf)
     for target in range(2, fab.n_target_classes + 2):
         fab.target_class = target
-        found = fab.attack_single_run(x, y, is_targeted=True)
+        candidate = fab.attack_single_run(x, y, is_targeted=True)
         # It answers with the image itself where it finds nothing.
-        length = delta_norm(found - x, norm).to(eps)
+        length = delta_norm(candidate - x, norm).to(eps)
         nearer = (length > 0) & (length <= eps) & (length < least)
-        nearest, least = torch.where(per_sample(nearer, x), found, nearest), torch.where(nearer, length, least)
+        nearest, least = torch.where(per_sample(nearer, x), candidate, nearest), torch.where(nearer, length, least)
     return nearest
 
 

@@ -100,13 +100,13 @@ class Whole(Attack):
         everyone = torch.arange(len(x_adv), device=x_adv.device)
         for rows in [everyone] if self.mixes else [everyone[state.eps == eps] for eps in state.eps.unique()]:
             with seeded_globally(state.seed, x_adv.device):
-                found = self.perturbed(state.model, state.x[rows], state.label[rows], state.eps[rows], state.seed)
-            if not isinstance(found, Tensor) or found.shape != state.x[rows].shape:
-                told = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+                answer = self.perturbed(state.model, state.x[rows], state.label[rows], state.eps[rows], state.seed)
+            if not isinstance(answer, Tensor) or answer.shape != state.x[rows].shape:
+                told = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
                 raise InputError(
                     f"{self.title} answers with {told}, where images of shape {tuple(state.x[rows].shape)} belong"
                 )
-            x_adv[rows] = found.detach().to(x_adv)
+            x_adv[rows] = answer.detach().to(x_adv)
         return replace(state, x_adv=x_adv, iteration=state.iteration + 1)
 
 
@@ -152,15 +152,15 @@ class Foreign(Whole):
         radius = float(eps[0])
         with torch.inference_mode(False), torch.enable_grad():
             if not hasattr(self.made, "eps"):
-                found: Tensor = self.made(radius)(x.clone(), y.clone())
-                return found
+                answer: Tensor = self.made(radius)(x.clone(), y.clone())
+                return answer
             before = self.made.eps
             try:
                 self.made.eps = radius
-                found = self.made(x.clone(), y.clone())
+                answer = self.made(x.clone(), y.clone())
             finally:
                 self.made.eps = before
-            return found
+            return answer
 
 
 def as_attack(attack: Attack | Callable[..., Any], norm: Norm, name: str = "") -> Attack:

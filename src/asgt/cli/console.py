@@ -125,38 +125,38 @@ class Console:
             self.out.print(escape(f"{passes}, {speed_text(result.speed)}"))
         self.out.print(escape(f"run folder: {result.folder}"))
 
-    def profiled(self, title: str, found: Sequence[tuple[str, Profile]]) -> None:
+    def profiled(self, title: str, profiles: Sequence[tuple[str, Profile]]) -> None:
         """What a step of each method costs: passes, seconds, and what the passes take by themselves."""
 
         table = Table("method", box=box.SIMPLE_HEAD)
         for column in ("passes", "step, ms", "passes alone, ms", "ratio", "images/s"):
             table.add_column(column, justify="right", no_wrap=True)
-        for name, one in found:
+        for name, profile in profiles:
             table.add_row(
                 escape(name),
-                str(one.passes),
-                f"{1e3 * one.step:.1f}",
-                f"{1e3 * one.bare:.1f}",
-                f"{one.ratio:.2f}",
-                f"{one.samples / one.step:.0f}",
+                str(profile.passes),
+                f"{1e3 * profile.step:.1f}",
+                f"{1e3 * profile.bare:.1f}",
+                f"{profile.ratio:.2f}",
+                f"{profile.samples / profile.step:.0f}",
             )
         self.out.print(escape(title), style="bold")
         self.out.print(table)
 
-    def evaluated(self, found: Evaluation, data: str, folder: Path, warnings: list[str]) -> None:
+    def evaluated(self, evaluation: Evaluation, data: str, folder: Path, warnings: list[str]) -> None:
         """The table of an evaluation: every accuracy with its interval; protocol, ε, n and seed in the header."""
 
-        protocol = found.protocol
-        norm = norm_sign(found.norm)
+        protocol = evaluation.protocol
+        norm = norm_sign(evaluation.norm)
         title = (
             f"accuracy % [Wilson 95 %] · protocol {protocol.name} v{protocol.version} ({protocol.claim}) · {norm} · "
-            f"{data}, n = {found.samples} test images · one model, seed {found.seed}"
+            f"{data}, n = {evaluation.samples} test images · one model, seed {evaluation.seed}"
         )
         clean = "clean" if protocol.worst_case else "clean (not attacked)"
-        rows = [("0", clean, found.accuracy.percent())]
-        curves = {name: found.curve(name) for name in found.outcomes}
+        rows = [("0", clean, evaluation.accuracy.percent())]
+        curves = {name: evaluation.curve(name) for name in evaluation.outcomes}
         rows += [
-            (eps_text(eps), name, curve[eps].percent()) for eps in found.epsilons for name, curve in curves.items()
+            (eps_text(eps), name, curve[eps].percent()) for eps in evaluation.epsilons for name, curve in curves.items()
         ]
         table = _wide(rows, [clean, *curves])
         if not self._fits(table):
@@ -164,17 +164,17 @@ class Console:
         # Above the table, not in it: a table's own title is broken to the table's width.
         self.out.print(escape(title), style="bold")
         self.out.print(table)
-        if found.adapted:
-            self.out.print(f"attacks adapted to {found.classes} classes: not their authors' own")
-        if found.votes > 1:
-            self.out.print(f"the model is not deterministic: each answer is the majority of {found.votes}")
-        for name in found.outcomes:
-            if cost := found.cost(name):
-                self.out.print(escape(f"{name}: {_spent(cost)}; {found.seconds[name]:.0f} s"))
-                first = ", ".join(f"{title} {count}" for title, count in found.first_to_break(name).items())
+        if evaluation.adapted:
+            self.out.print(f"attacks adapted to {evaluation.classes} classes: not their authors' own")
+        if evaluation.votes > 1:
+            self.out.print(f"the model is not deterministic: each answer is the majority of {evaluation.votes}")
+        for name in evaluation.outcomes:
+            if cost := evaluation.cost(name):
+                self.out.print(escape(f"{name}: {_spent(cost)}; {evaluation.seconds[name]:.0f} s"))
+                first = ", ".join(f"{title} {count}" for title, count in evaluation.first_to_break(name).items())
                 self.out.print(escape(f"{name}: first to break a sample: {first or 'nothing'}"))
                 self.out.print(escape(f"{name}: {_audited(cost)}"))
-        self.checked(found.checks)
+        self.checked(evaluation.checks)
         for line in warnings:
             self.warn(line)
         self.out.print(escape(f"evidence: {folder}"))
@@ -290,18 +290,20 @@ class Console:
 
         left = _FINDINGS
         self.out.print("\ncan these numbers be believed?", style="bold")
-        for found in checked:
-            claimed = found.protocol.worst_case
-            self.out.print(escape(f"  {found.protocol.name} v{found.protocol.version}: {found.summary()}"))
-            if found.expected:
-                self.out.print(escape(f"    {found.expected}"), style="dim")
-            for finding in found.findings[:left]:
+        for credibility in checked:
+            claimed = credibility.protocol.worst_case
+            self.out.print(
+                escape(f"  {credibility.protocol.name} v{credibility.protocol.version}: {credibility.summary()}")
+            )
+            if credibility.expected:
+                self.out.print(escape(f"    {credibility.expected}"), style="dim")
+            for finding in credibility.findings[:left]:
                 style = {"FAIL": "red", "WARN": "yellow"}[finding.verdict] if claimed else "dim"
                 line = f"    {finding.verdict} {finding.name}: {finding.who()}; {finding.remedy}"
                 self.out.print(escape(line), style=style)
-            if len(found.findings) > left:
-                self.out.print(f"    and {len(found.findings) - left} more on the page")
-            left = max(0, left - len(found.findings))
+            if len(credibility.findings) > left:
+                self.out.print(f"    and {len(credibility.findings) - left} more on the page")
+            left = max(0, left - len(credibility.findings))
 
     def _differ(self, tables: Sequence[DifferenceTable]) -> None:
         """The decided differences in sentences, and how many are not."""

@@ -148,8 +148,8 @@ def _state(job: Job, samples: int, shown: int) -> Literal["finished", "begun", "
     for protocol in job.protocols:
         if not (folder.evaluation(protocol) / "result.json").exists():
             return "begun"
-        found = load_evaluation(folder.evaluation(protocol))
-        if (found.epsilons, found.norm, found.samples) != (job.epsilons, job.norm, samples):
+        evaluation = load_evaluation(folder.evaluation(protocol))
+        if (evaluation.epsilons, evaluation.norm, evaluation.samples) != (job.epsilons, job.norm, samples):
             raise InputError(
                 f"{folder.evaluation(protocol)} holds an evaluation with other settings: name another folder by --out"
             )

@@ -192,7 +192,7 @@ def load_explanation(folder: Path | str) -> Explanation:
         )
     try:
         check_eps(result["eps"], result["norm"])
-        found = Explanation(
+        explanation = Explanation(
             attribution=result["attribution"],
             settings=dict(result["settings"]),
             eps=result["eps"],
@@ -210,7 +210,7 @@ def load_explanation(folder: Path | str) -> Explanation:
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise damaged from error
 
-    read = read_values(folder, found)
+    read = read_values(folder, explanation)
     if read is None:
         raise DamagedFileError(f"{folder / _VALUES} is damaged: it is not the evidence of {path}")
     # The versions are those of the machine that explained. A measure that was added later was not run.
@@ -220,12 +220,12 @@ def load_explanation(folder: Path | str) -> Explanation:
     return read
 
 
-def write_explanation(folder: Path, found: Explanation) -> None:
+def write_explanation(folder: Path, explanation: Explanation) -> None:
     """Writes the evidence, then the result: each whole or not at all."""
 
-    tensors = found.values | {name: getattr(found, name) for name in OWN}
-    write_tensors(folder / _VALUES, tensors, {"key": _key(found, found.ids)})
-    write_json(folder / _RESULT, found.to_dict())
+    tensors = explanation.values | {name: getattr(explanation, name) for name in OWN}
+    write_tensors(folder / _VALUES, tensors, {"key": _key(explanation, explanation.ids)})
+    write_json(folder / _RESULT, explanation.to_dict())
 
 
 def read_values(folder: Path, asked: Explanation) -> Explanation | None:
@@ -251,11 +251,20 @@ def read_values(folder: Path, asked: Explanation) -> Explanation | None:
     return Explanation(**(vars(asked) | own | {"values": tensors}))
 
 
-def _key(found: Explanation, ids: Tensor) -> str:
+def _key(explanation: Explanation, ids: Tensor) -> str:
     """What evidence carries: that of other weights, images or settings has another key, and is refused, not mixed."""
 
-    settings = json.dumps(found.settings, sort_keys=True)
-    plain = (SCHEMA, found.attribution, settings, float(found.eps), found.norm, found.seed, found.model, found.data)
+    settings = json.dumps(explanation.settings, sort_keys=True)
+    plain = (
+        SCHEMA,
+        explanation.attribution,
+        settings,
+        float(explanation.eps),
+        explanation.norm,
+        explanation.seed,
+        explanation.model,
+        explanation.data,
+    )
     return digest(repr((*plain, digest_tensors({"ids": ids}))).encode())
 
 
@@ -267,16 +276,16 @@ def _unread(samples: int) -> dict[str, Any]:
     return {name: torch.empty(samples) for name in OWN} | {"values": {}}
 
 
-def _shapes(found: Explanation, tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+def _shapes(explanation: Explanation, tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     """What the evidence of an explanation is to hold: all tensors of each measure that was run on it."""
 
-    samples = found.samples
+    samples = explanation.samples
     randomised = 0 if "gate" in tensors and len(tensors["gate"]) == 0 else RANDOMISED
 
     kept = dict(_OF_ALL)
     for measure in MEASURES:
         # Of a measure that was added later, evidence holds nothing.
-        if (found.settings.get("objects") or not measure.needs_objects) and not measure.keeps.keys().isdisjoint(
+        if (explanation.settings.get("objects") or not measure.needs_objects) and not measure.keeps.keys().isdisjoint(
             tensors
         ):
             kept |= measure.keeps

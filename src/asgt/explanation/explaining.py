@@ -250,10 +250,10 @@ def _noted() -> dict[str, set[str]]:
     return noted
 
 
-def _notes(found: Explanation, why: str) -> tuple[str, ...]:
+def _notes(explanation: Explanation, why: str) -> tuple[str, ...]:
     """What a reader of the figures must know."""
 
-    samples, values = found.samples, found.values
+    samples, values = explanation.samples, explanation.values
     finite = values["finite"]
     zero = finite & (values["norm"] == 0)
     notes = []
@@ -274,7 +274,7 @@ def _notes(found: Explanation, why: str) -> tuple[str, ...]:
     ]
     if why:
         notes.append(f"gate: NOT RUN: {why}")
-    elif blank := int((found.gate.isnan().any(dim=0) & finite & ~zero).sum()):
+    elif blank := int((explanation.gate.isnan().any(dim=0) & finite & ~zero).sum()):
         notes.append(f"gate: the map of a re-initialised model ranks nothing on {counted(blank, 'image')}")
     return tuple(notes)
 
