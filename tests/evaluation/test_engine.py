@@ -16,6 +16,7 @@ from asgt.evaluation.curve import evaluate
 from asgt.evaluation.engine import PROBE_STEPS, smallest_norms
 from asgt.models import build_model
 from support.curves import GRID, Band, TwoClasses, band_images, images, smallest_by_hand
+from support.messages import assert_states
 
 
 def small_net(seed: int, data: Images) -> nn.Module:
@@ -137,8 +138,9 @@ def test_an_attack_that_nan_would_favour_breaks_nothing() -> None:
     found = smallest_norms(NanOffTheData(), data, [PGD(0.0, steps=3)], GRID)
     assert (found.levels == len(GRID)).all()
     assert found.nan
-    with pytest.raises(InputError, match="NaN on images attacked by pgd-40x5"):
+    with pytest.raises(InputError) as refused:
         evaluate(NanOffTheData(), data, protocol="pgd", epsilons=[0.1])
+    assert_states(refused.value, "NaN", "pgd-40x5")
 
     class Nan(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ from asgt.training.config import TrainConfig
 from asgt.training.methods import build_objective
 from asgt.training.run_folder import RunFolder
 from support.command import Answer, plain_environment
+from support.messages import assert_states
 
 SLOW_FIXTURES = ("whole", "grid", "start", "worker")
 EPOCHS = 3
@@ -478,20 +479,20 @@ EVALUATE = TINY["evaluate"]
     [
         ({"epochs": 3}, ["epochs"]),
         ({"evaluat": {}}, ["evaluat", "'evaluate'"]),
-        ({"data": None}, ["data is missing"]),
-        ({"data": 5}, ["data is missing"]),
+        ({"data": None}, ["data", "missing"]),
+        ({"data": 5}, ["data", "missing"]),
         ({"data": "dgits"}, ["dgits", "'digits'"]),
-        ({"methods": None}, ["methods is a list"]),
-        ({"methods": []}, ["methods is a list"]),
-        ({"methods": "st"}, ["methods is a list"]),
-        ({"methods": {"method": "st"}}, ["methods is a list"]),
-        ({"methods": ["st"]}, ["methods is a list"]),
-        ({"methods": [{}]}, ["unknown method", "asgt"]),
+        ({"methods": None}, ["methods", "list"]),
+        ({"methods": []}, ["methods", "list"]),
+        ({"methods": "st"}, ["methods", "list"]),
+        ({"methods": {"method": "st"}}, ["methods", "list"]),
+        ({"methods": ["st"]}, ["methods", "list"]),
+        ({"methods": [{}]}, ["method", "asgt"]),
         ({"methods": [{"method": "asgd"}]}, ["asgd", "'asgt'"]),
-        ({"methods": [{"method": 3}]}, ["method = 3"]),
+        ({"methods": [{"method": 3}]}, ["method", "3"]),
         ({"methods": [{"method": "at", "attack": "pdg"}]}, ["pdg", "'pgd'"]),
         ({"methods": [{"method": "at", "stepz": 3}]}, ["stepz", "'steps'"]),
-        ({"methods": [{"method": "at", "steps": 0}]}, ["steps = 0"]),
+        ({"methods": [{"method": "at", "steps": 0}]}, ["steps", "0"]),
         ({"methods": [{"method": "at", "attack": "fgsm", "steps": 3}]}, ["--steps 3", "ignores"]),
         ({"methods": [{"method": "at", "seed": 3}]}, ["seed"]),
         ({"methods": [{"method": "at", "data": "mnist"}]}, ["data"]),
@@ -500,25 +501,25 @@ EVALUATE = TINY["evaluate"]
         ({"methods": [{"method": "st"}, {"method": "st", "checkpoint_every": 1.0}]}, ["twice", "ST"]),
         ({"methods": [{"method": "st"}, {"method": "sgt", "grey": True}]}, ["grey", "train"]),
         ({"methods": [{"method": "at", "norm": "l2"}, {"method": "sga", "norm": "linf"}]}, ["l2", "linf"]),
-        ({"methods": [{"method": "at", "norm": "l2"}]}, ["paper", "L∞ only"]),
-        ({"train": ["epochs"]}, ["train is a list"]),
+        ({"methods": [{"method": "at", "norm": "l2"}]}, ["paper", "L∞", "l2"]),
+        ({"train": ["epochs"]}, ["train", "list"]),
         ({"train": {"seed": 1}}, ["seed"]),
         ({"train": {"data": "mnist"}}, ["data"]),
         ({"train": {"model": "mine:build"}}, ["mine:build"]),
-        ({"train": {"eps": 8}}, ["eps = 8", "8/255"]),
-        ({"train": {"epochs": "ten"}}, ["epochs = ten", "whole number"]),
-        ({"seeds": 0}, ["seeds = 0"]),
-        ({"seeds": 1.5}, ["seeds = 1.5"]),
-        ({"seeds": True}, ["seeds = True"]),
+        ({"train": {"eps": 8}}, ["eps", "8/255"]),
+        ({"train": {"epochs": "ten"}}, ["epochs", "ten", "whole number"]),
+        ({"seeds": 0}, ["seeds", "0"]),
+        ({"seeds": 1.5}, ["seeds", "1.5"]),
+        ({"seeds": True}, ["seeds", "True"]),
         ({"evaluate": None}, ["epsilons"]),
         ({"evaluate": [0.1]}, ["evaluate"]),
         ({"evaluate": {}}, ["epsilons"]),
         ({"evaluate": EVALUATE | {"sample": 3}}, ["sample", "'samples'"]),
-        ({"evaluate": EVALUATE | {"samples": 0}}, ["samples = 0"]),
+        ({"evaluate": EVALUATE | {"samples": 0}}, ["samples", "0"]),
         ({"evaluate": EVALUATE | {"samples": 360}}, ["360", "359"]),
         ({"evaluate": EVALUATE | {"epsilons": []}}, ["epsilons"]),
         ({"evaluate": EVALUATE | {"epsilons": 0.1}}, ["epsilons"]),
-        ({"evaluate": EVALUATE | {"epsilons": [0, 0.1]}}, ["eps = 0"]),
+        ({"evaluate": EVALUATE | {"epsilons": [0, 0.1]}}, ["eps", "0", "clean"]),
         ({"evaluate": EVALUATE | {"epsilons": [8]}}, ["8/255"]),
         ({"evaluate": EVALUATE | {"epsilons": [-0.1]}}, ["-0.1"]),
         ({"evaluate": EVALUATE | {"epsilons": [float("nan")]}}, ["nan"]),
@@ -539,7 +540,7 @@ def test_a_damaged_grid_is_refused_before_anything_is_trained(
 
     line = cli(*WORDS).refusal()
 
-    assert all(part in line for part in said), line
+    assert_states(line, *said)
     assert [file.name for file in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
@@ -547,7 +548,7 @@ def test_a_damaged_grid_is_refused_before_anything_is_trained(
 def test_a_file_that_is_no_yaml_is_named(cli: Callable, tmp_path: Path, text: str) -> None:
     (tmp_path / "tiny.yaml").write_text(text)
 
-    assert "tiny.yaml is damaged" in cli("reproduce", "tiny.yaml").refusal()
+    assert_states(cli("reproduce", "tiny.yaml").refusal(), "tiny.yaml", "damaged")
 
 
 @pytest.mark.parametrize("changed", [{"method": "asgd"}, {"method": "at", "steps": 0}, {"method": "st", "eps": 0.1}])
@@ -565,39 +566,39 @@ def test_what_is_wrong_in_a_file_names_the_file(cli: Callable, tmp_path: Path, c
     [
         ("", ["missing", "digits", "FILE.yaml"]),
         ("digit", ["digit", "'digits'", "cifar10", "mnist"]),
-        ("imagenet", ["imagenet", "cifar10, digits, mnist"]),
+        ("imagenet", ["imagenet", "cifar10", "digits", "mnist"]),
         ("digits-quick", ["digits-quick", "'digits'"]),
         ("missing.yaml", ["missing.yaml"]),
         ("digits mnist", ["'mnist'", "too many"]),
-        ("digits --scale huge", ["scale of digits", "huge", "quick"]),
-        ("mnist --scale laptp", ["'laptop'", "laptop, paper, quick, tuned"]),
-        ("tiny.yaml --scale quick", ["--scale quick", "leave it out"]),
-        ("tiny.yaml --seeds 0", ["--seeds 0", "at least one"]),
+        ("digits --scale huge", ["scale", "digits", "huge", "quick"]),
+        ("mnist --scale laptp", ["'laptop'", "laptop", "paper", "quick", "tuned"]),
+        ("tiny.yaml --scale quick", ["--scale quick", "leave"]),
+        ("tiny.yaml --seeds 0", ["--seeds 0", "one"]),
         ("tiny.yaml --seeds two", ["--seeds", "two", "whole number"]),
-        ("tiny.yaml --workers 0", ["--workers 0", "at least one"]),
-        ("tiny.yaml --workers -1", ["--workers -1", "at least one"]),
+        ("tiny.yaml --workers 0", ["--workers 0", "one"]),
+        ("tiny.yaml --workers -1", ["--workers -1", "one"]),
         ("tiny.yaml --device abacus", ["abacus"]),
         ("tiny.yaml --device cuda:99", ["cuda:99"]),
-        ("tiny.yaml --data .", ["--data", "digits needs none"]),
-        ("digits --data .", ["--data", "digits needs none"]),
-        ("mnist --data nowhere", ["--data nowhere", "no such folder"]),
-        ("mnist --data tiny.yaml", ["--data tiny.yaml", "no such folder"]),
+        ("tiny.yaml --data .", ["--data", "digits", "leave"]),
+        ("digits --data .", ["--data", "digits", "leave"]),
+        ("mnist --data nowhere", ["--data nowhere", "folder"]),
+        ("mnist --data tiny.yaml", ["--data tiny.yaml", "folder"]),
         ("mnist --data empty", ["empty", "no images"]),
-        ("tiny.yaml --out tiny.yaml", ["tiny.yaml is a file", "--out"]),
-        ("tiny.yaml --out tiny.yaml --dry-run", ["tiny.yaml is a file", "--out"]),
-        ("tiny.yaml --out other", ["other holds something else", "--out"]),
-        ("tiny.yaml --out other --dry-run", ["other holds something else", "--out"]),
+        ("tiny.yaml --out tiny.yaml", ["tiny.yaml", "file", "--out"]),
+        ("tiny.yaml --out tiny.yaml --dry-run", ["tiny.yaml", "file", "--out"]),
+        ("tiny.yaml --out other", ["other", "something else", "--out"]),
+        ("tiny.yaml --out other --dry-run", ["other", "something else", "--out"]),
         ("tiny.yaml --set momentun=0", ["momentun", "'momentum'"]),
         ("tiny.yaml --set momentum", ["--set momentum", "name=value"]),
-        ("tiny.yaml --set momentum=none", ["--set", "momentum = none", "a number"]),
-        ("tiny.yaml --set momentum=2", ["momentum = 2"]),
+        ("tiny.yaml --set momentum=none", ["--set", "momentum", "none", "number"]),
+        ("tiny.yaml --set momentum=2", ["momentum", "2"]),
         ("tiny.yaml --set seed=2", ["seed"]),
         ("tiny.yaml --set lr=[", ["--set", "lr"]),
         ("tiny.yaml --executor slrum", ["slrum", "'slurm'"]),
         ("tiny.yaml --slurm timeout_min=5", ["--slurm", "local"]),
         ("tiny.yaml --sedes 3", ["--sedes", "'--seeds'"]),
         ("tiny.yaml --protocols paper,pdg", ["'pdg'", "'pgd'"]),
-        ("tiny.yaml --protocols ,", ["--protocols", "at least one"]),
+        ("tiny.yaml --protocols ,", ["--protocols", "one"]),
         ("tiny.yaml --workrs 3", ["--workrs", "'--workers'"]),
     ],
 )
@@ -610,7 +611,7 @@ def test_a_line_that_cannot_be_meant_is_refused(cli: Callable, tmp_path: Path, w
 
     line = cli("reproduce", *words.split()).refusal()
 
-    assert all(part in line for part in said), line
+    assert_states(line, *said)
     assert "<class" not in line, line
     assert contents(tmp_path) == before
 
@@ -618,7 +619,7 @@ def test_a_line_that_cannot_be_meant_is_refused(cli: Callable, tmp_path: Path, w
 def test_the_process_refuses_in_one_line(process: Callable) -> None:
     line = process("reproduce", "minst", "--scale", "laptop").refusal()
 
-    assert line == "unknown experiment 'minst': did you mean 'mnist'? known: cifar10, digits, mnist"
+    assert_states(line, "experiment", "minst", "'mnist'", "cifar10", "digits")
 
 
 @pytest.mark.parametrize(
@@ -639,7 +640,7 @@ def test_a_folder_begun_with_another_grid_is_refused_and_left_alone(
 
     line = cli(*WORDS, *flag).refusal()
 
-    assert line == f"grid was begun with other {other} than tiny has: name another --out"
+    assert_states(line, "grid", other, "tiny", "--out")
     assert contents(grid) == before
 
 
@@ -649,15 +650,12 @@ def test_a_run_folder_that_holds_another_run_or_evaluation_is_refused(cli: Calla
     answer = cli("evaluate", grid / "st-1", "--samples", 40, "--epsilons", "0.05,0.1")
     assert answer.status == 0, answer.err
     line = cli(*WORDS).refusal()
-    assert (
-        line
-        == f"{Path('grid/st-1/evaluation/pgd')} holds an evaluation with other settings: name another folder by --out"
-    )
+    assert_states(line, "grid/st-1/evaluation/pgd", "other settings", "--out")
 
     shutil.rmtree(evaluation)
     shutil.move(grid / "kept", evaluation)
     shutil.copy(grid / "st-0" / "config.yaml", grid / "st-1" / "config.yaml")
-    assert cli(*WORDS).refusal() == "grid/st-1 holds a run with other settings: name another folder by --out"
+    assert_states(cli(*WORDS).refusal(), "grid/st-1", "run", "other settings", "--out")
 
 
 # What a dry run tells ------------------------------------------------------------------------------------------------
@@ -781,7 +779,7 @@ def test_a_second_call_trains_nothing_and_a_third_seed_is_added(
     answer = cli(*WORDS, "--seeds", 3)
 
     assert answer.status == 0, answer.err
-    assert "4 of 6 runs were finished already" in answer.err
+    assert_states(answer.err, "4 of 6 runs", "already")
     assert "2 of 2 runs finished" in answer.err
     assert "3 seeds" in answer.out
     assert written(grid) == times
@@ -949,7 +947,7 @@ def test_a_signal_lets_the_trainings_save_and_the_same_call_goes_on(
 
         assert child.returncode == 130, errors
         assert "Traceback" not in errors
-        assert errors.splitlines()[-1].startswith("asgt: stopped with ")
+        assert_states(errors.splitlines()[-1], "asgt", "stopped", "finished", "same call")
         assert errors.count("asgt: ") == 1
         assert_gone(workers)
         # It stopped in the middle of a training, which lost not a step.
@@ -974,7 +972,7 @@ def test_a_killed_worker_costs_its_run_alone_and_no_second_call_comes_between(
 
     # Somebody else calls meanwhile.
     line = cli(*words).refusal()
-    assert line == "another asgt reproduce is at work in grid: wait for it, or name another --out"
+    assert_states(line, "asgt reproduce", "at work", "grid", "--out")
 
     wait_until(lambda: marks(folder) > EPOCHS, child)
     (worker,) = workers_of(child)
@@ -983,14 +981,14 @@ def test_a_killed_worker_costs_its_run_alone_and_no_second_call_comes_between(
 
     line = Answer(child.returncode, out, errors).failure()
     # Kill or no kill, the run that was at work is named, and the other one is done.
-    assert line.startswith("1 of 2 runs could not be done, the others were: ASGT-PGD, seed 0: its process ended with")
+    assert_states(line, "1 of 2 runs", "ASGT-PGD, seed 0", "process", "status")
     assert "ST" not in line
     assert not (folder / "report.html").exists()
     assert_same_run(folder / "st-0", whole.folder / "st-0")
 
     answer = cli(*words)
     assert answer.status == 0, answer.err
-    assert "1 of 2 runs were finished already" in answer.err
+    assert_states(answer.err, "1 of 2 runs", "already")
     assert_same_run(folder / "asgt-pgd-0", whole.folder / "asgt-pgd-0")
 
 
@@ -1012,9 +1010,10 @@ def test_a_grid_on_a_cluster_ends_as_one_on_this_machine(
     with pytest.raises(RuntimeError) as raised:
         run_on_cluster(asked, tmp_path / "grid", cluster="local", should_stop=lambda: False, progress=told)
 
-    assert re.search(r"(?s)^faulty, in .*Traceback.*TypeError", str(raised.value))
-    assert "2 of 4 runs could not be done, the others were: " in str(raised.value)
-    assert "the loss is not a number" in str(raised.value)
+    before, _, traceback = str(raised.value).partition("Traceback")
+    assert_states(before, faulty.label)
+    assert_states(traceback, "TypeError")
+    assert_states(str(raised.value), "2 of 4 runs", diverging.label, "loss", "--lr")
     assert {job.label for job in jobs} == {"ASGT-PGD, seed 0", "ST, seed 0"}
     assert told.passes == sum(sum(job.passes) for job in asked)
     for name in ("asgt-pgd-0", "st-0"):
@@ -1106,7 +1105,7 @@ def test_a_worker_whose_training_was_refused_stops_when_it_is_told(
     print(json.dumps({"job": job.to_dict()}), file=worker.stdin, flush=True)
     told = json.loads(worker.stdout.readline())
     assert told["event"] == "refused"
-    assert "tiny.yaml is a file" in told["text"]
+    assert_states(told["text"], "tiny.yaml", "file")
 
     # Nothing is left to be saved, nor to be waited for.
     print("stop", file=worker.stdin, flush=True)
@@ -1136,8 +1135,8 @@ def test_a_worker_killed_in_the_middle_of_a_line_is_waited_for_no_longer(
     with pytest.raises(InputError) as refused:
         run_jobs(jobs, 2, should_stop=lambda: False, progress=SILENT)
 
-    assert str(refused.value).startswith("4 of 4 runs could not be done: ")
-    assert str(refused.value).count("its process ended with status 7") == 4
+    assert_states(refused.value, "4 of 4 runs", *(job.label for job in jobs))
+    assert str(refused.value).count("status 7") == 4
 
 
 def test_a_fault_in_one_run_leaves_the_others_alone_and_what_does_not_fit_is_passed_over(
@@ -1155,8 +1154,11 @@ def test_a_fault_in_one_run_leaves_the_others_alone_and_what_does_not_fit_is_pas
     monkeypatch.setattr(subprocess, "Popen", lambda *words, **how: started.append(words) or start(*words, **how))
 
     long = replace(jobs[1], label="long", folder=str(tmp_path / "long"))
-    with pytest.raises(RuntimeError, match=rf"(?s)^{re.escape(faulty.label)}, in .*Traceback.*TypeError"):
+    with pytest.raises(RuntimeError) as raised:
         run_jobs([faulty, long, jobs[1]], 1, should_stop=lambda: False, progress=SILENT, fits=fits)
+    before, _, traceback = str(raised.value).partition("Traceback")
+    assert_states(before, faulty.label)
+    assert_states(traceback, "TypeError")
 
     assert load_evaluation(RunFolder(jobs[1].folder).evaluation("pgd")).samples == jobs[1].samples
     assert not Path(long.folder).exists()
@@ -1175,8 +1177,7 @@ def test_a_run_that_diverges_is_named_and_the_others_are_done(cli: Callable, tmp
     answer = cli("reproduce", "tiny.yaml", "--out", "grid", "--seeds", 1, "--workers", 1)
 
     line = answer.failure()
-    assert line.startswith("1 of 2 runs could not be done, the others were: AT-FGSM, seed 0: the loss is not a number")
-    assert "--lr" in line
+    assert_states(line, "1 of 2 runs", "AT-FGSM, seed 0", "loss", "--lr")
     assert load_evaluation(tmp_path / "grid" / "st-0" / "evaluation" / "pgd").samples == 20
     assert not (tmp_path / "grid" / "at-fgsm-0" / "training.json").exists()
     assert not (tmp_path / "grid" / "report.html").exists()
@@ -1190,8 +1191,8 @@ def test_no_room_for_the_report_is_said_and_the_last_one_stays(process: Callable
     answer = process(*WORDS, preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)))
 
     line = answer.failure()
-    assert "cannot write grid/" in line
-    assert "File too large" in line
+    assert "grid/" in line
+    assert_states(line, "write", "File too large")
     after = contents(grid)
     assert after["report.html"] == before["report.html"]
     assert set(after) == set(before)
@@ -1212,7 +1213,7 @@ def test_a_page_that_cannot_be_put_in_its_place_leaves_the_old_one(
     monkeypatch.setattr(os, "replace", full)
     line = cli(*WORDS).failure()
 
-    assert line == "cannot write grid/report.html: No space left on device"
+    assert_states(line, "write", "grid/report.html", "No space left on device")
     assert (grid / "report.html").read_text() == "the old one"
     assert not list(grid.rglob("*.part"))
 
@@ -1323,17 +1324,17 @@ def test_a_model_of_ones_own_is_named_again_in_the_pages_command(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], ["no run folder to compare"]),
-        (["st-0", "nowhere"], ["no run folder nowhere"]),
-        (["st-0", "empty"], ["empty is no run folder", "config.yaml"]),
-        (["st-0", "tiny.yaml"], ["no run folder tiny.yaml"]),
-        (["st-0", "st-0"], ["st-0 is named twice"]),
-        (["st-0", "st-1", "./st-0/"], ["st-0 is named twice"]),
-        (["st-0", "copy"], ["copy", "seed (0)"]),
-        (["st-0", "judged not"], ["judged not holds no evaluation", "asgt evaluate"]),
-        (["st-0", "unfinished"], ["unfinished is not finished", "--resume"]),
-        (["st-0", "strange"], ["different data", "digits and pets"]),
-        (["st-0", "--out", "tiny.yaml"], ["tiny.yaml is a file", "--out"]),
+        ([], ["no run folder"]),
+        (["st-0", "nowhere"], ["no run folder", "nowhere"]),
+        (["st-0", "empty"], ["empty", "no run folder", "config.yaml"]),
+        (["st-0", "tiny.yaml"], ["no run folder", "tiny.yaml"]),
+        (["st-0", "st-0"], ["st-0", "twice"]),
+        (["st-0", "st-1", "./st-0/"], ["st-0", "twice"]),
+        (["st-0", "copy"], ["copy", "seed", "(0)"]),
+        (["st-0", "judged not"], ["judged not", "no evaluation", "asgt evaluate"]),
+        (["st-0", "unfinished"], ["unfinished", "not finished", "--resume"]),
+        (["st-0", "strange"], ["different data", "digits", "pets"]),
+        (["st-0", "--out", "tiny.yaml"], ["tiny.yaml", "file", "--out"]),
         (["st-0", "--oot", "page"], ["--oot", "'--out'"]),
     ],
 )
@@ -1352,11 +1353,11 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
 
     line = cli("compare", *words).refusal()
 
-    assert all(part in line for part in said), line
+    assert_states(line, *said)
     assert contents(tmp_path) == before
 
 
 def test_the_process_refuses_runs_on_different_images(process: Callable, whole: Grid, strange: Path) -> None:
     line = process("compare", whole.folder / "st-0", strange / "run").refusal()
 
-    assert "tested on different data (digits and pets)" in line
+    assert_states(line, "tested", "different data", "digits", "pets")

@@ -44,6 +44,7 @@ from asgt.report.sections import SECTIONS
 from asgt.runs.run import load_run
 from asgt.training.config import TrainConfig
 from support.explanations import explain_by_hand
+from support.messages import assert_states
 from support.paths import FIXTURES, ROOT
 
 GOLDEN = FIXTURES / "report.html"
@@ -810,8 +811,9 @@ def test_what_worst_cases_took_is_what_the_results_say(report: Path) -> None:
 def test_damaged_metrics_are_named(place: Path) -> None:
     path = place / "runs/st-0/metrics.jsonl"
     path.write_text(re.sub(r'"loss": [\d.]+', '"loss": NaN', path.read_text(), count=1))
-    with pytest.raises(DamagedFileError, match=r"runs/st-0/metrics\.jsonl is damaged: loss"):
+    with pytest.raises(DamagedFileError) as damaged:
         report_of(place, RUNS)
+    assert_states(damaged.value, "runs/st-0/metrics.jsonl", "damaged", "loss")
 
 
 @pytest.mark.slow

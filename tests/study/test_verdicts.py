@@ -21,6 +21,7 @@ from asgt.study.verdicts import Claim, Claims, Reading, Verdict, column_of, judg
 from asgt.training.config import TrainConfig
 from asgt.training.run_folder import TrainResult
 from support.explanations import explanation
+from support.messages import assert_states
 
 IMAGES = 1000
 METHODS = {"ST": {"method": "st"}, "SGT": {"method": "sgt", "k": 0.3}, "AT": {"method": "at", "attack": "fgsm"}}
@@ -400,16 +401,17 @@ def test_ours_stands_beside_the_papers_numbers_in_each_reading() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("version: 1", "not a file of claims"),
-        ("paper: 3", "not a file of claims"),
-        ("- 1", "expected settings"),
+        ("version: 1", "file of claims"),
+        ("paper: 3", "file of claims"),
+        ("- 1", "settings"),
     ],
 )
 def test_a_damaged_file_of_claims_is_named(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "claims.yaml").write_text(text)
 
-    with pytest.raises(DamagedFileError, match=said):
+    with pytest.raises(DamagedFileError) as damaged:
         load_claims(tmp_path / "claims.yaml")
+    assert_states(damaged.value, tmp_path / "claims.yaml", "damaged", said)
 
 
 @pytest.mark.parametrize(
@@ -422,5 +424,6 @@ def test_claims_that_name_what_is_not_there_are_refused(tmp_path: Path, old: str
     assert old in text
     (tmp_path / "claims.yaml").write_text(text.replace(old, new, 1), "utf-8")
 
-    with pytest.raises(DamagedFileError, match=said):
+    with pytest.raises(DamagedFileError) as damaged:
         load_claims(tmp_path / "claims.yaml")
+    assert_states(damaged.value, tmp_path / "claims.yaml", "damaged", said)

@@ -14,6 +14,7 @@ import yaml
 
 from asgt import InputError, TrainConfig
 from asgt.training.config import data_settings
+from support.messages import assert_states
 
 # Values from Python ---------------------------------------------------------------------------------------------------
 
@@ -67,26 +68,25 @@ def test_the_configuration_that_was_given_stays_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"epochs": 2.5}, ["epochs = 2.5", "whole number"]),
-        ({"seed": True}, ["seed = True", "whole number"]),
+        ({"epochs": 2.5}, ["epochs", "2.5", "whole number"]),
+        ({"seed": True}, ["seed", "True", "whole number"]),
         ({"seed": np.array([1, 2])}, ["seed", "whole number"]),
         ({"lr": "fast"}, ["lr", "fast"]),
         ({"lr": None}, ["lr"]),
         ({"eps": [0.1]}, ["eps", "8/255"]),
-        ({"grey": "false"}, ["grey", "true or false"]),
-        ({"data": 5}, ["data = 5"]),
+        ({"grey": "false"}, ["grey", "false", "true"]),
+        ({"data": 5}, ["data", "5"]),
         ({"model": None}, ["model"]),
-        ({"alpha": 2}, ["alpha = 2", "2/255"]),
-        ({"alpha": "1.01"}, ["alpha = 1.01", "1.01/255"]),
-        ({"eps": 8}, ["eps = 8", "8/255"]),
+        ({"alpha": 2}, ["alpha", "2/255"]),
+        ({"alpha": "1.01"}, ["alpha", "1.01/255"]),
+        ({"eps": 8}, ["eps", "8/255"]),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_one_line(given: dict[str, Any], said: list[str]) -> None:
     with pytest.raises(InputError) as error:
         TrainConfig(**given).resolved()
 
-    assert all(part in str(error.value) for part in said), error.value
-    assert "\n" not in str(error.value)
+    assert_states(error.value, *said)
 
 
 def test_a_step_in_l2_may_be_longer_than_the_range_of_a_pixel() -> None:
@@ -119,25 +119,25 @@ def test_only_what_is_set_is_asked_of_the_reader() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--crop 0", ["crop = 0"]),
-        ("--crop 1.5", ["crop = 1.5"]),
+        ("--crop 0", ["crop", "0.0"]),
+        ("--crop 1.5", ["crop", "1.5"]),
         ("--crop nan", ["crop"]),
         ("--crop 87.5%", ["--crop", "87.5%"]),
         ("--interpolation bicubik", ["--interpolation", "bicubic"]),
         ("--interpolation cubic", ["--interpolation", "bicubic"]),
         ("--decode exif", ["--decode", "imagefolder"]),
-        ("--pixel-range 4095", ["pixel_range = 4095", "0,4095"]),
-        ("--pixel-range 4095,0", ["pixel_range = 4095,0", "lowest"]),
-        ("--pixel-range 0,0", ["pixel_range = 0,0"]),
-        ("--pixel-range 0,inf", ["pixel_range = 0,inf"]),
+        ("--pixel-range 4095", ["pixel_range", "0,4095"]),
+        ("--pixel-range 4095,0", ["pixel_range", "4095,0", "lowest"]),
+        ("--pixel-range 0,0", ["pixel_range", "0,0"]),
+        ("--pixel-range 0,inf", ["pixel_range", "inf"]),
         ("--pixel-range 0,white", ["pixel_range", "white"]),
-        ("--pixel-range 0,1,2", ["pixel_range = 0,1,2"]),
-        ("--pixel-range 3000,-1000", ["pixel_range = 3000,-1000"]),
-        ("--pixel-range -1000,-2000", ["pixel_range = -1000,-2000"]),
+        ("--pixel-range 0,1,2", ["pixel_range", "0,1,2"]),
+        ("--pixel-range 3000,-1000", ["pixel_range", "3000,-1000"]),
+        ("--pixel-range -1000,-2000", ["pixel_range", "-1000,-2000"]),
         ("--grey --rgb", ["--grey", "--rgb"]),
-        ("--image-size 0", ["image_size = 0"]),
-        ("--image-size -8", ["image_size = -8"]),
-        ("--alpha 2", ["alpha = 2", "2/255"]),
+        ("--image-size 0", ["image_size", "0"]),
+        ("--image-size -8", ["image_size", "-8"]),
+        ("--alpha 2", ["alpha", "2/255"]),
     ],
 )
 @pytest.mark.parametrize("verb", ["train", "evaluate"])
@@ -152,7 +152,7 @@ def test_a_setting_of_images_that_cannot_be_meant_is_refused_alike(
 
     line = cli(verb, *model, "--data", "pets", "--out", "out", *words.split()).refusal()
 
-    assert all(part in line for part in said), line
+    assert_states(line, *said)
     assert not (tmp_path / "out").exists()
 
 
@@ -181,7 +181,7 @@ def test_a_configuration_of_an_older_version_is_the_same_run(finished_run: Path)
 def test_a_resumed_run_is_read_as_it_was_begun(cli: Callable, stopped_run: Path) -> None:
     line = cli("train", "--resume", "--out", stopped_run, "--interpolation", "bicubic").refusal()
 
-    assert "begun with interpolation = None, not bicubic" in line
+    assert_states(line, "--interpolation", "None", "bicubic")
 
 
 # Where a run found its data -------------------------------------------------------------------------------------------

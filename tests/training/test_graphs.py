@@ -18,6 +18,7 @@ from asgt.training.config import METHODS, TrainConfig
 from asgt.training.graphs import GraphedStep
 from asgt.training.methods import build_objective
 from asgt.training.trainer import train
+from support.messages import assert_states
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -119,10 +120,16 @@ def test_tensor_cores_train_and_are_put_back(tmp_path: Path) -> None:
     assert torch.get_float32_matmul_precision() == before
 
 
-@pytest.mark.parametrize("settings", [{"precision": "tf32"}, {"cuda_graphs": True}])
-def test_without_cuda_both_are_refused_before_anything_is_written(settings: dict[str, object], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="leave it out"):
+@pytest.mark.parametrize(
+    ("settings", "facts"),
+    [({"precision": "tf32"}, ["--precision tf32", "cpu"]), ({"cuda_graphs": True}, ["--cuda-graphs", "CUDA"])],
+)
+def test_without_cuda_both_are_refused_before_anything_is_written(
+    settings: dict[str, object], facts: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as refused:
         train(quick(method="st", device="cpu", **settings), tmp_path / "run")
+    assert_states(refused.value, *facts, "leave")
     assert not (tmp_path / "run").exists()
 
 

@@ -18,6 +18,7 @@ from asgt.files import read_json, read_tensors
 from asgt.training.config import TrainConfig
 from asgt.training.trainer import train
 from support.command import Answer
+from support.messages import assert_states
 from support.trainings import assert_same, rows, step_of
 
 SLOW_FIXTURES = ("start",)
@@ -195,8 +196,7 @@ def test_a_signal_stops_a_run_with_a_checkpoint_and_it_ends_bit_identical(
     assert "Traceback" not in errors
     step = step_of(run)
     assert epoch <= step < total
-    assert errors.splitlines()[-1].startswith(f"asgt: stopped after step {step} of {total}")
-    assert f"asgt train --resume --out {run}" in errors
+    assert_states(errors.splitlines()[-1], f"step {step} of {total}", f"asgt train --resume --out {run}")
 
     answer = cli("train", "--resume", "--out", run, "--checkpoint-every", 0)
     assert answer.status == 0, answer.err
@@ -267,7 +267,7 @@ def test_another_number_of_threads_is_said(stopped_run: Path) -> None:
         torch.set_num_threads(threads)
 
     assert len(heard) == 1
-    assert f"begun with {threads} threads, resumed with {threads + 1}" in heard[0]
+    assert_states(heard[0], "threads", threads, threads + 1)
 
 
 # The seed ------------------------------------------------------------------------------------------------------------
