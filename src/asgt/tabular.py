@@ -44,11 +44,12 @@ class Tabular:
 
         raise NotImplementedError
 
-    def plot(self, axes: Axes | None = None) -> Axes | None:
+    def plot(self, axes: Axes | None = None, *, label: str = "") -> Axes | None:
         """Draws the result; ``None`` where there is no figure of it.
 
         Args:
-            axes: matplotlib axes to draw on. Default: those of a new figure.
+            axes: matplotlib axes to draw on, also those of another result. Default: those of a new figure.
+            label: what comes before the names of the curves, to tell results on the same axes apart.
         """
 
         return None
@@ -72,7 +73,9 @@ class Tabular:
         )
 
 
-def draw_curves(curves: Mapping[str, Mapping[float, Estimate]], axes: Axes | None, *, title: str, x_label: str) -> Axes:
+def draw_curves(
+    curves: Mapping[str, Mapping[float, Estimate]], axes: Axes | None, *, title: str, x_label: str, label: str = ""
+) -> Axes:
     """Draws accuracies in percent over x, a curve with the band of its interval for each name.
 
     Args:
@@ -80,18 +83,20 @@ def draw_curves(curves: Mapping[str, Mapping[float, Estimate]], axes: Axes | Non
         axes: where to draw. Default: a new figure.
         title: above them.
         x_label: with its unit.
+        label: what comes before the names.
     """
 
     if axes is None:
         from matplotlib.figure import Figure
 
         axes = Figure(figsize=(5.2, 3.4), layout="constrained").subplots()
-    for place, (name, points) in enumerate(curves.items()):
+    # Curves that are there already keep their colours.
+    for place, (name, points) in enumerate(curves.items(), start=len(axes.get_lines())):
         values, lows, highs = (
             [100 * getattr(estimate, end) for estimate in points.values()] for end in ("value", "low", "high")
         )
         colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
-        axes.plot(list(points), values, color=colour, marker=marker, markersize=4, label=name)
+        axes.plot(list(points), values, color=colour, marker=marker, markersize=4, label=f"{label} {name}".strip())
         axes.fill_between(list(points), lows, highs, color=colour, alpha=0.15, linewidth=0)
     axes.set(xlabel=x_label, ylabel="accuracy (%)", ylim=(-2, 102))
     axes.set_title(title, fontsize=9, parse_math=False)

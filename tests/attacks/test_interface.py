@@ -105,7 +105,7 @@ def test_restarts_of_any_attack_are_those_of_pgd(norm: str, linear: nn.Module, b
 
     wrapped = Repeated(attack=once, restarts=4)
     assert torch.equal(attacked(wrapped), attacked(ours))
-    assert (wrapped.eps, wrapped.norm, wrapped.steps, wrapped.gradients) == (0.2, norm, 3, 12)
+    assert (wrapped.radius, wrapped.norm, wrapped.steps, wrapped.gradients) == (0.2, norm, 3, 12)
 
 
 def test_a_restart_never_leaves_more_images_right(linear: nn.Module, batch: tuple[Tensor, Tensor]) -> None:

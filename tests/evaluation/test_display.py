@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +15,7 @@ from torch import Tensor, nn
 import asgt
 from asgt.errors import InputError
 from asgt.evaluation.outcomes import Evaluation
+from asgt.evaluation.protocols import Protocol, Search
 from asgt.statistics import wilson
 from support.messages import assert_states
 
@@ -90,3 +95,75 @@ def test_a_protocol_is_named_with_its_version_or_handed_over(digits_net: tuple[n
     with pytest.warns(DeprecationWarning, match=r"asgt\.evaluate"):
         old = asgt.robustness_curve(net, data, attacks="pgd", epsilons=[8 / 255])
     assert torch.equal(old.outcomes["pgd-40x5"], named.outcomes["pgd-40x5"])
+
+
+def test_a_protocol_of_ones_own_is_read_back_and_never_taken_for_one_of_asgt(
+    digits_net: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
+) -> None:
+    net, x, y = digits_net
+    data = (x[:20], y[:20])
+    weak = (Search("worst-case", (asgt.Square(steps=1),)),)
+    with pytest.raises(InputError) as refused:
+        asgt.evaluate(net, data, replace(asgt.PROTOCOLS["standard"], searches=weak), epsilons=0.1)
+    assert_states(refused.value, "standard v1", "rename")
+
+    mine = Protocol("mine", 2, (*weak, Search("pgd", (asgt.PGD(steps=2),))), worst_case=True, claim="mine alone")
+    made = asgt.evaluate(net, data, mine, epsilons=0.1, folder=tmp_path / "mine")
+    read = asgt.load_evaluation(tmp_path / "mine")
+    assert (str(read), read.to_dict()) == (str(made), made.to_dict())
+    assert (read.protocol.name, read.protocol.version, read.protocol.claim) == ("mine", 2, "mine alone")
+
+    falls = Protocol("falls", 1, (Search("fgsm", (asgt.FGSM(),)),), worst_case=False, claim="none")
+    made = asgt.evaluate(net, data, falls, epsilons=0.1, folder=tmp_path / "falls")
+    assert asgt.load_evaluation(tmp_path / "falls").to_dict() == made.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "searches", "worst_case", "facts"),
+    [
+        ("mine", (), True, ("mine", "no search")),
+        ("../mine", (Search("a", (asgt.PGD(),)),), True, ("'../mine'",)),
+        ("mine", (Search("../../a", (asgt.PGD(),)),), True, ("'../../a'",)),
+        ("mine", (Search("a.exhaustive", (asgt.PGD(),)),), True, ("'a.exhaustive'",)),
+        ("mine", (Search("a", (asgt.PGD(),)), Search("a", (asgt.FGSM(),))), True, ("two searches", "a")),
+        ("mine", (Search("a", (asgt.PGD(), asgt.FGSM())),), False, ("a", "2 attacks")),
+        ("mine", (Search("a", ()),), True, ("a", "0 attacks")),
+    ],
+)
+def test_a_protocol_that_cannot_be_meant_is_refused(
+    name: str, searches: tuple[Search, ...], worst_case: bool, facts: tuple[str, ...]
+) -> None:
+    with pytest.raises(InputError) as refused:
+        Protocol(name, 1, searches, worst_case, "none")
+    assert_states(refused.value, *facts)
+
+
+def test_grids_of_any_library_are_asked_for_by_plain_numbers(digits_net: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits_net
+    single = np.array([8 / 255, 0.1], dtype=np.float32)
+    for grid in (single, torch.from_numpy(single), list(single)):
+        made = asgt.evaluate(net, (x[:20], y[:20]), asgt.FGSM(), epsilons=grid)
+        assert [made.robust_accuracy("8/255"), made.robust_accuracy(0.1)] == list(made.curve().values())
+    for scalar in (np.float32(0.1), np.array(0.1), torch.tensor(0.1), "0.1"):
+        assert len(asgt.evaluate(net, (x[:20], y[:20]), asgt.FGSM(), epsilons=scalar).epsilons) == 1
+    for wrong, facts in ((3, ("3", "no attack")), (asgt.FGSM, ("FGSM", "FGSM()"))):
+        with pytest.raises(InputError) as refused:
+            asgt.evaluate(net, (x[:20], y[:20]), wrong, epsilons=0.1)  # type: ignore[arg-type]
+        assert_states(refused.value, *facts)
+
+
+def test_results_on_the_same_axes_keep_their_colours_and_names(evaluation: Evaluation) -> None:
+    axes = evaluation.plot(label="first")
+    count = len(axes.get_lines())
+    evaluation.plot(axes, label="second")
+    lines = axes.get_lines()
+    assert len(lines) == 2 * count
+    assert lines[0].get_color() != lines[count].get_color()
+    assert [str(line.get_label()).split()[0] for line in lines] == ["first"] * count + ["second"] * count
+
+
+def test_estimates_of_one_model_are_equal_after_pickling(evaluation: Evaluation) -> None:
+    estimate = evaluation.accuracy
+    again = pickle.loads(pickle.dumps(estimate))
+    assert (again, hash(again)) == (estimate, hash(estimate))
+    assert {evaluation: 1}[evaluation] == 1

@@ -46,7 +46,7 @@ def everywhere(net: nn.Module, x: Any, y: Any) -> dict[str, Callable[[], Any]]:
 
     ways: dict[str, Callable[[], Any]] = {
         "evaluate": lambda: asgt.evaluate(net, (x, y), protocol="paper", epsilons=[0.1]),
-        "robustness_curve": lambda: asgt.evaluate(net, (x, y), protocol=FGSM(0.1), epsilons=[0.1]),
+        "attacks of one's own": lambda: asgt.evaluate(net, (x, y), protocol=FGSM(0.1), epsilons=[0.1]),
         "explain": lambda: asgt.explain(net, (x, y), eps=0.1),
         "saliency_maps": lambda: asgt.saliency_maps({"net": net}, x, y),
         "PGD": lambda: PGD(0.1, steps=2)(net, x, y),
@@ -82,7 +82,7 @@ def test_what_cannot_be_meant_is_refused_everywhere_in_one_line(net: nn.Module, 
     x, y, says = CANNOT_BE_MEANT[kind]
     for way, call in everywhere(net, x, y).items():
         # evaluate and explain take pixels of 8 bits, as data sets hold them.
-        if kind == "uint8" and way in ("evaluate", "robustness_curve", "explain"):
+        if kind == "uint8" and way in ("evaluate", "attacks of one's own", "explain"):
             continue
         if kind == "label without a logit" and way == "saliency_maps":
             continue

@@ -40,10 +40,6 @@ class FGSM(Attack):
         return self.random_start
 
     @property
-    def title(self) -> str:
-        return "FGSM-RS" if self.random_start else "FGSM"
-
-    @property
     def one_gradient(self) -> bool:
         return not self.random_start
 
@@ -51,7 +47,7 @@ class FGSM(Attack):
         return None
 
     def described(self, count: int = 1) -> str:
-        return self.title
+        return "FGSM-RS" if self.random_start else "FGSM"
 
     def step(self, state: State) -> State:
         gradient, logits = state.gradient()

@@ -38,13 +38,18 @@ class Repeated(Attack):
     def __post_init__(self) -> None:
         plain_fields(self)
         inner = self.attack.once
+        # Runs of an attack that has several already are multiplied.
+        object.__setattr__(self, "restarts", self.restarts * self.attack.restarts)
         if self.restarts < 1:
             raise InputError(f"restarts = {self.restarts}: an attack runs at least once")
         if self.restarts > 1 and not inner.starts_at_random:
             raise InputError(f"restarts = {self.restarts} of {inner.title} without a random start repeat the same run")
-        inner = inner if self.eps is None else replace(inner, eps=self.eps)
-        for name, value in (("attack", inner), ("eps", inner.eps), ("norm", inner.norm), ("steps", inner.steps)):
+        for name, value in (("attack", inner), ("norm", inner.norm), ("steps", inner.steps)):
             object.__setattr__(self, name, value)
+
+    @property
+    def radius(self) -> float:
+        return self.attack.radius if self.eps is None else self.eps
 
     @property
     def once(self) -> Attack:

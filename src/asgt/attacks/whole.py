@@ -122,6 +122,7 @@ class Foreign(Whole):
             not follow it stays what it is.
         name: what to call it. Default: as its class or function is called. Evidence on disk knows the attack by its
             name alone, so there it must be given, and tell one setting from another.
+        random_start: whether each call draws anew, so that it can be repeated.
 
     Raises:
         InputError: ``made`` cannot be called.
@@ -129,6 +130,7 @@ class Foreign(Whole):
 
     made: Callable[..., Any] = field(kw_only=True, repr=False)
     name: str = field(default="", kw_only=True)
+    random_start: bool = field(default=False, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,6 +138,10 @@ class Foreign(Whole):
             raise InputError(
                 f"an attack is called with images and labels, or with eps to give such a one: {self.made!r}"
             )
+
+    @property
+    def starts_at_random(self) -> bool:
+        return self.random_start
 
     @property
     def identity(self) -> str:
@@ -175,6 +181,8 @@ def as_attack(attack: Attack | Callable[..., Any], norm: Norm, name: str = "") -
         InputError: it cannot be called, or attacks in another norm.
     """
 
+    if isinstance(attack, type) and issubclass(attack, Attack):
+        raise InputError(f"{attack.__name__} is the class of an attack: hand over {attack.__name__}()")
     ours = attack if isinstance(attack, Attack) else Foreign(norm=norm, made=attack, name=name)
     if ours.norm != norm:
         raise InputError(f"{ours.title} attacks in {ours.norm}, the curve is asked for in {norm}")

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..attacks import Norm
 from ..errors import InputError
 from ..evaluation.health import catastrophic_on_test
+from ..evaluation.outcomes import grid_place
 from ..evaluation.protocols import Protocol
 from ..numbers import Number, eps_text, norm_sign, number
 from ..runs.kept import load_kept
@@ -93,13 +94,13 @@ class Comparison(Tabular):
         Without a column, which it gets right as they are.
 
         Raises:
-            ValueError: the run was not evaluated there.
+            InputError: the run was not evaluated there.
         """
 
-        if column is None:
+        if column is None or number(eps, "eps") == 0:
             return run.evaluations[self.columns[0].protocol].clean
         evaluation = run.evaluations[column.protocol]
-        return evaluation.outcomes[column.attack][evaluation.epsilons.index(number(eps, "eps"))]
+        return evaluation.outcomes[column.attack][grid_place(evaluation.epsilons, eps)]
 
     def clean(self, method: Method) -> Estimate:
         """The accuracy without an attack."""
@@ -110,7 +111,7 @@ class Comparison(Tabular):
         """The accuracy under an attack at an ε of ``epsilons[column.protocol]``.
 
         Raises:
-            ValueError: some run was not evaluated there.
+            InputError: some run was not evaluated there.
         """
 
         return _accuracy([self.right(run, column, eps) for run in method.runs])
@@ -146,7 +147,11 @@ class Comparison(Tabular):
         """A row for each method at the judging ε: clean accuracy, then accuracy under each attack, in percent."""
 
         eps, seeds = self.judging_eps(), {len(method.runs) for method in self.methods}
-        spread_text = "± standard deviation over seeds" if seeds != {1} else "[Wilson 95 %]"
+        spreads = [
+            *(["± standard deviation over seeds"] if seeds != {1} else []),
+            *(["[Wilson 95 %]"] if 1 in seeds else []),
+        ]
+        spread_text = " or, of a single seed, ".join(spreads)
         protocols = ", ".join(f"{name} v{protocol.version}" for name, protocol in self.protocols.items())
         rows = [
             [
@@ -164,11 +169,12 @@ class Comparison(Tabular):
             [*(f"{method.name}, seed {run.seed}: {text}" for method, run, text in self.warnings()), *self.left_out],
         )
 
-    def plot(self, axes: Axes | None = None) -> Axes:
+    def plot(self, axes: Axes | None = None, *, label: str = "") -> Axes:
         """Draws accuracy over ε under the strictest judge, a curve with its band for each method.
 
         Args:
-            axes: matplotlib axes to draw on. Default: those of a new figure.
+            axes: matplotlib axes to draw on, also those of another result. Default: those of a new figure.
+            label: what comes before the names of the curves.
         """
 
         judge = self.judges()[-1]
@@ -177,6 +183,7 @@ class Comparison(Tabular):
             axes,
             title=f"{judge.title}: protocol {judge.protocol} v{judge.version}, n = {self.samples}",
             x_label=f"ε ({norm_sign(self.norm)}, pixels in [0, 1])",
+            label=label,
         )
 
     @property

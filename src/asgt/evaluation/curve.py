@@ -26,7 +26,7 @@ from .accuracy import class_count, correct, is_deterministic, predict
 from .checks import CheckFunction, run_checks
 from .engine import smallest_norms
 from .outcomes import Evaluation, Request, checked_grid
-from .protocols import Protocol, Search, own_protocol, protocol_named
+from .protocols import PROTOCOLS, Protocol, Search, own_protocol, protocol_named
 from .shards import (
     EXHAUSTIVE,
     WORST_CASE,
@@ -157,6 +157,9 @@ def robustness_curve(
 def _protocol(asked: Attacks, norm: Norm, worst_case: bool) -> Protocol:
     if isinstance(asked, str | Protocol):
         protocol = protocol_named(asked, norm) if isinstance(asked, str) else asked.in_norm(norm)
+        if protocol.name in PROTOCOLS and not protocol.is_house:
+            house = f"{protocol.name} v{PROTOCOLS[protocol.name].version}"
+            raise InputError(f"the protocol is called {protocol.name}, but it is not {house} of asgt: rename it")
         if not worst_case and protocol.worst_case:
             raise InputError(f"protocol {protocol.name} is a worst case: hand over attacks for curves of their own")
         return protocol

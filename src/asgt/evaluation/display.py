@@ -71,11 +71,12 @@ class Displayed(Tabular):
             rows += [row(search, eps, estimate) for eps, estimate in self.curve(search).items()]
         return pandas.DataFrame(rows)
 
-    def plot(self, axes: Axes | None = None) -> Axes:
+    def plot(self, axes: Axes | None = None, *, label: str = "") -> Axes:
         """Draws accuracy over ε, a curve with its interval for each search; the clean accuracy stands at 0.
 
         Args:
-            axes: matplotlib axes to draw on. Default: those of a new figure.
+            axes: matplotlib axes to draw on, also those of another result. Default: those of a new figure.
+            label: what comes before the names of the curves.
         """
 
         titles = {search.name: search.title or search.name for search in self.protocol.searches}
@@ -85,4 +86,5 @@ class Displayed(Tabular):
             axes,
             title=f"{named}, n = {self.samples}, Wilson 95 %",
             x_label=f"ε ({norm_sign(self.norm)}, pixels in [0, 1])",
+            label=label,
         )

@@ -18,10 +18,10 @@ from ..statistics import Estimate, clopper_pearson, share
 from .check import Check
 from .display import Displayed
 from .engine import CLEAN, MARGIN, NOTHING, PRESS_STEPS, PROBE_STEPS
-from .protocols import Protocol, Search
+from .protocols import PROTOCOLS, Protocol, Search
 from .recorded import record_of
 
-__all__ = ["CONFIDENCE", "SCHEMA", "Evaluation", "Request", "checked_grid", "definition"]
+__all__ = ["CONFIDENCE", "SCHEMA", "Evaluation", "Request", "checked_grid", "definition", "grid_place"]
 
 SCHEMA = 3
 CONFIDENCE = 0.95
@@ -56,7 +56,7 @@ class Request:
     selection: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation(Request, Displayed):
     """What one protocol found on one model. ``print`` shows its table; in a notebook it shows table and figure.
 
@@ -109,10 +109,7 @@ class Evaluation(Request, Displayed):
         radius = number(eps, "eps")
         if radius == 0:
             return self.accuracy
-        place = next((place for place, known in enumerate(self.epsilons) if isclose(known, radius)), None)
-        if place is None:
-            grid = ", ".join(map(eps_text, self.epsilons))
-            raise InputError(f"eps = {radius:g} was not evaluated: the grid is {grid}")
+        place = grid_place(self.epsilons, radius)
         if search is not None:
             return _share(self._outcomes(search)[place])
         right = self.clean
@@ -177,7 +174,7 @@ class Evaluation(Request, Displayed):
         return {
             "schema": SCHEMA,
             "protocol": definition(protocol, self.classes),
-            **({"own": record_of(protocol, self.classes)} if protocol.name == "own" else {}),
+            **({"own": record_of(protocol, self.classes)} if protocol.name not in PROTOCOLS else {}),
             "adapted": self.adapted,
             "claim": protocol.claim,
             "norm": self.norm,
@@ -235,7 +232,9 @@ def checked_grid(epsilons: Sequence[Number] | Number, norm: Norm) -> tuple[float
         InputError: it is empty, or a radius cannot be meant.
     """
 
-    given: Any = [epsilons] if isinstance(epsilons, str) or not hasattr(epsilons, "__iter__") else epsilons
+    # A scalar of numpy or PyTorch has an __iter__ that fails.
+    is_one = isinstance(epsilons, str) or not hasattr(epsilons, "__iter__") or getattr(epsilons, "ndim", 1) == 0
+    given: Any = [epsilons] if is_one else epsilons
     grid = tuple(sorted({number(eps, "eps") for eps in given}))
     if not grid:
         raise InputError("the grid of epsilons is empty: give at least one, as 0.1 or 8/255")
@@ -244,6 +243,20 @@ def checked_grid(epsilons: Sequence[Number] | Number, norm: Norm) -> tuple[float
         if eps == 0:
             raise InputError("eps = 0 is the clean accuracy, which is always given: leave it out of the grid")
     return grid
+
+
+def grid_place(epsilons: Sequence[float], eps: Number) -> int:
+    """The place of an ε in a grid, to the rounding of single precision.
+
+    Raises:
+        InputError: the grid does not have it.
+    """
+
+    radius = number(eps, "eps")
+    for place, known in enumerate(epsilons):
+        if isclose(known, radius, rel_tol=1e-6):
+            return place
+    raise InputError(f"eps = {radius:g} was not evaluated: the grid is {', '.join(map(eps_text, epsilons))}")
 
 
 def _share(outcomes: Tensor) -> Estimate:

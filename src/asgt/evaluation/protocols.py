@@ -28,7 +28,7 @@ witness is valid, and a search along the gradient of the margin goes before the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -125,6 +125,34 @@ class Protocol:
     worst_case: bool
     claim: str
 
+    def __post_init__(self) -> None:
+        names = [search.name for search in self.searches]
+        if not names:
+            raise InputError(f"protocol {self.name} has no search: give at least one, as Search('pgd', (PGD(),))")
+        for name in (self.name, *names):
+            # They are names of files and folders.
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or name.endswith(".exhaustive"):
+                raise InputError(f"a protocol or search is called {name!r}: use letters, digits, '-', '_' and '.'")
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise InputError(f"two searches of protocol {self.name} are called {min(twice)}: give each its own name")
+        for search in self.searches:
+            if not search.attacks or (len(search.attacks) > 1 and (search.own or not self.worst_case)):
+                counts = f"search {search.name} has {len(search.attacks)} attacks"
+                raise InputError(f"{counts}: a worst case takes one or more, any other curve is that of one")
+
+    @property
+    def is_house(self) -> bool:
+        """Whether it is a protocol of asgt, by its name, version and attacks."""
+
+        known = PROTOCOLS.get(self.name)
+        norm = self.searches[0].attacks[0].norm
+        return known is not None and (norm == "linf" or known.can_be_in(norm)) and known.in_norm(norm) == self
+
+    def can_be_in(self, norm: Norm) -> bool:
+        """Whether all of its attacks are defined in a norm."""
+
+        return all(norm in attack.norms for search in self.searches for attack in search.attacks)
+
     @property
     def is_one_step(self) -> bool:
         """Whether no search takes several steps."""
@@ -140,8 +168,7 @@ class Protocol:
 
         if norm == "linf":
             return self
-        attacks = [attack for search in self.searches for attack in search.attacks]
-        if not all(norm in attack.norms for attack in attacks):
+        if not self.can_be_in(norm):
             others = " or ".join(name for name, other in PROTOCOLS.items() if other.worst_case)
             raise InputError(f"protocol {self.name} is defined in L∞ only: use --protocol {others} for {norm}")
         return replace(
@@ -257,6 +284,8 @@ def own_protocol(
         InputError: there is no attack, one attacks in another norm, or two have the same name.
     """
 
+    if not callable(attacks) and not isinstance(attacks, Iterable):
+        raise InputError(f"{attacks!r} is no attack: name a protocol, or hand over attacks")
     given = [attacks] if callable(attacks) else list(attacks)
     ours = tuple(as_attack(attack, norm) for attack in given)
     # Without an ε of its own an attack is written as those of the house are, whose ε is the grid's.

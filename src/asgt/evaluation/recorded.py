@@ -105,4 +105,11 @@ def recorded_protocol(definition: Mapping[str, Any], record: Mapping[str, Any], 
     )
     if not searches:
         raise LookupError("no searches")
-    return _Protocol("own", int(definition["version"]), searches, True, claim, text=str(record["identity"]))
+    return _Protocol(
+        str(definition["name"]),
+        int(definition["version"]),
+        searches,
+        definition["worst_case"] is True,
+        claim,
+        text=str(record["identity"]),
+    )

@@ -17,7 +17,7 @@ from ..errors import DamagedFileError, InputError
 from ..files import agree, digest, read_json, read_tensors, write_json, write_tensors
 from .check import THOROUGH, Check
 from .outcomes import SCHEMA, Evaluation, Request, checked_grid, definition
-from .protocols import OWN_CLAIM, PROTOCOLS, Protocol
+from .protocols import OWN, PROTOCOLS, Protocol
 from .recorded import recorded_protocol
 
 __all__ = [
@@ -51,7 +51,8 @@ def load_evaluation(folder: Path | str) -> Evaluation:
     """Reads what :func:`asgt.evaluate` left in a folder, and checks its figures against the evidence beside them.
 
     Raises:
-        InputError: the folder holds no finished evaluation, or one by a protocol that this version does not know.
+        InputError: the folder holds no finished evaluation, one by a protocol that this version does not know, or one
+            by attacks of one's own of an earlier version, which did not record what they were.
         DamagedFileError: a file of it is not what :func:`asgt.evaluate` wrote.
     """
 
@@ -116,11 +117,11 @@ def _protocol(result: Any, folder: Path) -> Protocol:
         raise InputError(
             f"{path} has schema {schema!r}, this version of asgt reads {SCHEMA}: evaluate again into another folder"
         )
-    if name == "own":
-        if "own" not in result:
-            raise InputError(f"{path} is of attacks of one's own: asgt.evaluate takes it up, with the same attacks")
+    if known is None and name == OWN and "own" not in result:
+        raise InputError(f"{path} is of attacks of one's own: asgt.evaluate takes it up, with the same attacks")
+    if known is None and "own" in result:
         try:
-            return recorded_protocol(result["protocol"], result["own"], OWN_CLAIM)
+            return recorded_protocol(result["protocol"], result["own"], str(result["claim"]))
         except (LookupError, TypeError, ValueError) as error:
             raise _damaged(path) from error
     if known is None or version != known.version:
