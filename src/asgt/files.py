@@ -95,7 +95,18 @@ def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
 
     import yaml
 
-    write_bytes(path, yaml.safe_dump(dict(value), sort_keys=False).encode())
+    class Dumper(yaml.SafeDumper):
+        """Quotes what would be read as another kind of value."""
+
+    def text(dumper: yaml.SafeDumper, word: str) -> yaml.ScalarNode:
+        try:
+            is_plain = plain_value(word) == word
+        except InputError:
+            is_plain = True  # the library quotes what is no YAML
+        return dumper.represent_scalar("tag:yaml.org,2002:str", word, style=None if is_plain else "'")
+
+    Dumper.add_representer(str, text)
+    write_bytes(path, yaml.dump(dict(value), Dumper=Dumper, sort_keys=False).encode())
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def test_a_cell_of_one_run_has_wilsons_interval_and_of_several_their_standard_de
     assert [eps for eps, _ in curve] == [0.0, 0.1, 0.2]
     assert (curve[0][1].value, curve[0][1].low, curve[0][1].high) == (clean.value, clean.low, clean.high)
     assert [accuracy.value for _, accuracy in curve[1:]] == [30 / 359, 0.0]
-    with pytest.raises(ValueError, match="not in tuple"):
+    with pytest.raises(InputError, match=r"0\.15 was not evaluated"):
         found.at(one, column, 0.15)
 
 

@@ -23,6 +23,7 @@ from asgt.comparison.differences import (
 )
 from asgt.comparison.method_naming import Method
 from asgt.comparison.summary import summarise
+from asgt.errors import InputError
 from asgt.statistics import PairedDifference
 from support.comparisons import hand_made, side_by_side
 from support.paths import RUNS
@@ -276,7 +277,7 @@ def test_judged_by_every_worst_case_or_else_by_the_last_column(six: Comparison) 
 
 
 def test_an_eps_that_was_not_evaluated_has_no_differences(six: Comparison) -> None:
-    with pytest.raises(ValueError, match="not in tuple"):
+    with pytest.raises(InputError, match=r"0\.15 was not evaluated"):
         differences_at(six, six.columns[-1], 0.15)
 
 

@@ -25,7 +25,7 @@ step with zero, not with the loss at the start, when it counts for condition 1.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -113,6 +113,8 @@ class APGD(Attack):
     steps: int = 100
     loss: Literal["ce", "dlr-targeted"] = "ce"
     target: int = 1
+
+    stored_as: ClassVar[dict[str, str]] = {"target": "target_class"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

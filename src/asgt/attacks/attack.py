@@ -402,7 +402,15 @@ class Attack(ABC):
     def identity(self) -> str:
         """What evidence on disk knows it by; empty where it cannot be told from others of its kind."""
 
-        return repr(self)
+        # Attacks of somebody else may have the name of another one.
+        kind = type(self)
+        return f"{kind.__module__}:{kind.__qualname__}:{self!r}" if self.is_external else repr(self)
+
+    @property
+    def is_external(self) -> bool:
+        """Whether its code is not that of asgt, which is tested."""
+
+        return not type(self).__module__.startswith("asgt.")
 
     @property
     def group(self) -> str:

@@ -86,7 +86,11 @@ class Repeated(Attack):
 
     @property
     def identity(self) -> str:
-        return repr(self) if self.attack.identity else ""
+        return f"{self.attack.identity} × {self.restarts}" if self.attack.identity else ""
+
+    @property
+    def is_external(self) -> bool:
+        return self.attack.is_external
 
     @property
     def title(self) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import itertools
 import re
 from collections.abc import Collection, Sequence
 from functools import reduce
 from operator import or_
+from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from ..errors import InputError, unknown
+from ..files import read_yaml
 from ..names import is_foreign, module_of
 from ..records import REQUIRED, Setting
 from ..training.config import METHOD_SETTINGS, TrainConfig
@@ -111,10 +115,16 @@ def add_settings(parser: ArgumentParser, words: Sequence[str], skip: Collection[
     titles = [f"{method}: {method_record(method).title}" for method in (*METHODS, *named["method"])]
     parser.epilog = "\n".join(["methods:", *titles])
     taken = {action.dest for action in parser._actions}
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
     for name, setting in known_settings(named["method"], named["attack"]).items():
+        if name in taken - fields:
+            raise InputError(
+                f"{', '.join((*named['method'], *named['attack']))} has a field {name}, which is a flag of the command "
+                f'itself: give it another name there by stored_as = {{"{name}": "my_{name}"}}'
+            )
         if name not in METHOD_SETTINGS and name not in taken:
             kind = reduce(or_, setting.types)
-            parser.add_argument(f"--{name}", type=kind, help=_setting_help(setting, named["method"]))
+            parser.add_argument(f"--{name}", type=kind, help=_setting_help(name, setting, named["method"]))
 
 
 def _named(words: Sequence[str], flag: str) -> list[str]:
@@ -122,17 +132,32 @@ def _named(words: Sequence[str], flag: str) -> list[str]:
 
     values = [following for word, following in itertools.pairwise(words) if word == f"--{flag}"]
     values += [word.partition("=")[2] for word in words if word.startswith(f"--{flag}=")]
-    return [value for value in values if is_foreign(value)]
+    return [value for value in (*values, *_stored(words, flag)) if is_foreign(value)]
 
 
-def _setting_help(setting: Setting, named: Sequence[str]) -> str:
+def _stored(words: Sequence[str], flag: str) -> list[str]:
+    """The name that a file of the command line has for a flag, where ``--allow`` names its module."""
+
+    pairs = [*itertools.pairwise(words), *(tuple(word.split("=", 1)) for word in words if "=" in word)]
+    given = {name: [value for each, value in pairs if each == name] for name in ("--allow", "--config", "--out")}
+    files = [Path(name) for name in given["--config"]]
+    files += [Path(name) / "config.yaml" for name in given["--out"] if "--resume" in words]
+    names = []
+    for file in files:
+        with contextlib.suppress(InputError):
+            name = str(read_yaml(file).get(flag, ""))
+            names += [name] if module_of(name) in given["--allow"] else []
+    return names
+
+
+def _setting_help(name: str, setting: Setting, named: Sequence[str]) -> str:
     """The help of a setting that :class:`TrainConfig` has no field for."""
 
-    methods = [method for method in (*METHODS, *named) if setting.name in listens_to(method)]
+    methods = [method for method in (*METHODS, *named) if name in listens_to(method)]
     told = ["needed" if setting.default is REQUIRED else f"default: {setting.default}"]
     if methods:
         told.insert(0, f"of {', '.join(methods)}")
-    return f"{setting.doc.replace('``', '')} ({', '.join(told)})".strip().replace("%", "%%")
+    return f"{setting.doc.replace('``', '')} ({', '.join(told)})".strip()
 
 
 def allowed(asked: dict[str, Any]) -> tuple[str, ...]:

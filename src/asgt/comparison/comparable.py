@@ -48,7 +48,7 @@ def shared_protocols(runs: Sequence[Run]) -> list[str]:
     """
 
     shared = [name for name in (OWN, *PROTOCOLS) if all(name in run.evaluations for run in runs)]
-    if OWN in shared and len({repr(run.evaluations[OWN].protocol) for run in runs}) > 1:
+    if OWN in shared and len({run.evaluations[OWN].protocol.identity for run in runs}) > 1:
         shared.remove(OWN)
     if not shared:
         held = "; ".join(f"{run.folder} holds {listed(list(run.evaluations))}" for run in runs)

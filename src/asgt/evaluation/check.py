@@ -34,7 +34,7 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``result.json`` holds them."""
 
-        return asdict(self) | {"samples": list(self.samples)}
+        return asdict(self) | {"samples": [int(sample) for sample in self.samples]}
 
     @classmethod
     def from_dict(cls, values: Any) -> Check:

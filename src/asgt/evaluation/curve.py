@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ..attacks import Attack, Norm
 from ..attacks.attack import is_legal
 from ..data import Images, LabelledImages, as_images, batches
-from ..errors import InputError
+from ..errors import AsgtError, InputError
 from ..files import digest_model
 from ..inputs import trusted
 from ..modes import Classifier, evaluating
@@ -126,7 +127,7 @@ def evaluate(
             claim_folder(folder, resume)
             thorough |= was_thorough(folder, request)
 
-        evaluation = _Evaluator(
+        evaluator = _Evaluator(
             model=model,
             images=images,
             request=request,
@@ -134,8 +135,10 @@ def evaluate(
             batch_size=batch_size,
             folder=folder,
             progress=progress,
-        ).evaluated()
-        with seeded_globally(seed_of("checks", seed), images.labels.device):
+        )
+        with _attacks_explained(asked):
+            evaluation = evaluator.evaluated()
+        with _attacks_explained(asked), seeded_globally(seed_of("checks", seed), images.labels.device):
             said = run_checks(
                 model, images, evaluation, more=checks, thorough=thorough, batch_size=batch_size, progress=progress
             )
@@ -143,6 +146,22 @@ def evaluate(
         if folder is not None:
             write_result(folder, evaluation)
     return evaluation
+
+
+@contextmanager
+def _attacks_explained(protocol: Protocol) -> Iterator[None]:
+    """What somebody else's attack raises, in one line that names it."""
+
+    external = [attack.title for search in protocol.searches for attack in search.attacks if attack.is_external]
+    try:
+        yield
+    except AsgtError:
+        raise
+    except Exception as error:
+        if not external:
+            raise
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(f"an attack fails ({', '.join(external)}): {type(error).__name__}: {first}") from error
 
 
 def robustness_curve(

@@ -237,6 +237,7 @@ class _Run:
         # The attack that audits are counted by: the first that asks for ε.
         self.first: int | None = None
         self.with_gradient = self.without = 0
+        self.external = False
 
     @wraps_classifier
     def model(self, x: Tensor) -> Tensor:
@@ -247,7 +248,11 @@ class _Run:
         else:
             self.without += len(x)
         logits = ask(self.asked, x, owned=x.requires_grad)
-        self.nan = self.nan | logits.detach().isnan().any()
+        nan = logits.detach().isnan()
+        if self.external:
+            # An attack that makes NaN of an image is no fault of the model: what it answers is illegal, and counted so.
+            nan = nan & ~x.detach().flatten(1).isnan().any(dim=1, keepdim=True)
+        self.nan = self.nan | nan.any()
         return logits
 
     def use(self, number: int, attack: Attack) -> None:
@@ -256,7 +261,7 @@ class _Run:
         self.number, self.attack = number, attack
         if self.first is None and attack.asks_eps:
             self.first = number
-        self.restarts, self.once = attack.restarts, attack.once
+        self.restarts, self.once, self.external = attack.restarts, attack.once, attack.is_external
         self.withstood = self.failed.setdefault(number, [0] * len(self.levels))
 
     def clean(self, right: Tensor) -> None:
@@ -510,10 +515,21 @@ class _Run:
         counter = self.spent if self.once.uses_gradients else self.forwards
         counter[samples[steps]] += 1
         if len(ends) == 0:
-            return self.once.step(state)
+            return self._stepped(state)
         looked = state[ends].judged(self._forward(state.x_adv[ends], samples[ends]))
         state = state.put(ends, looked)
-        return state.put(steps, self.once.step(state[steps])) if len(steps) else state
+        return state.put(steps, self._stepped(state[steps])) if len(steps) else state
+
+    def _stepped(self, state: State) -> State:
+        """The state after a step; what somebody else's attack returns is looked at."""
+
+        after = self.once.step(state)
+        if self.external and not (isinstance(after, State) and bool((after.iteration == state.iteration + 1).all())):
+            raise InputError(
+                f"{self.attack.title}.step must return the state after one step, with iteration + 1: return "
+                "self.moved(…)"
+            )
+        return after
 
     def _verified(self, trials: list[_Trial], state: State, follow: _Follow) -> tuple[list[_Trial], Tensor]:
         """Takes the successes that hold, and gives what is to be tried next, and the places of what rounding fooled."""

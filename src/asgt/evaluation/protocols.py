@@ -30,9 +30,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
+from types import FunctionType
 from typing import Any, Literal
 
-from ..attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Norm, Square, as_attack
+from ..attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Norm, Square, as_attack, is_attack
 from ..errors import InputError, unknown
 from ..plugins import imported
 
@@ -139,6 +141,14 @@ class Protocol:
             if not search.attacks or (len(search.attacks) > 1 and (search.own or not self.worst_case)):
                 counts = f"search {search.name} has {len(search.attacks)} attacks"
                 raise InputError(f"{counts}: a worst case takes one or more, any other curve is that of one")
+
+    @property
+    def identity(self) -> str:
+        """What evidence knows it by: its definition, and whose attacks they are where they are not those of asgt."""
+
+        attacks = [attack for search in self.searches for attack in search.attacks]
+        external = [attack.identity for attack in attacks if attack.is_external]
+        return " ".join([repr(self), *external])
 
     @property
     def is_house(self) -> bool:
@@ -289,7 +299,7 @@ def own_protocol(
     given = [attacks] if callable(attacks) else list(attacks)
     ours = tuple(as_attack(attack, norm) for attack in given)
     # Without an ε of its own an attack is written as those of the house are, whose ε is the grid's.
-    ours = tuple(replace(attack, eps=0.0) if attack.eps is None else attack for attack in ours)
+    ours = tuple(_without_eps(attack) if attack.eps is None else attack for attack in ours)
     if not ours:
         raise InputError("there is no attack: name a protocol, or hand over attacks")
 
@@ -303,20 +313,33 @@ def own_protocol(
     return Protocol(OWN, 1, tuple(searches), True, OWN_CLAIM)
 
 
+def _without_eps(attack: Attack) -> Attack:
+    try:
+        return replace(attack, eps=0.0)
+    except TypeError as error:  # a stranger's __init__
+        told = "an attack is a frozen dataclass that extends asgt.Attack"
+        raise InputError(f"{attack.title} takes no eps: {told}") from error
+
+
 def own_attack(name: str, norm: Norm) -> Attack:
-    """The attack that ``package.module:name`` stands for: a class of one, an attack, or what another library calls.
+    """The attack that ``package.module:name`` stands for, in the norm where it is defined in it.
+
+    It is the class of an attack, a function without parameters that makes one, an attack, or what another library
+    calls.
 
     Raises:
         InputError: it cannot be imported or made, or attacks in another norm.
     """
 
     value = imported(name, "attack")
-    if isinstance(value, type):
+    if isinstance(value, type) or (isinstance(value, FunctionType) and not signature(value).parameters):
         try:
             value = value()
         except Exception as error:  # a stranger's code may raise anything
             first = (str(error).splitlines() or [""])[0][:200]
             raise InputError(f"attack {name} cannot be made: {type(error).__name__}: {first}") from error
+    if is_attack(value) and norm in value.norms:
+        value = value.in_norm(norm)
     return as_attack(value, norm, name=name.partition(":")[2])
 
 

@@ -59,6 +59,10 @@ class _Search(Search):
 class _Protocol(Protocol):
     text: str = field(default="", kw_only=True)
 
+    @property
+    def identity(self) -> str:
+        return self.text
+
     def in_norm(self, norm: Norm) -> Protocol:
         return self
 
@@ -71,7 +75,7 @@ def record_of(protocol: Protocol, classes: int) -> dict[str, Any]:
 
     searches = [search.among(classes) for search in protocol.searches]
     return {
-        "identity": repr(protocol),
+        "identity": protocol.identity,
         "searches": [
             {
                 "name": search.name,

@@ -18,7 +18,7 @@ from ..files import agree, digest, read_json, read_tensors, write_json, write_te
 from .check import THOROUGH, Check
 from .outcomes import SCHEMA, Evaluation, Request, checked_grid, definition
 from .protocols import OWN, PROTOCOLS, Protocol
-from .recorded import recorded_protocol
+from .recorded import record_of, recorded_protocol
 
 __all__ = [
     "EXHAUSTIVE",
@@ -171,10 +171,17 @@ def read_shard(file: Path, request: Request, stem: str, first: int) -> tuple[dic
     return tensors, float(metadata.get("seconds", "nan"))
 
 
+class _Text(str):
+    """A text that is written without quotes inside another."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def _key(request: Request, stem: str, first: int, count: int) -> str:
     """What evidence carries: that of other weights, images or settings has another key, and is refused, not mixed."""
 
-    settings = (SCHEMA, request.protocol, request.norm, request.epsilons, request.seed)
+    settings = (SCHEMA, _Text(request.protocol.identity), request.norm, request.epsilons, request.seed)
     switches = (request.exhaustive, request.votes)
     identity = (request.model, request.data, request.classes)
     return digest(repr((*settings, *switches, *identity, stem, first, count)).encode())
@@ -230,6 +237,8 @@ def was_thorough(folder: Path, request: Request) -> bool:
         "exhaustive": request.exhaustive,
         "votes": request.votes,
     }
+    if "own" in stored and not request.protocol.is_house:
+        asked["own"] = record_of(request.protocol, request.classes)
     try:
         there = {name: stored[name] for name in asked}
         grids = {tuple(row["eps"] for row in curve) for curve in stored["attacks"].values()}

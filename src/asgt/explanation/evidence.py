@@ -36,7 +36,7 @@ _OF_ALL: Kept = {"finite": (torch.bool, ()), "norm": NUMBER}
 """What is kept of each image, whatever the measures."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Explanation(Tabular):
     """The maps of one model by one attribution, measured on N images, right or wrong.
 

@@ -49,6 +49,8 @@ class Watched(nn.Module):
     def nan(self, count: int) -> Tensor:
         """Which of the ``count`` images asked since the last call got a NaN, in whichever of their copies, bool."""
 
+        if not self._nan:  # an attribution that does not ask the model
+            return torch.zeros(count, dtype=torch.bool)
         nan = torch.cat(self._nan).view(-1, count).any(dim=0)
         self._nan.clear()
         return nan

@@ -6,6 +6,8 @@ way, and their maps are signed, so that what is made of the sign (:func:`magnitu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib.metadata import version
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, unknown
+from ..errors import AsgtError, InputError, unknown
 from ..inputs import checked_images, checked_labels, is_trusted
 from ..modes import Classifier, differentiable, evaluating
 from ..names import file_name, is_foreign
@@ -150,12 +152,28 @@ def attribute(
             images = x[rows]
             labels = _predictions(watched, images) if y is None else y[rows]
             noise = None if keys is None else SampleKeyed(0, keys[rows])
-            a = chosen.maps(watched, images, labels, target=target, generator=noise, batch_size=batch_size)
+            with _explained(chosen):
+                a = chosen.maps(watched, images, labels, target=target, generator=noise, batch_size=batch_size)
             _check_maps(a, images, method)
-            nan = watched.nan(len(images)).view(-1, *[1] * (a.ndim - 1))
+            nan = watched.nan(len(images)).to(a.device).view(-1, *[1] * (a.ndim - 1))
             maps.append(a.masked_fill(nan, torch.nan))
 
     return torch.cat(maps)
+
+
+@contextmanager
+def _explained(chosen: Attribution) -> Iterator[None]:
+    """What somebody else's attribution raises, in one line that names it."""
+
+    try:
+        yield
+    except AsgtError:
+        raise
+    except Exception as error:
+        if type(chosen).__module__.startswith("asgt."):
+            raise
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(f"attribution {attribution_name(chosen)} fails: {type(error).__name__}: {first}") from error
 
 
 def attribution_settings(

@@ -20,7 +20,16 @@ from ..files import read_yaml, write_yaml
 from ..names import is_allowed, is_foreign, refuse_unless_allowed
 from ..numbers import Number, number, plain_fields
 from ..records import REQUIRED, Setting
-from .method_registry import ATTACKS, METHODS, known_settings, listens_to, method_settings
+from .method_registry import (
+    ATTACKS,
+    METHODS,
+    OF_ATTACKS,
+    OF_MASKS,
+    OF_METHODS,
+    known_settings,
+    listens_to,
+    method_settings,
+)
 
 __all__ = [
     "ATTACKS",
@@ -37,11 +46,7 @@ __all__ = [
     "with_own_sizes",
 ]
 
-METHOD_SETTINGS = (
-    *("attack", "eps", "norm", "steps", "alpha", "warmup"),
-    *("k", "target", "rank", "unit", "fill"),
-    *("kl", "detach_clean", "weight", "clean_weight"),
-)
+METHOD_SETTINGS = (*OF_ATTACKS, *OF_MASKS, *OF_METHODS)
 """The fields of :class:`TrainConfig` that are settings of methods, attacks and masks; others are in ``settings``."""
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -411,6 +416,9 @@ class TrainConfig:
         extra: dict[str, Any] = {}
         for name, setting in known.items():
             value = getattr(self, name) if name in METHOD_SETTINGS else self.settings.get(name)
+            if name in self.settings and value is None and type(None) in setting.types:
+                extra[name] = None  # None is a value where the setting takes it
+                continue
             if value is None:
                 value = by_data.get(name, setting.default) if setting.default is REQUIRED else setting.default
             if value is REQUIRED:

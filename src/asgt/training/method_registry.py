@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from ..errors import InputError, unknown
 from ..names import is_foreign
-from ..records import REQUIRED, Record, Setting, record_of, settings_of
+from ..records import REQUIRED, Record, Setting, record_of
 
 __all__ = [
     "ATTACKS",
@@ -68,6 +68,11 @@ ATTACKS: dict[str, Part] = {
 }
 """The attacks inside a method; the first is the default."""
 
+OF_ATTACKS = ("attack", "eps", "norm", "steps", "alpha", "warmup")
+OF_MASKS = ("k", "target", "rank", "unit", "fill")
+OF_METHODS = ("kl", "detach_clean", "weight", "clean_weight")
+"""The stored settings that :class:`asgt.training.config.TrainConfig` has fields for, by what they belong to."""
+
 MASK = Part("asgt.saliency.mask:SaliencyMask", defaults={"k": 0.1})
 """The mask inside a method."""
 
@@ -116,18 +121,21 @@ def stored_name(record: Record, setting: Setting) -> str:
 
 
 def part_settings(part: Part, what: str) -> dict[str, Setting]:
-    """The settings of an attack or a mask inside a method, with their defaults in training.
+    """The settings of an attack or a mask inside a method by their stored names, with their defaults in training.
 
     Raises:
-        InputError: it needs a value that no setting can hold.
+        InputError: it needs a value that no setting can hold, or has a field with the name of another setting.
     """
 
-    settings = (each for each in settings_of(part.place, what) if each.name not in part.fixed)
-    return {
-        each.name: dataclasses.replace(each, default=part.defaults.get(each.name, each.default))
-        for each in settings
-        if _can_be_set(each, f"{what} {part.place}")
-    }
+    record = record_of(part.place, what)
+    settings: dict[str, Setting] = {}
+    for each in record.settings:
+        if each.name not in part.fixed and _can_be_set(each, f"{what} {part.place}"):
+            name = stored_name(record, each)
+            if what == "attack" and name in {*OF_MASKS, *OF_METHODS}:
+                raise _taken(f"attack {part.place}", name, "a mask or a method")
+            settings[name] = dataclasses.replace(each, default=part.defaults.get(each.name, each.default))
+    return settings
 
 
 def method_settings(method: str, attack: str | None = None) -> dict[str, Setting]:
@@ -152,16 +160,41 @@ def method_settings(method: str, attack: str | None = None) -> dict[str, Setting
         if role == "plain":
             name = stored_name(record, each)
             if _can_be_set(each, f"method {method}"):
-                settings[name] = dataclasses.replace(each, name=name)
-        elif role == "mask":
-            settings |= part_settings(MASK, "mask")
-        else:
-            warmup = Setting("warmup", "float", REQUIRED, "share of the training over which eps ramps up from 0")
-            settings |= {"warmup": warmup}
-            if role == "attack":
-                settings["attack"] = Setting("attack", "str", first, each.doc)
-            settings |= part_settings(ATTACKS["pgd"] if role == "pgd" else attack_part(attack or first), "attack")
+                if name in {*OF_ATTACKS, *OF_MASKS}:
+                    raise _taken(f"method {method}", name, "an attack or a mask")
+                _add(settings, {name: dataclasses.replace(each, name=name)}, method)
+            continue
+        if each.default is not REQUIRED or each.kind.endswith(" | None"):
+            raise InputError(
+                f"method {method}: the default of its field {each.name} would not be used by its name: leave the "
+                "default out, or pass the objective to asgt.train"
+            )
+        if role == "mask":
+            _add(settings, part_settings(MASK, "mask"), method)
+            continue
+        settings["warmup"] = Setting(
+            "warmup", "float", REQUIRED, "share of the training over which eps ramps up from 0"
+        )
+        if role == "attack":
+            settings["attack"] = Setting("attack", "str", first, each.doc)
+        part = ATTACKS["pgd"] if role == "pgd" else attack_part(attack or first)
+        _add(settings, part_settings(part, "attack"), method)
     return settings
+
+
+def _add(settings: dict[str, Setting], more: Mapping[str, Setting], method: str) -> None:
+    """Adds settings of a field, none of which another field has."""
+
+    if twice := sorted(settings.keys() & more.keys()):
+        raise _taken(f"method {method}", twice[0], "its attack, its mask or another field")
+    settings |= more
+
+
+def _taken(whose: str, name: str, by: str) -> InputError:
+    return InputError(
+        f"{whose} has a field {name}, which is a setting of {by}: give it another name there by "
+        f'stored_as = {{"{name}": "my_{name}"}}'
+    )
 
 
 def listens_to(method: str, attack: str | None = None) -> set[str]:

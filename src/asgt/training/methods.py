@@ -47,8 +47,11 @@ def build_objective(config: TrainConfig) -> Objective:
             case "mask":
                 arguments[setting.name] = _part(MASK, values, "mask")
             case "plain":
-                if (value := values.get(stored_name(record, setting))) is not None:
+                name = stored_name(record, setting)
+                if (value := values.get(name)) is not None:
                     arguments[setting.name] = _argument(setting, value)
+                elif name in config.settings and type(None) in setting.types:
+                    arguments[setting.name] = None
     objective = _made(METHODS.get(config.method, config.method), arguments, "method")
     if not isinstance(objective, Objective):
         raise InputError(f"method {config.method} is a {type(objective).__name__}, not an asgt.Objective")
@@ -73,7 +76,8 @@ def _part(part: Part, values: Mapping[str, Any], what: str) -> Any:
 
     settings = part_settings(part, what)
     given = {name: values[name] for name in settings if values.get(name) is not None}
-    return _made(part.place, {name: _argument(settings[name], given[name]) for name in given} | dict(part.fixed), what)
+    arguments = {settings[name].name: _argument(settings[name], value) for name, value in given.items()}
+    return _made(part.place, arguments | dict(part.fixed), what)
 
 
 def _argument(setting: Setting, value: Any) -> Any:

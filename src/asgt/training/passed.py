@@ -10,12 +10,14 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import Images, LabelledImages, Splits, as_images
 from ..errors import InputError
+from ..files import digest, digest_tensors
 from ..names import OBJECT, refuse_object
 from ..records import record_of
 from .config import DATA_SETTINGS, METHOD_SETTINGS, TrainConfig
@@ -156,15 +158,21 @@ def _settings_of_method(path: str, objective: Objective) -> dict[str, Any]:
         match role_of(setting):
             case "attack":
                 name, part = _attack_part(value)
-                values |= {"attack": name} | {each: getattr(value, each) for each in part_settings(part, "attack")}
+                values |= {"attack": name} | _values(value, part, "attack")
             case "pgd":
-                values |= {each: getattr(value, each) for each in part_settings(ATTACKS["pgd"], "attack")}
+                values |= _values(value, ATTACKS["pgd"], "attack")
             case "mask":
-                values |= {each: getattr(value, each) for each in part_settings(MASK, "mask")}
+                values |= _values(value, MASK, "mask")
             case "plain":
                 if setting.is_plain:
                     values[stored_name(record, setting)] = value
     return values
+
+
+def _values(made: Any, part: Part, what: str) -> dict[str, Any]:
+    """The settings of an attack or a mask by their stored names."""
+
+    return {name: getattr(made, setting.name) for name, setting in part_settings(part, what).items()}
 
 
 def _attack_part(attack: Any) -> tuple[str, Part]:
@@ -180,7 +188,19 @@ def _attack_part(attack: Any) -> tuple[str, Part]:
 def _represented(made: Any) -> str:
     """An object as text that is the same in every process."""
 
-    text = repr(made)
-    if text.startswith("<"):
-        text = f"{class_path(made)}({', '.join(f'{name}={value!r}' for name, value in sorted(vars(made).items()))})"
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
+    if isinstance(made, Tensor):
+        return f"Tensor({digest_tensors({'tensor': made.detach().cpu()})})"
+    if made is None or isinstance(made, str | int | float | bool | complex | bytes):
+        return repr(made)
+    if isinstance(made, dict):
+        return f"{{{', '.join(f'{key!r}: {_represented(value)}' for key, value in made.items())}}}"
+    if isinstance(made, list | tuple | set | frozenset):
+        return f"{type(made).__name__}({', '.join(map(_represented, made))})"
+    if isinstance(made, type | FunctionType):
+        code = getattr(made, "__code__", None)
+        told = "" if code is None else f"#{digest(code.co_code + repr(code.co_consts).encode())[:16]}"
+        return class_path(made) + re.sub(r" at 0x[0-9a-f]+", "", told)
+    held = getattr(made, "__dict__", None)
+    if held is None:
+        return re.sub(r" at 0x[0-9a-f]+", "", f"{class_path(made)}:{made!r}")
+    return f"{class_path(made)}({', '.join(f'{name}={_represented(value)}' for name, value in sorted(held.items()))})"

@@ -121,4 +121,7 @@ def _own(check: CheckFunction, look: SecondLook) -> Check:
         raise InputError(f"check {name} fails: {type(error).__name__}: {first}") from error
     if not isinstance(said, Check):
         raise InputError(f"check {name} returns {type(said).__name__}, not an asgt.Check")
-    return said
+    try:
+        return Check.from_dict(said.to_dict())
+    except (TypeError, ValueError) as error:
+        raise InputError(f"check {name}: {error}") from error
