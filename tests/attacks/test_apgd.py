@@ -352,6 +352,7 @@ def test_settings_that_cannot_be_meant_are_refused(make: Callable[[], APGD]) -> 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     norm=st.sampled_from(["linf", "l2"]),
@@ -388,6 +389,7 @@ BOTH = [APGD(eps=0.05, steps=40), APGD(eps=0.4, steps=40, norm="l2", loss="dlr-t
 EPS = torch.tensor([0.0, 0.01, 0.03, 0.05, 0.1, 0.3, 0.02, 0.04, 0.2], dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", BOTH, ids=["ce", "dlr"])
 def test_each_sample_is_attacked_as_it_would_be_alone(attack: APGD) -> None:
     net = smooth_net()

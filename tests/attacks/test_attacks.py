@@ -57,6 +57,7 @@ DETERMINISTIC = [
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [2 / 255, 0.1, 0.6])
 def test_fgsm_equals_torchattacks(eps: float) -> None:
     torchattacks = pytest.importorskip("torchattacks")
@@ -223,6 +224,7 @@ def attacks(draw: st.DrawFn) -> Attack:
     return PGD(eps=eps, norm=norm, steps=steps, alpha=alpha, random_start=start, restarts=restarts)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(attack=attacks(), own=st.none() | st.lists(st.floats(0, 1), min_size=3, max_size=3), seed=st.integers(0, 99))
 def test_every_attack_stays_finite_in_its_ball_and_in_the_box(

@@ -157,6 +157,7 @@ def test_attacks_without_an_eps_are_evaluated_and_read_back(
         read.protocol.searches[0].attacks[0](linear, *batch, eps=0.1)
 
 
+@pytest.mark.slow
 def test_the_effort_of_every_attack_is_doubled(linear: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     def doubled(attacks: list[Attack]) -> str:
         evaluation = asgt.evaluate(linear, batch, attacks, epsilons=[0.01], thorough=True)
@@ -167,6 +168,7 @@ def test_the_effort_of_every_attack_is_doubled(linear: nn.Module, batch: tuple[T
     assert "theirs cannot be doubled, PGD-80 × 10 stands in" in doubled([foreign])
 
 
+@pytest.mark.slow
 def test_a_check_of_ones_own_that_fails_is_named(linear: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     def broken(look: SecondLook) -> Check:
         raise ValueError("no such thing")

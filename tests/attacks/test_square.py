@@ -188,6 +188,7 @@ class Sure(Linear):
         return super().forward(x) + torch.tensor([20.0, 0.0])
 
 
+@pytest.mark.slow
 def test_on_a_linear_model_it_ends_in_the_corner_of_ball_and_box() -> None:
     x, _ = linear_batch()
     y = torch.zeros(len(x), dtype=torch.int64)
@@ -199,6 +200,7 @@ def test_on_a_linear_model_it_ends_in_the_corner_of_ball_and_box() -> None:
     torch.testing.assert_close(ours * matters, corner(x, y, 0.1) * matters, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_on_a_linear_model_l2_comes_near_the_least_margin() -> None:
     """The margin can fall by ε ‖w‖. In 36 dimensions a random direction wins half of that once in a thousand times."""
 
@@ -228,6 +230,7 @@ def test_the_start_is_stripes_at_full_length() -> None:
     assert torch.corrcoef(positive.T).fill_diagonal_(0).abs().max() < 4.5 / math.sqrt(300)
 
 
+@pytest.mark.slow
 def test_squares_are_of_the_scheduled_size_at_every_place() -> None:
     """What is asked about an image that never moves differs from it in the square."""
 
@@ -340,6 +343,7 @@ def test_settings_that_cannot_be_meant_are_refused(make: Callable[[], Square]) -
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     norm=st.sampled_from(["linf", "l2"]),
@@ -388,6 +392,7 @@ def test_the_budget_is_used_up(attack: Square) -> None:
 EPS = torch.tensor([0.0, 0.01, 0.03, 0.05, 0.1, 0.3, 0.02, 0.04, 0.2], dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", BOTH)
 def test_each_sample_is_attacked_as_it_would_be_alone(attack: Square) -> None:
     net, (x, y) = conv_net(dtype=torch.float64), batch(samples=9, dtype=torch.float64)
@@ -400,6 +405,7 @@ def test_each_sample_is_attacked_as_it_would_be_alone(attack: Square) -> None:
     assert not torch.equal(together, attack(net, x, y, eps=EPS, generator=SampleKeyed(2, names)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", [1, 11, 60])
 @pytest.mark.parametrize("attack", BOTH)
 def test_samples_that_enter_later_go_as_they_would_alone(attack: Square, entry: int) -> None:
@@ -423,6 +429,7 @@ def test_samples_that_enter_later_go_as_they_would_alone(attack: Square, entry: 
     assert torch.equal(entered.key, whole.key[late])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", BOTH)
 def test_probabilities_count_as_their_most_likely_class(attack: Square) -> None:
     net, (x, y) = conv_net(), batch()
@@ -448,6 +455,7 @@ def test_init_is_the_first_query() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", BOTH)
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 def test_the_model_is_left_as_it_was_found(context: type[torch.no_grad], attack: Square) -> None:
@@ -479,6 +487,7 @@ def test_it_asks_for_no_gradient(attack: Square) -> None:
     assert enabled == [False] * 90
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", BOTH)
 def test_a_step_reads_nothing_back_from_the_device(attack: Square) -> None:
     """The meta device holds no values: any round trip to the host, or a tensor left there, raises."""

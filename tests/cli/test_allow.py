@@ -256,6 +256,7 @@ def test_a_module_in_a_package_is_allowed_by_its_whole_name(cli: Callable, ran: 
     assert ran.exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_allowed_is_evaluated_explained_and_compared(cli: Callable, ran: Path, tmp_path: Path) -> None:
     assert cli("train", *SMALL, "--model", NAMED, "--out", "run").status == 0
     allow = ("--allow", "evilm")
@@ -353,6 +354,7 @@ def test_a_preset_names_a_model_only_if_that_is_allowed(ran: Path, tmp_path: Pat
     assert not (tmp_path / "grid").exists()
 
 
+@pytest.mark.slow
 def test_a_job_hands_on_what_is_allowed_to_another_process(cli: Callable, ran: Path, tmp_path: Path) -> None:
     from asgt import load_preset
     from asgt.experiments.cluster import _Call
@@ -372,6 +374,7 @@ def test_a_job_hands_on_what_is_allowed_to_another_process(cli: Callable, ran: P
     assert ran.exists()
 
 
+@pytest.mark.slow
 def test_a_job_of_a_cluster_imports_nothing_of_the_working_directory_that_is_not_allowed(
     cli: Callable, ran: Path, tmp_path: Path
 ) -> None:

@@ -202,6 +202,7 @@ def test_a_configuration_file_that_is_wrong_is_named(cli: Callable, tmp_path: Pa
     assert "<class" not in line, line
 
 
+@pytest.mark.slow
 def test_a_configuration_file_that_is_right_is_taken_and_flags_override_it(cli: Callable, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("method: at\nsteps: 1\neps: 8/255\nlr: 1e-3\nlimit: 60\nepochs: 7\n")
 
@@ -639,6 +640,7 @@ def test_an_evaluation_that_cannot_be_meant_is_refused(
     assert not (finished_run / "evaluation").exists()
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_taken_up_only_with_the_same_settings(cli: Callable, finished_run: Path) -> None:
     asked = {"--samples": 5, "--epsilons": "0.1,0.2"}
 
@@ -658,6 +660,7 @@ def test_an_evaluation_is_taken_up_only_with_the_same_settings(cli: Callable, fi
     assert contents(finished_run / "evaluation") == before
 
 
+@pytest.mark.slow
 def test_evidence_cut_in_half_is_named(cli: Callable, finished_run: Path) -> None:
     asked = ("evaluate", finished_run, "--samples", 5, "--epsilons", 0.1)
     assert cli(*asked).status == 0
@@ -889,6 +892,7 @@ def test_no_room_for_evidence_is_said(process: Callable, finished_run: Path) -> 
 # What a refusal leaves behind ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -932,6 +936,7 @@ def test_a_refused_evaluation_of_weights_leaves_no_folder(
     assert not (tmp_path / "evidence").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -159,6 +159,7 @@ def test_preprocessing_comes_from_the_models_own_configuration_and_is_printed(
     assert_states(line, *own)
 
 
+@pytest.mark.slow
 def test_flags_go_before_the_models_own_configuration(
     cli: Callable, configured: Callable, pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +283,7 @@ TABLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_classes_in_another_order_than_the_logits_are_mapped_by_name(
     cli: Callable, nets: str, pets: Path, table: str

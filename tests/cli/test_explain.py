@@ -80,6 +80,7 @@ def by_hand(runs: list[Path], **options: Any) -> dict[str, dict[str, np.ndarray]
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_is_explained_once_and_taken_up_after_that(
     cli: Callable[..., Answer], finished_run: Path, no_figures: list[str]
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_run_is_explained_once_and_taken_up_after_that(
     assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == times
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_what_was_begun_and_not_finished_needs_resume(cli: Callable[..., Answer], finished_run: Path) -> None:
     (finished_run / "explanation" / "gradient").mkdir(parents=True)
@@ -129,6 +131,7 @@ def test_what_was_begun_and_not_finished_needs_resume(cli: Callable[..., Answer]
     assert cli("explain", finished_run, *SMALL, "--resume").status == 0
 
 
+@pytest.mark.slow
 def test_several_attributions_have_a_folder_and_a_panel_each(
     cli: Callable[..., Answer], finished_run: Path, no_figures: list[str]
 ) -> None:
@@ -188,6 +191,7 @@ def test_a_model_of_linear_layers_has_no_gradcam(
 # --- side by side ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_panel_the_curves_and_the_scatter_hold_the_values_of_the_evidence(runs: list[Path]) -> None:
     values = by_hand(runs)
     comparison = compare(runs)
@@ -237,6 +241,7 @@ def test_the_panel_the_curves_and_the_scatter_hold_the_values_of_the_evidence(ru
             assert line.beside == pytest.approx([100, *(100 * held)])
 
 
+@pytest.mark.slow
 def test_without_objects_road_is_the_primary_measure(runs: list[Path]) -> None:
     for number, run in enumerate(runs):
         explain_by_hand(run, draw=number)
@@ -248,6 +253,7 @@ def test_without_objects_road_is_the_primary_measure(runs: list[Path]) -> None:
     assert "ROAD" in tradeoff_scatter(told, dict.fromkeys(found.panel.methods, 0)).y_label
 
 
+@pytest.mark.slow
 def test_other_settings_and_runs_without_explanations_are_told_and_not_mixed(runs: list[Path]) -> None:
     by_hand(runs[:5])
     explain_by_hand(runs[1], mass=0.9, eps=0.2)
@@ -265,6 +271,7 @@ def test_other_settings_and_runs_without_explanations_are_told_and_not_mixed(run
     assert str(runs[5]) in lacking
 
 
+@pytest.mark.slow
 def test_a_comparison_needs_no_explanation_and_too_few_images_are_said(runs: list[Path]) -> None:
     assert explanations_of(read_methods(runs)) == ()
     by_hand(runs, wrong=30)
@@ -286,6 +293,7 @@ def test_an_explanation_of_other_weights_is_refused(runs: list[Path]) -> None:
     assert_states(caught.value, "other weights", runs[1] / "explanation" / "gradient", "remove", "asgt explain")
 
 
+@pytest.mark.slow
 def test_the_terminals_panel_fits_eighty_columns(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     by_hand(runs)
     console = Console()
@@ -338,6 +346,7 @@ def grid_of(folder: Path, **explain: Any) -> Path:
     return folder / "tiny.yaml"
 
 
+@pytest.mark.slow
 def test_a_grid_explains_after_it_evaluates_and_counts_it(tmp_path: Path) -> None:
     preset = load_preset(str(grid_of(tmp_path, samples=12, attributions=["gradient"])))
     assert (preset.explained, preset.attributions, preset.eps) == (12, ("gradient",), 0.1)
@@ -380,6 +389,7 @@ def test_a_damaged_explain_part_is_refused(tmp_path: Path, explain: dict[str, An
     assert_states(caught.value, *said)
 
 
+@pytest.mark.slow
 def test_more_images_than_there_are_cannot_be_explained(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         plan(load_preset(str(grid_of(tmp_path, samples=1000))), tmp_path / "grid")

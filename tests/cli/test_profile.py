@@ -37,6 +37,7 @@ def rows(text: str) -> dict[str, list[str]]:
     return {cells[0]: cells[1:] for cells in lines if len(cells) == 6 and cells[1].isdigit()}
 
 
+@pytest.mark.slow
 def test_profile_prints_all_methods(cli: Callable) -> None:
     answer = cli("profile", "--model", "resnet18", "--width", 0.05, *SMALL)
 
@@ -78,6 +79,7 @@ def test_profile_counts_what_sharing_leaves_of_asgt(cli: Callable, words: tuple[
     assert int(cells[0]) == passes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -127,6 +129,7 @@ def test_sides_take_turns_and_the_first_of_each_is_not_timed() -> None:
 # The speed of a run --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_prints_and_records_its_speed(cli: Callable, tmp_path: Path) -> None:
     answer = cli("train", "--steps", 2, "--epochs", 2, "--limit", 200, "--out", "run")
 
@@ -236,6 +239,7 @@ def test_memory_that_is_kept_is_not_cleared_again(child_environment: dict[str, s
     assert faults["prepared"] < faults["as it is"] / 10
 
 
+@pytest.mark.slow
 def test_threads_that_the_user_chose_are_left_alone(child_environment: dict[str, str]) -> None:
     script = "import torch; from asgt.memory import prepare; prepare(); print(torch.get_num_threads())"
     done = subprocess.run(

@@ -131,6 +131,7 @@ def test_a_loss_that_is_no_number_in_the_first_epoch_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", ["Viewed", "InPlace"])
 def test_the_usual_flatten_and_nets_in_place_go_through_every_verb(factory: str, nets: str, tmp_path: Path) -> None:
     model = ["--model", f"{nets}:{factory}"]

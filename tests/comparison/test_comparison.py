@@ -258,6 +258,7 @@ _settings = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(_settings, max_size=6))
 def test_two_names_are_equal_exactly_if_only_the_seed_differs(settings: list[dict[str, Any]]) -> None:
     configs = [TrainConfig(**values).resolved() for values in settings]
@@ -316,6 +317,7 @@ def test_a_title_is_for_people_and_no_part_of_what_evidence_is_keyed_by() -> Non
 # Evaluations read back ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("protocol", "norm"), [("paper", "linf"), ("pgd", "linf"), ("pgd", "l2")])
 def test_an_evaluation_is_read_back_as_it_was_made(protocol: str, norm: Any, runs: Path) -> None:
     shutil.rmtree(runs / "at-0" / "evaluation" / protocol)
@@ -338,6 +340,7 @@ def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield from leaves(value[name], (*place, name))
 
 
+@pytest.mark.slow
 def test_no_value_of_a_result_can_be_changed_or_lost_unnoticed(runs: Path) -> None:
     folder = runs / "at-0" / "evaluation" / "pgd"
     path, text = folder / "result.json", (folder / "result.json").read_text()
@@ -529,6 +532,7 @@ def test_methods_stand_in_the_order_of_the_registry_and_fgsm_before_pgd(runs: Pa
     assert names == ["ST", "AT-FGSM (lr = 0.5)", "AT-FGSM (lr = 0.02)", "AT-FGSM-RS", "AT-PGD"]
 
 
+@pytest.mark.slow
 def test_what_only_some_runs_hold_is_left_out_and_said(runs: Path) -> None:
     shutil.rmtree(runs / "at-1" / "evaluation" / "paper")
     (runs / "st-0" / "evaluation" / "paper" / "result.json").unlink()  # not finished

@@ -195,6 +195,7 @@ def thorough(run: Path, protocol: str) -> dict[str, str]:
     return {check["name"]: check["verdict"] for check in result["checks"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["pgd", "paper"])
 def test_a_finished_evaluation_is_checked_thoroughly_without_being_asked_its_settings_again(
     cli: Callable, finished_run: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
@@ -218,6 +219,7 @@ def test_a_finished_evaluation_is_checked_thoroughly_without_being_asked_its_set
     assert thorough(finished_run, protocol) == after
 
 
+@pytest.mark.slow
 def test_another_grid_than_that_of_a_finished_evaluation_is_refused(cli: Callable, finished_run: Path) -> None:
     asked = ("evaluate", finished_run, "--protocol", "paper")
     assert cli(*asked, "--samples", 30, "--epsilons", "0.03").status == 0
@@ -225,6 +227,7 @@ def test_another_grid_than_that_of_a_finished_evaluation_is_refused(cli: Callabl
     assert "other images" in cli(*asked, "--resume", "--samples", "20").failure()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["[]", "{}", '{"attacks": {}}', '{"attacks": {"fgsm": [{"eps": "x"}]}}'])
 def test_a_damaged_result_is_not_written_over(cli: Callable, finished_run: Path, damage: str) -> None:
     asked = ("evaluate", finished_run, "--protocol", "paper")

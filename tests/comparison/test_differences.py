@@ -163,6 +163,7 @@ def test_seeds_that_differ_by_the_same_number_of_images_show_no_spread_and_prove
     assert points(none.value) == "0.0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sd", [1.0, 3.0])
 def test_equal_methods_are_rarely_told_apart(sd: float) -> None:
     # Six methods of the same distribution, three seeds, accuracies that are whole images: a false claim among the
@@ -285,6 +286,7 @@ def test_one_method_differs_from_none(six: Comparison) -> None:
     assert shown_differences(replace(six, methods=six.methods[:1])) == ()
 
 
+@pytest.mark.slow
 def test_the_terminal_says_what_is_decided_and_counts_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
     comparison = compare([RUNS / name for name in ("st-0", "at-fgsm-0", "asgt-pgd-0")])
     Console().compared(summarise(comparison), Path("page"))

@@ -414,6 +414,7 @@ def first_rows(folder: Path, split: str, count: int) -> tuple[list[np.ndarray], 
     return [channels_first(Image.open(io.BytesIO(image["bytes"]))) for image in images], labels
 
 
+@pytest.mark.slow
 def test_the_real_mnist_is_read_as_it_is(mnist: Path) -> None:
     splits = load_data(str(mnist), limit=300)
 

@@ -20,6 +20,7 @@ def sorted_by_class(classes: int, each: int) -> Images:
     return of(torch.arange(classes).repeat_interleave(each))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("images", "count", "expected"),
     [
@@ -49,6 +50,7 @@ def test_the_shares_of_uneven_classes_are_kept_and_no_class_is_lost() -> None:
         assert labels[sampled_rows(of(labels), count)].bincount(minlength=3).tolist() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 10, 1000])
 @pytest.mark.parametrize("count", [60, 500])
 def test_images_in_a_random_order_are_taken_from_the_first_on(classes: int, count: int) -> None:
@@ -61,6 +63,7 @@ def test_images_in_a_random_order_are_taken_from_the_first_on(classes: int, coun
     assert selection_text(of(labels), torch.arange(5000)) == "all 5000 images"
 
 
+@pytest.mark.slow
 def test_the_first_500_of_mnist_and_cifar10_stay_the_first(
     mnist: object, cifar10: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def check(name: str, model: nn.Module, images: Images, found: Evaluation, **sett
 # A model with nothing to hide.
 
 
+@pytest.mark.slow
 def test_a_healthy_model_fails_nothing_and_the_dear_checks_say_that_they_did_not_run(
     digits: tuple[nn.Module, Images], healthy: Evaluation
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_healthy_model_fails_no_thorough_check_and_comes_back_as_it_was(
     assert [part.training for part in (net, *net)] == [True, False, True]
 
 
+@pytest.mark.slow
 def test_a_healthy_model_fails_nothing_in_l2(digits: tuple[nn.Module, Images]) -> None:
     found = asgt.evaluate(*digits, protocol="pgd", epsilons=(0.3, 0.6, 1.0), norm="l2")
     checks = run_checks(*digits, found)
@@ -213,6 +215,7 @@ def test_checks_are_of_the_images_that_were_evaluated(digits: tuple[nn.Module, I
 # Budget reach and legality.
 
 
+@pytest.mark.slow
 def test_constant_steps_that_cannot_cross_the_ball_fail(digits: tuple[nn.Module, Images]) -> None:
     found = asgt.evaluate(*digits, protocol="paper", epsilons=(0.03, 0.05, 0.3))
     it = check("budget reach", *digits, found)
@@ -266,6 +269,7 @@ def test_l2_attacks_should_end_at_the_surface(slope: float, verdict: str, share:
         assert f"on {share} of the survivors" in it.evidence
 
 
+@pytest.mark.slow
 def test_outputs_that_left_the_ball_fail_and_are_named(digits: tuple[nn.Module, Images], healthy: Evaluation) -> None:
     illegal = torch.zeros(200, dtype=torch.int64)
     told = replace(healthy, details={"pgd-40x5": healthy.details["pgd-40x5"] | {"illegal": illegal}})
@@ -305,6 +309,7 @@ def test_a_model_whose_answers_depend_on_the_other_images_fails(
     assert (it.verdict, "changes by up to 0 " in it.evidence, "half the size" in it.evidence) == ("FAIL", True, True)
 
 
+@pytest.mark.slow
 def test_probabilities_fail_and_log_probabilities_are_said(
     digits: tuple[nn.Module, Images], healthy: Evaluation
 ) -> None:
@@ -332,6 +337,7 @@ def test_too_few_classes_are_told_where_the_loss_needs_four() -> None:
     assert check("classes for DLR", model, images, by_ce).verdict == "PASS"
 
 
+@pytest.mark.slow
 def test_clean_accuracy_by_chance_fails_and_normalisation_is_named(digits: tuple[nn.Module, Images]) -> None:
     net, images = digits
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
@@ -356,6 +362,7 @@ def test_a_clean_accuracy_must_lie_above_chance_by_more_than_its_interval(right:
 # Gradients.
 
 
+@pytest.mark.slow
 def test_gradients_that_are_nan_fail(digits: tuple[nn.Module, Images]) -> None:
     # The root of a black pixel has the slope 1/0, and times nothing that is NaN; the logits stay what they are.
     net, images = digits
@@ -385,6 +392,7 @@ def test_only_what_lies_in_the_ball_and_the_box_and_gets_an_answer_breaks(norm: 
     assert look.broken(samples, x_adv, eps).tolist() == [True, False, False, False, False, True]
 
 
+@pytest.mark.slow
 def test_no_gradient_fails_and_square_finds_what_it_hides(digits: tuple[nn.Module, Images]) -> None:
     net, images = digits[0], digits[1][:60]
     model = Wrapped(net, before=lambda x: (7 * x).round() / 7)
@@ -413,6 +421,7 @@ def test_one_image_without_a_gradient_is_no_finding(dead: int, verdict: str) -> 
     assert f"zero at {dead} of 64" in it.evidence
 
 
+@pytest.mark.slow
 def test_logits_that_drown_the_cross_entropy_hide_what_scaling_finds(
     digits: tuple[nn.Module, Images], healthy: Evaluation
 ) -> None:
@@ -441,6 +450,7 @@ def test_logits_that_drown_the_cross_entropy_hide_what_scaling_finds(
     assert check("gradients at the start", model, images, worst).verdict == "WARN"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("black", "verdict"), [(30, "FAIL"), (48, "PASS")])
 def test_a_model_that_is_right_on_any_image_fails(black: int, verdict: str) -> None:
     # The class is the first pixel, rounded: no gradient. A random start of any size moves it over 1/2 in a quarter of
@@ -470,6 +480,7 @@ def ridge(x: Tensor) -> Tensor:
     return torch.where(t < 0.05, 1 - 4 * t, torch.where(t < 0.1, 0.8 + 2 * (t - 0.05), 0.9 - 19 * (t - 0.1)))
 
 
+@pytest.mark.slow
 def test_what_one_step_breaks_and_many_do_not_fails() -> None:
     images = grey(40)
     found = asgt.evaluate(Score(ridge), images, protocol="paper", epsilons=(0.02, 0.3))
@@ -528,6 +539,7 @@ def test_noise_comes_from_the_corners_and_from_within(low: float, high: float, s
     assert (it.verdict, broken / 60) == ("FAIL", pytest.approx(share, abs=0.07))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("search", "eps", "alpha"),
     [
@@ -580,6 +592,7 @@ def test_an_accuracy_that_rises_with_eps_fails() -> None:
     assert (it.verdict, "under fgsm rises with ε by 100.0 points" in it.evidence) == ("FAIL", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("missed", "verdict"), [(0, "PASS"), (1, "PASS"), (2, "WARN")])
 def test_what_breaks_below_an_eps_that_it_withstands_is_a_warning(
     digits: tuple[nn.Module, Images], healthy: Evaluation, missed: int, verdict: str
@@ -591,6 +604,7 @@ def test_what_breaks_below_an_eps_that_it_withstands_is_a_warning(
     assert f"{missed} of 100 under pgd-40x5 (at most {clopper_pearson(missed, 100)[1]:.1%}" in it.evidence
 
 
+@pytest.mark.slow
 def test_where_nothing_was_attacked_below_its_failure_monotonicity_is_not_known(
     digits: tuple[nn.Module, Images], healthy: Evaluation
 ) -> None:
@@ -603,6 +617,7 @@ def marks(*counts: int) -> Tensor:
     return torch.stack([torch.arange(200) < count for count in counts])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fgsm", "half", "rest", "verdict"),
     [
@@ -624,6 +639,7 @@ def test_high_under_one_step_and_low_under_several_is_a_warning(
     assert verdict == "PASS" or "90.0% under one step, 10.0% under several at ε = 0.02 (n = 200)" in it.evidence
 
 
+@pytest.mark.slow
 def test_one_step_is_tried_where_the_protocol_has_none(digits: tuple[nn.Module, Images]) -> None:
     net, images = digits
     clean = correct(net, images)[0]

@@ -60,6 +60,7 @@ def test_it_prints_as_its_table(evaluation: Evaluation) -> None:
     assert "can it be believed?" in lines[5]
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_table_and_figure_and_no_markup_of_others(evaluation: Evaluation) -> None:
     html = evaluation._repr_html_()
     assert html.count("<tr>") == 4
@@ -83,6 +84,7 @@ def test_the_figure_has_a_curve_for_each_search(evaluation: Evaluation) -> None:
     assert re.search("paper v1.*n = 60", axes.get_title())
 
 
+@pytest.mark.slow
 def test_a_protocol_is_named_with_its_version_or_handed_over(digits_net: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits_net
     data = (x[:20], y[:20])
@@ -97,6 +99,7 @@ def test_a_protocol_is_named_with_its_version_or_handed_over(digits_net: tuple[n
     assert torch.equal(old.outcomes["pgd-40x5"], named.outcomes["pgd-40x5"])
 
 
+@pytest.mark.slow
 def test_a_protocol_of_ones_own_is_read_back_and_never_taken_for_one_of_asgt(
     digits_net: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
 ) -> None:
@@ -138,6 +141,7 @@ def test_a_protocol_that_cannot_be_meant_is_refused(
     assert_states(refused.value, *facts)
 
 
+@pytest.mark.slow
 def test_grids_of_any_library_are_asked_for_by_plain_numbers(digits_net: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits_net
     single = np.array([8 / 255, 0.1], dtype=np.float32)

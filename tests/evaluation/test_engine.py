@@ -25,6 +25,7 @@ def small_net(seed: int, data: Images) -> nn.Module:
         return build_model("small_cnn", data.shape, len(data.classes), width=0.25).eval()
 
 
+@pytest.mark.slow
 def test_a_linear_model_breaks_where_it_must() -> None:
     data = images(200, seed=3)
     weight = torch.randn(16, generator=torch.Generator().manual_seed(1)) / 4
@@ -61,6 +62,7 @@ def test_every_witness_breaks_its_sample_at_its_norm_and_lies_in_the_box(norm: s
     assert (norms[broken] <= reached + 1e-5).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 1000),
@@ -80,6 +82,7 @@ def test_curves_fall_and_stay_below_clean_accuracy(seed: int, grid: list[float],
     assert ((found.norms == 0) == (model(data.pixels / 255).argmax(dim=1) != data.labels)).all()
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_how_batches_were_filled() -> None:
     data = images(50, classes=4, size=8)
     model = small_net(1, data).double()
@@ -95,6 +98,7 @@ def test_the_result_does_not_depend_on_how_batches_were_filled() -> None:
     assert torch.equal(alone.levels, whole.levels[part])
 
 
+@pytest.mark.slow
 def test_it_finds_what_a_loop_over_the_grid_finds_for_fewer_gradients() -> None:
     data = images(80, classes=4, size=8)
     model = small_net(2, data)
@@ -127,6 +131,7 @@ def test_a_failure_costs_all_restarts_and_a_clean_error_nothing() -> None:
     assert torch.isinf(found.norms[~wrong]).all()
 
 
+@pytest.mark.slow
 def test_an_attack_that_nan_would_favour_breaks_nothing() -> None:
     class NanOffTheData(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -188,6 +193,7 @@ def test_an_audited_sample_is_attacked_at_the_share_of_the_eps_below_its_failure
     assert found.missed.tolist() == [0, 1, 0, 0]
 
 
+@pytest.mark.slow
 def test_going_down_misses_nothing_where_the_answer_is_monotone() -> None:
     data = images(60, seed=5)
     weight = torch.randn(16, generator=torch.Generator().manual_seed(2)) / 4
@@ -225,6 +231,7 @@ def test_a_grid_that_does_not_ascend_is_refused(grid: tuple[float, ...]) -> None
         smallest_norms(TwoClasses(torch.ones(16), 0.0), images(3), PGD(0.0), grid)
 
 
+@pytest.mark.slow
 def test_a_refuted_success_goes_on_from_where_it_stood() -> None:
     class SeesBatches(TwoClasses):
         """Nearer to the boundary by a little wherever it is not asked in a batch of 64."""

@@ -58,6 +58,7 @@ def net(images: asgt.Images) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fgsm", "pgd-constant", "pgd-relative", "mifgsm-constant", "mifgsm-relative"])
 def test_paper_protocol_equals_torchattacks_given_its_parameters(
     net: nn.Module, images: asgt.Images, name: str
@@ -81,6 +82,7 @@ def test_paper_protocol_equals_torchattacks_given_its_parameters(
     assert 0 < found.outcomes[name].float().mean() < 1, "a curve of zeros or ones would compare nothing"
 
 
+@pytest.mark.slow
 def test_a_ball_that_constant_steps_cannot_cross_costs_nothing_and_one_that_they_can_does(
     net: nn.Module, images: asgt.Images
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_ball_that_constant_steps_cannot_cross_costs_nothing_and_one_that_they
     net._forward_hooks.clear()
 
 
+@pytest.mark.slow
 def test_pgd_protocol_finds_the_exact_robust_accuracy_of_a_linear_model() -> None:
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(1, 5, 5, generator=generator)
@@ -119,6 +122,7 @@ def test_pgd_protocol_finds_the_exact_robust_accuracy_of_a_linear_model() -> Non
     assert int(found.clean.sum()) == 54
 
 
+@pytest.mark.slow
 def test_pgd_curve_falls_and_paper_curve_attacks_clean_errors_too(images: asgt.Images, net: nn.Module) -> None:
     wrong = asgt.Images(images.pixels, (images.labels + 1) % 3, images.classes)
     worst = evaluate(net, wrong, protocol="pgd", epsilons=(0.02, 0.05)).outcomes["pgd-40x5"]
@@ -142,6 +146,7 @@ def test_outcomes_do_not_depend_on_the_batch_size(images: asgt.Images, net: nn.M
     assert torch.equal(*outcomes)
 
 
+@pytest.mark.slow
 def test_result_names_protocol_model_data_and_interval(images: asgt.Images, net: nn.Module, tmp_path: Path) -> None:
     from scipy.stats import binomtest
 
@@ -156,6 +161,7 @@ def test_result_names_protocol_model_data_and_interval(images: asgt.Images, net:
     assert (row["accuracy"], row["low"], row["high"]) == pytest.approx((right / 40, *interval))
 
 
+@pytest.mark.slow
 def test_resumed_evaluation_keeps_its_evidence_and_refuses_another_models(
     images: asgt.Images, net: nn.Module, tmp_path: Path
 ) -> None:
@@ -277,6 +283,7 @@ def test_evidence_lies_in_shards_that_a_kill_leaves_whole(
     assert_states(refused.value, tmp_path / "whole" / names[0], "damaged", "evidence")
 
 
+@pytest.mark.slow
 def test_where_attacks_below_a_failure_succeed_all_samples_are_attacked_at_every_eps(
     images: asgt.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def right_after(attack: Attack, net: nn.Module, x: Tensor, y: Tensor, grid: tupl
     return torch.stack([(net(replace(attack, eps=eps)(net, x, y)).argmax(dim=1) == y) & clean for eps in grid])
 
 
+@pytest.mark.slow
 def test_a_worst_case_is_no_better_than_each_attack_and_says_who_broke_what(digits_net: Net) -> None:
     net, x, y = (digits_net[0], digits_net[1][:80], digits_net[2][:80])
     data = Images(x, y, tuple("0123456789"))
@@ -133,6 +134,7 @@ def steps() -> Callable[[nn.Module], Callable[[float], object]]:
     return of
 
 
+@pytest.mark.slow
 def test_an_attack_of_another_library_gives_the_curve_of_ours(
     digits_net: Net, steps: Callable[[nn.Module], Callable[[float], object]]
 ) -> None:
@@ -213,6 +215,7 @@ def test_an_attack_that_answers_with_no_images_is_refused() -> None:
     assert_states(refused.value, "init", "leave")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_autoattack_says_what_the_authors_package_says_at_every_eps(
     digits_net: Net, classes: int, caplog: pytest.LogCaptureFixture
@@ -257,6 +260,7 @@ def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
+@pytest.mark.slow
 def test_square_of_several_eps_in_one_run_is_the_authors_at_each(digits_net: Net, short_runs: None) -> None:
     net, x, y = digits_net
     x, y = x[:12], y[:12]
@@ -279,6 +283,7 @@ def test_square_of_several_eps_in_one_run_is_the_authors_at_each(digits_net: Net
         torch.testing.assert_close(ours[mine], expected[mine], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_fab_once_says_what_the_authors_fab_says_at_every_eps(digits_net: Net, norm: str, short_runs: None) -> None:
     net, x, y = digits_net
@@ -301,6 +306,7 @@ def test_fab_once_says_what_the_authors_fab_says_at_every_eps(digits_net: Net, n
         assert torch.equal(within, torch.where((length <= eps)[:, None, None, None], nearest, x))
 
 
+@pytest.mark.slow
 def test_audits_are_counted_by_the_first_attack_that_asks_for_eps(digits_net: Net, short_runs: None) -> None:
     net, x, y = digits_net
     attacks = [AutoAttack(0.0, part="fab-t"), PGD(0.0, steps=3)]
@@ -323,6 +329,7 @@ class Noisy(nn.Module):
         return torch.stack([-score, score], dim=1)
 
 
+@pytest.mark.slow
 def test_a_model_that_wavers_answers_by_majority() -> None:
     torch.manual_seed(0)
     pixels = torch.full((60, 1, 4, 4), 168, dtype=torch.uint8)  # 0.659: at 0.1 noise right 94 times of 100
@@ -337,6 +344,7 @@ def test_a_model_that_wavers_answers_by_majority() -> None:
     assert evaluate(Noisy(0.0), data, protocol=STRONG, epsilons=[0.02]).votes == 1
 
 
+@pytest.mark.slow
 def test_a_curve_of_tensors_and_of_a_function_needs_no_files() -> None:
     data = images(20, seed=3)
     x, y = data.pixels / 255, data.labels
@@ -443,6 +451,7 @@ def test_a_foreign_attack_cannot_leave_a_model_in_training_nor_change_it() -> No
     assert_states(refused.value, "attack", "weights", "buffers", "BatchNorm")
 
 
+@pytest.mark.slow
 def test_evidence_tells_attacks_and_models_apart_or_is_not_kept(digits_net: Net, tmp_path: Path) -> None:
     net, x, y = digits_net[0], digits_net[1][:30], digits_net[2][:30]
 
@@ -478,6 +487,7 @@ def test_evidence_tells_attacks_and_models_apart_or_is_not_kept(digits_net: Net,
     assert len(list((tmp_path / "names").glob("*.safetensors"))) == 2
 
 
+@pytest.mark.slow
 def test_a_model_that_wavers_is_seen_behind_a_masked_class() -> None:
     torch.manual_seed(0)
     data = Images(torch.full((60, 1, 4, 4), 140, dtype=torch.uint8), torch.ones(60, dtype=torch.int64), ("a", "b", "c"))
@@ -494,6 +504,7 @@ def test_a_model_that_wavers_is_seen_behind_a_masked_class() -> None:
         assert fixed.votes == 1
 
 
+@pytest.mark.slow
 def test_the_clean_image_is_no_witness_however_often_a_wavering_model_is_asked() -> None:
     pixels = torch.full((200, 1, 4, 4), 140, dtype=torch.uint8)  # a margin of 0.3 deviations: nine votes often err
     data = Images(pixels, torch.ones(200, dtype=torch.int64), ("a", "b"))
@@ -524,6 +535,7 @@ def test_a_model_without_gradients_is_attacked_by_square_and_said_to_have_none()
     assert next(check.verdict for check in found.checks if check.name == "gradients at the start") == "FAIL"
 
 
+@pytest.mark.slow
 def test_curves_are_drawn_under_inference_mode_too(digits_net: Net) -> None:
     net, x, y = digits_net[0], digits_net[1][:40], digits_net[2][:40]
     data = Images(x, y, tuple("0123456789"))

@@ -414,6 +414,7 @@ def test_settings_named_on_the_command_line_go_before_the_files(tmp_path: Path) 
     assert preset.methods[2].steps == load_preset(file).methods[2].steps
 
 
+@pytest.mark.slow
 def test_what_changes_no_result_is_no_part_of_a_grid(tmp_path: Path) -> None:
     file = str(tiny(tmp_path))
     out = tmp_path / "grid"
@@ -474,6 +475,7 @@ def test_a_grid_of_ones_own_is_read_whole(tmp_path: Path) -> None:
 EVALUATE = TINY["evaluate"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -561,6 +563,7 @@ def test_what_is_wrong_in_a_file_names_the_file(cli: Callable, tmp_path: Path, c
 # What the command line refuses ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -661,6 +664,7 @@ def test_a_run_folder_that_holds_another_run_or_evaluation_is_refused(cli: Calla
 # What a dry run tells ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dry_run_lists_every_run_and_creates_nothing(cli: Callable, tmp_path: Path) -> None:
     tiny(tmp_path)
 
@@ -862,6 +866,7 @@ def test_a_sample_drawn_class_by_class_counts_as_finished(image_folder: Callable
     assert [run.state for run in plan(preset.on(seeds=1), tmp_path / "grid")] == ["finished"]
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_method_follows_its_own_limit(tmp_path: Path) -> None:
     methods = [{"method": "st", "limit": 100}, {"method": "sgt"}, {"method": "st"}]
     preset = load_preset(str(tiny(tmp_path, methods=methods, train={"epochs": 1})))
@@ -875,6 +880,7 @@ def test_the_cost_of_a_method_follows_its_own_limit(tmp_path: Path) -> None:
     assert passes["SGT, seed 0"] == 8 * (images - validation) + validation
 
 
+@pytest.mark.slow
 def test_a_job_is_the_same_in_another_process(tmp_path: Path) -> None:
     for run in plan(load_preset(str(tiny(tmp_path))), tmp_path / "grid"):
         assert Job.from_dict(json.loads(json.dumps(run.job.to_dict()))) == run.job
@@ -1056,6 +1062,7 @@ def test_a_requeued_job_is_the_same_call() -> None:
     assert again.args == ({"label": "x"},)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("--executor", "slurm"), ("--executor", "slurm", "--slurm", "timeout_min=5")])
 def test_without_slurm_there_is_no_cluster(cli: Callable, tmp_path: Path, words: tuple[str, ...]) -> None:
     pytest.importorskip("submitit", reason="submitit is not installed: the extra slurm has it")
@@ -1123,6 +1130,7 @@ def test_a_worker_ends_with_whoever_started_it_even_in_its_sleep(worker: subproc
     assert worker.wait(timeout=10) == 0
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_of_a_line_is_waited_for_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1139,6 +1147,7 @@ def test_a_worker_killed_in_the_middle_of_a_line_is_waited_for_no_longer(
     assert str(refused.value).count("status 7") == 4
 
 
+@pytest.mark.slow
 def test_a_fault_in_one_run_leaves_the_others_alone_and_what_does_not_fit_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -427,6 +427,7 @@ def test_an_attack_that_crosses_the_middle_flips_and_a_smaller_one_does_not(foun
     assert mean_of(strong, "rank@full") == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_the_gate_tells_a_map_that_was_learnt_from_one_that_was_not(found: Explanation) -> None:
     assert found.gate.shape == (3, 200)
     assert abs(found.gate_median()) < 0.3
@@ -436,6 +437,7 @@ def test_the_gate_tells_a_map_that_was_learnt_from_one_that_was_not(found: Expla
     assert abs(found.between_median()) < 0.3
 
 
+@pytest.mark.slow
 def test_batches_change_nothing_and_none_is_larger_than_asked(found: Explanation) -> None:
     model = Watched(Patch())
     other = explain(model, patched(), eps=0.1, objects=on_patch(), batch_size=50)
@@ -448,6 +450,7 @@ def test_batches_change_nothing_and_none_is_larger_than_asked(found: Explanation
             assert other.values[name].numpy() == pytest.approx(values.numpy(), abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_noise_is_keyed_by_the_rows_of_the_test_split(found: Explanation) -> None:
     # With the other images' mean left in, a part of the images has the values it has among all of them.
     rows = torch.arange(40, 80)
@@ -465,6 +468,7 @@ def test_the_global_generator_and_the_modes_stay_as_they_were() -> None:
     assert all(weight.grad is None for weight in model.parameters())
 
 
+@pytest.mark.slow
 def test_real_digits_have_every_measure(digits_net: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits_net
     images = Images((x[:100] * 255).round().to(torch.uint8), y[:100], tuple("0123456789"))

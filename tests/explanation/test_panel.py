@@ -172,6 +172,7 @@ def test_gaps_and_road_by_hand() -> None:
     assert len(found.curves) == 6
 
 
+@pytest.mark.slow
 def test_the_gate_is_the_median_over_images_draws_and_seeds() -> None:
     low, high = explanation(), replace(explanation(), gate=torch.full((3, N), 0.9, dtype=torch.float64))
     mixed = torch.full((3, N), 0.2, dtype=torch.float64)

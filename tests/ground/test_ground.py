@@ -273,6 +273,7 @@ def test_a_key_is_one_draw_of_the_generator() -> None:
     assert torch.equal(keys_like(torch.empty(3, 2), SampleKeyed(1, torch.tensor([4, 5, 6]), draw=1)), keys[1])
 
 
+@pytest.mark.slow
 def test_the_largest_noise_of_a_key_leaves_a_product_below_its_factor() -> None:
     """Else a place drawn as the integer part of n · u could be n itself."""
 
@@ -517,6 +518,7 @@ def test_damaged_yaml_is_named(tmp_path: Path, content: bytes) -> None:
     assert_states(caught.value, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["day: 2024-13-45", "a: 0x_", "a: " + "1" * 5000, "a: " + "[" * 3000])
 def test_yaml_values_that_cannot_be_are_damage_too(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.yaml"

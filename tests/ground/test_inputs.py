@@ -91,6 +91,7 @@ def test_what_cannot_be_meant_is_refused_everywhere_in_one_line(net: nn.Module, 
         assert_states(error.value, *says)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int32", "uint16"])
 def test_labels_of_any_integer_type_mean_the_same(net: nn.Module, batch: tuple[Tensor, Tensor], kind: str) -> None:
     x, y = batch
@@ -112,6 +113,7 @@ def test_numpy_images_in_float64_are_those_of_torch(net: nn.Module, batch: tuple
         assert losses[0] == losses[1], method
 
 
+@pytest.mark.slow
 def test_a_pixel_beyond_one_by_rounding_is_one(net: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     x, y = batch
     x[0, 0, 0, 0] = 1.0000001
@@ -124,6 +126,7 @@ def test_a_pixel_beyond_one_by_rounding_is_one(net: nn.Module, batch: tuple[Tens
         checked_images(x + 1e-3)
 
 
+@pytest.mark.slow
 def test_text_and_numpy_numbers_are_the_plain_ones(net: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     plain = PGD(eps=8 / 255, steps=7, alpha=2 / 255)
     for other in (

@@ -36,6 +36,7 @@ def asgt(line: str) -> list[str]:
     return [sys.executable, "-m", *words]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--help", "--version", *(f"{verb} --help" for verb in VERBS)])
 def test_help_imports_nothing_heavy(words: str, tmp_path: Path) -> None:
     script = (
@@ -92,6 +93,7 @@ def test_the_readmes_mnist_commands_run_at_a_small_scale(tmp_path: Path, mnist: 
         assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md", "docs/saliency.md"])
 def test_the_python_of_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -176,6 +178,7 @@ def imports(path: Path) -> set[str]:
     return imported - {own}
 
 
+@pytest.mark.slow
 def test_no_function_is_longer_than_80_lines() -> None:
     def lines(node: ast.FunctionDef) -> int:
         first = node.body[0]
@@ -185,6 +188,7 @@ def test_no_function_is_longer_than_80_lines() -> None:
     assert {name: count for name, node in functions() if (count := lines(node)) > 80} == {}
 
 
+@pytest.mark.slow
 def test_no_function_takes_more_than_six_arguments_by_position() -> None:
     def positional(node: ast.FunctionDef) -> int:
         names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
@@ -193,6 +197,7 @@ def test_no_function_takes_more_than_six_arguments_by_position() -> None:
     assert {name: count for name, node in functions() if (count := positional(node)) > 6} == {}
 
 
+@pytest.mark.slow
 def test_no_call_hands_over_more_than_six_arguments_by_position() -> None:
     calls = [
         f"{module_of(path)}:{node.lineno}"
@@ -225,12 +230,14 @@ def test_no_package_hides_a_module_behind_a_name_of_its_own() -> None:
     assert hidden == []
 
 
+@pytest.mark.slow
 def test_files_import_each_other_in_no_circle() -> None:
     arrows = {module_of(path): imports(path) for path in TREES}
     order = TopologicalSorter(arrows)
     order.prepare()  # it raises a CycleError that names the circle
 
 
+@pytest.mark.slow
 def test_nobody_outside_the_attacks_asks_for_the_type_of_an_attack() -> None:
     import asgt.attacks
     from asgt.attacks import Attack

@@ -204,6 +204,7 @@ def registered(own: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return "smooth"
 
 
+@pytest.mark.slow
 def test_a_registered_method_is_known_to_help_profile_and_errors(cli: Callable, registered: str) -> None:
     assert "asgt or smooth" in cli("--help").out
     with pytest.raises(SystemExit):
@@ -291,6 +292,7 @@ def test_help_lists_the_settings_of_a_method_that_the_command_line_names(
     assert "needed" in told
 
 
+@pytest.mark.slow
 def test_a_foreign_method_is_trained_stopped_resumed_evaluated_explained_and_compared(
     cli: Callable, own: str, tmp_path: Path
 ) -> None:
@@ -329,6 +331,7 @@ def test_a_foreign_method_is_trained_stopped_resumed_evaluated_explained_and_com
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_comparison_tells_runs_apart_that_differ_in_a_setting_of_a_foreign_method(
     cli: Callable, own: str, tmp_path: Path
 ) -> None:
@@ -390,6 +393,7 @@ def test_a_foreign_method_is_profiled(cli: Callable, own: str) -> None:
     assert "Margin-PGD" in answer.out
 
 
+@pytest.mark.slow
 def test_a_grid_with_a_foreign_method_is_reproduced(cli: Callable, own: str, tmp_path: Path) -> None:
     grid = {
         "data": "digits",
@@ -445,6 +449,7 @@ class Plain(asgt.Objective):
         return {"clean": self.scale * nn.functional.cross_entropy(logits["clean"], y)}
 
 
+@pytest.mark.slow
 def test_an_objective_that_a_name_builds_is_recorded_by_it(tmp_path: Path) -> None:
     objective = asgt.ASGT(attack=asgt.FGSM(0.1), mask=asgt.SaliencyMask(0.2), weight=0.5)
     named = TrainConfig(method="asgt", attack="fgsm", eps=0.1, k=0.2, weight=0.5, epochs=2, limit=60, batch_size=20)
@@ -456,6 +461,7 @@ def test_an_objective_that_a_name_builds_is_recorded_by_it(tmp_path: Path) -> No
     assert same_weights(tmp_path / "passed", tmp_path / "named")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [

@@ -75,6 +75,7 @@ def squares(monkeypatch: pytest.MonkeyPatch) -> DataSet:
     return SQUARES
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("squares", "no_figures")
 def test_a_data_set_is_trained_evaluated_and_explained_with_its_defaults(
     cli: Callable[..., Answer], tmp_path: Path
@@ -104,6 +105,7 @@ def test_a_data_set_is_named_in_help_and_errors(cli: Callable[..., Answer]) -> N
     assert_states(cli("train", "--data", "squars", "--method", "st").failure(), "squars", "'squares'")
 
 
+@pytest.mark.slow
 def test_the_help_texts_are_made_of_the_registry(tmp_path: Path) -> None:
     script = (
         "from asgt.datasets import DATA_SETS, DataSet\n"
@@ -185,6 +187,7 @@ def images(count: int) -> Images:
     return Images(pixels, torch.arange(count) % 10, tuple(map(str, range(10))))
 
 
+@pytest.mark.slow
 def test_an_attribution_is_there_by_name_and_as_an_instance(monkeypatch: pytest.MonkeyPatch, net: nn.Module) -> None:
     monkeypatch.setitem(ATTRIBUTIONS, "scaled", Scaled)
     x, y = torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2])
@@ -207,6 +210,7 @@ def test_an_attribution_is_there_by_name_and_as_an_instance(monkeypatch: pytest.
     assert_states(refused.value, "scald", "'scaled'")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_layer_is_given_to_whichever_attribution_looks_at_one(
     cli: Callable[..., Answer], finished_run: Path, monkeypatch: pytest.MonkeyPatch
@@ -220,6 +224,7 @@ def test_a_layer_is_given_to_whichever_attribution_looks_at_one(
     assert "layer" not in explained["gradient"].settings
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_an_attribution_of_ones_own_is_named_on_the_command_line(
     cli: Callable[..., Answer], finished_run: Path, own_module: Path
@@ -237,6 +242,7 @@ def test_an_attribution_of_ones_own_is_named_on_the_command_line(
     assert_states(refused.value, place.with_name("ownmaps-Other"), "ownmaps:Mine")
 
 
+@pytest.mark.slow
 def test_no_file_names_an_attribution_whose_code_then_runs(
     cli: Callable[..., Answer], tmp_path: Path, own_module: Path
 ) -> None:
@@ -350,6 +356,7 @@ def explained_twice(net: nn.Module, folder: Path) -> tuple[Explanation, Explanat
     return explain(net, right, eps=0.01, folder=folder), load_explanation(folder)
 
 
+@pytest.mark.slow
 def test_a_measure_is_measured_saved_and_compared(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, net: nn.Module
 ) -> None:
@@ -368,6 +375,7 @@ def test_a_measure_is_measured_saved_and_compared(
     assert difference.value == 0.0
 
 
+@pytest.mark.slow
 def test_an_explanation_that_is_older_than_a_measure_is_read_without_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, net: nn.Module
 ) -> None:
@@ -384,6 +392,7 @@ def test_an_explanation_that_is_older_than_a_measure_is_read_without_it(
     assert taken_up.per_image("peak") is None
 
 
+@pytest.mark.slow
 def test_evidence_that_lost_a_measure_is_damaged(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, net: nn.Module
 ) -> None:
@@ -403,6 +412,7 @@ def test_evidence_that_lost_a_measure_is_damaged(
     assert json.loads((tmp_path / "result.json").read_text()) == result
 
 
+@pytest.mark.slow
 def test_settings_of_a_measure_are_settings_of_the_explanation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, net: nn.Module
 ) -> None:

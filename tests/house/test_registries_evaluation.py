@@ -40,6 +40,7 @@ def doubtful(look: SecondLook) -> Check:
     return Check("doubt", "WARN", f"n = {look.evaluation.samples}", "believe it")
 
 
+@pytest.mark.slow
 def test_a_registered_attack_is_trained_with_and_named_everywhere(
     cli: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_registered_attack_is_trained_with_and_named_everywhere(
     assert "AT-NUDGE" in (tmp_path / "page" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_registered_check_and_section_are_in_results_terminal_and_page(
     cli: Callable, monkeypatch: pytest.MonkeyPatch, finished_run: Path
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 from support.paths import ROOT
 
 TESTS = ROOT / "tests"
@@ -23,6 +25,7 @@ def imported(path: Path) -> set[str]:
     return {name.rpartition(".")[2] for name in found}
 
 
+@pytest.mark.slow
 def test_no_module_imports_from_a_test_module() -> None:
     private = {"conftest", *(module.stem for module in MODULES)}
     assert {str(path): names for path in TESTS.rglob("*.py") if (names := imported(path) & private)} == {}

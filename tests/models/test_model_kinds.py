@@ -207,6 +207,7 @@ def both(answers: tuple[Any, Any], tolerance: float, name: str) -> None:
         assert float(apart.double().mean()) <= tolerance, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORKS)
 def test_what_works_with_pytorch_gives_the_same_numbers(name: str, batch: tuple[Tensor, Tensor]) -> None:
     make, reference, tolerance = WORKS[name]

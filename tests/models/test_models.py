@@ -208,6 +208,7 @@ def usual(model: nn.Module) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("name", "width"), [("alexnet", 0.75), ("resnet18", 0.375)])
 def test_our_layers_compute_what_those_of_pytorch_do(name: str, width: float, training: bool) -> None:
@@ -340,6 +341,7 @@ def test_the_weights_gradient_comes_where_autograd_cannot_say_who_asks(products:
     assert found[1].shape == products.weight.shape
 
 
+@pytest.mark.slow
 def test_products_make_way_for_other_transforms_than_autograd(products: Conv2d) -> None:
     assert products.bias is not None
     x = torch.rand(32, 192, 3, 3)
@@ -543,6 +545,7 @@ def test_weights_that_do_not_fit_leave_no_half_loaded_model_unsaid(trained: nn.M
         assert_states(caught.value, tmp_path / f"{name}.safetensors", "another model", reason)
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_run_are_evaluated_like_the_run(cli: Callable, finished_run: Path, tmp_path: Path) -> None:
     asked = ("--samples", 40, "--epsilons", 0.05)
     whole = cli("evaluate", finished_run, *asked)

@@ -280,6 +280,7 @@ def edit(folder: Path, **values: Any) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+@pytest.mark.slow
 def test_names_that_lead_nowhere_get_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("hf:", "hf:nobody/there", f"hf:{tmp_path}", "hf:a/b/c/d", "timm:no_such_net"):
@@ -288,6 +289,7 @@ def test_names_that_lead_nowhere_get_one_line(tmp_path: Path, monkeypatch: pytes
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [("resnet50", 64), ("vit_tiny_patch16_224", 32)])
 def test_timm_models_have_their_own_preprocessing(name: str, size: int) -> None:
     timm = pytest.importorskip("timm")
@@ -307,6 +309,7 @@ def test_timm_models_have_their_own_preprocessing(name: str, size: int) -> None:
         build_model(f"timm:{name[:-2]}xx", (3, size, size), 5)
 
 
+@pytest.mark.slow
 def test_evaluate_takes_an_hf_folder_and_says_what_it_took(
     vit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

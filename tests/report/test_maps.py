@@ -156,6 +156,7 @@ def test_what_cannot_be_drawn_is_refused(
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pixels_are_drawn_as_they_are_and_what_is_missing_is_hatched(tmp_path: Path) -> None:
     models = {"a $model$ of a long name": Linear(), "zero": Constant(False), "broken": Constant(True)}
     maps = asgt.saliency_maps(models, X, Y, eps=0.1)

@@ -548,6 +548,7 @@ def test_a_new_section_is_one_record(place: Path, monkeypatch: pytest.MonkeyPatc
     assert "mine" not in (report_of(place, ["runs/st-0", "runs/at-fgsm-0"]) / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_files")
 def test_maps_that_cannot_be_had_are_said_to_be_missing(place: Path) -> None:
     for seed in (0, 1):
@@ -571,6 +572,7 @@ def test_maps_that_cannot_be_had_are_said_to_be_missing(place: Path) -> None:
     assert "saliency.pdf" not in Page(folder).source
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_files")
 def test_other_images_than_the_runs_own_are_not_drawn(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from asgt.datasets import DATA_SETS
@@ -592,6 +594,7 @@ def test_other_images_than_the_runs_own_are_not_drawn(place: Path, monkeypatch: 
 # --- what the page says of odd runs ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_files")
 def test_a_single_run_shows_wilsons_interval(place: Path) -> None:
     page = Page(report_of(place, ["runs/st-0"]))
@@ -626,6 +629,7 @@ def test_no_differences_of_an_earlier_report_are_left_behind(place: Path) -> Non
     assert not (folder / "differences.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_files")
 def test_runs_of_one_seed_are_told_apart_as_models(place: Path) -> None:
     folder = report_of(place, ["runs/st-0", "runs/at-fgsm-0", "runs/asgt-pgd-0"])
@@ -681,6 +685,7 @@ def test_models_among_methods_and_pairs_that_cannot_be_are_marked(place: Path) -
     assert "several seeds, and none in common" not in page.section("differences")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_files")
 def test_methods_of_different_counts_of_seeds_say_so(place: Path) -> None:
     page = Page(report_of(place, ["runs/st-0", "runs/at-fgsm-0", "runs/at-fgsm-1"]))
@@ -807,6 +812,7 @@ def test_what_worst_cases_took_is_what_the_results_say(report: Path) -> None:
         assert sum(first.values()) == 40 - result["attacks"]["pgd-40x5"][-1]["accuracy"] * 40
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_files")
 def test_damaged_metrics_are_named(place: Path) -> None:
     path = place / "runs/st-0/metrics.jsonl"
@@ -908,6 +914,7 @@ def style_of(svg: str) -> tuple[str, ...]:
     return colour[1], dash[1] if dash else "solid", marker[1]
 
 
+@pytest.mark.slow
 def test_many_methods_are_told_apart() -> None:
     styles = [style_of(swatch_svg(number, "key")) for number in range(49)]
     assert len(set(styles)) == 49

@@ -57,6 +57,7 @@ def results(_results: Path, tmp_path: Path) -> Path:
 # Kept ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_kept_gives_every_accuracy_of_the_run_folders(results: Path) -> None:
     kept, whole = load_results(results / "own"), compare(FOLDERS)
 
@@ -211,6 +212,7 @@ def test_a_job_is_kept_only_where_it_is_the_same_job(results: Path, tmp_path: Pa
 # The page ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_is_made_of_what_is_kept_and_the_same_each_time(results: Path, tmp_path: Path) -> None:
     (tmp_path / "one" / "results").mkdir(parents=True)
     old = [tmp_path / "one" / "results" / name for name in ("gone-figure2.svg", "gone-saliency.png", "mine.png")]
@@ -301,6 +303,7 @@ def test_a_grid_with_changed_settings_says_so_and_stands_for_its_preset(results:
     assert "$ asgt reproduce digits --scale quick --set lr=0.1,momentum=0.0 --keep results" in text
 
 
+@pytest.mark.slow
 def test_a_page_says_by_which_protocols_to_run_again_where_they_are_not_the_presets(
     results: Path, tmp_path: Path
 ) -> None:
@@ -326,6 +329,7 @@ def test_a_page_says_by_which_protocols_to_run_again_where_they_are_not_the_pres
     assert "$ asgt reproduce digits --scale quick --protocols pgd --keep results" in text
 
 
+@pytest.mark.slow
 def test_a_page_says_which_seeds_a_method_lacks_and_what_its_runs_ran_on(results: Path, tmp_path: Path) -> None:
     files = sorted((results / "own").iterdir())
     kept = json.loads(files[0].read_text())
@@ -344,6 +348,7 @@ def test_a_page_says_which_seeds_a_method_lacks_and_what_its_runs_ran_on(results
     assert "that they ran on (NVIDIA H100 80GB HBM3): " in text
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_the_one_that_the_committed_results_give(tmp_path: Path) -> None:
     results, page = ROOT / "results", ROOT / "docs" / "results.md"
     if not page.exists():
@@ -362,6 +367,7 @@ def test_the_committed_page_is_the_one_that_the_committed_results_give(tmp_path:
             assert_same_picture(mine, theirs)
 
 
+@pytest.mark.slow
 def test_the_readmes_table_is_that_of_the_committed_results() -> None:
     comparison = load_results(ROOT / "results" / "mnist-laptop")
     methods = {method.name: method for method in comparison.methods}

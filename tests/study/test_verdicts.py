@@ -289,6 +289,7 @@ def mapped(mass: Mapping[str, Sequence[float]], wrong: int = 0) -> Verdict:
     return found
 
 
+@pytest.mark.slow
 def test_maps_are_judged_by_the_panels_measure_over_seeds() -> None:
     found = mapped({"ST": [0.20, 0.21, 0.22], "SGT": [0.30, 0.32, 0.31]})
 

@@ -156,6 +156,7 @@ def test_what_a_kill_left_half_written_is_never_read_and_is_swept_away(
     assert {file.name for file in stopped_run.iterdir()} == {file.name for file in whole.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["no folder", "empty folder", "configuration only", "configuration being written"])
 def test_resume_where_nothing_was_saved_starts_from_the_beginning(
     cli: Callable, whole: Path, tmp_path: Path, state: str
@@ -273,6 +274,7 @@ def test_another_number_of_threads_is_said(stopped_run: Path) -> None:
 # The seed ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(cli: Callable, tmp_path: Path) -> None:
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         # What the process drew before has no bearing.

@@ -251,6 +251,7 @@ def test_the_counting_model_counts_what_sharing_leaves(
     assert step_passes(objective, modes_agree=True) == shared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agree", [True, False])
 @pytest.mark.parametrize(("objective", "plain", "apart", "shared"), CASES)
 def test_a_real_net_computes_no_more_than_was_counted(

@@ -37,6 +37,7 @@ def quick(**settings: Any) -> TrainConfig:
     return TrainConfig(**({"method": "st", "limit": 300, "epochs": 2, "batch_size": 32} | settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_leaves_a_whole_run_folder(method: str, tmp_path: Path) -> None:
     result = train(quick(method=method, epochs=1), tmp_path / "run")
@@ -55,6 +56,7 @@ def test_every_method_trains_and_leaves_a_whole_run_folder(method: str, tmp_path
     assert model(data.test.pixels[:2] / 255).shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_a_collapsed_run_is_named_while_it_runs_and_in_the_result(tmp_path: Path) -> None:
     # A learning rate far too small to leave the first prediction, which is one class for nearly all digits.
     heard = Heard()
@@ -65,6 +67,7 @@ def test_a_collapsed_run_is_named_while_it_runs_and_in_the_result(tmp_path: Path
     assert result.chosen_by == "last epoch"
 
 
+@pytest.mark.slow
 def test_catastrophic_overfitting_is_named_on_a_model_that_masks_its_gradient(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +87,7 @@ def test_catastrophic_overfitting_is_named_on_a_model_that_masks_its_gradient(
     assert any("catastrophic overfitting" in line for line in result.warnings)
 
 
+@pytest.mark.slow
 def test_the_chosen_epoch_is_the_best_after_the_ramp_and_its_weights_are_the_model(tmp_path: Path) -> None:
     result = train(quick(method="asgt", eps=0.1, warmup=0.5, epochs=6), tmp_path / "run")
     rows = RunFolder(tmp_path / "run").rows()
@@ -114,6 +118,7 @@ def test_the_average_of_the_weights_is_what_counts_when_asked_for(tmp_path: Path
     assert not torch.equal(saved["net.0.weight"], tensors["model.net.0.weight"])
 
 
+@pytest.mark.slow
 def test_bf16_trains(tmp_path: Path) -> None:
     result = train(quick(method="asgt", precision="bf16", epochs=1), tmp_path / "run")
     assert 0 <= result.validation["pgd"] <= result.validation["clean"] <= 1
