@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -36,13 +37,12 @@ class Table:
     notes: Sequence[str] = ()
 
 
-class Tabular:
+class Tabular(ABC):
     """What results share: ``table()`` says what is shown, and ``plot()`` draws it, where there is something to draw."""
 
+    @abstractmethod
     def table(self) -> Table:
         """The result as a table of texts."""
-
-        raise NotImplementedError
 
     def plot(self, axes: Axes | None = None, *, label: str = "") -> Axes | None:
         """Draws the result; ``None`` where there is no figure of it.

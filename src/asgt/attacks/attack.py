@@ -388,7 +388,7 @@ class Attack(ABC):
 
     @property
     def is_one_step(self) -> bool:
-        """Whether it takes a single gradient step: what withstands it may withstand nothing else."""
+        """Whether it takes a single gradient step: a model can be robust to that and to nothing else."""
 
         return self.steps == 1 and self.uses_gradients and self.goes_by_steps
 

@@ -194,7 +194,7 @@ class Comparison(Tabular):
         return {name: first.evaluations[name].protocol for name in self.epsilons}
 
     def judges(self) -> tuple[Column, ...]:
-        """The columns that methods are judged by, the strictest last: those of every worst case, or the last of all."""
+        """The columns by which methods are compared, the strictest last: every worst case, or the last of all."""
 
         protocols = self.protocols
         return tuple(column for column in self.columns if protocols[column.protocol].worst_case) or self.columns[-1:]
@@ -316,7 +316,7 @@ def _trained_eps(run: Run, norm: Norm) -> float | None:
 
 
 def _catastrophe(run: Run) -> str | None:
-    """The warning of a run that withstands one step at its training ε, but not several, on the same test images."""
+    """The warning of a run that is robust to one step at its training ε, but not to several, on the test images."""
 
     norm = next(iter(run.evaluations.values())).norm
     eps = _trained_eps(run, norm)
