@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import math
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from typing import Any, Literal
 
 from .errors import InputError
 from .names import module_of
+from .numbers import number
 from .plugins import imported
 
 __all__ = ["REQUIRED", "Record", "Setting", "is_own", "record_of", "settings_of"]
@@ -94,6 +96,10 @@ class Setting:
 
         with suppress(ValueError, RuntimeError):  # of an array or a tensor with many elements
             value = value.item() if hasattr(value, "item") else value
+        if isinstance(value, str) and float in self.types and str not in self.types:
+            value = number(value, self.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{self.name} = {value}: expected a finite number")
         for kind in self.types:
             if typing.get_origin(kind) is Literal:
                 if any(value == choice and type(value) is type(choice) for choice in typing.get_args(kind)):

@@ -32,6 +32,12 @@ class Nudge(Attack):
         return self.moved(state.judged(logits), steepest(gradient, self.norm), LENGTH * state.eps)
 
 @dataclass(frozen=True)
+class Leaves(Nudge):
+    def step(self, state):
+        state = super().step(state)
+        return replace(state, x_adv=state.x_adv + 1)
+
+@dataclass(frozen=True)
 class Still(Nudge):
     def step(self, state):
         return state
@@ -187,6 +193,18 @@ def test_a_field_that_would_mean_something_else_is_refused(
     modules: None, cli: Callable, method: str, facts: tuple[str, ...]
 ) -> None:
     assert_states(cli("train", "--data", "digits", "--method", method).refusal(), *facts)
+
+
+def test_an_attack_that_leaves_the_ball_is_not_trained_with(modules: None, cli: Callable) -> None:
+    words = ("train", "--data", "digits", "--limit", 60, "--method", "at", "--eps", 0.1)
+    assert_states(cli(*words, "--attack", "strange_one:Leaves", "--out", "left").failure(), "Leaves", "ball")
+
+
+def test_a_number_of_ones_own_is_written_as_any_other(modules: None, cli: Callable, tmp_path: Path) -> None:
+    words = ("train", "--data", "digits", "--limit", 60, "--epochs", 1, "--method", "strange_one:Named")
+    assert cli(*words, "--share", "1/4", "--out", "quarter").status == 0
+    assert TrainConfig.load(tmp_path / "quarter" / "config.yaml").settings["share"] == 0.25
+    assert_states(cli(*words, "--share", "inf", "--out", "endless").refusal(), "share", "finite")
 
 
 def test_apgd_is_an_attack_inside_a_method() -> None:

@@ -123,7 +123,8 @@ def add_settings(parser: ArgumentParser, words: Sequence[str], skip: Collection[
                 f'itself: give it another name there by stored_as = {{"{name}": "my_{name}"}}'
             )
         if name not in METHOD_SETTINGS and name not in taken:
-            kind = reduce(or_, setting.types)
+            # A number may be written as 8/255.
+            kind = reduce(or_, (*setting.types, *([str] if float in setting.types else [])))
             parser.add_argument(f"--{name}", type=kind, help=_setting_help(name, setting, named["method"]))
 
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..attacks import Attack
+from ..attacks.attack import is_legal
 from ..errors import InputError
 from .objectives import Objective
 
@@ -84,5 +86,17 @@ def check_trainable(model: nn.Module, objective: Objective, x: Tensor, y: Tensor
     except Exception as error:  # a stranger's code may raise anything
         first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise InputError(f"{name} cannot be trained: {first}") from error
+    _check_attack(objective.adversary, copy, x, y)
     if all(weight.grad is None for weight in copy.parameters()):
         raise InputError(f"{name} cannot be trained: no gradient reaches its weights; look for no_grad or detach")
+
+
+def _check_attack(attack: Attack | None, model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Refuses an attack of somebody else that leaves the ball or the box: no training would notice."""
+
+    if attack is None or not attack.is_external or attack.eps is None:
+        return
+    if not bool(is_legal(attack(model, x, y), x, attack.radius, attack.norm).all()):
+        raise InputError(
+            f"attack {attack.title} leaves the ball or the box, or gives NaN: project back, as moved() does"
+        )
