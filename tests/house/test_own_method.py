@@ -419,7 +419,7 @@ def test_a_grid_with_a_foreign_method_is_reproduced(cli: Callable, own: str, tmp
         ("Margin", (), "--margin"),
         ("NotOne", (), "asgt.Objective"),
         ("missing", (), "missing"),
-        ("Margin", ("--margin", "x"), "--margin"),
+        ("Margin", ("--margin", "x"), "margin"),
         ("Margin", ("--margin", "1", "--k", "0.2"), "--k 0.2"),
         ("Margin", ("--margin", "1", "--marign", "2"), "--margin"),
     ],
