@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all.
+"""Files that appear whole or not at all, and that say when they are not what was written.
 
 A file is written beside its place, flushed to the disk and renamed, so that no reader ever sees half of it and a kill
-or a full disk leaves the old one as it was. A damaged file is named in the error, never half-used.
+or a full disk leaves the old one as it was. Tensor files and sealed JSON carry the SHA-256 of their content, which
+every read checks. A damaged file is named in the error, never half-used.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import pickle
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,31 +28,58 @@ if TYPE_CHECKING:
 __all__ = [
     "agree",
     "digest",
+    "digest_file",
     "digest_model",
+    "digest_stored",
     "digest_tensors",
+    "is_sealed",
     "package_versions",
     "plain_value",
     "read_json",
+    "read_sealed",
     "read_tensors",
     "read_yaml",
+    "sealed_text",
     "write_bytes",
     "write_json",
+    "write_sealed",
     "write_tensors",
     "write_yaml",
 ]
 
+_SEAL = "sha256"
+"""The last key of sealed JSON: the digest of all the text before it."""
+_DIGEST, _MARK, _MARKED = "asgt.sha256", "asgt.sealed", "1"
+"""What the metadata of a tensor file says: its digest, and that it has one.
 
-def write_bytes(path: Path, content: bytes) -> None:
+With two keys, no flipped bit can make a sealed file look like one from before there were digests.
+"""
+_SEALED_END = re.compile(rb'  "sha256": "([0-9a-f]{64})"\n\}\n\Z')
+
+
+def write_bytes(path: Path, content: bytes, *, begin: bool = True) -> str:
     """Writes ``content`` to ``path`` whole or not at all.
 
+    Args:
+        path: where to.
+        content: what.
+        begin: make the folder where there is none. Work that has begun a folder says ``False``: where the folder is
+            gone since, somebody removed it, and half of it must not appear again.
+
+    Returns:
+        The SHA-256 of the content.
+
     Raises:
-        InputError: the disk is full, read-only or forbidden.
+        InputError: the disk is full, read-only or forbidden, or the folder is gone.
     """
 
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if begin:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        elif not path.parent.is_dir():
+            raise InputError(f"cannot write {path}: its folder was removed while the work went on; begin again")
         with open(part, "wb") as file:
             file.write(content)
             file.flush()
@@ -67,6 +95,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    return digest(content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -90,8 +119,43 @@ def read_json(path: Path) -> Any:
         raise DamagedFileError(f"{path} is damaged: {_first_line(error)}") from error
 
 
-def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a mapping as YAML in its own order, whole or not at all."""
+def sealed_text(value: Mapping[str, Any]) -> bytes:
+    """A mapping as indented JSON whose last key, ``sha256``, is the digest of all the text before it."""
+
+    text = json.dumps(dict(value), indent=2, allow_nan=False).removesuffix("\n}") + ",\n"
+    return f'{text}  "{_SEAL}": "{digest(text.encode())}"\n}}\n'.encode()
+
+
+def write_sealed(path: Path, value: Mapping[str, Any], *, begin: bool = True) -> str:
+    """Writes a mapping as :func:`sealed_text`, whole or not at all; returns the SHA-256 of the file."""
+
+    return write_bytes(path, sealed_text(value), begin=begin)
+
+
+def read_sealed(path: Path) -> tuple[Any, bool]:
+    """Reads what :func:`write_sealed` wrote, or plain JSON.
+
+    Returns:
+        The value, without its digest; and whether it had one. JSON from before there were digests has none.
+
+    Raises:
+        InputError: there is no such file.
+        DamagedFileError: it is not JSON, or it was changed after it was written.
+    """
+
+    value = read_json(path)
+    if not (isinstance(value, dict) and _SEAL in value):
+        return value, False
+    content = path.read_bytes()
+    end = _SEALED_END.search(content)
+    if end is None or digest(content[: end.start()]).encode() != end.group(1):
+        raise _changed(path)
+    del value[_SEAL]
+    return value, True
+
+
+def write_yaml(path: Path, value: Mapping[str, Any]) -> str:
+    """Writes a mapping as YAML in its own order, whole or not at all; returns the SHA-256 of the file."""
 
     import yaml
 
@@ -106,7 +170,7 @@ def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
         return dumper.represent_scalar("tag:yaml.org,2002:str", word, style=None if is_plain else "'")
 
     Dumper.add_representer(str, text)
-    write_bytes(path, yaml.dump(dict(value), Dumper=Dumper, sort_keys=False).encode())
+    return write_bytes(path, yaml.dump(dict(value), Dumper=Dumper, sort_keys=False).encode())
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -150,35 +214,114 @@ def plain_value(text: str) -> Any:
         raise InputError(_first_line(error)) from error
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes named tensors and string metadata as one safetensors file, whole or not at all."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, *, begin: bool = True
+) -> str:
+    """Writes named tensors and string metadata as one safetensors file, whole or not at all.
+
+    The metadata gets the SHA-256 of the tensors and of the rest of the metadata, which every read checks.
+
+    Returns:
+        The SHA-256 of the file.
+    """
 
     import safetensors.torch
 
     # safetensors refuses views and shared memory, as tied weights are; a copy of each has neither.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_bytes(path, safetensors.torch.save(plain, dict(metadata or {})))
+    told = dict(metadata or {})
+    told |= {_DIGEST: _seal(digest_tensors(plain), told), _MARK: _MARKED}
+    return write_bytes(path, _in_order(safetensors.torch.save(plain, told)), begin=begin)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads a safetensors file: its tensors, on the CPU, and its metadata.
+    """Reads a safetensors file: its tensors, on the CPU, and its metadata, without the digest.
 
     Raises:
         InputError: there is no such file.
-        DamagedFileError: it was cut short or is of another kind.
+        DamagedFileError: it was cut short, is of another kind, or was changed after it was written.
     """
+
+    tensors, metadata, _ = _stored(path)
+    return tensors, metadata
+
+
+def digest_stored(path: Path) -> str:
+    """The SHA-256 of the tensors that a safetensors file holds, as :func:`digest_tensors` computes it.
+
+    Raises:
+        InputError, DamagedFileError: as :func:`read_tensors`.
+    """
+
+    tensors, _, content = _stored(path)
+    return digest_tensors(tensors) if content is None else content
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a tensor file or a JSON file carries its own digest; whether that is right, only reading it tells.
+
+    Raises:
+        InputError: there is no such file.
+        DamagedFileError: it is not such a file.
+    """
+
+    if path.suffix == ".json":
+        value = read_json(path)
+        return isinstance(value, dict) and _SEAL in value
+    with _opened(path) as file:
+        return not {_DIGEST, _MARK}.isdisjoint(file.metadata() or {})
+
+
+def _stored(path: Path) -> tuple[dict[str, Tensor], dict[str, str], str | None]:
+    """The tensors and the metadata of a file, and the digest of its tensors; ``None`` where it carries none."""
+
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = dict(file.metadata() or {})
+
+    carried, mark = metadata.pop(_DIGEST, None), metadata.pop(_MARK, None)
+    if carried is None and mark is None:
+        return tensors, metadata, None
+    content = digest_tensors(tensors)
+    if mark != _MARKED or carried != _seal(content, metadata):
+        raise _changed(path)
+    return tensors, metadata, content
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata in the order of the names; the library's own order is random."""
+
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, open."""
 
     import safetensors
 
     if not path.is_file():
         raise InputError(f"there is no file {path}")
-
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+            yield file
     except (safetensors.SafetensorError, OSError) as error:
         raise DamagedFileError(f"{path} is damaged or not a safetensors file: {_first_line(error)}") from error
+
+
+def _seal(content: str, metadata: Mapping[str, str]) -> str:
+    """The digest that a tensor file carries: of the digest of its tensors, and of its metadata."""
+
+    return digest(content.encode(), json.dumps(sorted(metadata.items())).encode())
+
+
+def _changed(path: Path) -> DamagedFileError:
+    return DamagedFileError(f"{path} is damaged: it was changed after it was written, by the digest that it carries")
 
 
 def digest(*contents: bytes) -> str:
@@ -190,6 +333,20 @@ def digest(*contents: bytes) -> str:
     return sha.hexdigest()
 
 
+def digest_file(path: Path) -> str:
+    """The SHA-256 of a file, as ``sha256sum`` prints it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     """The SHA-256 of named tensors: their names, types, shapes and bytes, in the order of the names."""
 
@@ -199,7 +356,7 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         sha.update(f"{len(name)}:{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 

@@ -1,0 +1,114 @@
+"""One writer for a folder: two processes that write the same run would leave a mixture of both.
+
+The lock itself is :class:`filelock.FileLock`: ``flock``, which the system releases when its holder dies, however it
+dies. Linux carries it over NFS to the server, so that it holds between hosts; where a file system has no ``flock`` at
+all, filelock falls back to a marker file, which it takes over when the process that made it is gone. Beside the lock
+lies a note of who holds it, for whoever is refused, and for the next one to say that it took over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .errors import InputError
+from .progress import SILENT, Progress
+
+__all__ = ["LOCK", "holds_nothing", "locked"]
+
+LOCK = ".lock"
+"""The file that is locked, in the folder; the note lies beside it."""
+
+
+@contextlib.contextmanager
+def locked(
+    folder: Path, doing: str, *, name: str = LOCK, wait: float = 0.0, progress: Progress = SILENT
+) -> Iterator[None]:
+    """Holds the lock of a folder, which is made where there is none, and removed again if nothing came into it.
+
+    Args:
+        folder: what to lock.
+        doing: what the holder does, as ``"asgt train"``, for whoever is refused.
+        name: the file that is locked.
+        wait: how many seconds to wait for the lock.
+        progress: is told when the lock of a process that is gone is taken over.
+
+    Raises:
+        InputError: another process holds it, or the folder cannot be written to.
+    """
+
+    made = _make(folder)
+    lock, note = FileLock(folder / name), folder / f"{name}.json"
+    try:
+        lock.acquire(timeout=wait, poll_interval=0.02)
+    except Timeout as error:
+        raise InputError(f"{_holder(note)} is at work in {folder}: wait for it, or name another folder") from error
+    except OSError as error:
+        _unmake(made)
+        raise InputError(f"cannot write {folder / name}: {error.strerror or error}") from error
+    try:
+        if note.exists():
+            progress.say(f"{folder}: took over the lock of {_holder(note)}, which is gone")
+        with contextlib.suppress(OSError):  # the lock holds without it
+            note.write_text(json.dumps(_this_process(doing)))
+        yield
+    finally:
+        # Removed while the lock is held: a waiter finds out that the file it has locked is gone, and tries again.
+        for file in (note, folder / name):
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+        lock.release()
+        _unmake(made)
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Whether nothing is in a folder but locks and what a kill left half-written."""
+
+    return not folder.exists() or all(file.name.endswith((".lock", ".lock.json", ".part")) for file in folder.iterdir())
+
+
+def _make(folder: Path) -> list[Path]:
+    """Makes a folder; returns those that were not there before, the innermost first."""
+
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: name a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    return made
+
+
+def _unmake(made: list[Path]) -> None:
+    """Removes those of the folders that are empty."""
+
+    with contextlib.suppress(OSError):
+        for folder in made:
+            folder.rmdir()
+
+
+def _this_process(doing: str) -> dict[str, str | int]:
+    return {
+        "doing": doing,
+        "process": os.getpid(),
+        "host": platform.node(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _holder(note: Path) -> str:
+    """Who holds a lock, or held it, in words."""
+
+    try:
+        said = json.loads(note.read_text())
+        return f"{said['doing']} (process {said['process']} on {said['host']}, since {said['since']})"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another process of asgt"

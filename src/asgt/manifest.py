@@ -1,0 +1,229 @@
+"""``manifest.json``: every file of a run folder with its digest, and what it was made from.
+
+It is written last, whole or not at all. A folder of evidence that lies in a run folder is listed in the manifest of the
+run; one that lies elsewhere (``asgt evaluate --out``) has a manifest of its own.
+
+The digests notice accidents and edits. They are no signature: who can rewrite the files can rewrite the manifest too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import DamagedFileError
+from .files import digest_file, is_sealed, package_versions, read_sealed, write_sealed
+from .locks import locked
+
+__all__ = ["MANIFEST", "Accepted", "Manifest", "home_of", "record", "unverified_in"]
+
+MANIFEST = "manifest.json"
+
+_SCHEMA = 1
+_PATIENCE = 60.0  # seconds that another process may take to write the manifest of the same run
+_PLACES = ("evaluation", "explanation")
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A change that the user accepted: what a file was, and what it is since.
+
+    Attributes:
+        file: its path in the folder.
+        was: its SHA-256 as it was written; ``""`` where none was known.
+        now: its SHA-256 as it was accepted; ``""`` where it was removed.
+        on: the day, as ``"2026-11-28"``.
+    """
+
+    file: str
+    was: str
+    now: str
+    on: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run folder holds.
+
+    Attributes:
+        folder: which.
+        files: the SHA-256 of each file, by its path in the folder.
+        made_from: by what made them (``"train"``, ``"evaluation/pgd"``, …): the versions of the code, and the SHA-256
+            of the configuration, the data and the weights.
+        accepted: changes that the user accepted, in their order.
+        unverified: what the files rest on that had no digest, in words.
+    """
+
+    folder: Path
+    files: dict[str, str] = field(default_factory=dict)
+    made_from: dict[str, dict[str, Any]] = field(default_factory=dict)
+    accepted: tuple[Accepted, ...] = ()
+    unverified: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, folder: Path) -> Manifest | None:
+        """The manifest of a folder; ``None`` where it has none, as folders from before there were any.
+
+        Raises:
+            DamagedFileError: it was changed after it was written, or is no manifest.
+        """
+
+        path = folder / MANIFEST
+        if not path.exists():
+            return None
+        value, sealed = read_sealed(path)
+        try:
+            if not sealed or value["schema"] != _SCHEMA:
+                raise ValueError(MANIFEST)
+            return cls(
+                folder=folder,
+                files={str(name): str(entry["sha256"]) for name, entry in value["files"].items()},
+                made_from={str(name): dict(made) for name, made in value["made_from"].items()},
+                accepted=tuple(Accepted(**each) for each in value["accepted"]),
+                unverified=tuple(map(str, value["unverified"])),
+            )
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise DamagedFileError(f"{path} is damaged: it is not the manifest of a run folder") from error
+
+    @property
+    def weights(self) -> str:
+        """The SHA-256 of the tensors of the weights, by :func:`asgt.files.digest_stored`; ``""`` if not known."""
+
+        return str(self.made_from.get("train", {}).get("weights", ""))
+
+    def check(self, *names: str) -> None:
+        """Checks files that the manifest lists against their digests; others it knows nothing about.
+
+        Raises:
+            DamagedFileError: a file was changed after it was written, or is gone.
+        """
+
+        for name in names:
+            if (written := self.files.get(name)) is None:
+                continue
+            path = self.folder / name
+            if not path.exists():
+                raise DamagedFileError(f"{path} is gone, which {self.folder / MANIFEST} lists: restore it")
+            if digest_file(path) != written:
+                raise self.changed(name)
+
+    def changed(self, name: str) -> DamagedFileError:
+        """The error for a file that is not what was written."""
+
+        return DamagedFileError(
+            f"{self.folder / name} is damaged: it is not what was written, says {MANIFEST}; restore it, or accept an "
+            f"edit that you meant by asgt verify {self.folder} --accept"
+        )
+
+    def write(self) -> None:
+        """Writes it, whole or not at all."""
+
+        write_sealed(
+            self.folder / MANIFEST,
+            {
+                "schema": _SCHEMA,
+                "made_from": self.made_from,
+                "files": {name: {"sha256": self.files[name]} for name in sorted(self.files)},
+                "accepted": [vars(each) for each in self.accepted],
+                "unverified": list(self.unverified),
+            },
+            begin=False,
+        )
+
+    def with_files(self, part: str, files: Mapping[str, str], made_from: Mapping[str, Any]) -> Manifest:
+        """The same with the files that one part made, in the place of all that it made before."""
+
+        others = {name: written for name, written in self.files.items() if not _is_of(name, part)}
+        versions = {"versions": package_versions("torch", "numpy")}
+        return replace(self, files=others | dict(files), made_from=self.made_from | {part: versions | dict(made_from)})
+
+    def accepting(self, changes: Mapping[str, str]) -> Manifest:
+        """The same with changed files as they are now, recorded.
+
+        Args:
+            changes: the SHA-256 of each file as it is, ``""`` of one that is gone, by its path in the folder.
+        """
+
+        today = time.strftime("%Y-%m-%d")
+        accepted = (Accepted(name, self.files.get(name, ""), now, today) for name, now in changes.items())
+        files = {name: now for name, now in (self.files | dict(changes)).items() if now}
+        return replace(self, files=files, accepted=(*self.accepted, *accepted))
+
+    def remarks(self, names: Iterable[str]) -> list[str]:
+        """What a reader of some files must know: which were edited and accepted, and what is unverified."""
+
+        names = set(names)
+        last = {
+            each.file: each for each in self.accepted if each.file in names and self.files.get(each.file) == each.now
+        }
+        edited = sorted(name for name, each in last.items() if each.was)
+        late = sorted(name for name, each in last.items() if not each.was)
+        remarks = list(self.unverified)
+        if edited:
+            days = ", ".join(sorted({last[name].on for name in edited}))
+            remarks.append(f"edited after it was written, and accepted by asgt verify ({days}): {', '.join(edited)}")
+        if late:
+            days = ", ".join(sorted({last[name].on for name in late}))
+            remarks.append(f"had no digest when it was written, sealed as found ({days}): {', '.join(late)}")
+        return remarks
+
+
+def home_of(folder: Path) -> Path:
+    """The folder whose manifest lists a folder of evidence: the run's that it lies in, or itself."""
+
+    run = folder.absolute().parent.parent
+    return run if folder.absolute().parent.name in _PLACES and (run / "config.yaml").exists() else folder
+
+
+def record(folder: Path, made_from: Mapping[str, Any]) -> None:
+    """Lists the files of a folder of evidence, which is finished, in the manifest that it belongs to.
+
+    A tensor file that carries no digest of its own, from before there were any, is left out: it stays unverified.
+    """
+
+    home, names = home_of(folder), _evidence(folder)
+    part = names.removesuffix("/") or "evidence"
+    with locked(home, "asgt, for a moment,", name=".manifest.lock", wait=_PATIENCE):
+        manifest = Manifest.of(home) or Manifest(home)
+        files = [file for file in (*folder.glob("*.safetensors"), folder / "result.json") if is_sealed(file)]
+        manifest.with_files(part, {f"{names}{file.name}": digest_file(file) for file in files}, made_from).write()
+
+
+def unverified_in(folder: Path) -> list[str]:
+    """The files of a folder of evidence that nothing vouches for, by their paths in the folder of the manifest.
+
+    They carry no digest, as those from before there were any; and no manifest lists them.
+
+    Raises:
+        DamagedFileError: a file that carries no digest is not what was accepted.
+    """
+
+    manifest, names = Manifest.of(home_of(folder)), _evidence(folder)
+    unverified = []
+    for file in sorted((*folder.glob("*.safetensors"), folder / "result.json")):
+        name = f"{names}{file.name}"
+        if is_sealed(file):
+            continue
+        if manifest is None or name not in manifest.files:
+            unverified.append(name)
+        else:
+            manifest.check(name)
+    return unverified
+
+
+def _evidence(folder: Path) -> str:
+    """What the names of the files of a folder of evidence begin with in the manifest."""
+
+    place = folder.absolute().relative_to(home_of(folder).absolute()).as_posix()
+    return "" if place == "." else f"{place}/"
+
+
+def _is_of(name: str, part: str) -> bool:
+    """Whether a file is one of those that a part made."""
+
+    if part == "train":
+        return name.partition("/")[0] not in _PLACES
+    return part == "evidence" or name.startswith(f"{part}/")
