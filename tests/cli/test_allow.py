@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from support.command import Answer
+from support.edits import edited
 from support.messages import assert_states
 
 MARKED = """
@@ -58,8 +59,7 @@ def grid(path: Path, model: str | None = NAMED) -> Path:
 def renamed(run: Path, model: str = NAMED, to: Path | None = None) -> Path:
     """A run folder whose configuration names another model, as a stranger's would."""
 
-    settings = yaml.safe_load((run / "config.yaml").read_text()) | {"model": model}
-    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    edited(run / "config.yaml", model=model)
     return run if to is None else run.rename(to)
 
 

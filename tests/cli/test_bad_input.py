@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from support.command import Answer
+from support.edits import edited, resealed
 from support.messages import assert_states
 
 
@@ -39,13 +40,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def cut_in_half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def reconfigure(run: Path, **values: object) -> None:
-    """Changes settings in the configuration of a run folder, as an editor would."""
-
-    settings = yaml.safe_load((run / "config.yaml").read_text()) | values
-    (run / "config.yaml").write_text(yaml.safe_dump(settings))
 
 
 def no_file_beyond(size: int) -> Callable[[], None]:
@@ -598,6 +592,7 @@ def test_a_damaged_configuration_is_named(cli: Callable, finished_run: Path, tex
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "3", '{"epochs": 1}'])
 def test_a_damaged_result_is_named(cli: Callable, finished_run: Path, text: str) -> None:
     (finished_run / "training.json").write_text(text)
+    resealed(finished_run)
 
     assert_states(cli("evaluate", finished_run).refusal(), finished_run / "training.json", "damaged")
 
@@ -606,7 +601,7 @@ def test_a_damaged_result_is_named(cli: Callable, finished_run: Path, text: str)
 def test_a_configuration_of_another_model_than_the_weights_is_refused(
     cli: Callable, finished_run: Path, name: str, value: object
 ) -> None:
-    reconfigure(finished_run, **{name: value})
+    edited(finished_run / "config.yaml", **{name: value})
 
     line = cli("evaluate", finished_run).refusal()
 
@@ -819,7 +814,7 @@ def test_a_module_that_is_missing_is_named(cli: Callable) -> None:
 def test_a_run_folder_runs_no_code_until_the_user_names_it(
     cli: Callable, factory: str, finished_run: Path, tmp_path: Path
 ) -> None:
-    reconfigure(finished_run, model=f"{factory}:build")
+    edited(finished_run / "config.yaml", model=f"{factory}:build")
     asked = ("evaluate", finished_run, "--samples", 5, "--epsilons", "0.1")
 
     line = cli(*asked).refusal()
@@ -837,7 +832,7 @@ def test_a_run_folder_runs_no_code_until_the_user_names_it(
 def test_a_resumed_run_folder_runs_no_code_until_the_user_names_it(
     cli: Callable, factory: str, stopped_run: Path, tmp_path: Path
 ) -> None:
-    reconfigure(stopped_run, model=f"{factory}:build")
+    edited(stopped_run / "config.yaml", model=f"{factory}:build")
 
     line = cli("train", "--resume", "--out", stopped_run).refusal()
 

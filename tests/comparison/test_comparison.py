@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -28,11 +27,12 @@ from asgt.evaluation.health import OVERFITTING
 from asgt.evaluation.outcomes import Evaluation
 from asgt.evaluation.protocols import PROTOCOLS, protocol_named
 from asgt.evaluation.shards import load_evaluation
-from asgt.files import read_json, read_tensors, write_json, write_tensors
+from asgt.files import read_json, read_tensors, write_tensors
 from asgt.runs.run import load_run
 from asgt.statistics import spread
 from asgt.training.config import TrainConfig
 from support.comparisons import hand_made, side_by_side
+from support.edits import edited, resealed, rewritten
 from support.messages import assert_states
 
 GRID = (0.05, 0.1, 0.2)
@@ -78,15 +78,6 @@ def runs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def again(run: Path, protocol: str, **options: Any) -> None:
     shutil.rmtree(run / "evaluation" / protocol)
     attacked(run, protocol, **options)
-
-
-def edit(path: Path, **values: object) -> None:
-    """Changes values of a JSON or YAML file."""
-
-    if path.suffix == ".json":
-        write_json(path, read_json(path) | values)
-    else:
-        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | values))
 
 
 def refusal(*folders: Path | str) -> str:
@@ -378,7 +369,7 @@ def test_no_value_of_a_result_can_be_changed_or_lost_unnoticed(runs: Path) -> No
 )
 def test_what_the_evidence_does_not_hold_must_be_of_its_kind(name: str, value: Any, runs: Path) -> None:
     folder = runs / "at-0" / "evaluation" / "pgd"
-    edit(folder / "result.json", **{name: value})
+    edited(folder / "result.json", **{name: value})
     with pytest.raises(DamagedFileError, match=r"result\.json is damaged"):
         load_evaluation(folder)
 
@@ -399,7 +390,7 @@ def test_a_result_by_another_version_says_so(runs: Path) -> None:
         ({"protocol": result["protocol"] | {"name": "best"}}, ["'best'", "v3", "none"]),
         ({"schema": 1}, ["result.json", "schema 1", "3"]),
     ):
-        write_json(folder / "result.json", result | change)
+        rewritten(folder / "result.json", result | change)
         with pytest.raises(InputError) as caught:
             load_evaluation(folder)
         assert not isinstance(caught.value, DamagedFileError)
@@ -527,7 +518,7 @@ def test_methods_stand_in_the_order_of_the_registry_and_fgsm_before_pgd(runs: Pa
     }
     for name, change in changes.items():
         shutil.copytree(runs / "at-0", runs / name)
-        edit(runs / name / "config.yaml", **change)
+        edited(runs / name / "config.yaml", **change)
     names = [method.name for method in compare([runs / name for name in changes]).methods]
     assert names == ["ST", "AT-FGSM (lr = 0.5)", "AT-FGSM (lr = 0.02)", "AT-FGSM-RS", "AT-PGD"]
 
@@ -556,7 +547,7 @@ def test_what_only_some_runs_hold_is_left_out_and_said(runs: Path) -> None:
 def test_a_model_of_ones_own_is_compared_and_its_code_left_alone(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("trap.py").write_text("raise SystemExit('the code of a run folder was run')\n")
     monkeypatch.syspath_prepend(str(Path.cwd()))
-    edit(runs / "at-0" / "config.yaml", model="trap:net", width=None)
+    edited(runs / "at-0" / "config.yaml", model="trap:net", width=None)
     assert [method.name for method in compare([runs / "at-0"]).methods] == ["AT-FGSM"]
     assert "trap" not in sys.modules
 
@@ -566,7 +557,7 @@ def test_a_model_of_ones_own_is_compared_and_its_code_left_alone(runs: Path, mon
     [("ylecun/mnist", "mnist"), ("owner/set", "owner/set"), ("/far/away/birds", "birds"), ("runs", "runs")],
 )
 def test_the_data_is_named_for_people(data: str, name: str, runs: Path) -> None:
-    edit(runs / "at-0" / "config.yaml", data=data)
+    edited(runs / "at-0" / "config.yaml", data=data)
     assert compare([runs / "at-0"]).data == name
 
 
@@ -619,27 +610,27 @@ def test_a_run_counts_once(runs: Path) -> None:
     assert_states(refusal("runs/at-0", "runs/st-0/../at-0"), "runs/st-0/../at-0", "twice", "leave")
 
     shutil.copytree(runs / "at-0", runs / "copy")
-    edit(runs / "copy" / "config.yaml", device="cpu", checkpoint_every=1.0)
+    edited(runs / "copy" / "config.yaml", device="cpu", checkpoint_every=1.0)
     line = refusal("runs/at-0", "runs/at-1", "runs/copy")
     assert_states(line, "runs/at-0", "runs/copy", "same", "seed", "(0)", "--seed")
 
 
 def test_runs_on_different_images_or_classes_are_refused(runs: Path) -> None:
     result, config = runs / "at-1" / "training.json", runs / "at-1" / "config.yaml"
-    edit(result, train_data="0" * 64)
+    edited(result, train_data="0" * 64)
     assert_states(refusal("runs/at-0", "runs/at-1"), "runs/at-0", "runs/at-1", "settings", "trained", "images")
     assert len(compare([runs / "st-0", runs / "at-1"]).methods) == 2
 
-    edit(result, test_data="0" * 64)
+    edited(result, test_data="0" * 64)
     line = refusal("runs/st-0", "runs/at-1")
     assert_states(line, "runs/st-0", "runs/at-1", "tested", "different images", "digits")
-    edit(config, data="ylecun/mnist")
+    edited(config, data="ylecun/mnist")
     line = refusal("runs/st-0", "runs/at-1")
     assert_states(line, "runs/st-0", "runs/at-1", "tested", "different data", "digits", "mnist")
 
     shutil.copy(runs / "at-0" / "training.json", result)
-    edit(config, data="digits")
-    edit(result, classes=list("012345678X"))
+    edited(config, data="digits")
+    edited(result, classes=list("012345678X"))
     assert_states(refusal("runs/st-0", "runs/at-1"), "runs/st-0", "runs/at-1", "different classes")
 
 
@@ -680,6 +671,9 @@ def test_evaluations_without_a_common_norm_protocol_or_eps_are_refused(runs: Pat
 
 def test_an_evaluation_of_other_weights_or_in_anothers_place_is_refused(runs: Path) -> None:
     shutil.copy(runs / "at-1" / "model.safetensors", runs / "at-0" / "model.safetensors")
+    assert_states(refusal("runs/at-0"), "runs/at-0/model.safetensors", "damaged", "manifest.json", "asgt verify")
+    # Before there were manifests, the evidence alone told them apart.
+    resealed(runs / "at-0")
     line = refusal("runs/at-0")
     assert_states(line, "runs/at-0/evaluation/paper", "weights", "runs/at-0/model.safetensors", "remove")
     assert_states(line, "asgt evaluate runs/at-0 --protocol paper")

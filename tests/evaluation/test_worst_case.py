@@ -16,8 +16,9 @@ from asgt.attacks import Attack, AutoAttack
 from asgt.evaluation.curve import VOTES, evaluate
 from asgt.evaluation.engine import CLEAN, MARGIN, NOTHING, PROBE_STEPS, smallest_norms
 from asgt.evaluation.protocols import PROTOCOLS
-from asgt.files import read_json, write_json
+from asgt.files import read_json
 from support.curves import GRID, Band, TwoClasses, band_images, images, smallest_by_hand
+from support.edits import rewritten
 from support.messages import assert_states
 
 torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is the oracle (make test installs it)")
@@ -475,7 +476,7 @@ def test_evidence_tells_attacks_and_models_apart_or_is_not_kept(digits_net: Net,
     # A result of an earlier version does not say what its attacks were.
     earlier = read_json(tmp_path / "own" / "result.json")
     del earlier["own"]
-    write_json(tmp_path / "own" / "result.json", earlier)
+    rewritten(tmp_path / "own" / "result.json", earlier)
     with pytest.raises(InputError) as refused:
         asgt.load_evaluation(tmp_path / "own")
     assert_states(refused.value, tmp_path / "own" / "result.json", "asgt.evaluate", "own")

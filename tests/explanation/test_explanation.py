@@ -24,9 +24,10 @@ from asgt.explanation.gate import reinitialised
 from asgt.explanation.measures.road import impute
 from asgt.explanation.measures.sensitivity import max_sensitivity
 from asgt.explanation.similarity import cosine, gini, order_of, ranks, spearman, top_overlap
-from asgt.files import read_json, write_json, write_tensors
+from asgt.files import read_json, read_sealed, write_tensors
 from asgt.models import build_model
 from asgt.randomness import SampleKeyed
+from support.edits import rewritten
 from support.messages import assert_states
 
 SIDE, PATCH = 12, (slice(2, 5), slice(6, 9))
@@ -545,10 +546,10 @@ def test_a_finished_explanation_is_taken_up_without_a_pass(folder: Path) -> None
 
 
 def test_an_explanation_that_lost_its_result_is_made_anew(folder: Path) -> None:
-    before = read_json(folder / "result.json")
+    before = read_sealed(folder / "result.json")[0]
     (folder / "result.json").unlink()
     explain(Patch(), patched(20), eps=0.1, objects=on_patch(20), folder=folder, resume=True)
-    after = read_json(folder / "result.json")
+    after = read_sealed(folder / "result.json")[0]
     assert after | {"seconds": 0} == before | {"seconds": 0}
 
 
@@ -603,7 +604,7 @@ def edited(change: Callable[[dict[str, object]], object]) -> Callable[[Path], No
     def edit(folder: Path) -> None:
         result = read_json(folder / "result.json")
         change(result)
-        write_json(folder / "result.json", result)
+        rewritten(folder / "result.json", result)
 
     return edit
 
@@ -653,7 +654,7 @@ def test_damage_is_named(damage: Callable[[Path], None], folder: Path) -> None:
 
 def test_another_schema_is_not_damage(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
-    write_json(folder / "result.json", result | {"schema": 99})
+    rewritten(folder / "result.json", result | {"schema": 99})
     with pytest.raises(InputError, match="schema 99"):
         load_explanation(folder)
 

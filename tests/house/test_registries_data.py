@@ -6,7 +6,6 @@ Each test registers a record of its own, as a new file with one line in the regi
 from __future__ import annotations
 
 import importlib
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,11 +26,12 @@ from asgt.datasets import DATA_SETS, DataSet
 from asgt.errors import DamagedFileError, InputError
 from asgt.evaluation.shards import load_evaluation
 from asgt.explanation import MEASURES, Explanation, MapBatch, Measure, explain, load_explanation, panel
-from asgt.files import read_json, read_tensors, write_json, write_tensors
+from asgt.files import read_json, read_sealed, read_tensors, write_tensors
 from asgt.names import file_name
 from asgt.runs.run import read_run
 from asgt.saliency import ATTRIBUTIONS, Attribution, Watched, attribute, attribution_settings, saliency
 from support.command import Answer, plain_environment
+from support.edits import rewritten
 from support.messages import assert_states
 
 
@@ -405,11 +405,11 @@ def test_evidence_that_lost_a_measure_is_damaged(
         load_explanation(tmp_path)
 
     # A result that does not speak of it is that of an older version.
-    result = read_json(tmp_path / "result.json")
+    result = read_sealed(tmp_path / "result.json")[0]
     del result["means"]["peak"]
-    write_json(tmp_path / "result.json", result)
+    rewritten(tmp_path / "result.json", result)
     assert load_explanation(tmp_path).per_image("peak") is None
-    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert read_sealed(tmp_path / "result.json")[0] == result
 
 
 @pytest.mark.slow

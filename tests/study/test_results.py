@@ -31,6 +31,7 @@ from asgt.report.map_drawing import map_cells
 from asgt.runs.kept import keep_run, load_kept, load_maps
 from asgt.runs.run import load_run, read_run
 from asgt.study.results_page import write_results
+from support.edits import rewritten
 from support.explanations import explanation
 from support.maps import Constant, Linear, X, Y
 from support.messages import assert_states
@@ -167,7 +168,7 @@ def test_a_damaged_file_is_named(results: Path, damage: Callable[[Any], Any], sa
     file = results / "own" / "st-0.json"
     kept = json.loads(file.read_text())
     damage(kept)
-    file.write_text(json.dumps(kept))
+    rewritten(file, kept)
 
     with pytest.raises(DamagedFileError) as refused:
         load_results(results / "own")
@@ -177,7 +178,7 @@ def test_a_damaged_file_is_named(results: Path, damage: Callable[[Any], Any], sa
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda kept: kept.update(schema=2), ["schema 2"]),
+        (lambda kept: kept.update(schema=3), ["schema 3"]),
         (lambda kept: kept["evaluations"]["pgd"].update(version=2), ["pgd", "v2", "v3"]),
     ],
 )
@@ -185,7 +186,7 @@ def test_what_another_version_kept_is_refused(results: Path, change: Callable[[A
     file = results / "own" / "st-0.json"
     kept = json.loads(file.read_text())
     change(kept)
-    file.write_text(json.dumps(kept))
+    rewritten(file, kept)
 
     with pytest.raises(InputError) as refused:
         load_kept(file)

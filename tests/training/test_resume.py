@@ -333,7 +333,7 @@ def timeless(path: Path) -> object:
     """What a file of an evaluation holds, without the seconds that it took."""
 
     if path.suffix == ".json":
-        return read_json(path) | {"seconds": None}
+        return read_json(path) | {"seconds": None, "sha256": None, "files": None}
     tensors, metadata = read_tensors(path)
     return {name: tensor.tolist() for name, tensor in tensors.items()}, metadata | {"seconds": None}
 

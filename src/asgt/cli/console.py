@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..evaluation.check import Check
     from ..evaluation.outcomes import Evaluation
     from ..experiments.grid import Planned
+    from ..runs.verifying import Verified
     from ..training.run_folder import TrainResult
     from ..training.timing import Profile
 
@@ -191,6 +192,16 @@ class Console:
                 line = f"{check.verdict} {check.name}: {check.evidence}{where}; {check.remedy}"
                 self.out.print(escape(line), style={"FAIL": "red", "WARN": "yellow"}.get(check.verdict, "dim"))
 
+    def verified(self, verified: Sequence[Verified]) -> None:
+        """What was found of each place, a line for each file that is not, or not known to be, as it was written."""
+
+        styles = {"changed": "red", "damaged": "red", "gone": "red", "unverified": "yellow"}
+        for each in verified:
+            self.out.print(escape(f"{each.place}: {counted(each.checked, 'file')} as written"), style="bold")
+            for finding in each.findings:
+                line = f"{finding.state}: {finding.file}: {finding.text}"
+                self.out.print(escape(line), style=styles.get(finding.state, "dim"), soft_wrap=True)
+
     def planned(self, runs: Sequence[Planned], out: Path, pace: float) -> None:
         """The runs of a grid, what each costs, and where it stands; ``pace`` is the seconds of a pass, as measured."""
 
@@ -244,6 +255,8 @@ class Console:
         self.explained(summary.maps.explained)
         for method, run, text in summary.warnings:
             self.warn(f"{method.name}, seed {run.seed}: {text}")
+        for text in summary.remarks:
+            self.warn(text)
         for sentence in comparison.left_out:
             self.say(sentence)
         self.out.print(escape(f"report: {page}"))

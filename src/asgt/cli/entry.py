@@ -17,7 +17,7 @@ from ..launch import launched
 
 __all__ = ["main"]
 
-_VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile")
+_VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "verify")
 
 _USAGE = """usage: asgt VERB [OPTIONS]
 
@@ -30,6 +30,7 @@ verbs:
   compare    one page of several runs: tables, curves, saliency maps
   reproduce  a grid of methods and seeds, trained, evaluated and compared
   profile    what a training step of each method costs, in passes and seconds
+  verify     whether the files of a run are what was written
 
 asgt VERB --help tells what each takes; asgt --version the version.
 """

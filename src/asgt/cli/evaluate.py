@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..datasets import data_help, data_set
 from ..errors import InputError
-from ..files import read_json
+from ..files import read_sealed
 from ..names import is_foreign
 from ..training.config import DATA_SETTINGS, TrainConfig
 from .assembly import assemble, listed_numbers
@@ -206,7 +206,7 @@ def _as_before(out: Path) -> dict[str, Any]:
     path = out / "result.json"
     if not path.is_file():
         return {}
-    kept = read_json(path)
+    kept = read_sealed(path)[0]
     try:
         curve = next(iter(kept["attacks"].values()))
         return {
@@ -223,11 +223,11 @@ def _as_before(out: Path) -> dict[str, Any]:
 def _from_run(
     asked: dict[str, Any], allow: Sequence[str], console: Console
 ) -> tuple[nn.Module, Images, str, Any, list[str]]:
-    from ..runs.run import load_run
+    from ..runs.run import load_run, remarks_on
     from ..training.run_folder import RunFolder
 
     folder, named = RunFolder(asked["run"]), asked.get("model")
     if named is not None and folder.config.exists() and (stored := TrainConfig.load(folder.config).model) != named:
         raise InputError(f"{folder.path} holds a {stored}, not a {named}: leave --model out")
     model, splits, config, result = load_run(folder.path, allow=allow, progress=console)
-    return model, splits.test, config.data, config.norm or "linf", result.warnings
+    return model, splits.test, config.data, config.norm or "linf", [*result.warnings, *remarks_on(folder)]

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..evaluation.health import catastrophic_on_test
 from ..evaluation.outcomes import grid_place
 from ..evaluation.protocols import Protocol
-from ..numbers import Number, eps_text, norm_sign, number
+from ..numbers import Number, counted, eps_text, norm_sign, number
 from ..runs.kept import load_kept
 from ..runs.run import Run, data_name, read_run
 from ..statistics import Estimate, share, spread
@@ -166,7 +166,11 @@ class Comparison(Tabular):
             f"ε = {eps_text(eps)} · protocols {protocols}",
             ["method", "clean", *(column.title for column in self.columns)],
             rows,
-            [*(f"{method.name}, seed {run.seed}: {text}" for method, run, text in self.warnings()), *self.left_out],
+            [
+                *(f"{method.name}, seed {run.seed}: {text}" for method, run, text in self.warnings()),
+                *self.remarks(),
+                *self.left_out,
+            ],
         )
 
     def plot(self, axes: Axes | None = None, *, label: str = "") -> Axes:
@@ -215,6 +219,20 @@ class Comparison(Tabular):
                 if (text := _catastrophe(run)) is not None:
                     warnings.append((method, run, text))
         return warnings
+
+    def remarks(self) -> list[str]:
+        """What a reader must know of the files, a line each: which are unverified, which were edited and accepted."""
+
+        runs = [(method, run) for method in self.methods for run in method.runs]
+        told: dict[str, list[str]] = {}
+        for method, run in runs:
+            for text in run.remarks:
+                told.setdefault(text, []).append(f"{method.name}, seed {run.seed}")
+        remarks = []
+        for text, those in told.items():
+            whose = "" if len(those) == len(runs) else f" ({'; '.join(those)})"
+            remarks.append(f"{len(those)} of {counted(len(runs), 'run')}{whose}: {text}")
+        return remarks
 
 
 def compare(folders: Sequence[Path | str]) -> Comparison:

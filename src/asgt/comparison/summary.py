@@ -29,6 +29,7 @@ class Summary:
         credibility: what the checks say, a protocol each.
         maps: where the models look.
         warnings: what a reader must not miss, with the method and the run.
+        remarks: what a reader must know of the files that all of this rests on.
     """
 
     comparison: Comparison
@@ -38,6 +39,7 @@ class Summary:
     credibility: tuple[Credibility, ...]
     maps: MapEvidence
     warnings: tuple[tuple[Method, Run, str], ...]
+    remarks: tuple[str, ...] = ()
 
 
 def summarise(comparison: Comparison, *, allow: Collection[str] = ()) -> Summary:
@@ -59,4 +61,5 @@ def summarise(comparison: Comparison, *, allow: Collection[str] = ()) -> Summary
         credibility=credibility,
         maps=maps,
         warnings=warnings,
+        remarks=tuple(comparison.remarks()),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from ..attacks import Attack, Norm
 from ..attacks.attack import is_legal
 from ..data import Images, LabelledImages, as_images, batches
-from ..errors import AsgtError, InputError
-from ..files import digest_model
+from ..errors import AsgtError, DamagedFileError, InputError
+from ..files import digest_model, is_sealed
 from ..inputs import trusted
+from ..locks import locked
 from ..modes import Classifier, evaluating
 from ..numbers import Number, whole
 from ..progress import SILENT, Progress
@@ -32,9 +33,10 @@ from .shards import (
     EXHAUSTIVE,
     WORST_CASE,
     claim_folder,
+    finished_before,
     read_shard,
+    refuse_other_figures,
     shard_file,
-    was_thorough,
     write_result,
     write_shard,
 )
@@ -119,13 +121,16 @@ def evaluate(
     images = as_images(images, "images")
     grid, seed, batch_size = checked_grid(epsilons, norm), whole(seed, "seed"), whole(batch_size, "batch_size")
     folder = None if folder is None else Path(folder)
-    with trusted():
+    alone = nullcontext() if folder is None else locked(folder, "asgt evaluate", progress=progress)
+    with trusted(), alone:
         _check(model, images, asked, batch_size, folder)
         request, clean = _request(model, images, asked, norm, grid, seed=seed, batch_size=batch_size)
         request = replace(request, exhaustive=exhaustive, selection=selection)
+        stored: dict[str, Any] | None = None
         if folder is not None:
             claim_folder(folder, resume)
-            thorough |= was_thorough(folder, request)
+            stored, was_thorough = finished_before(folder, request)
+            thorough |= was_thorough
 
         evaluator = _Evaluator(
             model=model,
@@ -138,6 +143,8 @@ def evaluate(
         )
         with _attacks_explained(asked):
             evaluation = evaluator.evaluated()
+        if folder is not None and stored is not None:
+            refuse_other_figures(folder, evaluation, stored)
         with _attacks_explained(asked), seeded_globally(seed_of("checks", seed), images.labels.device):
             said = run_checks(
                 model, images, evaluation, more=checks, thorough=thorough, batch_size=batch_size, progress=progress
@@ -282,13 +289,7 @@ class _Evaluator:
         for place, rows in enumerate(torch.arange(len(self.images)).split(size)):
             first = int(rows[0])
             file = None if self.folder is None else shard_file(self.folder, stem, place)
-            if file is not None and file.exists():
-                stored = read_shard(file, self.request, stem, first)
-                if stored is None or len(stored[0]["clean"]) != len(rows):
-                    raise InputError(
-                        f"{file} was made of another model, other images or other settings: name another folder by "
-                        "--out"
-                    )
+            if file is not None and (stored := self.stored(file, stem, first, len(rows))) is not None:
                 tensors, took = stored
                 self.progress.advance(len(rows) * len(attacks))
             else:
@@ -301,6 +302,28 @@ class _Evaluator:
             shards.append(tensors)
             seconds += took
         return {name: torch.cat([shard[name] for shard in shards], dim=-1) for name in shards[0]}, seconds
+
+    def stored(self, file: Path, stem: str, first: int, count: int) -> tuple[dict[str, Tensor], float] | None:
+        """What a shard keeps; ``None`` where there is none, or a damaged one, whose samples are attacked again.
+
+        Raises:
+            InputError: it is of another evaluation.
+        """
+
+        if not file.exists():
+            return None
+        try:
+            kept = read_shard(file, self.request, stem, first)
+        except DamagedFileError as error:
+            self.progress.warn(f"{error}: its samples are attacked again")
+            return None
+        if kept is None or len(kept[0]["clean"]) != count:
+            raise InputError(
+                f"{file} was made of another model, other images or other settings: name another folder by --out"
+            )
+        if not is_sealed(file):
+            self.progress.warn(f"{file} carries no digest, as those of earlier versions: what it says is unverified")
+        return kept
 
     def shard(self, search: Search, attacks: Sequence[Attack], rows: Tensor, exhaustive: bool) -> dict[str, Tensor]:
         """What a search leaves of some samples: ``clean``, ``correct`` (E, B) and the details."""

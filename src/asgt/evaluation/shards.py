@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from ..errors import DamagedFileError, InputError
-from ..files import agree, digest, read_json, read_tensors, write_json, write_tensors
+from ..files import agree, digest, read_sealed, read_tensors, write_sealed, write_tensors
+from ..locks import holds_nothing
+from ..manifest import record
 from .check import THOROUGH, Check
 from .outcomes import SCHEMA, Evaluation, Request, checked_grid, definition
 from .protocols import OWN, PROTOCOLS, Protocol
@@ -24,10 +26,11 @@ __all__ = [
     "EXHAUSTIVE",
     "WORST_CASE",
     "claim_folder",
+    "finished_before",
     "load_evaluation",
     "read_shard",
+    "refuse_other_figures",
     "shard_file",
-    "was_thorough",
     "write_result",
     "write_shard",
 ]
@@ -40,11 +43,15 @@ WORST_CASE = dict.fromkeys(_COUNTS, torch.int64) | {"norms": torch.float32}
 """What a worst case keeps of each sample beside its outcomes, as :class:`asgt.evaluation.engine.Outcome` calls it."""
 _FINAL = {"illegal": torch.int64}
 
+_FIGURES = ("samples", "clean", "attacks", "exhaustive")
+"""What a result says of the outcomes."""
+
 
 def write_result(folder: Path, evaluation: Evaluation) -> None:
-    """Writes ``result.json``, whole or not at all."""
+    """Writes ``result.json``, whole or not at all, and then lists the evidence in the manifest."""
 
-    write_json(folder / "result.json", evaluation.to_dict())
+    write_sealed(folder / "result.json", evaluation.to_dict(), begin=False)
+    record(folder, {"weights": evaluation.model, "data": evaluation.data})
 
 
 def load_evaluation(folder: Path | str) -> Evaluation:
@@ -60,7 +67,7 @@ def load_evaluation(folder: Path | str) -> Evaluation:
     path = folder / "result.json"
     if not path.is_file():
         raise InputError(f"{folder} holds no finished evaluation: asgt evaluate makes one, and --resume ends it")
-    result = read_json(path)
+    result = read_sealed(path)[0]
     protocol = _protocol(result, folder)
     try:
         norm, classes = result["norm"], int(result["classes"])
@@ -149,7 +156,7 @@ def write_shard(
     """Writes a shard of the samples from the ``first`` on, whole or not at all."""
 
     key = _key(request, stem, first, len(tensors["clean"]))
-    write_tensors(file, dict(tensors), {"key": key, "seconds": f"{seconds:.3f}"})
+    write_tensors(file, dict(tensors), {"key": key, "seconds": f"{seconds:.3f}"}, begin=False)
 
 
 def read_shard(file: Path, request: Request, stem: str, first: int) -> tuple[dict[str, Tensor], float] | None:
@@ -216,17 +223,25 @@ def claim_folder(folder: Path, resume: bool) -> None:
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: --out takes a folder")
-    if folder.exists() and any(folder.iterdir()) and not resume:
+    if not holds_nothing(folder) and not resume:
         raise InputError(f"{folder} holds an evaluation already: --resume takes it up, --out names another folder")
 
 
-def was_thorough(folder: Path, request: Request) -> bool:
-    """Refuses to write over the finished result of another evaluation; says whether it was checked thoroughly."""
+def finished_before(folder: Path, request: Request) -> tuple[dict[str, Any] | None, bool]:
+    """The result of a finished evaluation that is taken up, and whether it was checked thoroughly.
+
+    Returns:
+        What ``result.json`` holds, ``None`` where there is none.
+
+    Raises:
+        InputError: it is of another evaluation.
+        DamagedFileError: it was changed after it was written.
+    """
 
     path = folder / "result.json"
     if not path.is_file():
-        return False
-    stored = read_json(path)
+        return None, False
+    stored = read_sealed(path)[0]
     asked = {
         "schema": SCHEMA,
         "protocol": definition(request.protocol, request.classes),
@@ -250,4 +265,19 @@ def was_thorough(folder: Path, request: Request) -> bool:
         raise InputError(
             f"{path} was made of another model, other images or other settings: name another folder by --out"
         )
-    return bool(remedies) and THOROUGH not in remedies
+    return stored, bool(remedies) and THOROUGH not in remedies
+
+
+def refuse_other_figures(folder: Path, evaluation: Evaluation, stored: dict[str, Any]) -> None:
+    """Refuses evidence that says something else than the finished result that was made of it.
+
+    Raises:
+        DamagedFileError: one of the two was changed, or what was lost of the evidence came out differently.
+    """
+
+    new = evaluation.to_dict()
+    if not agree({name: new[name] for name in _FIGURES}, {name: stored.get(name) for name in _FIGURES}):
+        raise DamagedFileError(
+            f"{folder / 'result.json'} is damaged: its figures are not those of the evidence beside it; remove "
+            f"{folder} to evaluate again"
+        )

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-from filelock import FileLock, Timeout
 
 from ..comparison.comparing import Comparison, compare
 from ..comparison.summary import Summary, summarise
 from ..errors import InputError
 from ..files import write_yaml
+from ..locks import LOCK, locked
 from ..progress import SILENT, Progress
 from ..report.page import write_report
 from .cluster import LOGS, run_on_cluster
-from .grid import NOTE, plan
+from .grid import NOTE, Planned, plan
 from .job import keep as keep_job
 from .local import default_workers, run_jobs
 from .preset import Preset
 
 __all__ = ["reproduce"]
-
-_LOCK = ".lock"
 
 
 def reproduce(
@@ -68,51 +65,61 @@ def reproduce(
 
     out, keep = Path(out), None if keep is None else Path(keep)
     planned = plan(preset, out, progress, keep, allow=allow)
-    is_new = not (out / NOTE).exists()
-    if is_new:
-        write_yaml(out / NOTE, preset.to_dict())
-
-    try:
-        with FileLock(out / _LOCK, timeout=0):
-            jobs = [run.job for run in planned if run.state != "finished"]
-            if jobs:
-                done = sum(sum(run.job.passes) for run in planned if run.state == "finished")
-                if done:
-                    progress.say(f"{len(planned) - len(jobs)} of {len(planned)} runs were finished already")
-                if executor == "slurm":
-                    run_on_cluster(
-                        jobs, out, workers=workers, asked=slurm, should_stop=should_stop, progress=progress, done=done
-                    )
-                else:
-                    team = workers or default_workers(preset.methods[0].device)
-                    run_jobs(jobs, team, should_stop=should_stop, progress=progress, done=done)
-            for job in (run.job for run in planned if run.state == "finished"):
-                if job.keep is not None:
-                    keep_job(job)
-            # What a kill left half-written goes.
-            for part in out.rglob(".*.part"):
-                part.unlink(missing_ok=True)
+    with locked(out, "asgt reproduce", progress=progress):
+        is_new = not (out / NOTE).exists()
+        if is_new:
+            write_yaml(out / NOTE, preset.to_dict())
+        try:
+            _do(planned, out, preset, workers, executor, slurm=slurm, should_stop=should_stop, progress=progress)
             comparison = compare([run.job.folder for run in planned])
             summary = summarise(comparison, allow=allow)
             write_report(summary, out, command=command)
-    except Timeout as error:
-        raise InputError(f"another asgt reproduce is at work in {out}: wait for it, or name another --out") from error
-    except InputError:
-        # A grid of which no run began is not in the way of the next one.
-        if is_new and not any(Path(run.job.folder).exists() for run in planned):
-            _withdraw(out)
-        raise
+        except InputError:
+            # A grid of which no run began is not in the way of the next one.
+            if is_new and not any(Path(run.job.folder).exists() for run in planned):
+                _withdraw(out)
+            raise
     present(summary, out / "report.html")
     return comparison
 
 
+def _do(
+    planned: Sequence[Planned],
+    out: Path,
+    preset: Preset,
+    workers: int | None,
+    executor: str,
+    *,
+    slurm: Mapping[str, Any] | None,
+    should_stop: Callable[[], bool],
+    progress: Progress,
+) -> None:
+    """Does the runs that are not finished, and saves what is to be kept of those that are."""
+
+    jobs = [run.job for run in planned if run.state != "finished"]
+    if jobs:
+        done = sum(sum(run.job.passes) for run in planned if run.state == "finished")
+        if done:
+            progress.say(f"{len(planned) - len(jobs)} of {len(planned)} runs were finished already")
+        if executor == "slurm":
+            run_on_cluster(
+                jobs, out, workers=workers, asked=slurm, should_stop=should_stop, progress=progress, done=done
+            )
+        else:
+            team = workers or default_workers(preset.methods[0].device)
+            run_jobs(jobs, team, should_stop=should_stop, progress=progress, done=done)
+    for job in (run.job for run in planned if run.state == "finished"):
+        if job.keep is not None:
+            keep_job(job)
+    # What a kill left half-written goes.
+    for part in out.rglob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 def _withdraw(out: Path) -> None:
-    """Removes the folder of a grid that holds nothing but its note, its lock and no logs."""
+    """Removes the note of a grid whose folder holds nothing else, and no logs; with the lock the folder goes."""
 
     with contextlib.suppress(OSError):
         (out / LOGS).rmdir()
-    if {file.name for file in out.iterdir()} <= {NOTE, _LOCK}:
-        for name in (NOTE, _LOCK):
-            (out / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            out.rmdir()
+    if all(file.name == NOTE or file.name.startswith(LOCK) for file in out.iterdir()):
+        (out / NOTE).unlink(missing_ok=True)

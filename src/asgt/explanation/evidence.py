@@ -17,7 +17,17 @@ from torch import Tensor
 
 from ..attacks import Norm, check_eps
 from ..errors import DamagedFileError, InputError
-from ..files import agree, digest, digest_tensors, package_versions, read_json, read_tensors, write_json, write_tensors
+from ..files import (
+    agree,
+    digest,
+    digest_tensors,
+    package_versions,
+    read_sealed,
+    read_tensors,
+    write_sealed,
+    write_tensors,
+)
+from ..manifest import record
 from ..numbers import eps_text, norm_sign
 from ..tabular import Table, Tabular
 from .gate import RANDOMISED, UNINFORMATIVE
@@ -180,7 +190,7 @@ def load_explanation(folder: Path | str) -> Explanation:
     path = folder / _RESULT
     if not path.is_file():
         raise InputError(f"{folder} holds no finished explanation: asgt explain makes one")
-    result = read_json(path)
+    result = read_sealed(path)[0]
 
     damaged = DamagedFileError(f"{path} is damaged: it is not the result of an explanation")
     if not isinstance(result, dict) or "schema" not in result:
@@ -221,11 +231,12 @@ def load_explanation(folder: Path | str) -> Explanation:
 
 
 def write_explanation(folder: Path, explanation: Explanation) -> None:
-    """Writes the evidence, then the result: each whole or not at all."""
+    """Writes the evidence, then the result, each whole or not at all, and lists them in the manifest."""
 
     tensors = explanation.values | {name: getattr(explanation, name) for name in OWN}
     write_tensors(folder / _VALUES, tensors, {"key": _key(explanation, explanation.ids)})
-    write_json(folder / _RESULT, explanation.to_dict())
+    write_sealed(folder / _RESULT, explanation.to_dict(), begin=False)
+    record(folder, {"weights": explanation.model, "data": explanation.data})
 
 
 def read_values(folder: Path, asked: Explanation) -> Explanation | None:

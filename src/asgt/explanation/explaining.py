@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -20,10 +21,11 @@ from torch import Tensor, nn
 
 from ..attacks import Norm, check_eps
 from ..data import Images, LabelledImages, as_images, batches
-from ..errors import InputError
+from ..errors import DamagedFileError, InputError
 from ..evaluation.accuracy import class_count, predict
 from ..files import digest_model, digest_tensors
 from ..inputs import trusted
+from ..locks import holds_nothing, locked
 from ..modes import Classifier, precise
 from ..numbers import Number, counted, number, whole
 from ..progress import SILENT, Progress
@@ -106,13 +108,30 @@ def explain(
         batch_size=batch_size,
     )
     folder = None if folder is None else Path(folder)
-    if folder is not None and (kept := _claimed(folder, asked, resume)) is not None:
-        progress.say(f"{folder}: explained already")
-        return kept
+    with nullcontext() if folder is None else locked(folder, "asgt explain", progress=progress):
+        if folder is not None and (kept := _claimed(folder, asked, resume)) is not None:
+            progress.say(f"{folder}: explained already")
+            return kept
+        explanation = _explained(asked, model, images, mapper=mapper, objects=objects, progress=progress)
+        if folder is not None:
+            write_explanation(folder, explanation)
+    return explanation
+
+
+def _explained(
+    asked: Explanation,
+    model: nn.Module,
+    images: Images,
+    *,
+    mapper: Mapper,
+    objects: Tensor | None,
+    progress: Progress,
+) -> Explanation:
+    """What was asked for, measured on every image."""
 
     began = time.perf_counter()
-    device = images.labels.device
-    progress.start(f"explaining by {name}", len(images))
+    device, seed = images.labels.device, asked.seed
+    progress.start(f"explaining by {asked.attribution}", len(images))
     # A model that draws from the global generators draws the same again, and leaves them as they were.
     with trusted(), seeded_globally(seed_of("explanation", seed), device):
         if (largest := int(images.labels.max())) >= (classes := class_count(model, images)):
@@ -128,10 +147,7 @@ def explain(
 
     explanation = _joined(asked, parts)
     seconds = round(time.perf_counter() - began, 3)
-    explanation = replace(explanation, seconds=seconds, notes=_notes(explanation, why))
-    if folder is not None:
-        write_explanation(folder, explanation)
-    return explanation
+    return replace(explanation, seconds=seconds, notes=_notes(explanation, why))
 
 
 def _mapper(attribution: str | Attribution, layer: str | None, seed: int, batch_size: int) -> Mapper:
@@ -288,7 +304,7 @@ def _claimed(folder: Path, asked: Explanation, resume: bool) -> Explanation | No
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: an explanation takes a folder")
-    if not folder.exists() or not any(folder.iterdir()):
+    if holds_nothing(folder):
         return None
     if not resume:
         raise InputError(f"{folder} holds an explanation already: --resume takes it up; remove it to explain anew")
@@ -303,7 +319,10 @@ def _claimed(folder: Path, asked: Explanation, resume: bool) -> Explanation | No
         return finished
     # Values without a result are those of a run that was stopped between the two: they are made again.
     if (folder / "values.safetensors").is_file():
-        stopped = read_values(folder, asked)
+        try:
+            stopped = read_values(folder, asked)
+        except DamagedFileError:
+            return None
         if stopped is None or not stopped.ids.equal(asked.ids):
             raise other
     return None

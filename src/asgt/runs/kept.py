@@ -24,14 +24,15 @@ from ..evaluation.outcomes import Evaluation, checked_grid
 from ..evaluation.protocols import PROTOCOLS, protocol_named
 from ..explanation import Explanation
 from ..explanation.map_grid import MapColumn, SaliencyMaps
-from ..files import read_json, write_json
+from ..files import read_sealed, write_sealed
 from ..training.config import TrainConfig
 from ..training.run_folder import RunFolder, TrainResult
-from .run import Run, data_name
+from .run import UNVERIFIED, Run, data_name
 
 __all__ = ["SCHEMA", "keep_run", "load_kept", "load_maps"]
 
-SCHEMA = 1
+SCHEMA = 2
+"""Files of schema 1 carry no digest: what they say is unverified."""
 
 _SAID = ("cost", "first_to_break", "versions")
 """What a result says of its evidence that the outcomes alone do not: kept as it stands."""
@@ -52,7 +53,7 @@ def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
         maps: its model's column of the picture, alone.
     """
 
-    write_json(
+    write_sealed(
         file,
         {
             "schema": SCHEMA,
@@ -69,6 +70,7 @@ def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
             },
             "explanations": {name: _packed_explanation(explanation) for name, explanation in run.explanations.items()},
         }
+        | ({"remarks": list(run.remarks)} if run.remarks else {})
         | ({} if maps is None else {"maps": _packed_maps(maps)}),
     )
 
@@ -81,15 +83,18 @@ def load_kept(file: Path) -> Run:
         DamagedFileError: it is not what :func:`keep_run` wrote.
     """
 
-    kept = read_json(file)
+    kept, sealed = read_sealed(file)
     try:
-        if kept["schema"] != SCHEMA:
-            raise InputError(f"{file} has schema {kept['schema']!r}, this version of asgt reads {SCHEMA}")
+        if kept["schema"] not in (1, SCHEMA):
+            raise InputError(f"{file} has schema {kept['schema']!r}, this version of asgt reads 1 and {SCHEMA}")
+        if kept["schema"] == SCHEMA and not sealed:
+            raise DamagedFileError(f"{file} is damaged: it carries no digest")
         config = TrainConfig.from_dict(kept["config"], str(file))
         result = TrainResult(folder=str(file), **kept["training"])
         evaluations = {name: _evaluation(name, values, file) for name, values in kept["evaluations"].items()}
         explanations = {name: _explanation(values, file) for name, values in kept["explanations"].items()}
-        return Run(file, config, result, tuple(kept["history"]), evaluations, explanations)
+        remarks = kept.get("remarks", ()) if sealed else (f"{UNVERIFIED}: no digest is known of the saved result",)
+        return Run(file, config, result, tuple(kept["history"]), evaluations, explanations, tuple(map(str, remarks)))
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
 
@@ -102,7 +107,7 @@ def load_maps(file: Path) -> SaliencyMaps | None:
         DamagedFileError: it is not what :func:`keep_run` wrote.
     """
 
-    kept = read_json(file)
+    kept = read_sealed(file)[0]
     try:
         return _maps(kept["maps"], file) if "maps" in kept else None
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
@@ -129,7 +134,7 @@ def _packed_evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _said(folder: Path) -> dict[str, Any]:
-    result = read_json(folder / "result.json")
+    result = read_sealed(folder / "result.json")[0]
     return {name: result[name] for name in _SAID}
 
 

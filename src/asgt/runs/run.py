@@ -6,7 +6,7 @@ Nothing that a run folder holds is executed, unless the user names it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from ..evaluation.outcomes import Evaluation
 from ..evaluation.protocols import OWN, PROTOCOLS
 from ..evaluation.shards import load_evaluation
 from ..explanation import Explanation, load_explanation
-from ..files import digest_tensors, read_json, read_tensors
+from ..files import digest_stored, read_sealed
+from ..manifest import Manifest, unverified_in
 from ..models import load_weights
 from ..modes import in_evaluation
 from ..names import names_of, refuse_object, refuse_unless_allowed, short_name
@@ -30,7 +31,11 @@ from ..training.config import TrainConfig
 from ..training.passed import as_splits
 from ..training.run_folder import RunFolder, TrainResult
 
-__all__ = ["Run", "data_name", "evaluate_again", "load_run", "read_run"]
+__all__ = ["UNVERIFIED", "Run", "data_name", "evaluate_again", "load_run", "read_run", "remarks_on"]
+
+
+UNVERIFIED = "unverified"
+"""What a remark on a run begins with where damage or an edit could not be noticed."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Run:
         history: the rows of ``metrics.jsonl``, one an epoch.
         evaluations: its finished evaluations, by protocol name.
         explanations: its finished explanations, by attribution.
+        remarks: what of it is unverified, as no digest is known of it, and what was edited and accepted, in words.
     """
 
     folder: Path
@@ -52,6 +58,7 @@ class Run:
     history: tuple[dict[str, Any], ...]
     evaluations: dict[str, Evaluation]
     explanations: dict[str, Explanation] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -85,7 +92,9 @@ def read_run(path: Path) -> Run:
         for name in (*PROTOCOLS, *([OWN] if _records_own(folder) else []))
         if (folder.evaluation(name) / "result.json").exists()
     }
-    weights = digest_tensors(read_tensors(folder.model)[0])
+    weights, manifest = digest_stored(folder.model), Manifest.of(path)
+    if manifest is not None and manifest.weights not in ("", weights):
+        raise manifest.changed(folder.model.name)
     for name, evaluation in evaluations.items():
         if evaluation.protocol.name != name:
             raise InputError(f"{folder.evaluation(name)} holds an evaluation by {evaluation.protocol.name}: rename it")
@@ -93,14 +102,36 @@ def read_run(path: Path) -> Run:
             raise InputError(
                 f"{folder.evaluation(name)} was made of other weights than {folder.model}: {evaluate_again(path, name)}"
             )
-    return Run(path, config, result, tuple(history), evaluations, _explanations(folder, weights))
+    explanations = _explanations(folder, weights)
+    places = [*map(folder.evaluation, evaluations), *map(folder.explanation, explanations)]
+    return Run(path, config, result, tuple(history), evaluations, explanations, remarks_on(folder, places))
+
+
+def remarks_on(folder: RunFolder, places: Sequence[Path] = ()) -> tuple[str, ...]:
+    """What of a run is unverified, and what was edited and accepted, in words.
+
+    Args:
+        folder: the run's.
+        places: the folders of the evaluations and explanations that are used.
+    """
+
+    manifest = Manifest.of(folder.path)
+    names = [file.name for file in (folder.config, folder.metrics, folder.model, folder.result)]
+    listed = {} if manifest is None else manifest.files
+    unverified = [name for name in names if name not in listed]
+    for place in places:
+        name = place.relative_to(folder.path).as_posix()
+        names += [each for each in listed if each.startswith(f"{name}/")]
+        unverified += [name] if unverified_in(place) else []
+    remarks = [f"{UNVERIFIED}: no digest is known of {', '.join(unverified)}"] if unverified else []
+    return (*remarks, *([] if manifest is None else manifest.remarks(names)))
 
 
 def _records_own(folder: RunFolder) -> bool:
     """Whether an evaluation by attacks of one's own says what they were; those of an earlier version do not."""
 
     path = folder.evaluation(OWN) / "result.json"
-    return path.exists() and OWN in read_json(path)
+    return path.exists() and OWN in read_sealed(path)[0]
 
 
 def _explanations(folder: RunFolder, weights: str) -> dict[str, Explanation]:
@@ -186,6 +217,8 @@ def load_run(
         raise InputError(f"the test images that were passed are not those of {path}")
     with torch.random.fork_rng():
         built = build_from(config, splits, model)
+    if (manifest := Manifest.of(folder.path)) is not None:
+        manifest.check(folder.model.name)
     load_weights(built, folder.model)
     return in_evaluation(built), splits, config, result
 

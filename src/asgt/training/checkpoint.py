@@ -52,6 +52,8 @@ class TrainingState:
         data: SHA-256 of the training images.
         threads: CPU threads of PyTorch: another number sums in another order.
         processes: how many train together: another number sums in another order, and draws other noise for dropout.
+        files: the SHA-256 of the other files of the run folder as they were written, by name.
+        unverified: what the run rests on that had no digest, in words.
     """
 
     step: int = 0
@@ -63,6 +65,8 @@ class TrainingState:
     data: str = ""
     threads: int = 0
     processes: int = 1
+    files: dict[str, str] = field(default_factory=dict)
+    unverified: list[str] = field(default_factory=list)
 
 
 def save_checkpoint(path: Path, state: TrainingState, learner: Learner, sums: Mapping[str, Tensor]) -> None:
@@ -75,7 +79,7 @@ def save_checkpoint(path: Path, state: TrainingState, learner: Learner, sums: Ma
         tensors |= {f"optimizer.{index}.{name}": value for name, value in own.items() if isinstance(value, Tensor)}
     tensors |= {f"sums.{name}": tensor for name, tensor in sums.items()}
 
-    write_tensors(path, tensors, {"standing": json.dumps(asdict(state))})
+    write_tensors(path, tensors, {"standing": json.dumps(asdict(state))}, begin=False)
 
 
 def load_checkpoint(

@@ -6,22 +6,26 @@
     metrics.jsonl           a line an epoch
     model.safetensors       the weights of the chosen epoch
     checkpoint.safetensors  all that a resumed run needs
-    training.json           how it ended: written when, and only when, the run is finished
+    training.json           how it ended
     split.safetensors       the rows of the splits, where asgt drew them
+    manifest.json           the digest of every file: written last, when, and only when, the run is finished
     evaluation/<protocol>/  results and evidence of ``asgt evaluate``
     explanation/<name>/     those of ``asgt explain``, by attribution; ``module-Class`` for ``module:Class``
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DamagedFileError, InputError
-from ..files import read_json, write_bytes
+from ..files import digest_file, digest_stored, read_sealed, write_bytes, write_sealed
+from ..manifest import MANIFEST, Manifest
 from ..names import file_name
 from ..numbers import norm_sign
 from ..statistics import share
@@ -111,6 +115,8 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.result = self.path / "training.json"
         self.split = self.path / "split.safetensors"
+        self.manifest = self.path / MANIFEST
+        self._lines = hashlib.sha256()
 
     def evaluation(self, protocol: str) -> Path:
         """The folder of an evaluation by a protocol."""
@@ -126,20 +132,61 @@ class RunFolder:
 
         return self.path / "explanation" / file_name(attribution)
 
-    def load_result(self) -> TrainResult:
-        """How the training ended.
+    def is_finished(self) -> bool:
+        """Whether the training has ended.
+
+        A run whose ``training.json`` carries a digest has a manifest too, written after it: without one, the training
+        was killed between the two.
 
         Raises:
-            InputError: it has not.
-            DamagedFileError: the file is not what a finished run writes.
+            DamagedFileError: ``training.json`` or the manifest is damaged.
         """
 
         if not self.result.exists():
+            return False
+        _, sealed = read_sealed(self.result)
+        manifest = Manifest.of(self.path)
+        return not sealed or (manifest is not None and self.result.name in manifest.files)
+
+    def load_result(self) -> TrainResult:
+        """How the training ended; the files of text beside it are what was written.
+
+        Raises:
+            InputError: it has not.
+            DamagedFileError: a file is not what a finished run writes, or was changed since.
+        """
+
+        if not self.is_finished():
             raise InputError(f"{self.path} is not finished: asgt train --resume --out {self.path}")
+        if (manifest := Manifest.of(self.path)) is not None:
+            manifest.check(self.config.name, self.metrics.name, self.result.name)
         try:
-            return TrainResult(**(read_json(self.result) | {"folder": str(self.path)}))
+            return TrainResult(**(read_sealed(self.result)[0] | {"folder": str(self.path)}))
         except TypeError as error:
             raise DamagedFileError(f"{self.result} is damaged: it is not the result of a training") from error
+
+    def finish(self, result: TrainResult, files: Mapping[str, str], unverified: Sequence[str]) -> None:
+        """Writes how the training ended, and then the manifest.
+
+        Args:
+            result: how it ended.
+            files: the SHA-256 of the other files as they were written, by name; others are read from the disk.
+            unverified: what the run rests on that had no digest, in words.
+        """
+
+        there = (self.config, self.metrics, self.model, self.checkpoint, self.split)
+        listed = {file.name: files.get(file.name) or digest_file(file) for file in there if file.exists()}
+
+        written = {self.result.name: write_sealed(self.result, result.to_dict(), begin=False)}
+        # An evaluation of a run that was killed just before its manifest is listed there already.
+        manifest = Manifest.of(self.path) or Manifest(self.path)
+        made_from = {
+            "config": listed[self.config.name],
+            "train_data": result.train_data,
+            "test_data": result.test_data,
+            "weights": digest_stored(self.model),
+        }
+        replace(manifest, unverified=tuple(unverified)).with_files("train", listed | written, made_from).write()
 
     def rows(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``; a last line that a kill cut short is left out."""
@@ -158,9 +205,13 @@ class RunFolder:
     def add_row(self, row: dict[str, Any]) -> None:
         """Appends a line to ``metrics.jsonl``."""
 
+        line = (json.dumps(row) + "\n").encode()
+        self._lines.update(line)
         try:
-            with open(self.metrics, "a") as file:
-                file.write(json.dumps(row) + "\n")
+            if not self.path.is_dir():
+                raise InputError(f"cannot write {self.metrics}: its folder was removed while the work went on")
+            with open(self.metrics, "ab") as file:
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -170,4 +221,12 @@ class RunFolder:
         """Cuts ``metrics.jsonl`` back to what a checkpoint at ``step`` knows."""
 
         rows = [row for row in self.rows() if row["step"] <= step]
-        write_bytes(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        self._lines = hashlib.sha256(content)
+        write_bytes(self.metrics, content, begin=False)
+
+    @property
+    def lines_digest(self) -> str:
+        """The SHA-256 of ``metrics.jsonl`` as this process has written it."""
+
+        return self._lines.hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..data import Images, Splits, load_data, steps_per_epoch, stratified, to_unit
 from ..devices import place, resolve_device
-from ..errors import InputError
-from ..files import read_tensors, write_tensors
+from ..errors import DamagedFileError, InputError
+from ..files import digest_file, is_sealed, read_tensors, write_tensors
+from ..locks import holds_nothing
+from ..manifest import Manifest
 from ..memory import keeps_memory
 from ..names import is_foreign
 from ..numbers import counted
@@ -37,7 +39,11 @@ from .speed import Stopwatch
 from .validating import TrainingWarnings, validation_share
 from .world import World
 
-__all__ = ["Fitting", "Opened", "forgotten_if_refused", "open_run", "setup"]
+__all__ = ["STEP", "Fitting", "Opened", "forgotten_if_refused", "open_run", "setup"]
+
+
+STEP = "step"
+"""What the metadata of the weights calls the training step after which they were written."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,7 @@ def setup(opened: Opened, began: float) -> Fitting:
     torch.manual_seed(seed_of(config.seed, "initialisation"))
     model, frozen = _model(opened)
     # Only now that data, device and model are known to fit does the run begin to exist.
-    world.from_main(_begin, folder, config, opened.data.indices)
+    begun = world.from_main(_begin, folder, config, opened.data.indices)
     if config.tensorboard:
         accelerator.init_trackers("tensorboard")
     optimizer = torch.optim.SGD(
@@ -183,15 +189,24 @@ def setup(opened: Opened, began: float) -> Fitting:
     learner = Learner(model, _average(model, config.average), optimizer)
 
     state = TrainingState(
-        config=config.to_dict(), data=opened.digest, threads=torch.get_num_threads(), processes=world.size
+        config=config.to_dict(),
+        data=opened.digest,
+        threads=torch.get_num_threads(),
+        processes=world.size,
+        files=begun,
     )
-    sums: dict[str, Tensor] = {}
+    fresh, sums = state, dict[str, Tensor]()
     if world.from_main(folder.checkpoint.exists):
         held = world.from_main(read_tensors, folder.checkpoint)
-        fresh, (state, sums) = state, load_checkpoint(folder.checkpoint, held, learner)
+        state, sums = load_checkpoint(folder.checkpoint, held, learner)
         _refuse_other_run(folder, state, fresh, progress)
         sums = {name: tensor.to(device) for name, tensor in sums.items()}
     world.from_main(folder.cut_rows, state.step)
+    if state is not fresh:
+        world.from_main(_refuse_damaged, folder, state, begun)
+        if not world.from_main(is_sealed, folder.checkpoint):
+            progress.warn(f"{folder.checkpoint} carries no digest: the run is unverified from here on")
+            state.unverified.append("the training went on from a checkpoint that carried no digest")
 
     # What accelerate calls evaluation is autocast alone: the world averages the gradients.
     forward = accelerator.prepare_model(model, evaluation_mode=True)
@@ -323,6 +338,34 @@ def _refuse_other_run(folder: RunFolder, state: TrainingState, fresh: TrainingSt
     progress.say(f"resumed after step {state.step}")
 
 
+def _refuse_damaged(folder: RunFolder, state: TrainingState, begun: Mapping[str, str]) -> None:
+    """Refuses to go on from files that are not what the checkpoint knows of them.
+
+    Raises:
+        DamagedFileError: one of them was changed, or is gone.
+    """
+
+    there = {**begun, folder.metrics.name: folder.lines_digest}
+    if folder.model.name in state.files and not _is_later(folder.model, state.step):
+        there[folder.model.name] = digest_file(folder.model)
+    for name, digest in there.items():
+        if state.files.get(name, digest) != digest:
+            raise DamagedFileError(
+                f"{folder.path / name} is damaged: it is not what was written, says the checkpoint; restore it, or "
+                "train again into another folder"
+            )
+
+
+def _is_later(model: Path, step: int) -> bool:
+    """Whether weights are of a later step than the checkpoint, as a kill between the two leaves them.
+
+    The steps after the checkpoint are taken again, and write them again.
+    """
+
+    metadata = read_tensors(model)[1]
+    return metadata.get(STEP, "").isdecimal() and int(metadata[STEP]) > step
+
+
 def _uneven(what: str, count: int, world: World) -> str:
     below = count - count % world.size
     mend = f"--batch-size {below}" if below else "fewer processes"
@@ -330,30 +373,50 @@ def _uneven(what: str, count: int, world: World) -> str:
 
 
 def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> TrainResult | None:
-    """Looks whether the run folder is free, or to be taken up; where it is finished already, how it ended."""
+    """Looks whether the run folder is free, or to be taken up; where it is finished already, how it ended.
+
+    The weights of a finished run are checked too: nothing of it is computed again.
+    """
 
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is a file: --out takes a folder")
-    # What a kill left half-written is no run.
-    if folder.path.is_dir() and any(not file.name.endswith(".part") for file in folder.path.iterdir()):
+    if not holds_nothing(folder.path):
         if not resume:
             raise InputError(f"{folder.path} exists: --resume goes on with it, --out names another folder")
         if not folder.config.exists():
             raise InputError(f"{folder.path} is no run folder: it has no config.yaml")
         TrainConfig.load(folder.config).refuse_other(config.to_dict(), str(folder.path))
-    return folder.load_result() if folder.result.exists() else None
+    if not folder.result.exists():
+        return None
+    if not folder.is_finished():
+        if not folder.checkpoint.exists():
+            raise DamagedFileError(
+                f"{folder.manifest} is gone, and {folder.checkpoint.name} with it: restore one of them, or seal the "
+                f"run as it is by asgt verify {folder.path} --accept"
+            )
+        return None
+    result, manifest = folder.load_result(), Manifest.of(folder.path)
+    if manifest is not None:
+        manifest.check(folder.model.name)
+    return result
 
 
-def _begin(folder: RunFolder, config: TrainConfig, indices: dict[str, Tensor]) -> None:
-    """Puts into the run folder what is known before the first step."""
+def _begin(folder: RunFolder, config: TrainConfig, indices: dict[str, Tensor]) -> dict[str, str]:
+    """Puts into the run folder what is known before the first step.
+
+    Returns:
+        The SHA-256 of these files, by name.
+    """
 
     if not folder.config.exists():
         config.save(folder.config)
+    begun = {folder.config.name: digest_file(folder.config)}
     # What a kill left half-written goes.
     for part in folder.path.glob(".*.part"):
         part.unlink(missing_ok=True)
     if indices:
-        write_tensors(folder.split, indices)
+        begun[folder.split.name] = write_tensors(folder.split, indices)
+    return begun
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from ..data import LabelledImages, Splits, steps_per_epoch, training_batch, trai
 from ..devices import device_name, tensor_cores
 from ..errors import DamagedFileError, InputError, InterruptedRunError
 from ..evaluation.health import is_catastrophic, is_collapsed
-from ..files import write_json, write_tensors
+from ..files import write_tensors
 from ..inputs import trusted
+from ..locks import locked
 from ..memory import keeps_memory
 from ..models.weights import versions_text
 from ..progress import SILENT, Progress
@@ -27,7 +29,7 @@ from .objectives import Objective
 from .passed import Passed
 from .run_folder import RunFolder, TrainResult
 from .schedule import learning_rate, ramped
-from .setup import Fitting, Opened, forgotten_if_refused, open_run, setup
+from .setup import STEP, Fitting, Opened, forgotten_if_refused, open_run, setup
 from .speed import Display, speed_text
 from .validating import chosen_by, is_better, judge, ramp_is_over
 from .world import join
@@ -80,19 +82,22 @@ def train(
 
     began = time.monotonic()
     world = join(config.device)
-    opened = open_run(config, Path(out), Passed(objective, model, data), world, progress, resume=resume)
-    if isinstance(opened, TrainResult):
-        return opened
-    # The trainer owns the global generator while it runs (dropout and initialisation draw from it), and gives it back.
-    with (
-        torch.random.fork_rng(),
-        tensor_cores(opened.config.precision == "tf32"),
-        trusted(),
-        forgotten_if_refused(opened),
-    ):
-        fitting = setup(opened, began)
-        fit(fitting, should_stop)
-    return finish(fitting)
+    with ExitStack() as held:
+        world.from_main(held.enter_context, locked(Path(out), "asgt train", progress=progress))
+        opened = open_run(config, Path(out), Passed(objective, model, data), world, progress, resume=resume)
+        if isinstance(opened, TrainResult):
+            return opened
+        # The trainer owns the global generator while it runs (dropout and initialisation draw from it), and gives it
+        # back.
+        with (
+            torch.random.fork_rng(),
+            tensor_cores(opened.config.precision == "tf32"),
+            trusted(),
+            forgotten_if_refused(opened),
+        ):
+            fitting = setup(opened, began)
+            fit(fitting, should_stop)
+        return finish(fitting)
 
 
 def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> None:
@@ -190,7 +195,7 @@ def _end_epoch(fitting: Fitting, epoch: int, sums: dict[str, Tensor], eps: float
     row |= _validated(fitting, judged, epoch)
     row["seconds"] = round(time.monotonic() - fitting.began, 2)
     better = is_better(row, config, state, last=last)
-    world.from_main(_keep, opened.folder, row, judged if better else None)
+    state.files |= world.from_main(_keep, opened.folder, row, judged if better else None)
     opened.accelerator.log({k: v for k, v in row.items() if isinstance(v, float)}, step=state.step)
     progress.say(_line(row, config))
 
@@ -226,7 +231,7 @@ def finish(fitting: Fitting) -> TrainResult:
         speed=fitting.watch.summary()
         | {"threads": torch.get_num_threads(), "keeps_memory": keeps_memory(), "device": device_name(device)},
     )
-    world.from_main(write_json, opened.folder.result, result.to_dict())
+    world.from_main(opened.folder.finish, result, state.files, state.unverified)
     opened.accelerator.end_training()
     return result
 
@@ -248,13 +253,20 @@ def _validated(fitting: Fitting, model: nn.Module, epoch: int) -> dict[str, Any]
     return row
 
 
-def _keep(folder: RunFolder, row: dict[str, Any], better: nn.Module | None) -> None:
-    """Puts an epoch's line into the run folder, and its weights, where they are the model so far."""
+def _keep(folder: RunFolder, row: dict[str, Any], better: nn.Module | None) -> dict[str, str]:
+    """Puts an epoch's line into the run folder, and its weights, where they are the model so far.
 
+    Returns:
+        The SHA-256 of the files that it wrote, by name.
+    """
+
+    written = {}
     if better is not None:
         state = better.state_dict()
-        write_tensors(folder.model, state, versions_text(state))
+        told = versions_text(state) | {STEP: str(row["step"])}
+        written[folder.model.name] = write_tensors(folder.model, state, told, begin=False)
     folder.add_row(row)
+    return written | {folder.metrics.name: folder.lines_digest}
 
 
 def _chosen(folder: RunFolder, epoch: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The section on what a reader must not miss of single runs; without warnings there is none."""
+"""The section on what a reader must not miss of single runs and of files; without warnings there is none."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ __all__ = ["WARNINGS"]
 
 TEMPLATE = r"""<section id="warnings" class="warnings">
 <h2>Warnings</h2>
+{% if warnings %}
 <p>A run that died in training is counted in every figure here, never dropped.</p>
+{% endif %}
 <ul>
+{% for text in remarks %}
+<li>{{ text }}</li>
+{% endfor %}
 {% for method, run, text in warnings %}
 <li><b>{{ method.name }}, seed {{ run.seed }}</b>: {{ text }}</li>
 {% endfor %}
@@ -21,7 +26,8 @@ TEMPLATE = r"""<section id="warnings" class="warnings">
 
 
 def _context(page: PageRequest) -> dict[str, Any] | None:
-    return {"warnings": page.summary.warnings} if page.summary.warnings else None
+    summary = page.summary
+    return {"warnings": summary.warnings, "remarks": summary.remarks} if summary.warnings or summary.remarks else None
 
 
 WARNINGS = Section("warnings", "Warnings", TEMPLATE, _context)
