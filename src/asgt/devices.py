@@ -16,7 +16,7 @@ from .modes import ask, evaluating
 from .passes import is_watched
 from .randomness import seeded_globally
 
-__all__ = ["device_name", "place", "resolve_device", "tensor_cores"]
+__all__ = ["device_name", "one_thread", "place", "resolve_device", "tensor_cores"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -70,6 +70,18 @@ def place(model: nn.Module, device: torch.device, images: Tensor | None = None) 
     if _keeps_order(model) or (images is not None and _runs_alike(model, images[:2].to(device))):
         _put_channels_last(model)
     return model
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The CPU works in one thread inside: sums are taken in one order, whatever process computes them."""
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _put_channels_last(model: nn.Module) -> None:

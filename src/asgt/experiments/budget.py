@@ -12,7 +12,7 @@ import torch
 
 from ..attacks import Norm
 from ..data import Images, load_data, to_unit
-from ..devices import place, resolve_device
+from ..devices import one_thread, place, resolve_device
 from ..errors import InputError
 from ..evaluation.curve import AUDITED, evaluate
 from ..explanation import explain
@@ -88,11 +88,8 @@ def pace(config: TrainConfig) -> float:
 
     device = resolve_device(config.device)
     data = load_data(config.data, limit=256, **config.data_settings())
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng():
-            model = place(build_from(config, data), device, to_unit(data.train.pixels[:2]))
+    with one_thread(), torch.random.fork_rng():
+        model = place(build_from(config, data), device, to_unit(data.train.pixels[:2]))
         images = data.train.to(device)
         x, y = to_unit(images.pixels[: config.batch_size]), images.labels[: config.batch_size]
 
@@ -108,8 +105,6 @@ def pace(config: TrainConfig) -> float:
             step()
             steps += 1
         return (clock() - began) / (3 * steps * len(x))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _images(count: int = 1) -> Images:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..attacks import Norm
 from ..data import Splits, sampled_rows, selection_text, to_unit
-from ..devices import place, resolve_device
+from ..devices import one_thread, place, resolve_device
 from ..errors import InputError
 from ..evaluation.curve import evaluate
 from ..names import refuse_unless_allowed
@@ -93,9 +93,8 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
         refuse_unless_allowed(attribution, job.allow, job.label, what="attribution", flag=None)
     train(job.config, job.folder, resume=True, should_stop=should_stop, progress=phase(0))
 
-    model, data, config, _ = load_run(job.folder, allow=job.allow)
+    model, data, config = _loaded(job)
     device = resolve_device(config.device)
-    model = place(model, device, to_unit(data.test.pixels[:2]))
     rows = sampled_rows(data.test, len(data.test) if job.samples is None else job.samples)
     images, selection = data.test[rows].to(device), selection_text(data.test, rows)
     for number, protocol in enumerate(job.protocols, start=1):
@@ -145,17 +144,26 @@ def keep(job: Job, loaded: tuple[nn.Module, Splits] | None = None) -> None:
     assert job.keep is not None
     run, maps = read_run(Path(job.folder)), None
     if job.drawn:
-        model, data = loaded or load_run(job.folder, allow=job.allow)[:2]
-        maps = block_maps(
-            model.cpu(),
-            data.test,
-            name=job.label,
-            seed=job.config.seed,
-            eps=job.eps,
-            norm=job.norm,
-            samples=job.samples,
-        )
+        model, data = loaded or _loaded(job)[:2]
+        # However often, and in whatever process, a run is kept, its file is the same to the last bit.
+        with one_thread():
+            maps = block_maps(
+                model.cpu(),
+                data.test,
+                name=job.label,
+                seed=job.config.seed,
+                eps=job.eps,
+                norm=job.norm,
+                samples=job.samples,
+            )
     keep_run(run, Path(job.keep), maps)
+
+
+def _loaded(job: Job) -> tuple[nn.Module, Splits, TrainConfig]:
+    """The model of a trained job, placed on its device, its data, and its configuration."""
+
+    model, data, config, _ = load_run(job.folder, allow=job.allow)
+    return place(model, resolve_device(config.device), to_unit(data.test.pixels[:2])), data, config
 
 
 def is_kept(job: Job) -> bool:
