@@ -49,7 +49,9 @@ def locked(
     try:
         lock.acquire(timeout=wait, poll_interval=0.02)
     except Timeout as error:
-        raise InputError(f"{_holder(note)} is at work in {folder}: wait for it, or name another folder") from error
+        raise InputError(
+            f"{_holder(note)} is at work in {folder}: wait for it, or name another folder by --out"
+        ) from error
     except OSError as error:
         _unmake(made)
         raise InputError(f"cannot write {folder / name}: {error.strerror or error}") from error
