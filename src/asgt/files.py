@@ -54,7 +54,7 @@ _DIGEST, _MARK, _MARKED = "asgt.sha256", "asgt.sealed", "1"
 
 With two keys, no flipped bit can make a sealed file look like one from before there were digests.
 """
-_SEALED_END = re.compile(rb'  "sha256": "([0-9a-f]{64})"\n\}\n\Z')
+_SEALED_END = re.compile(rb'  "[^"\n]*": "([0-9a-f]{64})"\n\}\n\Z')
 
 
 def write_bytes(path: Path, content: bytes, *, begin: bool = True) -> str:
@@ -144,14 +144,27 @@ def read_sealed(path: Path) -> tuple[Any, bool]:
     """
 
     value = read_json(path)
-    if not (isinstance(value, dict) and _SEAL in value):
+    seal = _seal_in(path, value)
+    if seal is None:
         return value, False
-    content = path.read_bytes()
-    end = _SEALED_END.search(content)
-    if end is None or digest(content[: end.start()]).encode() != end.group(1):
+    if not seal:
         raise _changed(path)
     del value[_SEAL]
     return value, True
+
+
+def _seal_in(path: Path, value: Any) -> bool | None:
+    """Whether the digest that JSON carries is right; ``None`` where it carries none."""
+
+    content = path.read_bytes()
+    end = _SEALED_END.search(content)
+    is_right = end is not None and digest(content[: end.start()]).encode() == end.group(1)
+    if not isinstance(value, dict):
+        return None
+    if _SEAL in value:
+        return is_right
+    # A right digest under another name: that of a sealed file, of which the name was damaged.
+    return False if is_right else None
 
 
 def write_yaml(path: Path, value: Mapping[str, Any]) -> str:
@@ -266,8 +279,7 @@ def is_sealed(path: Path) -> bool:
     """
 
     if path.suffix == ".json":
-        value = read_json(path)
-        return isinstance(value, dict) and _SEAL in value
+        return _seal_in(path, read_json(path)) is not None
     with _opened(path) as file:
         return not {_DIGEST, _MARK}.isdisjoint(file.metadata() or {})
 

@@ -148,12 +148,12 @@ def _folder(folder: Path) -> Verified:
         findings += _file(folder, name, listed.get(name))
     broken = any(finding.state != "unverified" for finding in findings)
     findings += [] if broken else _figures(folder)
+    odd = {finding.file for finding in findings}
     last = {} if manifest is None else {each.file: each for each in manifest.accepted}
     for name, each in last.items():
-        if listed.get(name) == each.now:
+        if listed.get(name) == each.now and folder / name not in odd:
             was = f"was {each.was[:12]}… as it was written" if each.was else "had no digest as it was written"
             findings.append(Finding(folder / name, "accepted", f"{was}, accepted on {each.on}"))
-    odd = {finding.file for finding in findings if finding.state != "accepted"}
     return Verified(folder, len({folder / name for name in files} - odd), tuple(findings))
 
 
