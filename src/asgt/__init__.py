@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .report.map_drawing import write_contact_sheet, write_maps
     from .report.page import write_report
     from .runs.run import load_run
+    from .runs.verifying import Verified, verify
     from .saliency import Attribution, SaliencyMask, attribute
     from .statistics import Estimate, PairedDifference
     from .training.config import TrainConfig
@@ -87,6 +88,7 @@ __all__ = [
     "Square",
     "TrainConfig",
     "TrainResult",
+    "Verified",
     "attribute",
     "build_model",
     "compare",
@@ -105,6 +107,7 @@ __all__ = [
     "saliency_maps",
     "strokes",
     "train",
+    "verify",
     "write_contact_sheet",
     "write_maps",
     "write_report",
@@ -182,6 +185,10 @@ _HOMES = {
     ),
     "report.page": ("write_report",),
     "runs.run": ("load_run",),
+    "runs.verifying": (
+        "Verified",
+        "verify",
+    ),
     "saliency": (
         "Attribution",
         "SaliencyMask",

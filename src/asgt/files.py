@@ -333,7 +333,7 @@ def _seal(content: str, metadata: Mapping[str, str]) -> str:
 
 
 def _changed(path: Path) -> DamagedFileError:
-    return DamagedFileError(f"{path} is damaged: it was changed after it was written, by the digest that it carries")
+    return DamagedFileError(f"{path} is damaged: its content does not match its own SHA-256")
 
 
 def digest(*contents: bytes) -> str:

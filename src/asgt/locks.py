@@ -50,14 +50,14 @@ def locked(
         lock.acquire(timeout=wait, poll_interval=0.02)
     except Timeout as error:
         raise InputError(
-            f"{_holder(note)} is at work in {folder}: wait for it, or name another folder by --out"
+            f"{folder} is in use by {_holder(note)}: wait until it ends, or use another folder (--out)"
         ) from error
     except OSError as error:
         _unmake(made)
         raise InputError(f"cannot write {folder / name}: {error.strerror or error}") from error
     try:
         if note.exists():
-            progress.say(f"{folder}: took over the lock of {_holder(note)}, which is gone")
+            progress.say(f"{folder}: took over the lock of {_holder(note)}, which no longer runs")
         with contextlib.suppress(OSError):  # the lock holds without it
             note.write_text(json.dumps(_this_process(doing)))
         yield

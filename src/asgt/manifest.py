@@ -106,7 +106,7 @@ class Manifest:
                 continue
             path = self.folder / name
             if not path.exists():
-                raise DamagedFileError(f"{path} is gone, which {self.folder / MANIFEST} lists: restore it")
+                raise DamagedFileError(f"{path} is missing, and {self.folder / MANIFEST} lists it: restore it")
             if digest_file(path) != written:
                 raise self.changed(name)
 
@@ -114,8 +114,8 @@ class Manifest:
         """The error for a file that is not what was written."""
 
         return DamagedFileError(
-            f"{self.folder / name} is damaged: it is not what was written, says {MANIFEST}; restore it, or accept an "
-            f"edit that you meant by asgt verify {self.folder} --accept"
+            f"{self.folder / name} is damaged: its SHA-256 is not the one in {MANIFEST}; restore the file, or run "
+            f"asgt verify {self.folder} --accept if the edit was intended"
         )
 
     def write(self) -> None:
@@ -164,10 +164,12 @@ class Manifest:
         remarks = list(self.unverified)
         if edited:
             days = ", ".join(sorted({last[name].on for name in edited}))
-            remarks.append(f"edited after it was written, and accepted by asgt verify ({days}): {', '.join(edited)}")
+            remarks.append(f"edited after the run, accepted with asgt verify --accept on {days}: {', '.join(edited)}")
         if late:
             days = ", ".join(sorted({last[name].on for name in late}))
-            remarks.append(f"had no digest when it was written, sealed as found ({days}): {', '.join(late)}")
+            remarks.append(
+                f"written without a digest, sealed on {days}; earlier changes cannot be detected: {', '.join(late)}"
+            )
         return remarks
 
 

@@ -50,7 +50,7 @@ def test_a_second_writer_is_refused_and_the_lock_of_a_dead_one_taken_over(tmp_pa
         assert not holds_nothing(tmp_path)
         assert holds_nothing(tmp_path / "run")
     assert len(heard.said) == 1
-    assert_states(heard.said[0], tmp_path / "run", "took over", "asgt train", f"process {holder.pid}", "gone")
+    assert_states(heard.said[0], tmp_path / "run", "took over", "asgt train", f"process {holder.pid}", "no longer")
     heard.said.clear()
     with locked(tmp_path / "run", "asgt evaluate", progress=heard):
         pass

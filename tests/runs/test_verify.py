@@ -198,7 +198,7 @@ def test_nothing_is_as_written_where_a_file_is_gone(cli: Callable, run: Path) ->
     for name in ("model.safetensors", SHARD, VALUES, "metrics.jsonl", "config.yaml"):
         whole = (run / name).read_bytes()
         (run / name).unlink()
-        assert states(run)[name] == "gone"
+        assert states(run)[name] == "missing"
         (run / name).write_bytes(whole)
     assert states(run) == {}
 
@@ -296,7 +296,7 @@ def test_a_saved_result_is_verified_and_accepted_too(cli: Callable, run: Path) -
     assert cli("verify", file, "--accept").status == 0
 
     assert load_kept(file).config.lr == 0.3
-    assert any("accepted by asgt verify" in remark for remark in load_kept(file).remarks)
+    assert any("accepted with asgt verify" in remark for remark in load_kept(file).remarks)
     # Accepted once, it is recorded once.
     content = file.read_bytes()
     assert cli("verify", file, "--accept").status == 0
@@ -330,7 +330,7 @@ def test_a_run_from_before_the_digests_is_unverified_and_every_page_says_so(cli:
     # Sealed as found, the page still says what nobody can know any more.
     assert cli("verify", old, "--accept").status == 0
     (remark,) = compare([old]).remarks()
-    assert_states(remark, "had no digest", "sealed as found", "metrics.jsonl")
+    assert_states(remark, "without a digest", "sealed", "metrics.jsonl")
     flip(old / "metrics.jsonl", random.Random(0))
     assert_states(cli("compare", old).failure(), old / "metrics.jsonl")
 

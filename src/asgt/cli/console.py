@@ -193,11 +193,11 @@ class Console:
                 self.out.print(escape(line), style={"FAIL": "red", "WARN": "yellow"}.get(check.verdict, "dim"))
 
     def verified(self, verified: Sequence[Verified]) -> None:
-        """What was found of each place, a line for each file that is not, or not known to be, as it was written."""
+        """The result for each place, and a line for each file that does not match its digest, or has none."""
 
-        styles = {"changed": "red", "damaged": "red", "gone": "red", "unverified": "yellow"}
+        styles = {"changed": "red", "damaged": "red", "missing": "red", "unverified": "yellow"}
         for each in verified:
-            self.out.print(escape(f"{each.place}: {counted(each.checked, 'file')} as written"), style="bold")
+            self.out.print(escape(f"{each.place}: {counted(each.checked, 'file')} verified"), style="bold")
             for finding in each.findings:
                 line = f"{finding.state}: {finding.file}: {finding.text}"
                 self.out.print(escape(line), style=styles.get(finding.state, "dim"), soft_wrap=True)

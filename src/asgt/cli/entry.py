@@ -30,7 +30,7 @@ verbs:
   compare    one page of several runs: tables, curves, saliency maps
   reproduce  a grid of methods and seeds, trained, evaluated and compared
   profile    what a training step of each method costs, in passes and seconds
-  verify     whether the files of a run are what was written
+  verify     checks the files of runs against their digests
 
 asgt VERB --help tells what each takes; asgt --version the version.
 """

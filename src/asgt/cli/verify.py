@@ -1,4 +1,4 @@
-"""``asgt verify``: are the files of a run what was written?"""
+"""``asgt verify``: checks the files of runs against their digests."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def run(words: list[str]) -> int:
         help="run folders, folders of evaluations, saved results, or folders that hold such",
     )
     parser.add_argument(
-        "--accept", action="store_true", help="seal intended edits as they are now; every page says so from then on"
+        "--accept", action="store_true", help="accept intended edits; every report mentions them from then on"
     )
     asked = given(parser, words)
     if not (places := asked.get("runs")):
         raise InputError("nothing to verify: asgt verify RUN…")
 
-    from ..runs.verifying import accept, verify
+    from ..runs.verifying import verify
     from .console import Console
 
     console = Console()
-    look = accept if asked.get("accept") else verify
-    verified = [each for place in places for each in look(place)]
+    verified = [each for place in places for each in verify(place, accept=bool(asked.get("accept")))]
     console.verified(verified)
     broken = [each for each in verified if not each.is_sound]
     if broken:
-        files = sum(finding.state in ("changed", "damaged", "gone") for each in broken for finding in each.findings)
+        files = sum(finding.state in ("changed", "damaged", "missing") for each in broken for finding in each.findings)
         raise InputError(
-            f"{files} file(s) in {len(broken)} of {len(verified)} place(s) are not what was written: see above for each"
+            f"{files} file(s) in {len(broken)} of {len(verified)} place(s) are changed, damaged or missing: "
+            "see the lines above"
         )
     return 0

@@ -322,7 +322,7 @@ class _Evaluator:
                 f"{file} was made of another model, other images or other settings: name another folder by --out"
             )
         if not is_sealed(file):
-            self.progress.warn(f"{file} carries no digest, as those of earlier versions: what it says is unverified")
+            self.progress.warn(f"{file} has no digest (written by an earlier version): its outcomes are unverified")
         return kept
 
     def shard(self, search: Search, attacks: Sequence[Attack], rows: Tensor, exhaustive: bool) -> dict[str, Tensor]:

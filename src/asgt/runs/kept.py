@@ -93,7 +93,7 @@ def load_kept(file: Path) -> Run:
         result = TrainResult(folder=str(file), **kept["training"])
         evaluations = {name: _evaluation(name, values, file) for name, values in kept["evaluations"].items()}
         explanations = {name: _explanation(values, file) for name, values in kept["explanations"].items()}
-        remarks = kept.get("remarks", ()) if sealed else (f"{UNVERIFIED}: no digest is known of the saved result",)
+        remarks = kept.get("remarks", ()) if sealed else (f"{UNVERIFIED}: no digest is stored in the saved result",)
         return Run(file, config, result, tuple(kept["history"]), evaluations, explanations, tuple(map(str, remarks)))
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error

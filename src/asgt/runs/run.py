@@ -49,7 +49,7 @@ class Run:
         history: the rows of ``metrics.jsonl``, one an epoch.
         evaluations: its finished evaluations, by protocol name.
         explanations: its finished explanations, by attribution.
-        remarks: what of it is unverified, as no digest is known of it, and what was edited and accepted, in words.
+        remarks: files without a digest, and edits that were accepted, in words.
     """
 
     folder: Path
@@ -123,7 +123,7 @@ def remarks_on(folder: RunFolder, places: Sequence[Path] = ()) -> tuple[str, ...
         name = place.relative_to(folder.path).as_posix()
         names += [each for each in listed if each.startswith(f"{name}/")]
         unverified += [name] if unverified_in(place) else []
-    remarks = [f"{UNVERIFIED}: no digest is known of {', '.join(unverified)}"] if unverified else []
+    remarks = [f"{UNVERIFIED}: no digest is stored for {', '.join(unverified)}"] if unverified else []
     return (*remarks, *([] if manifest is None else manifest.remarks(names)))
 
 

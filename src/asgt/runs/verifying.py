@@ -1,7 +1,6 @@
-"""Is what a folder holds what was written? Files are checked against their digests, figures against their evidence.
+"""Checks the files of a run against their digests, and the figures against their evidence.
 
-:func:`verify` looks and changes nothing. :func:`accept` seals an intended edit, which the manifest, and from then on
-every page, records.
+An edit that the user accepts is recorded in the manifest, and every report mentions it from then on.
 """
 
 from __future__ import annotations
@@ -31,21 +30,22 @@ from ..training.run_folder import RunFolder
 from .kept import SCHEMA, load_kept
 from .run import UNVERIFIED, read_run
 
-__all__ = ["Finding", "State", "Verified", "accept", "verify"]
+__all__ = ["Finding", "State", "Verified", "verify"]
 
-State: TypeAlias = Literal["changed", "damaged", "gone", "unverified", "accepted"]
-"""``changed``: not what was written. ``damaged``: its own digest, or what it belongs to, says that it is broken.
-``gone``: listed and not there. ``unverified``: no digest is known of it. ``accepted``: edited, and accepted since."""
+State: TypeAlias = Literal["changed", "damaged", "missing", "unverified", "accepted"]
+"""``changed``: the file is whole, but its SHA-256 is not the one in the manifest. ``damaged``: the file cannot be read, or
+contradicts its own digest or the evidence. ``missing``: the manifest lists it. ``unverified``: no digest is stored for
+it. ``accepted``: the user accepted an edit."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A file that is not, or not known to be, as it was written.
+    """A file that is not the one that asgt wrote, or may not be.
 
     Attributes:
-        file: which.
-        state: what is the matter.
-        text: what to do, or what is known.
+        file: its path.
+        state: what is wrong.
+        text: what to do, or the details.
     """
 
     file: Path
@@ -55,12 +55,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found in one run folder, one folder of evidence or one saved result.
+    """The result of checking one run folder, one folder of evidence or one saved result.
 
     Attributes:
-        place: which.
-        checked: how many files are as they were written.
-        findings: about the others.
+        place: its path.
+        checked: the number of files that match their digests.
+        findings: the other files.
     """
 
     place: Path
@@ -69,39 +69,37 @@ class Verified:
 
     @property
     def is_sound(self) -> bool:
-        """Whether no file is changed, damaged or gone."""
+        """Whether no file is changed, damaged or missing."""
 
-        return not any(finding.state in ("changed", "damaged", "gone") for finding in self.findings)
+        return not any(finding.state in ("changed", "damaged", "missing") for finding in self.findings)
 
 
-def verify(place: Path | str) -> list[Verified]:
-    """Checks every file of a run folder, a folder of evidence or a saved result, or of all that lie in a folder.
+def verify(place: Path | str, *, accept: bool = False) -> list[Verified]:
+    """Checks every file of a run against its digest, and the figures against their evidence.
+
+    Args:
+        place: a run folder, a folder of an evaluation or an explanation, a saved result, or a folder that holds such.
+        accept: accept edited files, and files without a digest, as they are now. The manifest records that, and every
+            report mentions it from then on. Default: nothing is written.
+
+    Returns:
+        The result for each run folder, folder of evidence and saved result.
 
     Raises:
         InputError: there is nothing of that kind.
+        DamagedFileError: ``accept``, and a file is not edited but damaged: it is cut short, its tensors do not match
+            their digest, or its figures are not those of the evidence.
     """
 
-    return [_kept(each) if each.is_file() else _folder(each) for each in _places(Path(place))]
-
-
-def accept(place: Path | str) -> list[Verified]:
-    """Seals what was edited, or had no digest, as it is now, and records that.
-
-    Returns:
-        What :func:`verify` finds after it.
-
-    Raises:
-        InputError: nothing of that kind is there.
-        DamagedFileError: a file is no edit but damaged: it is not whole, or its figures are not those of the evidence.
-    """
-
-    for each in _places(Path(place)):
-        if each.is_file():
-            _accept_kept(each)
-        else:
-            with locked(each, "asgt verify --accept"):
-                _accept_folder(each)
-    return verify(place)
+    places = _places(Path(place))
+    if accept:
+        for each in places:
+            if each.is_file():
+                _accept_kept(each)
+            else:
+                with locked(each, "asgt verify --accept"):
+                    _accept_folder(each)
+    return [_kept(each) if each.is_file() else _folder(each) for each in places]
 
 
 def _places(place: Path) -> list[Path]:
@@ -139,7 +137,7 @@ def _folder(folder: Path) -> Verified:
     try:
         manifest = Manifest.of(folder)
     except DamagedFileError as error:
-        again = f"restore it, or seal the folder as it is by asgt verify {folder} --accept"
+        again = f"restore it, or run asgt verify {folder} --accept to seal the folder as it is"
         return Verified(folder, 0, (Finding(folder / MANIFEST, "damaged", f"{error}; {again}"),))
 
     listed = {} if manifest is None else manifest.files
@@ -152,7 +150,7 @@ def _folder(folder: Path) -> Verified:
     last = {} if manifest is None else {each.file: each for each in manifest.accepted}
     for name, each in last.items():
         if listed.get(name) == each.now and folder / name not in odd:
-            was = f"was {each.was[:12]}… as it was written" if each.was else "had no digest as it was written"
+            was = f"its SHA-256 was {each.was[:12]}…" if each.was else "it had no digest"
             findings.append(Finding(folder / name, "accepted", f"{was}, accepted on {each.on}"))
     return Verified(folder, len({folder / name for name in files} - odd), tuple(findings))
 
@@ -170,11 +168,11 @@ def _written(folder: Path) -> Iterator[Path]:
 
 
 def _file(folder: Path, name: str, written: str | None) -> list[Finding]:
-    """What is to be said of one file; nothing of one that is as it was written."""
+    """The findings about one file; none if it matches its digest."""
 
     path = folder / name
     if not path.exists():
-        return [Finding(path, "gone", _remedy(folder, name))]
+        return [Finding(path, "missing", _remedy(folder, name))]
     try:
         if written is not None and digest_file(path) == written:
             return []
@@ -187,7 +185,7 @@ def _file(folder: Path, name: str, written: str | None) -> list[Finding]:
         return [Finding(path, "damaged", f"{error}; {_remedy(folder, name)}")]
     if written is not None:
         return [Finding(path, "changed", _remedy(folder, name))]
-    return [] if sealed else [Finding(path, "unverified", "no digest is known of it")]
+    return [] if sealed else [Finding(path, "unverified", "no digest is stored for it")]
 
 
 def _is_edited(path: Path) -> bool:
@@ -202,18 +200,18 @@ def _is_edited(path: Path) -> bool:
 
 
 def _remedy(folder: Path, name: str) -> str:
-    """How to mend a file that is not what was written."""
+    """How to repair a file that does not match its digest."""
 
     place, _, rest = name.partition("/")
     kind = rest.partition("/")[0]
     if name == "checkpoint.safetensors":
-        return "only resuming needs it; restore it, or accept that by --accept"
+        return "only --resume needs it; restore it, or run asgt verify with --accept"
     if place == "evaluation" and name.endswith(".safetensors"):
-        return f"asgt evaluate {folder} --protocol {kind} --resume attacks its samples again"
+        return f"asgt evaluate {folder} --protocol {kind} --resume evaluates its samples again"
     if place in ("evaluation", "explanation"):
         verb = f"asgt evaluate {folder} --protocol {kind}" if place == "evaluation" else f"asgt explain {folder}"
         return f"restore it, or remove {folder / place / kind}, then: {verb}"
-    return f"restore it, or accept an edit that you meant by asgt verify {folder} --accept"
+    return f"restore it, or run asgt verify {folder} --accept if the edit was intended"
 
 
 def _figures(folder: Path) -> list[Finding]:
@@ -256,7 +254,7 @@ def _accept_folder(folder: Path) -> None:
 
 
 def _seal(folder: Path) -> None:
-    """Writes the manifest of what a folder holds now, with a record of what is not as it was written."""
+    """Writes the manifest of the files as they are now, with a record of each change."""
 
     try:
         manifest = Manifest.of(folder) or Manifest(folder)
@@ -298,11 +296,11 @@ def _kept(file: Path) -> Verified:
     try:
         if file.suffix == ".safetensors":
             read_tensors(file)
-            unknown = [] if is_sealed(file) else [Finding(file, "unverified", "no digest is known of it")]
+            unknown = [] if is_sealed(file) else [Finding(file, "unverified", "no digest is stored for it")]
             return Verified(file, 1 - len(unknown), tuple(unknown))
         run = load_kept(file)
     except InputError as error:
-        text = f"{error}; restore it, or accept an edit that you meant by asgt verify {file} --accept"
+        text = f"{error}; restore the file, or run asgt verify {file} --accept if the edit was intended"
         return Verified(file, 0, (Finding(file, "damaged", text),))
     states: list[Finding] = [
         Finding(file, "unverified" if remark.startswith(UNVERIFIED) else "accepted", remark) for remark in run.remarks
@@ -321,9 +319,9 @@ def _accept_kept(file: Path) -> None:
         _, sealed = read_sealed(file)
         if sealed:
             return
-        remark = "had no digest when it was saved, sealed as found"
+        remark = "saved without a digest, sealed later; earlier changes cannot be detected"
     except DamagedFileError:
-        remark = "edited after it was saved, and accepted by asgt verify"
+        remark = "edited after it was saved, accepted with asgt verify --accept"
     try:
         remarks = [*value.pop("remarks", []), f"{remark} ({time.strftime('%Y-%m-%d')})"]
         value.pop("sha256", None)

@@ -205,8 +205,8 @@ def setup(opened: Opened, began: float) -> Fitting:
     if state is not fresh:
         world.from_main(_refuse_damaged, folder, state, begun)
         if not world.from_main(is_sealed, folder.checkpoint):
-            progress.warn(f"{folder.checkpoint} carries no digest: the run is unverified from here on")
-            state.unverified.append("the training went on from a checkpoint that carried no digest")
+            progress.warn(f"{folder.checkpoint} has no digest: the run is unverified from here on")
+            state.unverified.append("the training was resumed from a checkpoint without a digest")
 
     # What accelerate calls evaluation is autocast alone: the world averages the gradients.
     forward = accelerator.prepare_model(model, evaluation_mode=True)
@@ -351,8 +351,8 @@ def _refuse_damaged(folder: RunFolder, state: TrainingState, begun: Mapping[str,
     for name, digest in there.items():
         if state.files.get(name, digest) != digest:
             raise DamagedFileError(
-                f"{folder.path / name} is damaged: it is not what was written, says the checkpoint; restore it, or "
-                "train again into another folder"
+                f"{folder.path / name} is damaged: its SHA-256 is not the one in the checkpoint; restore the file, "
+                "or train again into another folder"
             )
 
 
@@ -391,8 +391,8 @@ def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> TrainResult 
     if not folder.is_finished():
         if not folder.checkpoint.exists():
             raise DamagedFileError(
-                f"{folder.manifest} is gone, and {folder.checkpoint.name} with it: restore one of them, or seal the "
-                f"run as it is by asgt verify {folder.path} --accept"
+                f"{folder.manifest} and {folder.checkpoint.name} are missing: restore one of them, or run "
+                f"asgt verify {folder.path} --accept to seal the run as it is"
             )
         return None
     result, manifest = folder.load_result(), Manifest.of(folder.path)
