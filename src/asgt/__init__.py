@@ -11,7 +11,19 @@ model looks at: :func:`asgt.explain`, and several models side by side: :func:`as
 are first used, so that ``import asgt`` costs nothing.
 """
 
-from __future__ import annotations
+import os
+import sys
+
+# python -m asgt has the working directory first on the path, where a file may be called as any module that is imported
+# below and later. The command asgt does not search it at all, and what the user names asgt.plugins finds there. It is
+# left out here, before anything else is imported: even from __future__ import annotations reads a file.
+if (
+    sys.argv[:1] == ["-m"]
+    and sys.orig_argv[-len(sys.argv) :][:1] in (["asgt"], ["-masgt"])
+    and not sys.flags.safe_path
+    and sys.path[:1] in ([""], [os.getcwd()])
+):
+    del sys.path[0]
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -3,9 +3,14 @@
 import os
 import sys
 
-# Python puts the working directory first, where a file may be called as a module that we import. The command asgt does
-# not search it at all. A model of the user's own is found there all the same, for whoever builds it appends the folder.
-if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):
+# For whatever else starts this module and searches the working directory first, as a profiler: for python -m asgt,
+# asgt/__init__.py has left it out already, and says why. Python itself has imported a few of its own modules before
+# that: python -P -m asgt keeps files of their names out too.
+if (
+    sys.orig_argv[-len(sys.argv) :][:1] not in (["asgt"], ["-masgt"])
+    and not sys.flags.safe_path
+    and sys.path[:1] in ([""], [os.getcwd()])
+):
     del sys.path[0]
 
 from .cli import main

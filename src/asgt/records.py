@@ -23,7 +23,7 @@ from typing import Any, Literal
 from .errors import InputError
 from .names import module_of
 from .numbers import number
-from .plugins import imported
+from .plugins import imported, refuse_borrowed
 
 __all__ = ["REQUIRED", "Record", "Setting", "is_own", "record_of", "settings_of"]
 
@@ -319,6 +319,7 @@ def _imported(place: str, what: str) -> Record:
     made = imported(place, what)
     if not callable(made):
         raise InputError(f"{what} {place} is {type(made).__name__}, not a class or a function")
+    refuse_borrowed(made, place, what)
     hints = _hints(made)
     docs: dict[str, str] = {}
     for part in reversed(inspect.getmro(made)) if isinstance(made, type) else (made,):

@@ -14,6 +14,7 @@ from importlib import import_module
 
 from ..errors import AsgtError, InputError, InterruptedRunError, unknown
 from ..launch import launched
+from ..plugins import ignore_matplotlibrc
 
 __all__ = ["main"]
 
@@ -78,6 +79,7 @@ def _run(words: list[str]) -> int:
         raise unknown("verb", words[0], _VERBS)
     if words[0] != "train" and launched() > 1:
         raise InputError(f"asgt {words[0]} runs in one process, not in {launched()}: start it without a launcher")
+    ignore_matplotlibrc()
     # Imported only now: asgt --help reads one file.
     run: Callable[[list[str]], int] = import_module(f".{words[0]}", __package__).run
     return run(words[1:])

@@ -7,6 +7,7 @@ left of it. A lock beside its run folder keeps two jobs from writing the same on
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..plugins import ignore_matplotlibrc
 from ..progress import SILENT, Progress
 from .job import Job, do
 from .local import GridProgress
@@ -45,7 +47,7 @@ def run_on_cluster(
 
     Args:
         jobs: what to do.
-        out: the folder of the grid, on a disk that all nodes see; logs go to ``.submitit`` in it.
+        out: the folder of the grid, on a disk that all nodes see; logs go to a new folder in ``.submitit`` in it.
         workers: how many at a time; the scheduler decides if left out.
         asked: what to ask of the scheduler, by submitit's names: ``timeout_min``, ``gpus_per_node``,
             ``slurm_partition`` and so on.
@@ -61,7 +63,9 @@ def run_on_cluster(
         RuntimeError: some met a fault of ours; the others were done. It holds the tracebacks, as the one before does.
     """
 
-    executor = _executor(out / LOGS, cluster, {"timeout_min": _TIMEOUT, "name": "asgt"} | dict(asked or {}), workers)
+    # Answers come back as pickles, by the numbers of the jobs: none that lay there before may be taken for one.
+    logs = out / LOGS / secrets.token_hex(8)
+    executor = _executor(logs, cluster, {"timeout_min": _TIMEOUT, "name": "asgt"} | dict(asked or {}), workers)
     from submitit.core.utils import FailedJobError
 
     try:
@@ -112,6 +116,7 @@ class _Call:
 
         # As a worker of this machine has it, so that a run ends the same wherever it is done.
         torch.set_num_threads(1)
+        ignore_matplotlibrc()
         job = Job.from_dict(values)
         folder = Path(job.folder)
         try:

@@ -119,7 +119,8 @@ def _do(
 def _withdraw(out: Path) -> None:
     """Removes the note of a grid whose folder holds nothing else, and no logs; with the lock the folder goes."""
 
-    with contextlib.suppress(OSError):
-        (out / LOGS).rmdir()
+    for folder in (*(out / LOGS).glob("*"), out / LOGS):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
     if all(file.name == NOTE or file.name.startswith(LOCK) for file in out.iterdir()):
         (out / NOTE).unlink(missing_ok=True)

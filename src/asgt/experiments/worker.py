@@ -24,6 +24,8 @@ import traceback
 from functools import partial
 from typing import Any, TextIO
 
+from ..plugins import ignore_matplotlibrc
+
 __all__ = ["main"]
 
 _TOLD_EVERY = 0.2  # seconds
@@ -32,6 +34,7 @@ _TOLD_EVERY = 0.2  # seconds
 def main() -> None:
     """Runs until its standard input ends."""
 
+    ignore_matplotlibrc()
     # What any library prints goes where it can do no harm to the lines.
     channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)

@@ -29,6 +29,9 @@ _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"
 
 _SQUASHED = " (it squashes images that are not square; here they are cropped)"
 
+_ATTENTIONS = ("eager", "sdpa", "flex_attention")
+"""What transformers has itself; any other implementation of attention is a package, or a program from the hub."""
+
 _INTERPOLATIONS = tuple(_RESAMPLING.values())
 
 
@@ -175,6 +178,11 @@ def build_hf(name: str) -> nn.Module:
     if not any("ForImageClassification" in each for each in config.get("architectures") or []):
         kinds = ", ".join(config.get("architectures") or ["nothing"])
         raise InputError(f"hf:{name} is no image classifier: its configuration names {kinds}")
+    if other := next((each for each in _attentions(config) if each not in _ATTENTIONS), None):
+        raise InputError(
+            f"hf:{name}: its config.json asks for the attention {other}, which the hub may hold as a program: remove "
+            "attn_implementation from it"
+        )
     where = str(Path(name)) if Path(name).is_dir() else name
     error: Exception | None = None
     for plain in (True, False):
@@ -196,6 +204,16 @@ def build_hf(name: str) -> nn.Module:
         raise InputError(f"hf:{name}: its weights lack {lacking[0]!r}{more}, which would be random")
     built: nn.Module = net
     return built
+
+
+def _attentions(value: Any, asked: bool = False) -> Iterator[str]:
+    """The implementations of attention that a configuration or a part of it asks for."""
+
+    if isinstance(value, str) and asked:
+        yield value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _attentions(each, asked or "attn_implementation" in str(key))
 
 
 def _of_hf(name: str) -> Preprocessing:

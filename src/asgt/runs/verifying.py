@@ -33,9 +33,9 @@ from .run import UNVERIFIED, read_run
 __all__ = ["Finding", "State", "Verified", "verify"]
 
 State: TypeAlias = Literal["changed", "damaged", "missing", "unverified", "accepted"]
-"""``changed``: the file is whole, but its SHA-256 is not the one in the manifest. ``damaged``: the file cannot be read, or
-contradicts its own digest or the evidence. ``missing``: the manifest lists it. ``unverified``: no digest is stored for
-it. ``accepted``: the user accepted an edit."""
+"""``changed``: the file is whole, but its SHA-256 is not the one in the manifest. ``damaged``: the file cannot be read,
+or contradicts its own digest or the evidence. ``missing``: the manifest lists it. ``unverified``: no digest is stored
+for it. ``accepted``: the user accepted an edit."""
 
 
 @dataclass(frozen=True)

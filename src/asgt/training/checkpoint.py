@@ -103,6 +103,7 @@ def load_checkpoint(
     tensors, metadata = held
     try:
         state = TrainingState(**json.loads(metadata["standing"]))
+        _check_types(state)
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(f"{path} is damaged: it does not say where the run stands") from error
 
@@ -134,3 +135,17 @@ def load_checkpoint(
         ) from error
 
     return state, parts["sums"]
+
+
+def _check_types(state: TrainingState) -> None:
+    """Raises a ``TypeError`` where a value is of another type than the default: it is read from a file."""
+
+    default = asdict(TrainingState())
+    for name, value in asdict(state).items():
+        fits = isinstance(value, (int, float) if name == "best_score" else type(default[name]))
+        parts = value if isinstance(value, list) else []
+        kind = str if name == "unverified" else int
+        if not fits or isinstance(value, bool) or not all(type(part) is kind for part in parts):
+            raise TypeError(name)
+    if not all(isinstance(digest, str) for digest in state.files.values()):
+        raise TypeError("files")

@@ -196,10 +196,14 @@ class RunFolder:
         lines = text.splitlines()
         for number, line in enumerate(lines):
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError as error:
                 if number < len(lines) - 1:
                     raise DamagedFileError(f"{self.metrics} is damaged at line {number + 1}") from error
+                continue
+            if not isinstance(row, dict) or type(row.get("step")) is not int:
+                raise DamagedFileError(f"{self.metrics} is damaged at line {number + 1}: it names no step")
+            rows.append(row)
         return rows
 
     def add_row(self, row: dict[str, Any]) -> None:
