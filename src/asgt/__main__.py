@@ -13,7 +13,7 @@ if (
 ):
     del sys.path[0]
 
-from .cli import main
+from .cli import process
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    process()

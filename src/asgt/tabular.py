@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from .statistics import Estimate
+from .visible import LONGEST_NAME, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ class Tabular(ABC):
         cells = [list(table.head), *map(list, table.rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(table.head))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
-        return "\n".join([table.title, *lines, *table.notes])
+        return visible("\n".join([table.title, *lines, *table.notes]))
 
     def _repr_html_(self) -> str:
         table = self.table()
@@ -67,7 +68,7 @@ class Tabular(ABC):
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
         notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
         axes = self.plot()
-        return (
+        return visible(
             f"<p>{escape(table.title)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
             + ("" if axes is None else _svg(axes))
         )
@@ -96,10 +97,17 @@ def draw_curves(
             [100 * getattr(estimate, end) for estimate in points.values()] for end in ("value", "low", "high")
         )
         colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
-        axes.plot(list(points), values, color=colour, marker=marker, markersize=4, label=f"{label} {name}".strip())
+        axes.plot(
+            list(points),
+            values,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            label=visible(f"{label} {name}".strip(), LONGEST_NAME),
+        )
         axes.fill_between(list(points), lows, highs, color=colour, alpha=0.15, linewidth=0)
-    axes.set(xlabel=x_label, ylabel="accuracy (%)", ylim=(-2, 102))
-    axes.set_title(title, fontsize=9, parse_math=False)
+    axes.set(xlabel=visible(x_label), ylabel="accuracy (%)", ylim=(-2, 102))
+    axes.set_title(visible(title), fontsize=9, parse_math=False)
     axes.grid(alpha=0.3)
     for text in axes.legend(fontsize=8, frameon=False).get_texts():
         text.set_parse_math(False)

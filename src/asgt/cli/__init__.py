@@ -1,5 +1,5 @@
 """The command line: one verb a file. Nothing heavy is imported before a verb runs."""
 
-from .entry import main
+from .entry import main, process
 
-__all__ = ["main"]
+__all__ = ["main", "process"]

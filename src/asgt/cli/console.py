@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.progress import (
@@ -20,10 +21,14 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from ..numbers import counted, duration, eps_text, norm_sign
+from ..outlets import ENCODING_ERRORS
 from ..statistics import share
+from ..visible import LONGEST, LONGEST_NAME, visible
 
 if TYPE_CHECKING:
     from ..comparison.accuracy_tables import AccuracyTable
@@ -50,14 +55,48 @@ _SENTENCES = 12
 _FINDINGS = 10
 
 
+class _Terminal(RichConsole):
+    """A terminal that nothing but its own colours steers: texts are shown as in :mod:`asgt.visible`.
+
+    Texts that are long are cut, and what the encoding lacks is replaced before columns are measured.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        # A name between colons is a name, and no picture.
+        super().__init__(highlight=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(self._shown(text, LONGEST), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        # Whatever is drawn comes by here, texts that are no plain strings too.
+        for segment in super().render(renderable, options):
+            if segment.control is None and (shown := self._shown(segment.text)) != segment.text:
+                yield Segment(shown, segment.style)
+            else:
+                yield segment
+
+    def on_broken_pipe(self) -> None:
+        """Says nothing more; the default ends the process."""
+
+        self.quiet = True
+
+    def _shown(self, text: str, longest: int | None = None) -> str:
+        shown = visible(text, longest)
+        try:
+            return shown.encode(self.encoding, ENCODING_ERRORS).decode(self.encoding)
+        except (LookupError, ValueError):  # a stranger's stream
+            return shown
+
+
 class Console:
     """Draws progress on standard error, and results on standard output."""
 
     def __init__(self) -> None:
-        self.out = RichConsole(highlight=False)
+        self.out = _Terminal()
         if not self.out.is_terminal:
             self.out.width = _FILE_WIDTH
-        self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self.err = _Terminal(stderr=True, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._log: _Log | None = None
@@ -68,16 +107,16 @@ class Console:
             self._log = _Log(title, total, done)
             return
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[values]}"),
+            TextColumn("{task.fields[values]}", markup=False),
             console=self.err,
             transient=True,
         )
-        self._task = self._bar.add_task(escape(title), total=total, completed=done, values="")
+        self._task = self._bar.add_task(_one_line(_short(title)), total=total, completed=done, values="")
         self._bar.start()
 
     def advance(self, parts: int = 1, **values: float) -> None:
@@ -91,10 +130,10 @@ class Console:
             self._bar.update(self._task, values=shown)
 
     def say(self, message: str) -> None:
-        self.err.print(escape(message))
+        self.err.print(escape(_one_line(message)))
 
     def warn(self, message: str) -> None:
-        self.err.print(f"[bold yellow]warning:[/] {escape(message)}")
+        self.err.print(f"[bold yellow]warning:[/] {escape(_one_line(message))}")
 
     def stop(self) -> None:
         if self._bar is not None:
@@ -134,7 +173,7 @@ class Console:
             table.add_column(column, justify="right", no_wrap=True)
         for name, profile in profiles:
             table.add_row(
-                escape(name),
+                escape(_short(name)),
                 str(profile.passes),
                 f"{1e3 * profile.step:.1f}",
                 f"{1e3 * profile.bare:.1f}",
@@ -382,14 +421,14 @@ def _by_method(table: AccuracyTable) -> Table:
     for title in ("clean", *(f"{column.title.replace(', ', chr(10), 1)}" for column in table.columns)):
         grid.add_column(escape(title), justify="right", no_wrap=True)
     for method, cells in table.rows:
-        grid.add_row(escape(method.name), *[escape(cell.percent()) for cell in cells])
+        grid.add_row(escape(_short(method.name)), *[escape(cell.percent()) for cell in cells])
     return grid
 
 
 def _by_attack(table: AccuracyTable, first: int, last: int) -> Table:
     grid = Table("attack", box=box.SIMPLE_HEAD)
     for method, _ in table.rows[first:last]:
-        grid.add_column(escape(method.name), justify="right", no_wrap=True)
+        grid.add_column(escape(_short(method.name)), justify="right", no_wrap=True)
     for number, title in enumerate(("clean", *(column.title for column in table.columns))):
         grid.add_row(escape(title), *[escape(cells[number].percent()) for _, cells in table.rows[first:last]])
     return grid
@@ -403,7 +442,7 @@ def _by_measure(explained: Explained, first: int, last: int) -> Table:
     grid.add_column("n", justify="right")
     methods = panel.methods[first:last]
     for method in methods:
-        grid.add_column(escape(method), justify="right", no_wrap=True)
+        grid.add_column(escape(_short(method)), justify="right", no_wrap=True)
     for row in panel_rows(explained):
         style = "bold" if row.measure == explained.primary else None
         cells = [escape(score.text()) for score in row.scores[first:last]]
@@ -433,6 +472,18 @@ def _long(rows: list[tuple[str, str, str]]) -> Table:
     for eps, column, cell in rows:
         table.add_row(eps, column, cell)
     return table
+
+
+def _one_line(message: str) -> str:
+    """A message without line breaks: text out of a file cannot pretend to be a line of ours."""
+
+    return " ".join(visible(message).split("\n"))
+
+
+def _short(name: str) -> str:
+    """A name in a table: of one that is too long, its two ends."""
+
+    return visible(name, LONGEST_NAME)
 
 
 def _spent(cost: dict[str, float]) -> str:

@@ -1,22 +1,33 @@
 """Finds the verb, runs it, and turns what goes wrong into one line and an exit status.
 
 0: done. 2: the input is wrong. 130: interrupted. 1: a fault of ours, with its traceback.
+
+What reads the output decides none of it: a reader that leaves early, as ``head`` does, changes no status. Only a full
+disk under standard output does, since results are lost that somebody meant to keep: status 2.
 """
 
 from __future__ import annotations
 
+import atexit
 import errno
-import logging
-import signal
+import gc
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from importlib import import_module
+from typing import NoReturn
 
+from ..diagnostics import visible_diagnostics
 from ..errors import AsgtError, InputError, InterruptedRunError, unknown
-from ..launch import launched
+from ..launch import launched, rank
+from ..outlets import Outlets
 from ..plugins import ignore_matplotlibrc
+from ..visible import LONGEST, visible
+from .interrupts import STOPPED, Interruption
 
-__all__ = ["main"]
+__all__ = ["main", "process"]
 
 _VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "verify")
 
@@ -36,28 +47,83 @@ verbs:
 asgt VERB --help tells what each takes; asgt --version the version.
 """
 
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_RIGHTS = (errno.EACCES, errno.EPERM)
+
+_MENDS = {
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOENT: "give the path of one that is there",
+    errno.ENOTDIR: "a part of the path is a file, and no folder",
+    errno.EISDIR: "a file is expected there, and no folder",
+    errno.EEXIST: "move away what is there",
+    errno.ELOOP: "its links lead in a circle",
+    errno.EACCES: "change the rights, or give another place",
+    errno.EPERM: "change the rights, or give another place",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line; ``None`` takes the process's own. Returns the exit status."""
+    """Runs a command line; ``None`` takes the process's own. Returns the exit status.
 
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    Raises:
+        SystemExit: a help text was asked for and printed.
+    """
 
+    with ExitStack() as undo:
+        return _answered(list(sys.argv[1:] if arguments is None else arguments), Interruption(), undo)
+
+
+def process() -> NoReturn:
+    """Runs the command line of the process, and ends the process with its status.
+
+    Python needs up to seconds to clean up after PyTorch, and ignores signals meanwhile. The process therefore ends as
+    soon as its threads have ended and the exit functions of all libraries have run.
+    """
+
+    interruption, undo = Interruption(), ExitStack()
+    ended = [1]  # by a fault of ours
+    atexit.register(_leave, ended, interruption)
+    # Nothing is put back: the process ends as quietly as it was.
     try:
-        # A polite kill is an interruption too; asgt train, which has a checkpoint to write, answers it by itself.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        return _run(words)
-    except InterruptedRunError as stop:
-        return _say(f"asgt: {stop}", 130)
-    except KeyboardInterrupt:
-        return _say("asgt: interrupted", 130)
-    except AsgtError as error:
-        return _say(f"asgt: error: {' '.join(str(error).split())}", 2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+        ended[0] = _answered(sys.argv[1:], interruption, undo)
+    except SystemExit:  # a help text
+        ended[0] = 0
+    raise SystemExit(ended[0])
+
+
+def _answered(words: list[str], interruption: Interruption, undo: ExitStack) -> int:
+    """Runs a command line with steady streams, whatever signals come, and says what went wrong."""
+
+    left: SystemExit | None = None
+    outlets = Outlets(undo)
+    visible_diagnostics(undo)
+    try:
+        interruption.listen(undo)
+        status = _run(words)
+        outlets.flush()
+    except SystemExit as end:
+        interruption.settle()
+        left, status = end, end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        interruption.settle()
+        line = "" if interruption.raised else _line(error)
+        if line is None:
             raise
-        where = f" {error.filename}" if error.filename else ""
-        return _say(f"asgt: error: cannot write{where}: {error.strerror}", 2)
+        status = _status(error)
+        if line:
+            _say(line)
+    interruption.settle()
+
+    if interruption.raised or (interruption.came and status == 0):
+        if rank() == 0:
+            _say("asgt: interrupted")
+        return STOPPED
+    if status == 0 and (lost := outlets.lost()) is not None:
+        _say(f"asgt: error: cannot write to standard output: {lost.strerror or lost}; files that were written stay")
+        status = 2
+    if left is not None and status == 0:
+        raise left
+    return status
 
 
 def _run(words: list[str]) -> int:
@@ -85,6 +151,68 @@ def _run(words: list[str]) -> int:
     return run(words[1:])
 
 
-def _say(line: str, status: int) -> int:
-    sys.stderr.write(line + "\n")
-    return status
+def _line(error: BaseException) -> str | None:
+    """What is said of an error, in one line; ``None`` if it is a fault of ours, which needs its traceback."""
+
+    if isinstance(error, InterruptedRunError):
+        return f"asgt: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return "asgt: interrupted"
+    if isinstance(error, AsgtError):
+        said: str | None = str(error)
+    elif isinstance(error, OSError):
+        said = _of_the_file_system(error)
+    else:
+        said = _of_a_name(error)
+    return None if said is None else f"asgt: error: {visible(' '.join(visible(said).split()), LONGEST)}"
+
+
+def _of_the_file_system(error: OSError) -> str | None:
+    """What the file system refused. An error that names no file is ours, but for one of the disk or of rights."""
+
+    reason = error.strerror or str(error)
+    named = isinstance(error.filename, (str, bytes, os.PathLike))
+    place = os.fsdecode(error.filename) if named else ""
+    if error.errno in _CANNOT_WRITE:
+        return f"cannot write {place}: {reason}" if place else f"cannot write: {reason}"
+    if not named and error.errno not in _RIGHTS:
+        return None
+    mend = _MENDS.get(error.errno or 0, "")
+    return ": ".join(part for part in (place, reason, mend) if part)
+
+
+def _of_a_name(error: BaseException) -> str | None:
+    """What is wrong with a name that no file can have; Python tells it by no type of its own."""
+
+    if isinstance(error, ValueError) and str(error).startswith("embedded null"):
+        return "a name of a file or a folder holds a null character: leave it out"
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib before Python 3.13
+        return f"{error}: {_MENDS[errno.ELOOP]}"
+    if isinstance(error, UnicodeEncodeError) and error.encoding.replace("-", "") == sys.getfilesystemencoding().replace(
+        "-", ""
+    ):
+        return (
+            f"{error.object!r} cannot be the name of a file in {error.encoding}, the encoding of this environment: "
+            "set PYTHONUTF8=1, or use another name"
+        )
+    return None
+
+
+def _status(error: BaseException) -> int:
+    return STOPPED if isinstance(error, (InterruptedRunError, KeyboardInterrupt)) else 2
+
+
+def _say(line: str) -> None:
+    with suppress(OSError, AttributeError):  # of a stranger's stream
+        sys.stderr.write(visible(line) + "\n")
+        sys.stderr.flush()
+
+
+def _leave(ended: list[int], interruption: Interruption) -> None:
+    """Ends the process, after all other calls at its end; files that are open are written whole."""
+
+    for each in gc.get_objects():
+        if issubclass(type(each), io.IOBase):
+            with suppress(Exception):  # closed, or a stranger's
+                each.flush()
+    os._exit(STOPPED if interruption.raised else ended[0])

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ..launch import launched
+from .interrupts import interrupt, note
 
 __all__ = ["stopping"]
 
@@ -21,12 +22,13 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
     received: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def receive(number: int, frame: FrameType | None) -> None:
         if received and launched() == 1:
-            raise KeyboardInterrupt
+            interrupt(number, frame)
         received.append(number)
+        note()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(received)
     finally:

@@ -15,15 +15,17 @@ When its standard input ends, whoever started it is gone, and it ends at once: n
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import threading
 import time
 import traceback
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, TextIO
 
+from ..diagnostics import visible_diagnostics
+from ..outlets import Outlets
 from ..plugins import ignore_matplotlibrc
 
 __all__ = ["main"]
@@ -38,7 +40,10 @@ def main() -> None:
     # What any library prints goes where it can do no harm to the lines.
     channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Nothing is put back: the process is a worker until it ends.
+    undo = ExitStack()
+    Outlets(undo)
+    visible_diagnostics(undo)
 
     stop, training = threading.Event(), threading.Event()
     jobs: list[dict[str, Any]] = []

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..files import write_bytes
+from ..visible import LONGEST_NAME, visible
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -51,6 +52,7 @@ _DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
     (0, (1, 1)),
 )
 _FAINT = "#8a8a8a"
+_LONGEST_LINE = 160  # characters of a title
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def write_charts(charts: Sequence[Chart], path: Path, *, title: str, columns: in
     across = min(columns, len(charts))
     down = math.ceil(len(charts) / across)
     # The lines' names need not be the same in every chart: not every method has every curve.
-    names = {line.number: line.name for chart in charts for line in chart.lines}
+    names = {line.number: visible(line.name, LONGEST_NAME) for chart in charts for line in chart.lines}
     width = max(3.3 * across, 6.6)
     abreast = max(1, min(7, len(names), int(width / (0.55 + 0.075 * max(map(len, names.values()))))))
     height = 3.2 * down + 0.7 + 0.2 * math.ceil(len(names) / abreast)
@@ -193,11 +195,11 @@ def write_charts(charts: Sequence[Chart], path: Path, *, title: str, columns: in
     axes = figure.subplots(down, across, squeeze=False).flatten()
     for axis, chart in zip(axes, charts, strict=False):
         _draw(axis, chart)
-        axis.set_title(f"{chart.title}\n{chart.subtitle}", fontsize=7.8, parse_math=False)
+        axis.set_title(_lines(f"{chart.title}\n{chart.subtitle}"), fontsize=7.8, parse_math=False)
     for axis in axes[len(charts) :]:
         axis.set_axis_off()
 
-    figure.suptitle(title, fontsize=9.5, parse_math=False)
+    figure.suptitle(_lines(title), fontsize=9.5, parse_math=False)
     handles = {line.number: handle for axis, p in zip(axes, charts, strict=False) for line, handle in _handles(axis, p)}
     legend = figure.legend(
         [handles[number] for number in sorted(handles)],
@@ -221,8 +223,10 @@ def write_scatter(scatter: Scatter, path: Path) -> None:
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axis = figure.subplots()
     _draw_points(axis, scatter)
-    axis.set_title(f"{scatter.title}\n{scatter.subtitle}", fontsize=7.8, parse_math=False)
-    names = {handle: point.name for handle, point in zip(_curves(axis), scatter.points, strict=True)}
+    axis.set_title(_lines(f"{scatter.title}\n{scatter.subtitle}"), fontsize=7.8, parse_math=False)
+    names = {
+        handle: visible(point.name, LONGEST_NAME) for handle, point in zip(_curves(axis), scatter.points, strict=True)
+    }
     legend = figure.legend(list(names), list(names.values()), loc="outside right center", frameon=False, fontsize=8.5)
     for text in legend.get_texts():
         text.set_parse_math(False)
@@ -338,8 +342,8 @@ def _draw_points(axis: Axes, scatter: Scatter) -> None:
 def _finish(axis: Axes, chart: Chart | Scatter) -> None:
     """Labels and grid."""
 
-    axis.set_xlabel(chart.x_label, fontsize=9)
-    axis.set_ylabel(chart.y_label, fontsize=9)
+    axis.set_xlabel(_lines(chart.x_label), fontsize=9)
+    axis.set_ylabel(_lines(chart.y_label), fontsize=9)
     axis.tick_params(labelsize=8.5)
     axis.grid(alpha=0.3, linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
@@ -374,7 +378,20 @@ def _inline(figure: Figure, prefix: str) -> str:
     return re.sub(r"\n\s*", "\n", text).strip()
 
 
+def _lines(text: str) -> str:
+    """Lines of a title, each of a length that a figure can hold."""
+
+    return "\n".join(visible(line, _LONGEST_LINE) for line in text.split("\n"))
+
+
 def _saved(figure: Figure, kind: str) -> bytes:
+    from matplotlib.text import Text
+
+    # Whatever put it there: a control character makes an SVG file that no program reads.
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if (shown := visible(text.get_text())) != text.get_text():
+            text.set_text(shown)
     content = io.BytesIO()
     # Names of classes may be in any script; a box in the picture is no reason to speak up.
     with warnings.catch_warnings():

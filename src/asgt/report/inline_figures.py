@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..numbers import eps_text
+from ..visible import LONGEST_NAME, visible
 from .figures import Chart, Scatter, chart_svg, scatter_svg, swatch_svg
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ its numbers are in {{ numbers }}">
 _LEGEND = """\
 <ul class="legend" aria-label="methods">
 {% for name, swatch in methods %}
-<li data-line="{{ loop.index0 }}" tabindex="0">{{ swatch }}<span>{{ name }}</span></li>
+<li data-line="{{ loop.index0 }}" tabindex="0">{{ swatch }}<span>{{ name | name }}</span></li>
 {% endfor %}
 </ul>
 
@@ -74,14 +75,20 @@ def _hovered(chart: Chart | Scatter) -> dict[str, Any]:
 
     if isinstance(chart, Scatter):
         lines = [
-            {"number": point.number, "name": point.name, "x": [f"{point.x:.1f}"], "y": [point.y], "text": [point.text]}
+            {
+                "number": point.number,
+                "name": visible(point.name, LONGEST_NAME),
+                "x": [f"{point.x:.1f}"],
+                "y": [point.y],
+                "text": [point.text],
+            }
             for point in chart.points
         ]
     else:
         lines = [
             {
                 "number": line.number,
-                "name": line.name,
+                "name": visible(line.name, LONGEST_NAME),
                 "x": [eps_text(x) for x in line.x],
                 "y": line.y,
                 "text": line.texts,

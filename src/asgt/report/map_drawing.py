@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..explanation.map_grid import STEPS, MapColumn, SaliencyMaps
 from ..numbers import eps_text, norm_sign
+from ..visible import LONGEST, LONGEST_NAME, visible
 from .figures import house_style, write_figure
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RULE",
     "Rendering",
+    "class_name",
     "coloured",
     "map_cells",
     "map_rule",
@@ -51,6 +53,8 @@ RULE: dict[Rendering, str] = {
 """How a map is reduced and coloured, in words. Both scales rise evenly in luminance: grey print keeps their order."""
 
 _COLOURS: dict[Rendering, str] = {"magnitude": "magma", "signed": "cividis"}
+
+_LONGEST_CLASS = 60
 
 # In inches: the side of a picture, the room between two, a line of words, and what stands around them all.
 _SIDE, _GAP, _LINE, _EDGE = 0.82, 0.07, 0.125, 0.12
@@ -97,7 +101,7 @@ def map_rule(maps: SaliencyMaps, kind: Rendering = "magnitude") -> str:
 def row_names(maps: SaliencyMaps, number: int) -> list[str]:
     """What the rows of an image are called."""
 
-    label = "" if maps.labels is None else f" of {maps.classes[maps.labels[number]]}"
+    label = "" if maps.labels is None else f" of {class_name(maps, maps.labels[number])}"
     names = [f"image{label}", "its map"]
     if maps.eps is not None:
         names += [f"under PGD-{STEPS}, {norm_sign(maps.norm)} ε = {eps_text(maps.eps)}", "the map of that"]
@@ -110,13 +114,13 @@ def map_cells(maps: SaliencyMaps, number: int, column: MapColumn, kind: Renderin
     Under an image stands what the model says of it; under a map, where labels are not known, whose class it explains.
     """
 
-    explained = "" if maps.labels is not None else f"explains {maps.classes[column.explained[number]]}"
-    cells = [(pixels_of(maps.images[number]), "", f"says {maps.classes[column.predictions[number]]}")]
+    explained = "" if maps.labels is not None else f"explains {class_name(maps, column.explained[number])}"
+    cells = [(pixels_of(maps.images[number]), "", f"says {class_name(maps, column.predictions[number])}")]
     cells.append((*coloured(column.maps[number], kind), explained))
     if column.attacked is not None:
         assert column.attacked_predictions is not None
         assert column.attacked_maps is not None
-        said = f"says {maps.classes[column.attacked_predictions[number]]}"
+        said = f"says {class_name(maps, column.attacked_predictions[number])}"
         cells.append((pixels_of(column.attacked[number]), "", said))
         cells.append((*coloured(column.attacked_maps[number], kind), explained))
     return cells
@@ -198,7 +202,7 @@ class _Sheet:
     def __init__(self, width: float, height: float, rule: str, kind: Rendering) -> None:
         from matplotlib.figure import Figure
 
-        lines = textwrap.wrap(rule, max(40, int(width / 0.062)))
+        lines = textwrap.wrap(visible(rule, LONGEST), max(40, int(width / 0.062)))
         self.kind = kind
         self.top = _EDGE + 0.13 * len(lines) + 0.42
         self.size = (width + 2 * _EDGE, height + self.top + _EDGE)
@@ -287,20 +291,26 @@ class _Sheet:
         axis.spines[:].set_linewidth(0.4)
 
 
+def class_name(maps: SaliencyMaps, number: int | Tensor) -> str:
+    """The name of a class as it is shown: in one line, and not too long."""
+
+    return visible(maps.classes[int(number)], _LONGEST_CLASS).replace("\n", " ")
+
+
 def _head(column: MapColumn, width: int) -> str:
-    lines = textwrap.wrap(column.name, width)
+    lines = textwrap.wrap(visible(column.name, LONGEST_NAME), width)
     return "\n".join([*lines, *([f"seed {column.seed}"] if column.seed is not None else [])])
 
 
 def _label(maps: SaliencyMaps, number: int) -> str:
-    return "" if maps.labels is None else maps.classes[maps.labels[number]]
+    return "" if maps.labels is None else class_name(maps, maps.labels[number])
 
 
 def _other(maps: SaliencyMaps, number: int, column: MapColumn) -> str:
     """What a model says, where it is not the label."""
 
     said = int(column.predictions[number])
-    return "" if maps.labels is not None and said == int(maps.labels[number]) else f"says {maps.classes[said]}"
+    return "" if maps.labels is not None and said == int(maps.labels[number]) else f"says {class_name(maps, said)}"
 
 
 def _short(words: str, width: int) -> str:

@@ -2,24 +2,27 @@
 
 ``page/report.html`` is the frame, :mod:`asgt.report.sections` what stands in it, ``page/report.css`` how it looks, and
 ``page/report.js`` sorts the tables and tells the numbers of a curve. Everything is inlined, text is escaped, and the
-page's own policy lets no request leave it and no script run but this one.
+page's own policy lets no request leave it and no script run but this one. Control characters in a text are shown in
+their backslash form, and what is longer than a reader can use is cut; a template says ``| entire`` of a command.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Collection
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..comparison.comparing import Comparison
 from ..comparison.summary import Summary, summarise
 from ..files import write_bytes
 from ..names import names_of
 from ..numbers import eps_text, norm_sign
+from ..visible import LONGEST, LONGEST_NAME, visible
 from .inline_figures import InlineFigures
 from .section import PageRequest
 from .sections import SECTIONS
@@ -120,14 +123,40 @@ def _page(request: PageRequest) -> str:
 
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup, escape
 
     environment = Environment(
-        loader=PackageLoader("asgt.report", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("asgt.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=_shown,
     )
+    # What a template forgets to say of a text, holds for all of them.
+    environment.policies["json.dumps_function"] = _visible_json
     environment.filters |= {
         "eps": eps_text,
+        "entire": lambda text: Markup(escape(visible(text))),  # noqa: S704
+        "name": lambda name: visible(name, LONGEST_NAME),
         "percent": lambda share: f"{100 * share:.1f} %",
         # An equation or inequality is not broken at its signs.
         "whole": lambda words: words.replace(" = ", "\u00a0=\u00a0").replace(" < ", "\u00a0<\u00a0"),
     }
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """A value as the page has it: visible, and not too long; what is markup already stays."""
+
+    return visible(value, LONGEST) if type(value) is str else value
+
+
+def _visible_json(value: Any, **options: Any) -> str:
+    """JSON for the page's script, which shows the texts in it."""
+
+    def cleaned(each: Any) -> Any:
+        if isinstance(each, dict):
+            return {cleaned(name): cleaned(inner) for name, inner in each.items()}
+        return [cleaned(inner) for inner in each] if isinstance(each, list | tuple) else _shown(each)
+
+    return json.dumps(cleaned(value), **options)

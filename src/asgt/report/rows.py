@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_bytes
+from ..visible import visible
 
 __all__ = ["write_rows"]
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows below the names of their columns, whole or not at all; without rows, an earlier file is removed."""
+    """Writes rows below the names of their columns, whole or not at all; without rows, an earlier file is removed.
+
+    Control characters in texts are written in their backslash form: people look at such a file on a terminal too.
+    """
 
     if not rows:
         path.unlink(missing_ok=True)
@@ -22,5 +26,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(
+        {name: visible(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
+    )
     write_bytes(path, text.getvalue().encode())

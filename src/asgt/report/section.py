@@ -40,7 +40,7 @@ class Section:
         title: its entry in the list of sections.
         template: its part of the page, one ``<section>``. It may also use ``comparison``, ``protocols`` and ``norm``,
             ``figure(chart, numbers)`` and ``legend(key)`` (:mod:`asgt.report.inline_figures`), and the filters ``eps``,
-            ``percent`` and ``whole``.
+            ``percent``, ``whole``, ``name`` of what may be long, and ``entire`` of what must not be cut, as a command.
         context: what else the template shows; ``None`` leaves the section out.
         write: writes the files of the section, and removes those of an earlier time that it does not make again.
     """

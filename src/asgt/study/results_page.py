@@ -33,6 +33,7 @@ from ..runs.kept import load_maps
 from ..runs.run import Run
 from ..statistics import Estimate, mcnemar, paired_bootstrap
 from ..training.config import TrainConfig
+from ..visible import visible
 from .paper import Paper, load_paper, mean_distance, ours
 from .verdicts import Claim, Claims, State, Verdict, judge, judge_maps, load_claims, named
 
@@ -123,6 +124,7 @@ def write_results(results: Path, page: Path) -> Path:
         loader=PackageLoader("asgt.study", "page"),
         autoescape=False,  # noqa: S701  Markdown of our own files
         undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if isinstance(value, str) else value,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

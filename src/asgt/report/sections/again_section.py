@@ -16,10 +16,10 @@ TEMPLATE = r"""<section id="again">
 <h2>Run it again</h2>
 {% if command %}
 <p>This page:</p>
-<pre><code>{{ command }}</code></pre>
+<pre><code>{{ command | entire }}</code></pre>
 {% endif %}
 <p>One run of each method by itself, from the configuration that its folder holds; the same seed on the same machine and versions gives the same weights:</p>
-<pre><code>{{ commands | join("\n") }}</code></pre>
+<pre><code>{{ commands | join("\n") | entire }}</code></pre>
 </section>
 """
 

@@ -23,7 +23,7 @@ TEMPLATE = r"""<section id="checks">
 <div class="scroll" tabindex="0" role="region" aria-label="checks under {{ credibility.protocol.name }} v{{ credibility.protocol.version }}">
 <table class="checks{{ " claimed" if credibility.protocol.worst_case }}">
 <thead>
-<tr><th scope="col">check</th>{% for method in credibility.methods %}<th scope="col">{{ method.name }}</th>{% endfor %}</tr>
+<tr><th scope="col">check</th>{% for method in credibility.methods %}<th scope="col">{{ method.name | name }}</th>{% endfor %}</tr>
 </thead>
 <tbody>
 {% for name, tallies in credibility.rows %}
@@ -52,7 +52,7 @@ TEMPLATE = r"""<section id="checks">
 {% endfor %}
 {% if thorough %}
 <p>The dear checks take long: on 500 images of MNIST two to five times as long as the evaluation by <code>pgd</code> itself. They take up what it left in the run folder, without evaluating again, and stand here once this page is made anew. For one run under each protocol:</p>
-<pre><code>{{ thorough | join("\n") }}</code></pre>
+<pre><code>{{ thorough | join("\n") | entire }}</code></pre>
 {% endif %}
 </section>
 """

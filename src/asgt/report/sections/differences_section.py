@@ -21,12 +21,12 @@ TEMPLATE = r"""<section id="differences">
 <table class="differences">
 <caption>{{ matrix.decided }} of {{ matrix.count }} {{ "pair is" if matrix.count == 1 else "pairs are" }} decided; ▲: the row {{ matrix.more }} than the column; n&nbsp;=&nbsp;{{ comparison.samples }} test images of {{ comparison.data }}, {{ norm }}. {{ matrix.basis | join(". ") }}.{% if matrix.unpaired %} –: several seeds, and none in common.{% endif %}</caption>
 <thead>
-<tr><th scope="col">row − column</th>{% for name, _ in matrix.rows %}<th scope="col">{{ name }}</th>{% endfor %}</tr>
+<tr><th scope="col">row − column</th>{% for name, _ in matrix.rows %}<th scope="col">{{ name | name }}</th>{% endfor %}</tr>
 </thead>
 <tbody>
 {% for name, cells in matrix.rows %}
 {% set row = loop.index0 %}
-<tr><th scope="row">{{ name }}</th>{% for cell in cells %}{% if cell %}<td{{ ' class="decided"' | safe if cell.decision != "not decided" }} title="{{ cell.sentence }}">{{ cell.points }} <span role="img" aria-label="{{ "decided: " if cell.decision != "not decided" }}{{ cell.decision }}">{{ {"more": "▲", "less": "▼"}.get(cell.decision, "·") }}</span> <small class="interval">{{ cell.interval }}</small>{% if matrix.kinds | length > 1 and cell.kind == "models" %} <small class="interval">two models</small>{% endif %}</td>{% else %}<td>{{ "–" if loop.index0 != row }}</td>{% endif %}{% endfor %}</tr>
+<tr><th scope="row">{{ name | name }}</th>{% for cell in cells %}{% if cell %}<td{{ ' class="decided"' | safe if cell.decision != "not decided" }} title="{{ cell.sentence }}">{{ cell.points }} <span role="img" aria-label="{{ "decided: " if cell.decision != "not decided" }}{{ cell.decision }}">{{ {"more": "▲", "less": "▼"}.get(cell.decision, "·") }}</span> <small class="interval">{{ cell.interval }}</small>{% if matrix.kinds | length > 1 and cell.kind == "models" %} <small class="interval">two models</small>{% endif %}</td>{% else %}<td>{{ "–" if loop.index0 != row }}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table>

@@ -23,7 +23,7 @@ TEMPLATE = r"""<section id="evidence">
 <thead><tr><th scope="col"><button type="button">method</button></th><th scope="col"><button type="button">seed</button></th><th scope="col"><button type="button">epoch kept</button></th><th scope="col">picked by</th><th scope="col">weights (SHA-256)</th><th scope="col">run folder</th><th scope="col">results</th></tr></thead>
 <tbody>
 {% for run in evidence %}
-<tr><th scope="row">{{ run.method }}</th><td data-value="{{ run.seed }}">{{ run.seed }}</td><td>{{ run.epoch }}</td><td>{{ run.chosen_by }}</td><td><code>{{ run.model }}…</code></td><td><a href="{{ run.place }}/config.yaml">{{ run.folder }}</a></td><td>{% for name, place in run.results %}<a href="{{ place }}">{{ name }}</a>{{ " " if not loop.last }}{% endfor %}</td></tr>
+<tr><th scope="row">{{ run.method | name }}</th><td data-value="{{ run.seed }}">{{ run.seed }}</td><td>{{ run.epoch }}</td><td>{{ run.chosen_by }}</td><td><code>{{ run.model }}…</code></td><td><a href="{{ run.place | entire }}/config.yaml">{{ run.folder | entire }}</a></td><td>{% for name, place in run.results %}<a href="{{ place | entire }}">{{ name }}</a>{{ " " if not loop.last }}{% endfor %}</td></tr>
 {% endfor %}
 </tbody>
 </table>
@@ -36,7 +36,7 @@ TEMPLATE = r"""<section id="evidence">
 <thead><tr>{% for name in ("method", "seed", "protocol", "gradients", "clairvoyant", "forward passes", "audit gradients") %}<th scope="col"><button type="button">{{ name }}</button></th>{% endfor %}<th scope="col">broke in the audit</th><th scope="col">first to break a sample</th></tr></thead>
 <tbody>
 {% for cost in costs %}
-<tr><th scope="row">{{ cost.method }}</th><td>{{ cost.seed }}</td><td>{{ cost.protocol }}</td>{% for name in ("gradients", "floor", "forwards", "audit") %}<td data-value="{{ cost[name] }}">{{ "%.0f" | format(cost[name]) if cost[name] or name != "floor" else "–" }}</td>{% endfor %}<td class="words">{% if cost.tested %}{{ cost.missed }} of {{ cost.tested }} [{{ cost.missed_high | percent }}]{% else %}none to be asked{% endif %}</td><td class="words">{% for title, count in cost.first.items() %}{{ title }}: {{ count }}{{ ", " if not loop.last }}{% else %}nothing{% endfor %}</td></tr>
+<tr><th scope="row">{{ cost.method | name }}</th><td>{{ cost.seed }}</td><td>{{ cost.protocol }}</td>{% for name in ("gradients", "floor", "forwards", "audit") %}<td data-value="{{ cost[name] }}">{{ "%.0f" | format(cost[name]) if cost[name] or name != "floor" else "–" }}</td>{% endfor %}<td class="words">{% if cost.tested %}{{ cost.missed }} of {{ cost.tested }} [{{ cost.missed_high | percent }}]{% else %}none to be asked{% endif %}</td><td class="words">{% for title, count in cost.first.items() %}{{ title }}: {{ count }}{{ ", " if not loop.last }}{% else %}nothing{% endfor %}</td></tr>
 {% endfor %}
 </tbody>
 </table>
@@ -57,7 +57,7 @@ def _context(page: PageRequest) -> dict[str, Any]:
 def _evidence(method: Method, run: Run, out: Path) -> dict[str, Any]:
     """Where a run lies, as seen from the page, and what identifies it."""
 
-    place = quote(os.path.relpath(run.folder, out).replace(os.sep, "/"))
+    place = quote(os.fsencode(os.path.relpath(run.folder, out).replace(os.sep, "/")))
     return {
         "method": method.name,
         "seed": run.seed,

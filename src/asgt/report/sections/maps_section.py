@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...comparison.pictures import BLOCKS
 from ...explanation.map_grid import SaliencyMaps
-from ..map_drawing import coloured, map_cells, map_rule, pixels_of, row_names
+from ..map_drawing import class_name, coloured, map_cells, map_rule, pixels_of, row_names
 from ..map_files import saliency_names, write_pictures
 from ..section import PageRequest, Section
 
@@ -26,10 +26,10 @@ TEMPLATE = r"""<section id="maps">
 {% for block in blocks %}
 <div class="scroll" tabindex="0" role="region" aria-label="maps of an image of class {{ block.label }}, before and under attack">
 <table class="maps block">
-<thead><tr><td></td>{% for name, seed in block.methods %}<th scope="col">{{ name }}{% if seed is not none %}<span>seed {{ seed }}</span>{% endif %}</th>{% endfor %}</tr></thead>
+<thead><tr><td></td>{% for name, seed in block.methods %}<th scope="col">{{ name | name }}{% if seed is not none %}<span>seed {{ seed }}</span>{% endif %}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in block.rows %}
-<tr><th scope="row">{{ row.name | whole }}</th>{% for cell in row.cells %}<td>{% if cell.wrong %}<div class="blank" role="img" aria-label="{{ cell.alt }}">{{ cell.wrong }}</div>{% else %}<img src="{{ cell.source }}" alt="{{ cell.alt }}">{% endif %}{% if cell.words %}<span>{{ cell.words }}</span>{% endif %}</td>{% endfor %}</tr>
+<tr><th scope="row">{{ row.name | whole }}</th>{% for cell in row.cells %}<td>{% if cell.wrong %}<div class="blank" role="img" aria-label="{{ cell.alt }}">{{ cell.wrong }}</div>{% else %}<img src="{{ cell.source | entire }}" alt="{{ cell.alt }}">{% endif %}{% if cell.words %}<span>{{ cell.words }}</span>{% endif %}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table>
@@ -42,7 +42,7 @@ TEMPLATE = r"""<section id="maps">
 <thead><tr><td></td>{% for cell in map_rows[0].cells %}<th scope="col">{{ cell.label }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in map_rows %}
-<tr><th scope="row">{{ row.name }}{% if row.seed is not none %}<span>seed {{ row.seed }}</span>{% endif %}</th>{% for cell in row.cells %}<td>{% if cell.wrong %}<div class="blank" role="img" aria-label="{{ cell.alt }}">{{ cell.wrong }}</div>{% else %}<img src="{{ cell.source }}" alt="{{ cell.alt }}">{% endif %}{% if cell.words %}<span>{{ cell.words }}</span>{% endif %}</td>{% endfor %}</tr>
+<tr><th scope="row">{{ row.name | name }}{% if row.seed is not none %}<span>seed {{ row.seed }}</span>{% endif %}</th>{% for cell in row.cells %}<td>{% if cell.wrong %}<div class="blank" role="img" aria-label="{{ cell.alt }}">{{ cell.wrong }}</div>{% else %}<img src="{{ cell.source | entire }}" alt="{{ cell.alt }}">{% endif %}{% if cell.words %}<span>{{ cell.words }}</span>{% endif %}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table>
@@ -81,7 +81,7 @@ def _blocks(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
     for number in range(min(BLOCKS, len(maps.images))):
         names = row_names(maps, number)
         columns = [map_cells(maps, number, column, "magnitude") for column in maps.columns]
-        label = maps.classes[maps.labels[number]] if maps.labels is not None else ""
+        label = class_name(maps, maps.labels[number]) if maps.labels is not None else ""
         rows = []
         for place, name in enumerate(names):
             cells = []
@@ -103,7 +103,7 @@ def _map_rows(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
     if maps is None:
         return []
     assert maps.labels is not None
-    labels = [maps.classes[label] for label in maps.labels]
+    labels = [class_name(maps, label) for label in maps.labels]
     rows: list[dict[str, Any]] = [
         {
             "name": "image",
@@ -122,10 +122,11 @@ def _map_rows(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
     ]
     for column in maps.columns:
         cells = []
-        for label, attribution, prediction in zip(labels, column.maps, column.predictions, strict=True):
+        shown = zip(labels, maps.labels, column.maps, column.predictions, strict=True)
+        for label, answer, attribution, prediction in shown:
             picture, wrong = coloured(attribution)
-            said = maps.classes[prediction]
-            words = f"says {said}" if said != label else ""
+            said = class_name(maps, prediction)
+            words = f"says {said}" if int(prediction) != int(answer) else ""
             alt = ": ".join(
                 part
                 for part in (f"saliency map of {column.name}, class {label}", ", ".join(filter(None, (wrong, words))))

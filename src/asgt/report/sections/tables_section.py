@@ -24,7 +24,7 @@ TEMPLATE = r"""<section id="tables">
 </thead>
 <tbody>
 {% for method, cells in table.rows %}
-<tr><th scope="row" data-value="{{ loop.index0 }}">{{ method.name }}{% if method.name in warned %} <a href="#warnings" title="carries a warning" aria-label="carries a warning">⚠</a>{% endif %}{% if method.name in failed %} <a href="#checks" title="fails a check" aria-label="fails a check">✗</a>{% endif %}</th><td data-value="{{ method.runs | length }}">{{ method.runs | length }}</td>{% for cell in cells %}<td data-value="{{ cell.value }}" title="{% for run in method.runs %}seed {{ run.seed }}: {{ cell.values[loop.index0] | percent }}{{ ", " if not loop.last }}{% endfor %}">{% set value, rest = cell.percent().split(" ", 1) %}{{ value }} <small{{ ' class="interval"' | safe if rest.startswith("[") }}>{{ rest }}</small></td>{% endfor %}</tr>
+<tr><th scope="row" data-value="{{ loop.index0 }}">{{ method.name | name }}{% if method.name in warned %} <a href="#warnings" title="carries a warning" aria-label="carries a warning">⚠</a>{% endif %}{% if method.name in failed %} <a href="#checks" title="fails a check" aria-label="fails a check">✗</a>{% endif %}</th><td data-value="{{ method.runs | length }}">{{ method.runs | length }}</td>{% for cell in cells %}<td data-value="{{ cell.value }}" title="{% for run in method.runs %}seed {{ run.seed }}: {{ cell.values[loop.index0] | percent }}{{ ", " if not loop.last }}{% endfor %}">{% set value, rest = cell.percent().split(" ", 1) %}{{ value }} <small{{ ' class="interval"' | safe if rest.startswith("[") }}>{{ rest }}</small></td>{% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table>

@@ -18,7 +18,7 @@ TEMPLATE = r"""<section id="warnings" class="warnings">
 <li>{{ text }}</li>
 {% endfor %}
 {% for method, run, text in warnings %}
-<li><b>{{ method.name }}, seed {{ run.seed }}</b>: {{ text }}</li>
+<li><b>{{ method.name | name }}, seed {{ run.seed }}</b>: {{ text }}</li>
 {% endfor %}
 </ul>
 </section>
