@@ -11,7 +11,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, shown
 from .modes import ask, evaluating
 from .passes import is_watched
 from .randomness import seeded_globally
@@ -31,13 +31,13 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:N or mps") from error
+        raise InputError(f"device {shown(name)} is unknown: use auto, cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"device {name}: this machine has none")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:N or mps")
+        raise InputError(f"device {shown(name)} is unknown: use auto, cpu, cuda, cuda:N or mps")
     return device
 
 

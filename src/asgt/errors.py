@@ -7,11 +7,22 @@ exit status 2. Any other exception is a fault of ours.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import itertools
+import reprlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-__all__ = ["AsgtError", "DamagedFileError", "InputError", "InterruptedRunError", "unknown"]
+__all__ = ["AsgtError", "DamagedFileError", "InputError", "InterruptedRunError", "cut", "shown", "unknown"]
 
 _LISTED = 12
+_SHOWN = 80
+"""How many characters of a value a message shows."""
+
+_LONGEST = 2000
+"""How many characters a message has at most: a path alone may have 4,096, and nobody reads the middle of it."""
+
+_NAME = 200
+"""Names longer than this are compared with no other: the time that it takes grows with the square of the length."""
 
 
 class AsgtError(Exception):
@@ -19,7 +30,13 @@ class AsgtError(Exception):
 
 
 class InputError(AsgtError, ValueError):
-    """The input is wrong: a file, a flag, a shape or a value. The message is one line that says how to mend it."""
+    """The input is wrong: a file, a flag, a shape or a value. The message is one line that says how to mend it.
+
+    A message is never longer than a screen, whatever the value that it names: its middle is left out.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(cut(message, _LONGEST))
 
 
 class DamagedFileError(InputError):
@@ -40,7 +57,59 @@ def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     """
 
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) if len(name) <= _NAME else []
     hint = f"did you mean {near[0]!r}? " if near else ""
-    listed = ", ".join(known[:_LISTED]) + (", …" if len(known) > _LISTED else "")
-    return InputError(f"unknown {what} {name!r}: {hint}known: {listed}")
+    listed = ", ".join(cut(each) for each in known[:_LISTED]) + (", …" if len(known) > _LISTED else "")
+    return InputError(f"unknown {what} {shown(name)}: {hint}known: {listed}")
+
+
+def cut(text: str, most: int = _SHOWN) -> str:
+    """A text of at most ``most`` characters: a longer one without its middle."""
+
+    if len(text) <= most:
+        return text
+    ahead = (most - 1) * 2 // 3
+    return f"{text[:ahead]}…{text[ahead + 1 - most :]}"
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: its ``repr``, cut *before* it is built.
+
+    Lists and mappings show their first elements and nothing deep inside, so that a value which refers to itself many
+    times over, a text of a million characters and a number of a million digits all cost nothing.
+    """
+
+    return cut(_Bounded().repr(value))
+
+
+class _Bounded(reprlib.Repr):
+    """``repr`` of plain values with everything that could grow cut short."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = self.maxarray = 6
+        self.maxstring = self.maxother = _SHOWN
+
+    def repr_str(self, x: str, level: int) -> str:
+        return cut(repr(cut(x, self.maxstring + 1)), self.maxstring)
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        return cut(repr(x[: self.maxstring]), self.maxstring)
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python itself refuses to write out a number of more than 4,300 digits.
+        bits = x.bit_length()
+        return repr(x) if bits <= 256 else f"a whole number of about {int(bits * 0.30103) + 1:,} digits"
+
+    def repr_dict(self, x: Mapping[Any, Any], level: int) -> str:
+        if not x:
+            return "{}"
+        if level <= 0:
+            return "{…}"
+        # In the order of the mapping: the library sorts, which reads all of it, and fails on keys of several types.
+        pairs = [
+            f"{self.repr1(key, level - 1)}: {self.repr1(each, level - 1)}"
+            for key, each in itertools.islice(x.items(), self.maxdict)
+        ]
+        return f"{{{', '.join(pairs)}{', …' if len(x) > self.maxdict else ''}}}"

@@ -15,12 +15,14 @@ import os
 import pickle
 import platform
 import re
+import stat
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DamagedFileError, InputError
+from .errors import DamagedFileError, InputError, cut, shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,6 +37,7 @@ __all__ = [
     "is_sealed",
     "package_versions",
     "plain_value",
+    "read_bounded",
     "read_json",
     "read_sealed",
     "read_tensors",
@@ -55,6 +58,16 @@ _DIGEST, _MARK, _MARKED = "asgt.sha256", "asgt.sealed", "1"
 With two keys, no flipped bit can make a sealed file look like one from before there were digests.
 """
 _SEALED_END = re.compile(rb'  "[^"\n]*": "([0-9a-f]{64})"\n\}\n\Z')
+
+_LARGEST_YAML = 2**20
+"""Bytes of a configuration. The longest ones that are written have a few thousand."""
+
+_LARGEST_TEXT = 2**28
+"""Bytes of any other text that is read whole."""
+
+_DEEPEST, _MOST_VALUES, _LONGEST_NUMBER = 32, 50_000, 400
+_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "map", "null", "seq", "str"))
+"""What a value of YAML may be called to be: plain values only."""
 
 
 def write_bytes(path: Path, content: bytes, *, begin: bool = True) -> str:
@@ -108,7 +121,7 @@ def read_json(path: Path) -> Any:
     """Reads JSON.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or it is no regular one, or larger than any that is written.
         DamagedFileError: it is not JSON.
     """
 
@@ -190,11 +203,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML mapping with plain values only: nothing in it can run.
 
     Raises:
-        InputError: there is no such file.
-        DamagedFileError: it is not YAML, or not a mapping.
+        InputError: there is no such file, or it is no regular one, or too large for a configuration.
+        DamagedFileError: it is not YAML as :func:`plain_value` takes it, or not a mapping.
     """
 
-    text = _read(path)
+    text = _read(path, _LARGEST_YAML)
     try:
         value = plain_value(text)
     except InputError as error:
@@ -206,25 +219,99 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def plain_value(text: str) -> Any:
-    """What a text stands for in YAML: a number, a word, a list, …; nothing in it can run.
+    """What a text stands for in YAML: a number, a word, a list, …; nothing in it can run, nor grow beyond its length.
 
     Raises:
-        InputError: it is not YAML.
+        InputError: it is not YAML, or holds what no configuration needs: an alias, by which a few lines stand for
+            millions; a tag of another type than plain values have; a name that stands twice or is no word; lists in
+            lists without end; or a number of hundreds of digits.
     """
+
+    import yaml
+
+    if len(text) > _LARGEST_YAML:
+        raise InputError(f"{len(text):,} characters are too many for a configuration: at most {_LARGEST_YAML:,}")
+    try:
+        return yaml.load(text, _plain_loader())  # noqa: S506
+    except InputError:
+        raise
+    except yaml.YAMLError as error:
+        raise InputError(cut(_first_line(error), 200)) from error
+    except (RecursionError, ValueError) as error:  # a directive, as %YAML, of numbers without end
+        raise InputError(cut(_first_line(error), 200)) from error
+
+
+@cache
+def _plain_loader() -> Any:
+    """The class that reads YAML; the library is imported only when there is something to read."""
 
     import yaml
 
     class Loader(yaml.SafeLoader):
         """Takes 1e-3 for a number, as YAML 1.2 does; by YAML 1.1 it would be a word."""
 
+        depth = values = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event = self.peek_event()
+            line = event.start_mark.line + 1
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(
+                    f"line {line} has the alias *{cut(str(event.anchor))}, by which a few lines can stand for "
+                    "millions: write the value itself there"
+                )
+            tag = getattr(event, "tag", None)
+            if tag not in (None, "!") and tag not in _TAGS:
+                raise InputError(f"line {line} has the tag {shown(tag)}, which is no plain value's: leave the tag out")
+            self.depth += 1
+            self.values += 1
+            if self.depth > _DEEPEST:
+                raise InputError(f"line {line} is nested deeper than {_DEEPEST} levels")
+            if self.values > _MOST_VALUES:
+                raise InputError(f"line {line} is beyond {_MOST_VALUES:,} values, more than a configuration has")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names: dict[str, int] = {}
+            for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+                line = key.start_mark.line + 1
+                if key.tag != "tag:yaml.org,2002:str":
+                    what = shown(key.value) if isinstance(key.value, str) else "of several parts"
+                    raise InputError(f"line {line}: a name {what}, which is no word: put it in quotes if it is one")
+                if key.value in names:
+                    first = names[key.value]
+                    raise InputError(f"line {line}: {shown(key.value)} stands twice, first on line {first}: keep one")
+                names[key.value] = line
+            return super().construct_mapping(node, deep)
+
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            if not isinstance(node, yaml.ScalarNode):
+                return super().construct_object(node, deep)
+            try:
+                return super().construct_object(node, deep)
+            except InputError:
+                raise
+            # A number or a date that is none raises whatever its constructor happens to stumble over.
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                line, kind = node.start_mark.line + 1, node.tag.rpartition(":")[2]
+                raise InputError(
+                    f"line {line}: {shown(node.value)} is no {kind}: give one, or put it in quotes"
+                ) from error
+
+        def construct_scalar(self, node: Any) -> Any:
+            value = super().construct_scalar(node)
+            if node.tag.endswith((":int", ":float")) and len(value) > _LONGEST_NUMBER:
+                line = node.start_mark.line + 1
+                raise InputError(
+                    f"line {line}: a number of {len(value):,} digits, {cut(value, 20)}: give a smaller one"
+                )
+            return value
+
     exponent = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
-
-    try:
-        return yaml.load(text, Loader)  # noqa: S506
-    # A date or a number that is none raises a bare ValueError, deep nesting a RecursionError.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(_first_line(error)) from error
+    return Loader
 
 
 def write_tensors(
@@ -353,6 +440,8 @@ def digest_file(path: Path) -> str:
     """
 
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would never open, and a device never ends
+            raise InputError(f"cannot read {path}: it is not a regular file")
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -443,13 +532,45 @@ def package_versions(*packages: str) -> dict[str, str]:
     return versions
 
 
-def _read(path: Path) -> str:
+def read_bounded(path: Path | str, most: int = _LARGEST_TEXT) -> bytes:
+    """The content of a regular file, which is looked at before it is read: no device, no pipe, no folder.
+
+    Args:
+        path: the file.
+        most: how many bytes it may have.
+
+    Raises:
+        InputError: there is no such file, it is none to read whole, or it is larger.
+    """
+
     try:
-        return path.read_text(encoding="utf-8")
+        # Before it is opened: a pipe that nobody writes to would never open, and a device never ends.
+        kind = os.stat(path).st_mode
+        if stat.S_ISDIR(kind):
+            raise InputError(f"cannot read {path}: Is a directory: name a file in it")
+        if not stat.S_ISREG(kind):
+            raise InputError(f"cannot read {path}: it is a device, a pipe or a socket: name a regular file")
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(most + 1) if size <= most else b""
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read {cut(str(path), 300)}: {error.strerror or error}") from error
+    except ValueError as error:  # a name that holds the byte 0
+        raise InputError(f"cannot read {shown(str(path))}: {error}") from error
+    if size > most or len(content) > most:
+        raise InputError(
+            f"cannot read {path}: {max(size, len(content)):,} bytes are more than the {most:,} of any such"
+        )
+    return content
+
+
+def _read(path: Path, most: int = _LARGEST_TEXT) -> str:
+    try:
+        return read_bounded(path, most).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DamagedFileError(f"{path} is damaged: it is not text") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _first_line(error: Exception) -> str:

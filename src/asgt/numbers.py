@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import fields
 from typing import Any, TypeAlias
 
-from .errors import InputError
+from .errors import InputError, shown
 
 __all__ = [
     "Number",
     "counted",
     "duration",
     "eps_text",
+    "in_float32",
     "norm_sign",
     "number",
     "plain_fields",
@@ -22,6 +24,9 @@ __all__ = [
 
 Number: TypeAlias = float | str
 """A real number, or a text such as ``8/255`` that stands for one."""
+
+_SMALLEST, _LARGEST = 1e-37, (2 - 2**-23) * 2.0**127
+"""The ends of single precision; nearer to zero a number has fewer digits, or some devices take it for zero."""
 
 
 def number(value: Number, name: str) -> float:
@@ -40,14 +45,39 @@ def number(value: Number, name: str) -> float:
             if isinstance(value, bool):
                 raise TypeError
             return float(value)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{name} = {value!r} is not a number: write 0.3 or 8/255") from error
+        except OverflowError as error:
+            raise InputError(
+                f"{name} = {shown(value)} is larger than any real number here: give a smaller one"
+            ) from error
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{name} = {shown(value)} is not a number: write 0.3 or 8/255") from error
 
     above, slash, below = value.partition("/")
     try:
         return float(above) / float(below) if slash else float(above)
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{name} = {value!r} is not a number: write 0.3 or 8/255") from error
+    except (ArithmeticError, ValueError) as error:
+        raise InputError(f"{name} = {shown(value)} is not a number: write 0.3 or 8/255") from error
+
+
+def in_float32(value: float, name: str) -> float:
+    """A number that tensors of single precision can hold: finite, and zero or no closer to it than 1e-37.
+
+    Args:
+        value: the number.
+        name: what to call it in an error.
+
+    Raises:
+        InputError: as float32 it would be infinite, or zero where it is none.
+    """
+
+    if not math.isfinite(value):
+        raise InputError(f"{name} = {value}: a finite number is needed")
+    if not (value == 0 or _SMALLEST <= abs(value) <= _LARGEST):
+        raise InputError(
+            f"{name} = {value:g} has no place in single precision, which reaches from {_SMALLEST:g} to {_LARGEST:.2g}: "
+            "give a number of usual size"
+        )
+    return value
 
 
 def whole(value: Any, name: str) -> int:
@@ -68,7 +98,7 @@ def whole(value: Any, name: str) -> int:
             raise TypeError
         return operator.index(value)
     except TypeError as error:
-        raise InputError(f"{name} = {value!r} is not a whole number") from error
+        raise InputError(f"{name} = {shown(value)} is not a whole number") from error
 
 
 def plain_fields(record: Any) -> None:

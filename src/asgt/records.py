@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import math
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -20,9 +19,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import InputError
+from .errors import InputError, shown
 from .names import module_of
-from .numbers import number
+from .numbers import in_float32, number
 from .plugins import imported, refuse_borrowed
 
 __all__ = ["REQUIRED", "Record", "Setting", "is_own", "record_of", "settings_of"]
@@ -98,8 +97,8 @@ class Setting:
             value = value.item() if hasattr(value, "item") else value
         if isinstance(value, str) and float in self.types and str not in self.types:
             value = number(value, self.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{self.name} = {value}: expected a finite number")
+        if isinstance(value, float):
+            in_float32(value, self.name)
         for kind in self.types:
             if typing.get_origin(kind) is Literal:
                 if any(value == choice and type(value) is type(choice) for choice in typing.get_args(kind)):
@@ -107,8 +106,8 @@ class Setting:
             elif type(value) is kind:
                 return value
         if type(value) is int and float in self.types:
-            return float(value)
-        raise InputError(f"{self.name} = {value!r}: expected {self.expected}")
+            return in_float32(number(value, self.name), self.name)
+        raise InputError(f"{self.name} = {shown(value)}: expected {self.expected}")
 
     @property
     def expected(self) -> str:

@@ -662,9 +662,11 @@ def test_evidence_cut_in_half_is_named(cli: Callable, finished_run: Path) -> Non
     evidence = next((finished_run / "evaluation" / "pgd").rglob("*.safetensors"))
     cut_in_half(evidence)
 
-    line = cli(*asked, "--resume").refusal()
+    assert_states(cli("compare", finished_run).refusal(), evidence.name, "damaged")
+    answer = cli(*asked, "--resume")
 
-    assert_states(line, evidence.name, "damaged")
+    assert answer.status == 0, answer.err
+    assert_states(answer.err, evidence.name, "damaged", "again")
 
 
 # Weights of strangers ------------------------------------------------------------------------------------------------

@@ -497,7 +497,8 @@ def test_a_size_that_no_memory_holds_is_refused_before_resizing(
 
     line = refusal(place, **options)
 
-    assert_states(line, "image_size", options["image_size"])
+    size = options["image_size"]
+    assert_states(line, "image_size", size if size < 10**9 else "401 digits")
     assert "x.png" not in line
 
 

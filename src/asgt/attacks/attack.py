@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..inputs import check_classes, checked, checked_start, is_trusted, labels_explained, trusted
 from ..modes import Classifier, ask, at_least_float32, differentiable, evaluating
-from ..numbers import Number, number, plain_fields
+from ..numbers import Number, in_float32, number, plain_fields
 from ..passes import cross_entropy_gradient, input_gradient, slopes_needed
 from ..randomness import Generator, normal_like, uniform_like
 
@@ -494,6 +494,7 @@ def check_eps(eps: float, norm: str = "linf") -> None:
 
     if not math.isfinite(eps) or eps < 0:
         raise InputError(f"eps = {eps}: the radius must be a finite number, zero or more")
+    in_float32(eps, "eps")
     if norm == "linf" and eps > 1:
         raise InputError(f"eps = {eps:g} in L∞ is beyond the pixels' range [0, 1]: write {eps:g}/255 if that is meant")
 

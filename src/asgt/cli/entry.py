@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from ..diagnostics import visible_diagnostics
-from ..errors import AsgtError, InputError, InterruptedRunError, unknown
+from ..errors import AsgtError, InputError, InterruptedRunError, cut, unknown
 from ..launch import launched, rank
 from ..outlets import Outlets
 from ..plugins import ignore_matplotlibrc
@@ -162,6 +162,8 @@ def _line(error: BaseException) -> str | None:
         said: str | None = str(error)
     elif isinstance(error, OSError):
         said = _of_the_file_system(error)
+    elif isinstance(error, MemoryError):
+        said = "out of memory: use a smaller --batch-size, --image-size, --limit or --samples, or a larger machine"
     else:
         said = _of_a_name(error)
     return None if said is None else f"asgt: error: {visible(' '.join(visible(said).split()), LONGEST)}"
@@ -172,7 +174,7 @@ def _of_the_file_system(error: OSError) -> str | None:
 
     reason = error.strerror or str(error)
     named = isinstance(error.filename, (str, bytes, os.PathLike))
-    place = os.fsdecode(error.filename) if named else ""
+    place = cut(os.fsdecode(error.filename), 300) if named else ""
     if error.errno in _CANNOT_WRITE:
         return f"cannot write {place}: {reason}" if place else f"cannot write: {reason}"
     if not named and error.errno not in _RIGHTS:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..datasets import data_help, data_set
-from ..errors import InputError
+from ..errors import InputError, cut, shown
 from ..files import read_sealed
 from ..names import is_foreign
 from ..training.config import DATA_SETTINGS, TrainConfig
@@ -44,14 +44,16 @@ def run(words: list[str]) -> int:
     from ..data import sampled_rows, selection_text, to_unit
     from ..devices import place, resolve_device
     from ..evaluation.curve import evaluate
+    from ..evaluation.outcomes import checked_grid
     from ..evaluation.protocols import own_attack, protocol_named
     from ..memory import prepare
+    from ..models.footprint import refuse_batch
     from ..plugins import imported
     from .console import Console
 
     norm = asked.get("norm")
     if norm not in (None, "linf", "l2"):
-        raise InputError(f"--norm {norm}: use linf or l2")
+        raise InputError(f"--norm {cut(norm)}: use linf or l2")
     named = protocol_named(protocol, norm or "linf")
     if asked.get("exhaustive") and not named.worst_case:
         raise InputError(
@@ -59,7 +61,8 @@ def run(words: list[str]) -> int:
         )
     device = resolve_device(asked.get("device", "auto"))
     if asked.get("epsilons"):
-        listed_numbers(asked["epsilons"], "epsilons")
+        # Before the data is read; whether a radius fits the norm of the run, only the run says.
+        checked_grid(listed_numbers(asked["epsilons"], "epsilons"), norm or "l2")
 
     prepare()
     console = Console()
@@ -75,7 +78,9 @@ def run(words: list[str]) -> int:
     selection = f"all {len(images)} images"
     if (count := asked.get("samples")) is not None:
         if not 1 <= count <= len(images):
-            raise InputError(f"--samples {count}: the test split has {len(images)} images, and at least one is needed")
+            raise InputError(
+                f"--samples {shown(count)}: the test split has {len(images)} images, and at least one is needed"
+            )
         rows = sampled_rows(images, count)
         selection = selection_text(images, rows)
         if not rows.equal(torch.arange(count)):
@@ -83,6 +88,7 @@ def run(words: list[str]) -> int:
         images = images[rows]
     grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else data_set(data).epsilons)
 
+    refuse_batch(model, images.shape, min(asked.get("batch_size", 256), len(images)), device)
     for line in lines:
         console.out.print(escape(line), soft_wrap=True)  # one line each, however wide the terminal
     attacks = [own_attack(name, norm) for name in asked.get("attack", [])]
@@ -196,8 +202,10 @@ def _check(asked: dict[str, Any]) -> None:
         raise InputError(f"--attack and --protocol {asked['protocol']}: one of them alone says what attacks")
     if ("mean" in asked) != ("std" in asked):
         raise InputError("--mean and --std belong together")
+    if not 0 <= asked.get("seed", 0) < 2**128:
+        raise InputError(f"--seed {shown(asked['seed'])}: a whole number, zero or more, of at most 38 digits")
     if asked.get("batch_size", 1) < 1:
-        raise InputError(f"--batch-size {asked['batch_size']}: at least one image a pass")
+        raise InputError(f"--batch-size {shown(asked['batch_size'])}: at least one image a pass")
 
 
 def _as_before(out: Path) -> dict[str, Any]:
@@ -216,7 +224,7 @@ def _as_before(out: Path) -> dict[str, Any]:
             "seed": int(kept["seed"]),
             "exhaustive": kept["exhaustive"] is True,
         }
-    except (AttributeError, LookupError, StopIteration, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError):
         return {}  # what is wrong with it, the evaluation says
 
 

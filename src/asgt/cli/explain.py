@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
-from ..numbers import number
+from ..errors import InputError, cut, shown
+from ..numbers import in_float32, number
 from .parsing import Parser, add_allow, allowed, given, listed
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run(words: list[str]) -> int:
     kinds = [attribution_class(name) for name in attributions]
     if "layer" in asked and not any(kind.looks_at_layer() for kind in kinds):
         looking = " or ".join(name for name, kind in ATTRIBUTIONS.items() if kind.looks_at_layer())
-        raise InputError(f"--layer {asked['layer']}: none of the attributions looks at a layer, as {looking} does")
+        raise InputError(f"--layer {cut(asked['layer'])}: none of the attributions looks at a layer, as {looking} does")
     resolve_device(asked.get("device", "auto"))
 
     console = Console()
@@ -109,9 +109,9 @@ def _check(asked: dict[str, Any], out: Path) -> None:
         raise InputError(f"{out} is a file: --out takes a folder")
     for name in ("samples", "batch_size"):
         if asked.get(name, 1) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {asked[name]}: at least one image is needed")
+            raise InputError(f"--{name.replace('_', '-')} {shown(asked[name])}: at least one image is needed")
     if "eps" in asked:
-        number(asked["eps"], "--eps")
+        in_float32(number(asked["eps"], "--eps"), "--eps")
     if not listed(asked.get("attribution", "gradient")):
         raise InputError("--attribution names nothing: gradient is the default")
 
@@ -126,6 +126,8 @@ def _explain(
     """Explains every run by every attribution, or takes up what is there."""
 
     from ..comparison.map_evidence import asked_eps
+    from ..devices import resolve_device
+    from ..models.footprint import refuse_batch
     from ..runs.explain_run import explain_run
     from ..runs.run import load_run
     from ..saliency import attribution_class
@@ -139,7 +141,9 @@ def _explain(
             kept = run.explanations.get(attribution) if "resume" in asked else None
             samples = asked.get("samples") or (kept.samples if kept else min(_SAMPLES, len(data.test)))
             if samples > len(data.test):
-                raise InputError(f"--samples {samples}: the test split has {len(data.test)} images")
+                raise InputError(f"--samples {shown(samples)}: the test split has {len(data.test)} images")
+            batch = min(asked.get("batch_size", 64), samples)
+            refuse_batch(model, data.test.shape, batch, resolve_device(asked.get("device", "auto")))
             eps = number(asked["eps"], "--eps") if "eps" in asked else kept.eps if kept else usual_eps
             layer = None
             if attribution_class(attribution).looks_at_layer():

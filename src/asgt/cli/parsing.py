@@ -13,14 +13,21 @@ from operator import or_
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
 
-from ..errors import InputError, unknown
-from ..files import read_yaml
+from ..errors import InputError, cut, shown, unknown
+from ..files import plain_value, read_yaml
 from ..names import is_foreign, module_of
+from ..numbers import number
 from ..records import REQUIRED, Setting
 from ..training.config import METHOD_SETTINGS, TrainConfig
 from ..training.method_registry import ATTACKS, METHODS, known_settings, listens_to, method_record
+
+_MODE = "plain"
+"""What the library calls the way in which values are read."""
+
+_LONGEST = 4000
+"""Characters of a message of the library that are looked through for what it says."""
 
 __all__ = ["Parser", "add_allow", "add_settings", "allowed", "given", "listed"]
 
@@ -44,18 +51,21 @@ class Parser(ArgumentParser):  # type: ignore[misc]
     """A parser that raises :class:`InputError` instead of leaving the process."""
 
     def __init__(self, *, prog: str, description: str, usage: str) -> None:
+        set_loader(_MODE, _loaded, exceptions=(InputError,))
         super().__init__(
             prog=prog,
             description=description,
             usage=usage,
             formatter_class=_Help,
             default_env=False,
+            parser_mode=_MODE,
             print_config=None,
             allow_abbrev=False,
         )
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        text = " ".join(str(message).split())
+        # The library repeats the value, however long it is.
+        text = cut(" ".join(cut(str(message), _LONGEST).split()), _LONGEST)
 
         if strange := re.search(r"[Uu]nrecognized arguments: (\S+)", text):
             raise self._unknown(strange.group(1)) from ex
@@ -68,21 +78,23 @@ class Parser(ArgumentParser):  # type: ignore[misc]
         # The library names the key, then what it expected; the rest is its own type talk.
         if wrong := re.search(r"(?:Parser key|Problem with given|argument|key) \"?'?-*([\w-]+)\"?'?:? ?(.*)", text):
             raise InputError(f"{_hyphened('--' + wrong.group(1))}: {_plain(wrong.group(2))}") from ex
-        raise InputError(text[:300]) from ex
+        raise InputError(cut(text, 300)) from ex
 
     def _unknown(self, flag: str) -> InputError:
         flags = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
         name = flag.split("=")[0]
         if not name.startswith("-"):
-            return InputError(f"{name!r} is one argument too many")
+            return InputError(f"{shown(name)} is one argument too many")
         return unknown("flag", _hyphened(name), sorted({_hyphened(option) for option in flags}))
 
 
 def given(parser: ArgumentParser, words: list[str]) -> dict[str, Any]:
     """Only what the user gave, by name."""
 
+    spelled = _spelled_out(parser, words)
+    _refuse_yaml(parser, spelled)
     # The library would read flags from environment variables too, if one of its own asks for it.
-    parsed: Namespace = parser.parse_args(_spelled_out(parser, words), env=False, defaults=False)
+    parsed: Namespace = parser.parse_args(spelled, env=False, defaults=False)
     return dict(parsed.as_dict())
 
 
@@ -217,6 +229,45 @@ def _spelled_out(parser: ArgumentParser, words: list[str]) -> list[str]:
     return spelled
 
 
+def _refuse_yaml(parser: ArgumentParser, words: list[str]) -> None:
+    """Refuses values that are no plain YAML, before the library reads them by a loader of its own, which takes any.
+
+    Raises:
+        InputError: it names the flag.
+    """
+
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        flag, equals, value = word.partition("=")
+        action = parser._option_string_actions.get(flag)
+        value = value if equals else following
+        # Texts are taken as they are: a path may hold what YAML has a meaning for.
+        if action is None or action.nargs == 0 or _is_text(getattr(action, "_typehint", str)):
+            continue
+        if not equals and following.startswith("--"):
+            continue
+        try:
+            plain = plain_value(value)
+            if type(plain) is int and float in (kind := action._typehint, *get_args(kind)):
+                number(plain, "value")  # the library fails on what is too large for a real number
+        except InputError as error:
+            raise InputError(f"{_hyphened(flag)} {cut(value)}: {error}") from error
+
+
+def _is_text(kind: Any) -> bool:
+    return kind is str or {*get_args(kind)} == {str, type(None)}
+
+
+def _loaded(text: str) -> Any:
+    """A value as the library's own loader reads it, once it is known to be plain.
+
+    Raises:
+        InputError: it is not; the library then takes the text for what it is.
+    """
+
+    plain_value(text)
+    return get_loader("yaml")(text)
+
+
 def _is_switch(kind: Any) -> bool:
     return kind is bool or bool in get_args(kind)
 
@@ -229,8 +280,8 @@ def _plain(text: str) -> str:
     expected = re.search(r"Expected (?:a |an )?(.*?)\. Got value: (.*?)(?: Subtypes.*)?$", text)
     if expected:
         kind = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false"}
-        return f"{expected.group(2).strip()} is not {kind.get(expected.group(1), expected.group(1))}"
+        return f"{cut(expected.group(2).strip())} is not {kind.get(expected.group(1), expected.group(1))}"
     if union := re.search(r"Union subtypes.*Given value: (.*)$", text):
-        return f"{union.group(1).strip()} is not {'a number' if 'float' in text else 'a whole number'}"
+        return f"{cut(union.group(1).strip())} is not {'a number' if 'float' in text else 'a whole number'}"
     got = re.search(r"Got value: (\S+)", text)
-    return f"cannot take {got.group(1)}: {text[:200]}" if got else text[:250]
+    return f"cannot take {cut(got.group(1))}: {cut(text, 200)}" if got else cut(text, 250)

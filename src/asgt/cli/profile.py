@@ -6,7 +6,8 @@ import dataclasses
 import re
 from typing import Any
 
-from ..errors import InputError
+from ..capacity import refuse_time
+from ..errors import InputError, cut, shown
 from ..training.config import METHOD_SETTINGS, TrainConfig
 from ..training.method_registry import ATTACKS, METHODS, known_settings, listens_to, part_settings
 from .parsing import Parser, add_allow, add_settings, allowed, given
@@ -37,15 +38,19 @@ def run(words: list[str]) -> int:
     classes, repetitions = asked.pop("classes", 10), asked.pop("repetitions", 5)
     for name, value, least in (("classes", classes, 2), ("repetitions", repetitions, 1)):
         if value < least:
-            raise InputError(f"--{name} {value}: at least {least} are needed")
+            raise InputError(f"--{name} {shown(value)}: at least {least} are needed")
     configs = _configs(asked, allow)
+    # A forward and a backward pass, of which none takes less than 10 µs.
+    what = f"--repetitions {shown(repetitions)} of {len(configs)} methods"
+    refuse_time(min(repetitions, 10**30) * len(configs) * 2e-5, what, "fewer --repetitions")
 
     import torch
 
     from ..comparison.method_naming import method_names
     from ..devices import place, resolve_device
     from ..memory import prepare
-    from ..models import build_model
+    from ..models import MODELS, build_model
+    from ..models.footprint import refuse_batch, refuse_model
     from ..training.methods import build_objective
     from ..training.timing import profile_step
     from .console import Console
@@ -53,12 +58,16 @@ def run(words: list[str]) -> int:
     prepare()
     first, device = configs[0], resolve_device(configs[0].device)
     options = {name: value for name in ("width", "dropout") if (value := getattr(first, name)) is not None}
+    refuse_model(
+        first.model, MODELS.get(first.model), shape, classes, batch=first.batch_size, trained=True, options=options
+    )
     x = torch.rand(first.batch_size, *shape, device=device)
     y = torch.arange(first.batch_size, device=device) % classes
     model = place(build_model(first.model, shape, classes, **options), device, x).train()
     if first.batch_size == 1 and any("BatchNorm" in type(module).__name__ for module in model.modules()):
         raise InputError(f"{first.model} normalises over its batch: --batch-size must be 2 or more")
 
+    refuse_batch(model, shape, first.batch_size, device, trained=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4, fused=True)
     profiles = [
         (name, profile_step(build_objective(config), model, x, y, optimizer, repetitions=repetitions))
@@ -99,7 +108,7 @@ def _attacks() -> list[str]:
 
 
 def _shape(text: str) -> tuple[int, int, int]:
-    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*x[1-9]\d*", text):
-        raise InputError(f"--data-shape {text}: channels, height and width, as 3x32x32")
+    if not re.fullmatch(r"[1-9]\d{0,17}x[1-9]\d{0,17}x[1-9]\d{0,17}", text, re.ASCII):
+        raise InputError(f"--data-shape {cut(text)}: channels, height and width, as 3x32x32")
     channels, height, width = map(int, text.split("x"))
     return channels, height, width

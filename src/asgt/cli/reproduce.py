@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets import DATA_SETS, data_set
-from ..errors import InputError, unknown
+from ..errors import InputError, cut, shown, unknown
 from .parsing import Parser, add_allow, allowed, given, listed
 from .stopping import stopping
 
 __all__ = ["run"]
+
+_MOST_WORKERS = 1000
+"""More than any machine has cores, or than a cluster starts at a time for one grid."""
 
 
 def run(words: list[str]) -> int:
@@ -24,7 +27,12 @@ def run(words: list[str]) -> int:
         raise InputError(f"what to reproduce is missing: asgt reproduce {', '.join(_grids())} or FILE.yaml")
     for name in ("workers", "seeds"):
         if asked.get(name, 1) < 1:
-            raise InputError(f"--{name} {asked[name]}: at least one is needed")
+            raise InputError(f"--{name} {shown(asked[name])}: at least one is needed")
+    if (workers := asked.get("workers", 1)) > _MOST_WORKERS:
+        raise InputError(
+            f"--workers {shown(workers)}: each is a process that holds the data, at least half a gigabyte: at most "
+            f"{_MOST_WORKERS:,}, and one for each core is enough"
+        )
 
     if (executor := asked.get("executor", "local")) not in (known := ("local", "slurm")):
         raise unknown("executor", executor, known)
@@ -122,11 +130,14 @@ def _pairs(flag: str, asked: dict[str, Any]) -> dict[str, Any]:
     for pair in filter(None, asked.get(flag, "").split(",")):
         name, equals, value = pair.partition("=")
         if not (name and equals and value):
-            raise InputError(f"--{flag} {asked[flag]}: pairs are needed, as name=value,name=value")
+            raise InputError(f"--{flag} {cut(asked[flag])}: pairs are needed, as name=value,name=value")
         try:
-            pairs[name.strip().replace("-", "_")] = plain_value(value)
+            known = name.strip().replace("-", "_")
+            if known in pairs:
+                raise InputError(f"{cut(known)} stands twice: keep one")
+            pairs[known] = plain_value(value)
         except InputError as error:
-            raise InputError(f"--{flag} {pair}: {error}") from error
+            raise InputError(f"--{flag} {cut(pair)}: {error}") from error
     return pairs
 
 

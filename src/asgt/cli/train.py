@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import InputError, InterruptedRunError
+from ..errors import InputError, InterruptedRunError, cut, shown
 from ..files import read_yaml
 from ..launch import rank
 from ..names import is_foreign
@@ -43,8 +43,8 @@ def run(words: list[str]) -> int:
     config = TrainConfig.of(asked)
     if out is None:
         name = config.data.rstrip("/").split("/")[-1]
-        parts = (name, config.model.replace(":", "-"), config.method.replace(":", "-"), str(config.seed))
-        out = f"runs/{'-'.join(parts)}"
+        parts = (name, config.model.replace(":", "-"), config.method.replace(":", "-"), shown(config.seed))
+        out = f"runs/{cut('-'.join(parts), 100)}"  # a file system takes 255 bytes
 
     # A resumed run is what it was begun as; what is said again must agree with it.
     stored = Path(out) / "config.yaml"

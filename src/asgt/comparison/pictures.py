@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..attacks import Norm
 from ..data import Images, batches, sampled_rows, to_unit
-from ..errors import InputError
+from ..errors import DamagedFileError, InputError
 from ..explanation.map_grid import SaliencyMaps, saliency_maps
 from ..names import refuse_unless_allowed
 from ..numbers import counted
@@ -166,6 +166,10 @@ def _shown_rows(test: Images, among: int, explained: Sequence[Explained]) -> tup
 
     if explained and not explained[0].panel.not_run:
         rows = explained[0].panel.ids[:_GRADIENTS]
+        if int(rows.max()) >= len(test):
+            raise DamagedFileError(
+                f"an explanation is damaged: it is of test image {int(rows.max())} of {len(test)}: explain again"
+            )
         return rows, f"{counted(len(rows), 'image')} that all get right, first seeds"
     rows = sampled_rows(test, min(_GRADIENTS, among))
     return rows, f"{counted(len(rows), 'image')}, right or wrong, first seeds"

@@ -7,15 +7,19 @@ model and data share or by a table; the labels then count the model's logits.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import InputError, unknown
+from ..errors import InputError, cut, shown, unknown
+from ..files import read_bounded
 from .images import Images
+
+_LARGEST = 2**24
+"""Bytes of a file of class names; those of the largest data sets have a few thousand."""
 
 __all__ = ["Classes", "mapped", "read_classes", "shares_names"]
 
@@ -76,38 +80,47 @@ def read_classes(text: str) -> Classes:
         InputError: it is none of these, or a name is empty.
     """
 
-    try:
-        is_file = Path(text).is_file()
-    except OSError:  # a long list of names is too long for the name of a file
-        is_file = False
+    # The functions of os.path: a long list of names is too long for the name of a file.
+    is_file = os.path.isfile(text)
     where = f"--classes {text}" if is_file else "--classes"
+    if not is_file and _exists(text):
+        raise InputError(f"--classes {text} is no regular file: name a file of names, or the names as cat,dog")
     try:
-        content = Path(text).read_text("utf-8-sig").strip() if is_file else text.strip()
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_bounded(text, _LARGEST).decode("utf-8-sig").strip() if is_file else text.strip()
+    except UnicodeDecodeError as error:
         raise InputError(f"{where} cannot be read: it holds no text") from error
 
     if content.startswith(("[", "{")):
         try:
             return _checked(json.loads(content, object_pairs_hook=_once), where)
         except (ValueError, RecursionError) as error:
-            raise error if isinstance(error, InputError) else InputError(f"{where} is no JSON: {error}") from error
+            said = cut(str(error), 200)
+            raise error if isinstance(error, InputError) else InputError(f"{where} is no JSON: {said}") from error
     if not is_file and "," not in content:
-        raise InputError(f"--classes {text}: there is no such file; names are separated by commas, as cat,dog")
+        raise InputError(f"--classes {cut(text)}: there is no such file; names are separated by commas, as cat,dog")
     names = [name.strip() for name in (content.splitlines() if is_file else content.split(","))]
     return _checked(names, where)
+
+
+def _exists(text: str) -> bool:
+    return "," not in text and os.path.exists(text)
 
 
 def _checked(content: Any, where: str) -> Classes:
     if isinstance(content, list):
         for number, name in enumerate(content):
             if not isinstance(name, str) or not name:
-                raise InputError(f"{where}: name {number} of {len(content)} is {name!r}: expected the name of a class")
+                raise InputError(
+                    f"{where}: name {number} of {len(content)} is {shown(name)}: expected the name of a class"
+                )
         if len(content) < 2:
             raise InputError(f"{where} names {len(content)} classes: a classifier has at least two")
         return tuple(content)
     for name, target in content.items():
         if not (type(target) is int or isinstance(target, str)) or target == "":
-            raise InputError(f"{where}: {name!r} goes to {target!r}: expected the number of a logit or a class name")
+            raise InputError(
+                f"{where}: {shown(name)} goes to {shown(target)}: expected the number of a logit or a class name"
+            )
     return dict(content)
 
 
@@ -125,7 +138,9 @@ def _logit(target: int | str, model_classes: Sequence[str]) -> int:
 
     if isinstance(target, int):
         if not 0 <= target < len(model_classes):
-            raise InputError(f"--classes: there is no logit {target}: the model has 0 to {len(model_classes) - 1}")
+            raise InputError(
+                f"--classes: there is no logit {shown(target)}: the model has 0 to {len(model_classes) - 1}"
+            )
         return target
     rows = [number for number, name in enumerate(model_classes) if name == target]
     if not rows:

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..capacity import free_memory, size_text
+from ..errors import InputError, cut
 from ..progress import Progress
 from .batching import to_unit
 from .depth import full_range, refuse_reduced, values_of
@@ -41,6 +42,8 @@ _GREY = ("1", "L", "LA", "La")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _LAYERS = ("MPO", "PSD")  # their first frame is the whole image, and the others are previews or layers
 _ROUNDING = 1e-6
+_SMALL, _LARGE = 2**20, 2**26
+"""Bytes that are not worth a look at the memory, of all images and of a single one."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Decoder:
         self.changed: Counter[str] = Counter()
         self._count = 0
         self._fits = 0  # bytes that are known to fit into the memory
+        self._held = 0  # bytes of all images that were decoded
         self._kinds: dict[str, str] = {}
         # The largest value of images of 16 bits, its share of their range, and where it lies.
         self._largest: tuple[float, float, str] = (0.0, 0.0, "")
@@ -96,9 +100,16 @@ class Decoder:
             # Pillow warns of large images, odd palettes and damaged EXIF; what it cannot read, it raises.
             warnings.simplefilter("ignore")
             for content, where in part.cells(rows):
-                arrays.append(self._array(content, where))
-                if len(arrays) == 1:
-                    _check_memory(self.name, self._count * arrays[0].nbytes, "use --image-size or --limit")
+                array = self._array(content, where)
+                arrays.append(array)
+                self._held += array.nbytes
+                # Where images differ in size, a first small one says nothing of the others.
+                every = max(self._count * array.nbytes if len(arrays) == 1 else 0, self._held)
+                if every > self._fits:
+                    size = " × ".join(map(str, array.shape[:2]))
+                    what = f"{self.name}: {self._count:,} images, of which {where} has {size} pixels,"
+                    _check_memory(what, every, "a smaller --image-size or --limit")
+                    self._fits = max(every, min(2 * every, self._count * array.nbytes))
                 if len(arrays) % 500 == 0:
                     self.progress.advance(500)
         return arrays
@@ -170,6 +181,7 @@ class Decoder:
         try:
             content = read()
             with Image.open(io.BytesIO(content), formats=image_formats()) as image:
+                _check_picture(image, where)
                 refuse_reduced(image, content, where)
                 if getattr(image, "is_animated", False) and image.format not in _LAYERS:
                     self.changed["the first of several frames is taken"] += 1
@@ -180,7 +192,7 @@ class Decoder:
         except Exception as error:  # every decoder has errors of its own, and none may end in a traceback
             unknown = isinstance(error, UnidentifiedImageError)
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            reason = "not an image" if unknown else lines[0][:200]
+            reason = "not an image" if unknown else cut(lines[0], 200)
             raise InputError(f"{where} cannot be read: {reason}; mend or remove the file") from error
 
     def _pixels(self, image: Picture, where: str) -> _Array:
@@ -211,7 +223,8 @@ class Decoder:
         one = width * height * (1 if image.mode == "L" else 4)
         every = self._count * self.options.image_size**2 * {"L": 1, "RGB": 3}.get(image.mode, 4)
         if max(one, every) > self._fits:
-            _check_memory(f"image_size = {self.options.image_size}", max(one, every), "give a smaller --image-size")
+            what = f"image_size = {self.options.image_size}: {self._count:,} images of mode {image.mode}"
+            _check_memory(what, max(one, every), "a smaller --image-size or --limit")
             self._fits = max(one, every)
 
     def _unit_range(self, image: Picture, where: str) -> Picture:
@@ -339,10 +352,20 @@ def _floats(array: _Array) -> _Array:
     return floats
 
 
-def _check_memory(what: str, needed: int, mend: str) -> None:
-    import psutil
+def _check_picture(image: Picture, where: str) -> None:
+    """Refuses an image that is small as a file and has no room when it is decoded."""
 
+    width, height = image.size
+    # Pillow holds grey of 8 bits in one byte a pixel and everything else in four; a conversion holds it twice.
+    needed = width * height * (1 if image.mode in ("1", "L", "P") else 4)
+    if needed > _LARGE:
+        _check_memory(f"{where}: an image of {width:,} × {height:,} pixels", needed, "save it smaller")
+
+
+def _check_memory(what: str, needed: int, mend: str) -> None:
+    if needed < _SMALL:
+        return
+    free = free_memory()
     # Stacking holds every image twice for a moment.
-    free = psutil.virtual_memory().available
     if 2 * needed > 0.9 * free:
-        raise InputError(f"{what} takes {2 * needed / 2**30:,.1f} GiB in memory, {free / 2**30:.1f} are free: {mend}")
+        raise InputError(f"{what} needs {size_text(2 * needed)} of memory, {size_text(free)} are free: {mend}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..datasets import DATA_SETS
 from ..errors import InputError, unknown
+from ..files import read_bounded
 from .labels import Column
 from .split_names import split_kind
 from .tables import Table, cell_bytes, looks_encoded
@@ -22,6 +23,8 @@ __all__ = ["is_saved", "read_hub", "read_saved"]
 
 _DICTIONARY, _SINGLE = "dataset_dict.json", "state.json"
 _FILES = "_data_files"
+_NOTE = 2**26
+"""Bytes of a JSON file that says what a folder holds."""
 
 
 def is_saved(folder: Path) -> bool:
@@ -51,13 +54,17 @@ def read_saved(folder: Path, name: str) -> dict[str, Table]:
     with _quiet(datasets):
         try:
             if (folder / _DICTIONARY).is_file():
-                places = {split: folder / split for split in json.loads((folder / _DICTIONARY).read_bytes())["splits"]}
+                places = {
+                    split: folder / split for split in json.loads(read_bounded(folder / _DICTIONARY, _NOTE))["splits"]
+                }
             elif (folder / _SINGLE).is_file():
                 places = {"train": folder}
             else:
                 places = {each.name: each for each in _saved_splits(folder)}
             # The library fails on a split without rows.
-            full = {split for split, place in places.items() if json.loads((place / _SINGLE).read_bytes())[_FILES]}
+            full = {
+                split for split, place in places.items() if json.loads(read_bounded(place / _SINGLE, _NOTE))[_FILES]
+            }
             parts = {split: datasets.load_from_disk(str(places[split])) for split in places if split in full}
         except Exception as error:  # pyarrow's, the operating system's, and those of damaged JSON
             raise InputError(f"cannot read {folder}: {_first_line(error)}") from error
@@ -138,7 +145,7 @@ def _table(split: str, part: Any, name: str) -> Table:
 def _cell(cell: Any, where: str) -> tuple[Callable[[], bytes], str]:
     if isinstance(cell, dict) and cell.get("path"):
         where = f"{where} ({cell['path']})"
-    return (lambda: cell_bytes(cell, where, lambda path: Path(path).read_bytes())), where
+    return (lambda: cell_bytes(cell, where, read_bounded)), where
 
 
 def _undecoded(table: Any, column: str) -> Any:

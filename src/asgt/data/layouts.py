@@ -87,9 +87,11 @@ def _source(name: str, place: str | None) -> Path | str:
     here = Path(os.path.expanduser(name))
     for path in (here, Path(place) if place is not None and os.path.isabs(place) else None):
         if path is not None and os.path.exists(path):
-            if os.path.isdir(path) or zipfile.is_zipfile(path):
+            # A device has no end, in which a zip archive would have its list of entries.
+            if os.path.isdir(path) or (os.path.isfile(path) and zipfile.is_zipfile(path)):
                 return path
             kind = "damaged or no zip archive" if path.suffix.lower() == ".zip" else "a file"
+            kind = kind if os.path.isfile(path) else "a device, a pipe or a socket"
             raise InputError(f"{path} is {kind}: --data takes a folder, or a zip archive of one")
     if name == known.name and known.hub is not None:
         return known.hub

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..capacity import refuse_memory
 from ..errors import InputError
+from ..files import read_bounded
 from .labels import Column
 from .split_names import split_kind
 from .tables import Table, cell_bytes, looks_encoded
@@ -24,6 +26,8 @@ __all__ = ["read_parquet"]
 
 _SHARD = re.compile(r"^(?P<split>.+?)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _ROWS = 256
+_ROW = 64
+"""Bytes that a row takes at least while labels are read: a Python object, a place in a list, two whole numbers."""
 
 
 def read_parquet(tree: Tree, name: str) -> dict[str, Table]:
@@ -107,6 +111,7 @@ def _table(tree: Tree, name: str, split: str, paths: list[str]) -> Table:
             raise InputError(f"{tree.shown(path)} has other columns or classes than {paths[0]}: a split needs the same")
 
     counts = [file.metadata.num_rows for file in files]
+    _refuse_many(tree, paths, files)
     columns, images = {}, []
     for column, (kind, names) in described[0].items():
         if kind == "image" or (kind == "bytes" and _holds_images(files, column)):
@@ -119,6 +124,17 @@ def _table(tree: Tree, name: str, split: str, paths: list[str]) -> Table:
         return _cells(tree, f"{name} ({split})", list(zip(files, paths, strict=True)), column, rows)
 
     return Table(split, sum(counts), columns, tuple(images), cells)
+
+
+def _refuse_many(tree: Tree, paths: list[str], files: list[Any]) -> None:
+    """Refuses more rows than there is memory for: a row that repeats costs a file next to nothing."""
+
+    for path, file in zip(paths, files, strict=True):
+        rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        if min(rows, default=0) < 0 or sum(rows) != file.metadata.num_rows:
+            raise InputError(f"{tree.shown(path)} is damaged: its parts do not have {file.metadata.num_rows:,} rows")
+    every = sum(file.metadata.num_rows for file in files)
+    refuse_memory(every * _ROW, f"{tree.shown(paths[0])}: a split of {every:,} rows", "give fewer rows")
 
 
 def _described(schema: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -176,7 +192,7 @@ def _reader(files: list[Any], column: str, where: str) -> Callable[[], list[Any]
     def read() -> list[Any]:
         try:
             return [value for file in files for value in file.read(columns=[column]).column(column).to_pylist()]
-        except Exception as error:  # a page that is damaged
+        except Exception as error:  # a page that is damaged, or a text that is no UTF-8
             raise InputError(f"cannot read the column {column!r} of {where}: {_first_line(error)}") from error
 
     return read
@@ -209,7 +225,9 @@ def _cells(
                     for row, cell in zip(rows[position:last], cells.to_pylist(), strict=True):
                         yield _cell(tree, path, cell, f"{where}, image {row}")
                     start, position = stop, last
-            except (pyarrow.ArrowException, OSError) as error:
+            except InputError:
+                raise
+            except Exception as error:  # pyarrow's, the operating system's, those of a path that is no UTF-8
                 raise InputError(f"cannot read {tree.shown(path)}: {_first_line(error)}") from error
             start = end
 
@@ -219,7 +237,7 @@ def _cell(tree: Tree, path: str, cell: Any, where: str) -> tuple[Callable[[], by
         # A path in a table is relative to the table.
         if tree.archive is not None:
             raise InputError(f"{where} names the file {image}, and holds no image itself: unpack the archive")
-        return (Path(tree.shown(path)).parent / image).read_bytes()
+        return read_bounded(Path(tree.shown(path)).parent / image)
 
     if isinstance(cell, dict) and cell.get("path"):
         where = f"{where} ({cell['path']})"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..datasets import data_set
-from ..errors import InputError, unknown
+from ..errors import InputError, shown, unknown
 from ..numbers import Number, number
 from ..progress import SILENT, Progress
 from ..randomness import seeded
@@ -140,13 +140,15 @@ def _check(limit: int | None, options: PixelOptions, interpolation: str | None) 
     if limit is not None and limit < 2:
         raise InputError(f"limit = {limit}: training takes at least two images")
     if options.image_size is not None and options.image_size < 1:
-        raise InputError(f"image_size = {options.image_size}: the side is a number of pixels")
+        raise InputError(f"image_size = {shown(options.image_size)}: the side is a number of pixels")
     if options.crop is not None and not (_is_real(options.crop) and 0 < options.crop <= 1):
         raise InputError(f"crop = {options.crop!r}: the share of the side that is kept lies above 0 and at most at 1")
     if options.image_size is None and (options.crop is not None or interpolation is not None):
         raise InputError("crop and interpolation change nothing without image_size: give --image-size N too")
     if options.image_size is not None and options.image_size >= _LARGEST_SIDE * (options.crop or 1):
-        short = f"image_size = {options.image_size}" + ("" if options.crop is None else f", crop = {options.crop}")
+        short = f"image_size = {shown(options.image_size)}" + (
+            "" if options.crop is None else f", crop = {options.crop}"
+        )
         raise InputError(f"{short}: images are resized to less than {_LARGEST_SIDE:,} pixels a side: give less")
     if options.interpolation not in INTERPOLATIONS:
         raise unknown("interpolation", options.interpolation, INTERPOLATIONS)

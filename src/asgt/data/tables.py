@@ -161,10 +161,12 @@ def cell_bytes(cell: Any, where: str, read: Callable[[str], bytes] | None = None
 
     if isinstance(cell, Mapping):
         path, cell = cell.get("path"), cell.get("bytes")
-        if cell is None and path and read is not None:
+        if cell is None and path and isinstance(path, str) and read is not None:
             return read(path)
     if cell is None:
         raise InputError(f"{where} is empty: the row has no image; remove it")
+    if not isinstance(cell, (bytes, bytearray, memoryview)):
+        raise InputError(f"{where} holds a {type(cell).__name__} where the bytes of an image belong: remove the row")
     return bytes(cell)
 
 

@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
+from ..capacity import refuse_memory, size_text
 from ..errors import InputError
+from ..files import read_bounded
 
 __all__ = ["Tree", "folders_in", "image_formats", "open_tree"]
 
@@ -83,7 +85,13 @@ class Tree:
         """The content of a file."""
 
         if self.archive is None:
-            return (self.place / self.inside / path).read_bytes()
+            return read_bounded(self.place / self.inside / path, _LARGEST_IMAGE)
+        size = self.archive.getinfo(self.inside + path).file_size
+        if size > _LARGEST_IMAGE:
+            raise InputError(
+                f"{self.shown(path)} has {size_text(size)}, more than the {size_text(_LARGEST_IMAGE)} that any image "
+                "or table of labels has"
+            )
         return self.archive.read(self.inside + path)
 
     def open_table(self, path: str) -> str | BinaryIO:
@@ -93,7 +101,9 @@ class Tree:
             return str(self.place / self.inside / path)
         import io
 
-        return io.BytesIO(self.read(path))
+        entry = self.archive.getinfo(self.inside + path)
+        refuse_memory(entry.file_size, f"{self.shown(path)}, unpacked,", "unpack the archive and give the folder")
+        return io.BytesIO(self.archive.read(entry))
 
     def shown(self, path: str = "") -> str:
         """A path as messages name it, with the place in front."""

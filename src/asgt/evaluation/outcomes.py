@@ -21,10 +21,12 @@ from .engine import CLEAN, MARGIN, NOTHING, PRESS_STEPS, PROBE_STEPS
 from .protocols import PROTOCOLS, Protocol, Search
 from .recorded import record_of
 
-__all__ = ["CONFIDENCE", "SCHEMA", "Evaluation", "Request", "checked_grid", "definition", "grid_place"]
+__all__ = ["CONFIDENCE", "MOST_EPSILONS", "SCHEMA", "Evaluation", "Request", "checked_grid", "definition", "grid_place"]
 
 SCHEMA = 3
 CONFIDENCE = 0.95
+MOST_EPSILONS = 1000
+"""Radii of a grid: more of them than that cannot be told apart by a sample of any test split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +237,8 @@ def checked_grid(epsilons: Sequence[Number] | Number, norm: Norm) -> tuple[float
     # A scalar of numpy or PyTorch has an __iter__ that fails.
     is_one = isinstance(epsilons, str) or not hasattr(epsilons, "__iter__") or getattr(epsilons, "ndim", 1) == 0
     given: Any = [epsilons] if is_one else epsilons
+    if hasattr(given, "__len__") and len(given) > MOST_EPSILONS:
+        raise InputError(f"{len(given):,} radii of eps: each is an attack on every sample; at most {MOST_EPSILONS:,}")
     grid = tuple(sorted({number(eps, "eps") for eps in given}))
     if not grid:
         raise InputError("the grid of epsilons is empty: give at least one, as 0.1 or 8/255")

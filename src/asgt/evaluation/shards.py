@@ -7,17 +7,19 @@ written as soon as its samples are through and never rewritten.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import nan
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import DamagedFileError, InputError
+from ..errors import DamagedFileError, InputError, shown
 from ..files import agree, digest, read_sealed, read_tensors, write_sealed, write_tensors
 from ..locks import holds_nothing
 from ..manifest import record
 from .check import THOROUGH, Check
+from .engine import MARGIN
 from .outcomes import SCHEMA, Evaluation, Request, checked_grid, definition
 from .protocols import OWN, PROTOCOLS, Protocol
 from .recorded import record_of, recorded_protocol
@@ -122,20 +124,21 @@ def _protocol(result: Any, folder: Path) -> Protocol:
 
     if schema != SCHEMA:
         raise InputError(
-            f"{path} has schema {schema!r}, this version of asgt reads {SCHEMA}: evaluate again into another folder"
+            f"{path} has schema {shown(schema)}, this version of asgt reads {SCHEMA}: evaluate again into another "
+            "folder"
         )
     if known is None and name == OWN and "own" not in result:
         raise InputError(f"{path} is of attacks of one's own: asgt.evaluate takes it up, with the same attacks")
     if known is None and "own" in result:
         try:
             return recorded_protocol(result["protocol"], result["own"], str(result["claim"]))
-        except (LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise _damaged(path) from error
     if known is None or version != known.version:
         here = "none of that name" if known is None else f"v{known.version}"
         raise InputError(
-            f"{folder} was made by protocol {name if known else repr(name)} v{version!r}, this version of asgt knows "
-            f"{here}: evaluate again into another folder"
+            f"{folder} was made by protocol {name if known else shown(name)} v{shown(version)}, this version of asgt "
+            f"knows {here}: evaluate again into another folder"
         )
     return known
 
@@ -175,7 +178,20 @@ def read_shard(file: Path, request: Request, stem: str, first: int) -> tuple[dic
         name: (expected[name], shapes[name]) for name in expected
     }:
         raise DamagedFileError(f"{file} is damaged: it does not hold the outcomes of its samples at each eps")
-    return tensors, float(metadata.get("seconds", "nan"))
+    if request.protocol.worst_case:
+        name, found_by = stem.removesuffix(EXHAUSTIVE), tensors["found_by"]
+        search = next(each for each in request.protocol.searches if each.name == name)
+        attacks = len(search.among(request.classes).attacks)
+        if bool(((found_by < MARGIN) | (found_by >= attacks)).any()):
+            raise DamagedFileError(f"{file} is damaged: found_by names an attack that there is not, of {attacks}")
+    return tensors, _seconds(metadata.get("seconds", "nan"))
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return nan  # as where they are not known
 
 
 class _Text(str):
@@ -252,6 +268,8 @@ def finished_before(folder: Path, request: Request) -> tuple[dict[str, Any] | No
         "exhaustive": request.exhaustive,
         "votes": request.votes,
     }
+    if not isinstance(stored, dict):
+        raise _damaged(path)
     if "own" in stored and not request.protocol.is_house:
         asked["own"] = record_of(request.protocol, request.classes)
     try:

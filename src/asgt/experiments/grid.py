@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..capacity import PASS, refuse_time
 from ..comparison.method_naming import method_names
 from ..data import Splits, load_data, sample
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..evaluation.shards import load_evaluation
 from ..files import read_yaml
 from ..names import names_of, refuse_unless_allowed
 from ..progress import SILENT, Progress
 from ..runs.explain_run import explained_alike
+from ..training.building import refuse_size
 from ..training.config import MAY_CHANGE, TrainConfig
 from ..training.run_folder import RunFolder
 from ..training.validating import validation_share
@@ -62,6 +64,7 @@ def plan(
 
     for method in preset.methods:
         method.refuse_foreign(allow, preset.name)
+        refuse_size(method)
     for attribution in preset.attributions:
         refuse_unless_allowed(attribution, allow, preset.name, what="attribution", flag=None)
     _refuse_other(out, preset)
@@ -74,17 +77,23 @@ def plan(
     )
     samples = preset.samples or len(data.test)
     if samples > len(data.test):
-        raise InputError(f"{preset.name} asks for {samples} test images: {preset.data} has {len(data.test)}")
+        raise InputError(f"{preset.name} asks for {shown(samples)} test images: {preset.data} has {len(data.test)}")
 
     # Where it is drawn class by class, a sample may come to a few more or less.
     samples = len(sample(data.test, samples))
     judging = tuple(evaluation_passes(protocol, preset.epsilons, samples, preset.norm) for protocol in preset.protocols)
     if preset.explained > len(data.test):
-        raise InputError(f"{preset.name} explains {preset.explained} test images: {preset.data} has {len(data.test)}")
-    shown = len(sample(data.test, preset.explained)) if preset.attributions else 0
-    explaining = tuple(explanation_passes(attribution, shown, preset.norm) for attribution in preset.attributions)
+        raise InputError(
+            f"{preset.name} explains {shown(preset.explained)} test images: {preset.data} has {len(data.test)}"
+        )
+    explained = len(sample(data.test, preset.explained)) if preset.attributions else 0
+    explaining = tuple(explanation_passes(attribution, explained, preset.norm) for attribution in preset.attributions)
     planned: list[Planned] = []
-    for config, name in zip(configs := preset.configs(), method_names(configs), strict=True):
+    # A seed is no setting of a method: each is counted and named once.
+    names = method_names(preset.methods) * preset.seeds
+    training = [_training(method, data) for method in preset.methods] * preset.seeds
+    folders: set[str] = set()
+    for config, name, passes in zip(configs := preset.configs(), names, training, strict=True):
         run_name = f"{_slug(name)}-{config.seed}"
         job = Job(
             label=f"{name}, seed {config.seed}",
@@ -94,7 +103,7 @@ def plan(
             epsilons=preset.epsilons,
             norm=preset.norm,
             samples=preset.samples,
-            passes=(_training(config, data), *judging, *explaining),
+            passes=(passes, *judging, *explaining),
             attributions=preset.attributions,
             explained=preset.explained,
             eps=preset.eps,
@@ -102,9 +111,11 @@ def plan(
             drawn=config.seed == configs[0].seed,
             allow=names_of(allow),
         )
-        if any(run.job.folder == job.folder for run in planned):
+        if job.folder in folders:
             raise InputError(f"{preset.name} holds the same method twice: {name}, with the same settings")
-        planned.append(Planned(job, _state(job, samples, shown)))
+        folders.add(job.folder)
+        refuse_time(sum(job.passes) * PASS, f"{preset.name}: {job.label}", "fewer epochs, steps or images")
+        planned.append(Planned(job, _state(job, samples, explained)))
     return sorted(planned, key=lambda run: (run.job.config.seed, -sum(run.job.passes)))
 
 
@@ -136,7 +147,7 @@ def _refuse_other(out: Path, preset: Preset) -> None:
         raise InputError(f"{out} holds something else than a grid of runs: name another --out")
 
 
-def _state(job: Job, samples: int, shown: int) -> Literal["finished", "begun", "to do"]:
+def _state(job: Job, samples: int, explained: int) -> Literal["finished", "begun", "to do"]:
     folder = RunFolder(job.folder)
     if not folder.config.exists():
         return "to do"
@@ -154,7 +165,7 @@ def _state(job: Job, samples: int, shown: int) -> Literal["finished", "begun", "
                 f"{folder.evaluation(protocol)} holds an evaluation with other settings: name another folder by --out"
             )
     for attribution in job.attributions:
-        if not explained_alike(folder.explanation(attribution), samples=shown, eps=job.eps, norm=job.norm):
+        if not explained_alike(folder.explanation(attribution), samples=explained, eps=job.eps, norm=job.norm):
             return "begun"
     return "finished"
 

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import DamagedFileError, InputError, unknown
+from ..errors import DamagedFileError, InputError, cut, shown, unknown
+from ..evaluation.outcomes import checked_grid
 from ..files import read_yaml
 from ..names import is_foreign, refuse_unless_allowed
-from ..numbers import number
 from ..records import Setting
 from ..saliency import attribution_class
 from ..training.config import DATA_SETTINGS, MAY_CHANGE, METHOD_SETTINGS, TrainConfig, default_eps
@@ -36,6 +36,9 @@ _FOLDER = Path(__file__).parent / "presets"
 _SETTINGS = {"data", "seeds", "train", "methods", "evaluate", "explain"}
 _EVALUATE = {"protocols", "epsilons", "samples"}
 _EXPLAIN = {"samples", "attributions"}
+_PARTS = ("train", "evaluate", "explain")
+_MOST_RUNS = 10_000
+"""Runs of a grid: each has a folder, and a page of more compares nothing that anybody reads."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,8 @@ class Preset:
         """
 
         if seeds is not None and seeds < 1:
-            raise InputError(f"--seeds {seeds}: at least one is needed")
+            raise InputError(f"--seeds {shown(seeds)}: at least one is needed")
+        _refuse_many(seeds or self.seeds, len(self.methods), "--seeds")
         if protocols is not None and not protocols:
             raise InputError("--protocols: at least one is needed, as pgd,standard")
         return replace(
@@ -171,7 +175,8 @@ def preset_words(name: str) -> str:
 def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> Preset:
     values = read_yaml(path)
     _check_names(values, _SETTINGS, path)
-    train, methods, evaluate, explain = (values.get(name) or {} for name in ("train", "methods", "evaluate", "explain"))
+    train, evaluate, explain = ({} if values.get(name) is None else values[name] for name in _PARTS)
+    methods = values.get("methods")
     if not isinstance(methods, list) or not methods or not all(isinstance(method, dict) for method in methods):
         raise DamagedFileError(f"{path}: methods is a list of settings, one method a line, as '- {{method: st}}'")
     for what, settings in (("train", train), ("evaluate", evaluate), ("explain", explain)):
@@ -192,9 +197,14 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
             attribution_class(name)
         except InputError as error:
             raise DamagedFileError(f"{path}: {error}") from error
-    for what, count in (("seeds", seeds), ("samples", samples), ("samples", explained)):
-        if (count is not None or what == "seeds") and (type(count) is not int or count < 1):
-            raise DamagedFileError(f"{path}: {what} = {count}: a whole number above zero is needed")
+    counts = (("seeds", seeds), ("explain: samples", explained))
+    for what, count in counts if samples is None else (*counts, ("evaluate: samples", samples)):
+        if type(count) is not int or count < 1:
+            raise DamagedFileError(f"{path}: {what} = {shown(count)}: a whole number above zero is needed")
+    try:
+        _refuse_many(seeds, len(methods), "seeds or methods")
+    except InputError as error:
+        raise DamagedFileError(f"{path}: {error}") from error
     for setting in ("data", "seed"):
         if any(setting in settings for settings in (train, *methods)):
             raise DamagedFileError(f"{path}: {setting} is no setting of a single run: the grid has it")
@@ -203,9 +213,12 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
     protocols, epsilons = evaluate.get("protocols", ["paper", "pgd"]), evaluate.get("epsilons")
     if not (isinstance(protocols, list) and protocols and isinstance(epsilons, list) and epsilons):
         raise DamagedFileError(f"{path}: evaluate needs lists: epsilons, and protocols unless they are paper and pgd")
+    for protocol in protocols:
+        if not isinstance(protocol, str):
+            raise DamagedFileError(f"{path}: protocols holds {shown(protocol)}: expected names, as paper or pgd")
     for eps in epsilons:
         if type(eps) not in (int, float, str):
-            raise DamagedFileError(f"{path}: epsilons holds {eps}: expected numbers, as 0.3 or 8/255")
+            raise DamagedFileError(f"{path}: epsilons holds {shown(eps)}: expected numbers, as 0.3 or 8/255")
 
     for what in ("model", "method", "attack"):
         for settings, where in ((overrides, "--set"), *((settings, str(path)) for settings in (train, *methods))):
@@ -218,19 +231,34 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
     configs = tuple(_config({"data": data} | train, method, known, path, allow) for method in methods)
     if len(norms := {config.norm for config in configs if config.norm}) > 1:
         raise DamagedFileError(f"{path}: the methods train in {' and '.join(sorted(norms))}: a grid has one norm")
+    try:
+        grid = checked_grid(epsilons, "l2" if "l2" in norms else "linf")
+    except InputError as error:
+        raise DamagedFileError(f"{path}: {error}") from error
     # How runs are driven and watched is no part of what a grid is called.
     told = {setting: value for setting, value in overrides.items() if setting not in MAY_CHANGE}
     return Preset(
-        name="+".join([path.stem, *(f"{name}={value}".replace("/", "_") for name, value in told.items())]),
+        # It becomes the name of a folder, of which a file system takes 255 bytes.
+        name=cut("+".join([path.stem, *(f"{name}={value}".replace("/", "_") for name, value in told.items())]), 200),
         data=data,
         seeds=seeds,
         methods=configs,
-        protocols=tuple(dict.fromkeys(str(protocol) for protocol in protocols)),
-        epsilons=tuple(sorted({number(eps, f"{path}: eps") for eps in epsilons})),
+        protocols=tuple(dict.fromkeys(protocols)),
+        epsilons=grid,
         samples=samples,
         attributions=tuple(dict.fromkeys(attributions)) if explain else (),
         explained=explained if explain else 0,
     )
+
+
+def _refuse_many(seeds: int, methods: int, mend: str) -> None:
+    """Refuses more runs than a grid can be planned for, before the first is."""
+
+    if seeds * methods > _MOST_RUNS:
+        raise InputError(
+            f"{shown(seeds)} seeds of {methods:,} methods are {shown(seeds * methods)} runs with a folder each: at "
+            f"most {_MOST_RUNS:,} runs, so fewer {mend}"
+        )
 
 
 def _foreign(what: str, settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..attacks import Norm, check_eps
-from ..errors import DamagedFileError, InputError
+from ..errors import DamagedFileError, InputError, shown
 from ..files import (
     agree,
     digest,
@@ -197,8 +197,8 @@ def load_explanation(folder: Path | str) -> Explanation:
         raise damaged
     if result["schema"] != SCHEMA:
         raise InputError(
-            f"{path} has schema {result['schema']!r}, this version of asgt reads {SCHEMA}: explain again into another "
-            "folder"
+            f"{path} has schema {shown(result['schema'])}, this version of asgt reads {SCHEMA}: explain again into "
+            "another folder"
         )
     try:
         check_eps(result["eps"], result["norm"])
@@ -258,6 +258,9 @@ def read_values(folder: Path, asked: Explanation) -> Explanation | None:
         raise DamagedFileError(
             f"{path} is damaged: it does not hold what is measured of each of {asked.samples} images"
         )
+    for name in ("ids", "labels", "predictions"):
+        if bool((tensors[name] < 0).any()):
+            raise DamagedFileError(f"{path} is damaged: {name} holds {int(tensors[name].min())}, which is below zero")
     own = {name: tensors.pop(name) for name in OWN}
     return Explanation(**(vars(asked) | own | {"values": tensors}))
 
@@ -282,9 +285,10 @@ def _key(explanation: Explanation, ids: Tensor) -> str:
 def _unread(samples: int) -> dict[str, Any]:
     """The tensors of an explanation whose evidence is not read yet."""
 
-    if samples < 1:
-        raise ValueError(f"{samples} images")
-    return {name: torch.empty(samples) for name in OWN} | {"values": {}}
+    if not 1 <= samples < 2**40:
+        raise ValueError("no number of images")
+    # Of that length without its memory: how long the evidence is, only the evidence says.
+    return {name: torch.empty(1).expand(samples) for name in OWN} | {"values": {}}
 
 
 def _shapes(explanation: Explanation, tensors: dict[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:

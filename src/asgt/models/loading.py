@@ -17,6 +17,7 @@ from ..errors import InputError, unknown
 from ..modes import ask, evaluating
 from ..names import is_foreign
 from ..plugins import imported
+from .footprint import refuse_model
 from .normalize import Cast, Normalize, precision_of
 from .paper_alexnet import alexnet
 from .pretrained import build_hf, build_timm
@@ -69,6 +70,7 @@ def build_model(
         raise InputError(f"pretrained: {name} has no weights to choose from, leave it out")
     if name.startswith(("timm:", "hf:")) and options:
         raise InputError(f"{name} takes no {', '.join(options)}: choose another model instead")
+    refuse_model(name, None, shape, classes)
     if name.startswith("timm:"):
         net = build_timm(name.removeprefix("timm:"), channels, classes, (height, width), pretrained)
     elif name.startswith("hf:"):
@@ -81,6 +83,7 @@ def build_model(
         if classes is None:
             raise InputError(f"{name} needs to know how many classes there are")
         _check_options(name, MODELS[name], options)
+        refuse_model(name, MODELS[name], shape, classes, options=options)
         net = MODELS[name](channels, height if height == width else (height, width), classes, **options)
     else:
         raise unknown("model", name, [*MODELS, "timm:NAME", "hf:FOLDER_OR_ID", "package.module:factory"])
@@ -132,7 +135,7 @@ def _check_options(name: str, factory: Callable[..., nn.Module], options: dict[s
         if option not in inspect.signature(factory).parameters:
             raise InputError(f"model {name} ignores --{option}: leave it out")
         if option == "width" and not 0 < value <= 16:
-            raise InputError(f"width = {value}: the factor lies above 0 and at most at 16")
+            raise InputError(f"width = {value:g}: the factor lies above 0 and at most at 16")
         if option == "dropout" and not 0 <= value < 1:
             raise InputError(f"dropout = {value}: the share lies in [0, 1)")
 

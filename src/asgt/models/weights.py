@@ -9,7 +9,9 @@ own state dict.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
+import os
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -23,7 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import DamagedFileError, InputError
+from ..capacity import refuse_memory
+from ..errors import DamagedFileError, InputError, cut, shown
 from ..files import read_tensors
 from .normalize import Cast, Normalize, precision_of
 
@@ -33,6 +36,11 @@ _WRAPPERS = ("module", "_orig_mod", "model")
 _NORMALISATION = frozenset({"normalize.mean", "normalize.std"})
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _DEEPEST = 4
+_MOST = 100
+"""State dicts of a file that are tried."""
+
+_NAME, _COMPARED = 200, 2000
+"""The longest names, and how many of them, that are looked through for the nearest one."""
 _VERSIONS = "versions of modules"
 
 State: TypeAlias = OrderedDict[str, Any]
@@ -171,20 +179,30 @@ def _put_before_net(model: nn.Module, normalize: Normalize) -> None:
 def _content(path: Path) -> Any:
     """What a file holds, by its first bytes."""
 
-    if path.is_dir():
+    # The functions of os.path: those of pathlib raise on a name that is too long.
+    if os.path.isdir(path):
         raise InputError(f"{path} is a folder: name the file of weights in it")
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
+    if not os.path.isfile(path):
+        what = "is a device, a pipe or a socket: name a regular file" if os.path.exists(path) else ""
+        raise InputError(f"{path} {what}" if what else f"there is no file {path}")
     try:
         with open(path, "rb") as file:
             head = file.read(32)
+            size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if head:
+        refuse_memory(size, f"{path}, read whole,", "a machine with more memory, or a file of the weights alone")
 
     if not head:
         raise DamagedFileError(f"{path} is empty")
     if head[8:9] == b"{":
-        tensors, metadata = read_tensors(path)
+        try:
+            tensors, metadata = read_tensors(path)
+        except InputError:
+            raise
+        except Exception as error:  # a type of number that this version of PyTorch does not have
+            raise DamagedFileError(f"{path} cannot be read as safetensors: {cut(str(error), 200)}") from error
         return _versioned(tensors, _read_versions(metadata.get(_VERSIONS)))
     for start, what in (
         (b"\x89HDF", "is an HDF5 file, as Keras writes: convert it to a PyTorch state dict"),
@@ -217,9 +235,12 @@ def _content(path: Path) -> Any:
 def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            entries = archive.infolist()
+            names = [entry.filename for entry in entries]
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise DamagedFileError(f"{path} is damaged: it is cut short or no archive of torch.save") from error
+    whole = sum(entry.file_size for entry in entries)
+    refuse_memory(whole, f"{path}, unpacked,", "save the weights anew with torch.save, which packs nothing")
     if any(name.endswith("constants.pkl") or "/code/" in f"/{name}" for name in names):
         raise InputError(f"{path} is a TorchScript program, which may run anything: save model.state_dict() alone")
     if not any(name.endswith("data.pkl") for name in names):
@@ -227,33 +248,42 @@ def _check_archive(path: Path) -> None:
         raise InputError(f"{path} is an archive of {kind}: expected safetensors, or what torch.save writes")
 
 
-def _state_dicts(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
-    """The state dicts in the content of a file, with the keys that lead there; those of optimizers are none."""
+def _state_dicts(
+    content: Any, key: str = "", depth: int = 0, seen: set[int] | None = None
+) -> Iterator[tuple[str, State]]:
+    """The state dicts in the content of a file, with the keys that lead there; those of optimizers are none.
 
+    A mapping around them is entered once: a file may hold it under any number of keys, and that again in others.
+    """
+
+    seen = set() if seen is None else seen
     if not isinstance(content, Mapping) or not content or "param_groups" in content:
         return
     if all(isinstance(name, str) for name in content) and all(
         isinstance(value, Tensor) or name.endswith("_extra_state") for name, value in content.items()
     ):
         yield key, _versioned(content, getattr(content, "_metadata", None))
-    elif depth < _DEEPEST:
+    elif depth < _DEEPEST and id(content) not in seen:
+        seen.add(id(content))
         for name, value in content.items():
             if isinstance(name, str):
-                yield from _state_dicts(value, f"{key}.{name}" if key else name, depth + 1)
+                yield from _state_dicts(value, f"{key}.{name}" if key else name, depth + 1, seen)
 
 
 def _chosen(model: nn.Module, content: Any, path: Path) -> tuple[str, State, _Match]:
     """The state dict of a file that fits the model, and how."""
 
-    states = list(_state_dicts(content))
+    states = list(itertools.islice(_state_dicts(content), _MOST))
     if not states:
         kind = f"a {type(content).__name__}"
         if isinstance(content, Mapping):
-            kind = f"a dict with {', '.join(map(repr, list(content)[:6]))}" + (", …" if len(content) > 6 else "")
+            kind = f"a dict with {', '.join(map(shown, itertools.islice(content, 6)))}" + (
+                ", …" if len(content) > 6 else ""
+            )
         raise InputError(f"{path} holds no state dict but {kind}: expected tensors by name, as model.state_dict()")
     fitting = [(key, state, match) for key, state in states if (match := _match(model, state)) is not None]
     if len(fitting) > 1:
-        keys = ", ".join(repr(key) for key, _, _ in fitting)
+        keys = ", ".join(shown(key) for key, _, _ in fitting[:6])
         raise InputError(f"{path} holds several state dicts that fit ({keys}): save the one that is meant by itself")
     if not fitting:
         raise _misfit(model, max((state for _, state in states), key=len), path)
@@ -396,24 +426,26 @@ def _check_values(match: _Match, state: State, path: Path) -> None:
         if not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
             continue
         if theirs.layout != torch.strided or theirs.is_meta:
-            raise InputError(f"{path}: {other!r} is sparse or holds no values: save dense tensors")
+            raise InputError(f"{path}: {shown(other)} is sparse or holds no values: save dense tensors")
         # A lazy module takes its shape from the file. PyTorch loads shape (1,) into a scalar.
         fits = is_lazy(mine) or mine.shape == theirs.shape or (mine.ndim == 0 and theirs.shape == (1,))
         if not fits:
             raise InputError(
-                f"{path} holds the weights of another model: {other!r} has the shape {tuple(theirs.shape)}, the "
+                f"{path} holds the weights of another model: {shown(other)} has the shape {tuple(theirs.shape)}, the "
                 f"model's {name!r} has {tuple(mine.shape)}"
             )
         if mine.is_complex() and theirs.is_complex():
             continue
-        if mine.is_floating_point() and theirs.dtype not in _FLOATS:
-            raise InputError(f"{path}: {other!r} is {theirs.dtype}, where floats belong")
+        if (mine.is_floating_point() or mine.is_complex()) and theirs.dtype not in _FLOATS:
+            raise InputError(f"{path}: {shown(other)} is {theirs.dtype}, where floats belong")
         if not mine.is_floating_point() and (theirs.is_floating_point() or theirs.is_complex()):
-            raise InputError(f"{path}: {other!r} is {theirs.dtype}, where {mine.dtype} belongs")
+            raise InputError(f"{path}: {shown(other)} is {theirs.dtype}, where {mine.dtype} belongs")
+        if theirs.dtype not in _FLOATS:
+            continue  # whole numbers and truths are always finite, and some kinds of them cannot be asked
         # A buffer may mask a class by minus infinity.
         wrong = ~theirs.isfinite() if name in trained else theirs.isnan()
         if bool(wrong.any()):
-            raise InputError(f"{path} holds weights that are NaN or infinite: {other!r}")
+            raise InputError(f"{path} holds weights that are NaN or infinite: {shown(other)}")
 
 
 def _misfit(model: nn.Module, state: State, path: Path) -> InputError:
@@ -425,10 +457,11 @@ def _misfit(model: nn.Module, state: State, path: Path) -> InputError:
     missing = [name for name in own if name not in theirs and not name.endswith("num_batches_tracked")]
     beyond = [name for name in theirs if name not in own]
     if missing:
-        near = difflib.get_close_matches(missing[0], beyond or list(theirs), n=1, cutoff=0.0)
+        compared = [name for name in beyond or list(theirs) if len(name) <= _NAME][:_COMPARED]
+        near = difflib.get_close_matches(missing[0], compared, n=1, cutoff=0.0)
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        has = f"; it has {theirs[near[0]]!r}" if near else ""
+        has = f"; it has {shown(theirs[near[0]])}" if near else ""
         return InputError(f"{path} holds the weights of another model: {own[missing[0]]!r} is missing{more}{has}")
     more = f" (and {len(beyond) - 1} more)" if len(beyond) > 1 else ""
     first = theirs[beyond[0]] if beyond else next(iter(state), "")
-    return InputError(f"{path} holds the weights of another model: {first!r} has no place in it{more}")
+    return InputError(f"{path} holds the weights of another model: {shown(first)} has no place in it{more}")

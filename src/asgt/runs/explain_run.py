@@ -59,6 +59,8 @@ def explain_run(
 
     place = folder.explanation(attribution)
     rows = sampled_rows(test, samples) if rows is None else rows
+    if int(rows.max()) >= len(test):
+        raise InputError(f"{place} is of test image {int(rows.max())}, and there are {len(test)}: remove it")
     finished = explained_alike(place, samples=len(rows), eps=eps, norm=norm)
     images = test[rows].to(where := resolve_device(device))
     return explain(

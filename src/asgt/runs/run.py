@@ -104,6 +104,13 @@ def read_run(path: Path) -> Run:
             )
     explanations = _explanations(folder, weights)
     places = [*map(folder.evaluation, evaluations), *map(folder.explanation, explanations)]
+    for name, explanation in explanations.items():
+        largest = int(torch.maximum(explanation.labels, explanation.predictions).max())
+        if largest >= len(result.classes):
+            raise DamagedFileError(
+                f"{folder.explanation(name)} is damaged: it holds class {largest} of {len(result.classes)}, which are "
+                "numbered from 0"
+            )
     return Run(path, config, result, tuple(history), evaluations, explanations, remarks_on(folder, places))
 
 
@@ -131,7 +138,10 @@ def _records_own(folder: RunFolder) -> bool:
     """Whether an evaluation by attacks of one's own says what they were; those of an earlier version do not."""
 
     path = folder.evaluation(OWN) / "result.json"
-    return path.exists() and OWN in read_sealed(path)[0]
+    if not path.exists():
+        return False
+    stored = read_sealed(path)[0]
+    return isinstance(stored, dict) and OWN in stored
 
 
 def _explanations(folder: RunFolder, weights: str) -> dict[str, Explanation]:

@@ -6,11 +6,29 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from ..capacity import PASS, refuse_time
 from ..data import Splits
-from ..models import build_model
+from ..devices import resolve_device
+from ..launch import launched
+from ..models import MODELS, build_model
+from ..models.footprint import refuse_batch, refuse_model
 from .config import TrainConfig
 
-__all__ = ["build_from"]
+__all__ = ["build_from", "refuse_size"]
+
+
+def refuse_size(config: TrainConfig) -> None:
+    """Refuses images of a size that the model has no room for, before they are read: resizing alone takes minutes.
+
+    Raises:
+        InputError: a batch of two such images, the smallest that is trained on, needs more memory than is free.
+    """
+
+    size = config.image_size
+    factory = MODELS.get(config.model)
+    if size is not None and 2**10 < size < 2**31 and factory is not None:
+        options = {name: value for name in ("width", "dropout") if (value := getattr(config, name)) is not None}
+        refuse_model(config.model, factory, (1, size, size), 2, options=options, trained=True)
 
 
 def build_from(
@@ -25,6 +43,9 @@ def build_from(
         splits: the data.
         model: a model that takes images in [0, 1] and is returned as it is, or the factory that the configuration's
             name stands for. Default: it is looked up by its name.
+
+    Raises:
+        InputError: there is no such model, or no room for it or for a batch.
     """
 
     if isinstance(model, nn.Module):
@@ -40,6 +61,15 @@ def build_from(
 
         own = preprocessing(config.model)
         mean, std = (None, None) if own is None else (own.mean, own.std)
-    return build_model(
+    built = build_model(
         config.model, splits.train.shape, len(splits.train.classes), mean=mean, std=std, factory=model, **options
     )
+    # Of a run that is read again, the test images stand for those of the training, which are not needed.
+    if splits.train is not splits.test:
+        batch = min(config.batch_size, len(splits.train)) // launched()
+        device, half = resolve_device(config.device), config.precision == "bf16"
+        passes = 2 * config.epochs * len(splits.train) * (config.steps or 1)
+        what = f"epochs = {config.epochs:,} over {len(splits.train):,} images: a training"
+        refuse_time(passes * PASS, what, "fewer --epochs or --steps, or a smaller --limit")
+        refuse_batch(built, splits.train.shape, batch, device, trained=True, half=half)
+    return built

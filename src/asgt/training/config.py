@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, get_type_hints
 
+from ..capacity import refuse_time, time_text
 from ..datasets import augment_help, data_help, data_set, eps_help
-from ..errors import DamagedFileError, InputError, unknown
+from ..errors import DamagedFileError, InputError, cut, shown, unknown
 from ..files import read_yaml, write_yaml
 from ..names import is_allowed, is_foreign, refuse_unless_allowed
-from ..numbers import Number, number, plain_fields
+from ..numbers import Number, in_float32, number, plain_fields
 from ..records import REQUIRED, Setting
 from .method_registry import (
     ATTACKS,
@@ -82,6 +83,12 @@ DATA_SETTINGS = (
 MAY_CHANGE = ("cuda_graphs", "checkpoint_every", "tensorboard")
 """How a run is driven and watched may change when it is resumed; what it computes may not, but for rounding."""
 
+_EPOCH = 5e-3
+"""Seconds: no epoch takes less, as it ends with a checkpoint that is on the disk."""
+
+_STEP, _MOST_STEPS = 2e-5, 100_000
+"""Seconds that a step of an attack on a batch takes at least, and the most steps: published attacks take thousands."""
+
 _KINDS: dict[type, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -106,7 +113,7 @@ def check_data_settings(settings: Mapping[str, Any]) -> None:
         if name in given and given[name] not in _CHOICES[name]:
             raise unknown(name, str(given[name]), _CHOICES[name])
     if given.get("image_size", 1) < 1:
-        raise InputError(f"image_size = {given['image_size']}: the side is a number of pixels")
+        raise InputError(f"image_size = {shown(given['image_size'])}: the side is a number of pixels")
     if not 0 < given.get("crop", 1.0) <= 1:
         raise InputError(f"crop = {given['crop']}: the share of the side that is kept lies above 0 and at most at 1")
     if "pixel_range" in given:
@@ -170,10 +177,10 @@ def _pixel_range(value: Any) -> tuple[float, float]:
 
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or len(parts) != 2:
-        raise InputError(f"pixel_range = {value}: the lowest and the highest value are needed, as 0,4095")
+        raise InputError(f"pixel_range = {shown(value)}: the lowest and the highest value are needed, as 0,4095")
     low, high = (number(part.strip() if isinstance(part, str) else part, "pixel_range") for part in parts)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(f"pixel_range = {value}: the lowest value comes first, then the highest, as 0,4095")
+        raise InputError(f"pixel_range = {shown(value)}: the lowest value comes first, then the highest, as 0,4095")
     return low, high
 
 
@@ -380,14 +387,16 @@ class TrainConfig:
             if kind.startswith("bool"):
                 plain = value.item() if hasattr(value, "item") else value
                 if not isinstance(plain, int) or plain not in (0, 1):
-                    raise InputError(f"{name} = {value!r}: true or false is needed")
+                    raise InputError(f"{name} = {shown(value)}: true or false is needed")
                 plain = bool(plain)
             elif name == "pixel_range":
                 plain = _pixel_range_text(value)
             elif kind.startswith(("str", "Literal")):
                 if not isinstance(value, (str, os.PathLike)):
-                    raise InputError(f"{name} = {value!r}: a word is needed")
+                    raise InputError(f"{name} = {shown(value)}: a word is needed")
                 plain = str(os.fspath(value))
+                if "\0" in plain:
+                    raise InputError(f"{name} = {shown(plain)} holds a character that no name has: write it anew")
             elif kind.startswith("Number") and not isinstance(value, str):
                 plain = number(value, name)
             if type(plain) is not type(value) or plain != value:
@@ -443,7 +452,8 @@ class TrainConfig:
             if name not in METHOD_SETTINGS and name not in known_settings():
                 raise unknown("setting", name, {*_typed(type(self)), *known})
             with_attack = f" with attack {attack}" if attack and name in listens_to(self.method) else ""
-            flag = f"--{name.replace('_', '-')} {given[name]}"
+            value = given[name]
+            flag = f"--{name.replace('_', '-')} {cut(value) if isinstance(value, str) else shown(value)}"
             raise InputError(f"{flag}: method {self.method}{with_attack} ignores it, leave it out")
 
     def _check(self) -> None:
@@ -453,14 +463,24 @@ class TrainConfig:
 
         def require(name: str, holds: bool, says: str) -> None:
             if not holds:
-                raise InputError(f"{name} = {getattr(self, name)}: {says}")
+                value = getattr(self, name)
+                raise InputError(f"{name} = {cut(value) if isinstance(value, str) else shown(value)}: {says}")
 
         require("epochs", self.epochs >= 1, "training takes at least one pass over the images")
         require("batch_size", self.batch_size >= 1, "a step takes at least one image")
-        require("seed", self.seed >= 0, "a seed is a whole number, zero or more")
+        require("seed", 0 <= self.seed < 2**128, "a seed is a whole number, zero or more, of at most 38 digits")
         require("steps", self.steps is None or self.steps >= 1, "an attack takes at least one step")
         require("limit", self.limit is None or self.limit >= 2, "training takes at least two images")
         check_data_settings(self.to_dict())
+        self._check_effort()
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if type(value) is int and each.name != "seed":
+                require(each.name, value < 2**63, "a whole number of at most 18 digits is needed")
+            if str(each.type).startswith(("float", "Number")) and value is not None:
+                value = number(value, each.name)
+                if math.isfinite(value):
+                    in_float32(value, each.name)
 
         if self.eps is not None:
             from_user = float(self.eps)
@@ -488,6 +508,21 @@ class TrainConfig:
         for name in ("weight_decay", "weight", "clean_weight"):
             value = getattr(self, name)
             require(name, value is None or 0 <= value < math.inf, "a weight is a finite number, zero or more")
+
+    def _check_effort(self) -> None:
+        """Refuses counts that no machine gets to the end of."""
+
+        epochs, steps = shown(self.epochs), self.steps or 1
+        refuse_time(min(self.epochs, 10**30) * _EPOCH, f"epochs = {epochs}: a training", "fewer --epochs")
+        if steps > _MOST_STEPS:
+            alone = time_text(min(steps, 10**30) * _STEP)
+            raise InputError(
+                f"steps = {shown(steps)}: a single batch would be attacked for at least {alone}: at most "
+                f"{_MOST_STEPS:,} --steps"
+            )
+        refuse_time(
+            self.epochs * steps * _STEP, f"epochs = {epochs}, steps = {steps}: a training", "fewer --epochs or --steps"
+        )
 
     def data_settings(self) -> dict[str, Any]:
         """How the images are read: keyword arguments for :func:`asgt.data.load_data`, beside name and limit.
@@ -545,7 +580,7 @@ class TrainConfig:
             kinds = {kind if isinstance(kind, type) else str for kind in get_args(hints[name]) or (hints[name],)}
             if type(value) not in kinds and not (type(value) is int and float in kinds):
                 expected = " or ".join(sorted(_KINDS[kind] for kind in kinds if kind in _KINDS))
-                raise DamagedFileError(f"{where} is damaged: {name} = {value}: expected {expected}")
+                raise DamagedFileError(f"{where} is damaged: {cut(str(name))} = {shown(value)}: expected {expected}")
 
     def refuse_other(self, asked: Mapping[str, Any], where: str) -> None:
         """Refuses what contradicts this configuration, the stored one of the run ``where``.
@@ -563,7 +598,9 @@ class TrainConfig:
                 value = _pixel_range_text(value)
             if name not in MAY_CHANGE and value != kept:
                 flag = f"--{name.replace('_', '-')}"
-                raise InputError(f"{where} was begun with {name} = {kept}, not {value}: leave {flag} out to resume")
+                raise InputError(
+                    f"{where} was begun with {name} = {kept}, not {cut(str(value))}: leave {flag} out to resume"
+                )
 
     def save(self, path: Path | str) -> None:
         """Writes the configuration as YAML."""
@@ -594,7 +631,7 @@ def _check_extra(
         raise DamagedFileError(f"{where} is damaged: {unknown('setting', name, {*typed, *extra})}")
     if extra is None:
         if name == "settings" or not isinstance(value, (str, int, float, type(None))):
-            raise DamagedFileError(f"{where} is damaged: {name} = {value}: expected a plain value")
+            raise DamagedFileError(f"{where} is damaged: {cut(name)} = {shown(value)}: expected a plain value")
     elif value is not None:
         try:
             extra[name].plain(value)

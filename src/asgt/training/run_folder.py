@@ -21,10 +21,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
-from ..errors import DamagedFileError, InputError
-from ..files import digest_file, digest_stored, read_sealed, write_bytes, write_sealed
+from ..errors import DamagedFileError, InputError, shown
+from ..files import digest_file, digest_stored, read_bounded, read_sealed, write_bytes, write_sealed
 from ..manifest import MANIFEST, Manifest
 from ..names import file_name
 from ..numbers import norm_sign
@@ -161,9 +161,14 @@ class RunFolder:
         if (manifest := Manifest.of(self.path)) is not None:
             manifest.check(self.config.name, self.metrics.name, self.result.name)
         try:
-            return TrainResult(**(read_sealed(self.result)[0] | {"folder": str(self.path)}))
+            result = TrainResult(**(read_sealed(self.result)[0] | {"folder": str(self.path)}))
         except TypeError as error:
             raise DamagedFileError(f"{self.result} is damaged: it is not the result of a training") from error
+        for name, kind in get_type_hints(TrainResult).items():
+            value = getattr(result, name)
+            if not _is_of(kind, value) or (name == "shape" and len(value) != 3):
+                raise DamagedFileError(f"{self.result} is damaged: {name} = {shown(value)} is none of a training")
+        return result
 
     def finish(self, result: TrainResult, files: Mapping[str, str], unverified: Sequence[str]) -> None:
         """Writes how the training ended, and then the manifest.
@@ -192,18 +197,19 @@ class RunFolder:
         """The lines of ``metrics.jsonl``; a last line that a kill cut short is left out."""
 
         rows = []
-        text = self.metrics.read_bytes().decode(errors="replace") if self.metrics.exists() else ""
+        text = read_bounded(self.metrics).decode(errors="replace") if self.metrics.exists() else ""
         lines = text.splitlines()
         for number, line in enumerate(lines):
             try:
                 row = json.loads(line)
-            except ValueError as error:
+                if not isinstance(row, dict) or not all(type(row.get(name)) is int for name in ("epoch", "step")):
+                    raise ValueError("no line of an epoch")
+                if any(type(value) is int and abs(value) >= 2**63 for value in row.values()):
+                    raise ValueError("a number that no training counts to")
+                rows.append(row)
+            except (RecursionError, ValueError) as error:
                 if number < len(lines) - 1:
                     raise DamagedFileError(f"{self.metrics} is damaged at line {number + 1}") from error
-                continue
-            if not isinstance(row, dict) or type(row.get("step")) is not int:
-                raise DamagedFileError(f"{self.metrics} is damaged at line {number + 1}: it names no step")
-            rows.append(row)
         return rows
 
     def add_row(self, row: dict[str, Any]) -> None:
@@ -234,3 +240,16 @@ class RunFolder:
         """The SHA-256 of ``metrics.jsonl`` as this process has written it."""
 
         return self._lines.hexdigest()
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Whether a plain value is of an annotation's kind."""
+
+    parts = get_args(kind)
+    if get_origin(kind) is list:
+        return type(value) is list and all(_is_of(parts[0], each) for each in value)
+    if get_origin(kind) is dict:
+        return type(value) is dict and all(_is_of(parts[1], each) for each in value.values())
+    if parts:
+        return any(_is_of(part, value) for part in parts)
+    return kind is Any or type(value) is kind or (kind is float and type(value) is int)

@@ -25,7 +25,7 @@ from ..numbers import counted
 from ..passes import a_pass, modes_agree
 from ..progress import SILENT, Progress
 from ..randomness import Generators, seed_of
-from .building import build_from
+from .building import build_from, refuse_size
 from .checkpoint import Learner, TrainingState, load_checkpoint
 from .config import MAY_CHANGE, TrainConfig
 from .counting import step_passes
@@ -134,6 +134,7 @@ def open_run(
     is_new = not world.from_main(folder.config.exists)
     accelerator = world.together(_accelerator, config, folder, world)
     if passed.data is None:
+        world.together(refuse_size, config)
         data = world.main_first(load_data, config.data, limit=config.limit, **config.data_settings(), progress=progress)
     else:
         data = world.together(as_splits, passed.data)

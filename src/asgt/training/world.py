@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ..devices import resolve_device
 from ..errors import InputError, InterruptedRunError
-from ..launch import launched
+from ..launch import check_rendezvous, launched
 from ..randomness import Share
 
 __all__ = ["World", "is_joined", "join"]
@@ -231,6 +231,7 @@ def join(device: str) -> World:
         raise InputError(
             f"--device {device} is one device, and {launched()} processes were launched: --device cuda or cpu"
         )
+    check_rendezvous()
 
     AcceleratorState._reset_state(reset_partial_state=True)
     state = PartialState(cpu=kind.type == "cpu")
