@@ -122,5 +122,6 @@ def _withdraw(out: Path) -> None:
     for folder in (*(out / LOGS).glob("*"), out / LOGS):
         with contextlib.suppress(OSError):
             folder.rmdir()
-    if all(file.name == NOTE or file.name.startswith(LOCK) for file in out.iterdir()):
-        (out / NOTE).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the folder itself may be gone
+        if all(file.name == NOTE or file.name.startswith(LOCK) for file in out.iterdir()):
+            (out / NOTE).unlink(missing_ok=True)
