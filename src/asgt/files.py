@@ -42,9 +42,7 @@ __all__ = [
     "read_sealed",
     "read_tensors",
     "read_yaml",
-    "sealed_text",
     "write_bytes",
-    "write_json",
     "write_sealed",
     "write_tensors",
     "write_yaml",
@@ -111,12 +109,6 @@ def write_bytes(path: Path, content: bytes, *, begin: bool = True) -> str:
     return digest(content)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes ``value`` as indented JSON, whole or not at all."""
-
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
-
-
 def read_json(path: Path) -> Any:
     """Reads JSON.
 
@@ -132,17 +124,14 @@ def read_json(path: Path) -> Any:
         raise DamagedFileError(f"{path} is damaged: {_first_line(error)}") from error
 
 
-def sealed_text(value: Mapping[str, Any]) -> bytes:
-    """A mapping as indented JSON whose last key, ``sha256``, is the digest of all the text before it."""
+def write_sealed(path: Path, value: Mapping[str, Any], *, begin: bool = True) -> str:
+    """Writes a mapping as indented JSON, whole or not at all; returns the SHA-256 of the file.
+
+    The last key, ``sha256``, is the digest of all the text before it, which :func:`read_sealed` checks.
+    """
 
     text = json.dumps(dict(value), indent=2, allow_nan=False).removesuffix("\n}") + ",\n"
-    return f'{text}  "{_SEAL}": "{digest(text.encode())}"\n}}\n'.encode()
-
-
-def write_sealed(path: Path, value: Mapping[str, Any], *, begin: bool = True) -> str:
-    """Writes a mapping as :func:`sealed_text`, whole or not at all; returns the SHA-256 of the file."""
-
-    return write_bytes(path, sealed_text(value), begin=begin)
+    return write_bytes(path, f'{text}  "{_SEAL}": "{digest(text.encode())}"\n}}\n'.encode(), begin=begin)
 
 
 def read_sealed(path: Path) -> tuple[Any, bool]:

@@ -255,10 +255,10 @@ def test_a_hostile_run_is_compared_plainly(hostile_run: Path, cli: Callable[...,
 
 
 def test_json_keeps_the_text_and_is_ascii(tmp_path: Path) -> None:
-    from asgt.files import read_json, write_json
+    from asgt.files import read_sealed, write_sealed
 
-    write_json(tmp_path / "result.json", {"name": HOSTILE})
+    write_sealed(tmp_path / "result.json", {"name": HOSTILE})
     content = (tmp_path / "result.json").read_bytes()
     assert content.isascii()
     assert b"\x1b" not in content
-    assert read_json(tmp_path / "result.json") == {"name": HOSTILE}
+    assert read_sealed(tmp_path / "result.json") == ({"name": HOSTILE}, True)

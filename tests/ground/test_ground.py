@@ -28,7 +28,7 @@ from asgt.files import (
     read_tensors,
     read_yaml,
     write_bytes,
-    write_json,
+    write_sealed,
     write_tensors,
     write_yaml,
 )
@@ -471,10 +471,11 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
 
 def test_json_comes_back_as_it_was(tmp_path: Path) -> None:
     value = {"b": [1, 2.5, None, True], "a": {"ε": "8/255"}, "third": 1 / 3}
-    write_json(tmp_path / "x.json", value)
+    write_sealed(tmp_path / "x.json", value)
 
-    assert read_json(tmp_path / "x.json") == value
-    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == value
+    written = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert read_json(tmp_path / "x.json") == written
+    assert {name: written[name] for name in value} == value
 
 
 def test_yaml_comes_back_as_it_was_and_in_its_own_order(tmp_path: Path) -> None:

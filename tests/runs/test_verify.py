@@ -16,7 +16,7 @@ from asgt.comparison.comparing import compare
 from asgt.data import sampled_rows, selection_text
 from asgt.errors import DamagedFileError, InputError
 from asgt.evaluation.shards import load_evaluation
-from asgt.files import read_json, read_sealed, write_json, write_sealed
+from asgt.files import read_json, read_sealed, write_sealed
 from asgt.locks import locked
 from asgt.manifest import Manifest
 from asgt.runs.explain_run import explain_run
@@ -27,6 +27,7 @@ from asgt.training.config import TrainConfig
 from asgt.training.run_folder import RunFolder
 from asgt.training.trainer import train
 from support.command import Answer
+from support.edits import write_plain
 from support.messages import assert_states
 from support.paths import ROOT
 
@@ -174,9 +175,9 @@ def test_an_edit_of_what_stands_beside_the_evidence_is_refused(run: Path, name: 
 def test_checks_that_were_taken_away_are_missed_also_without_a_digest(run: Path) -> None:
     result = read_sealed(run / EVALUATION)[0]
     assert result["checks"]
-    for write in (write_json, write_sealed):  # without a digest, as before there were any; and with a right one
+    for write in (write_plain, write_sealed):  # without a digest, as before there were any; and with a right one
         write(run / EVALUATION, result | {"checks": []})
-        if write is write_json:
+        if write is write_plain:
             with pytest.raises(DamagedFileError) as caught:
                 read_run(run)
             assert_states(caught.value, run / EVALUATION)
@@ -278,7 +279,7 @@ def test_what_is_broken_is_not_accepted(cli: Callable, run: Path) -> None:
         assert (run / "manifest.json").read_bytes() == manifest
         (run / name).write_bytes(whole)
     result = read_sealed(run / EVALUATION)[0]
-    write_json(run / EVALUATION, result | {"samples": SAMPLES + 1})
+    write_plain(run / EVALUATION, result | {"samples": SAMPLES + 1})
     assert_states(cli("verify", run, "--accept").failure(), run / EVALUATION)
     assert states(run)[EVALUATION] in ("changed", "damaged")
 
@@ -288,7 +289,7 @@ def test_a_saved_result_is_verified_and_accepted_too(cli: Callable, run: Path) -
     assert states(file) == {}
     edited = read_json(file)
     edited["config"]["lr"] = 0.3
-    write_json(file, edited)
+    write_plain(file, edited)
     with pytest.raises(DamagedFileError):
         load_kept(file)
     assert_states(cli("verify", file).failure(), "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from asgt.errors import InputError
-from asgt.files import digest_file, digest_stored, read_sealed, write_json, write_sealed
+from asgt.files import digest_file, digest_stored, read_sealed, write_bytes, write_sealed
 from asgt.manifest import Manifest, home_of
 
 
@@ -29,10 +30,16 @@ def resealed(folder: Path) -> None:
     replace(manifest, files=files, made_from=made_from).write()
 
 
+def write_plain(path: Path, value: Any) -> None:
+    """Writes JSON without a digest, as versions did that had none."""
+
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
 def rewritten(path: Path, value: Mapping[str, Any]) -> None:
     """Writes JSON in the place of a file of a run or of evidence, with a digest where that had one."""
 
-    write = write_sealed if b'"sha256"' in path.read_bytes()[-90:] else write_json
+    write = write_sealed if b'"sha256"' in path.read_bytes()[-90:] else write_plain
     write(path, {name: each for name, each in value.items() if name != "sha256"})
     resealed(path.parent)
 
