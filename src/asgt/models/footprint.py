@@ -23,6 +23,9 @@ _FLOAT = 4
 _NO_COPY = (nn.Flatten, nn.Identity, nn.Dropout, nn.Unflatten)
 """Layers that may give what they took, without a copy."""
 
+_ORDINARY, _CLASSES = 2**15, 2**10
+"""Values of a batch, and logits, with which no model of ours in its own width needs more than 300 MB."""
+
 _REPEATED = 3
 """Weights, their gradients and their momentum."""
 
@@ -61,6 +64,8 @@ def refuse_model(
         return
     if classes > 2**31:
         raise InputError(f"{name} with {classes:.3g} classes: at most {2**31:,} logits can be told apart")
+    if batch * prod(shape) <= _ORDINARY and classes <= _CLASSES and max((options or {}).values(), default=1) <= 1:
+        return  # far from any limit: the trial below imports PyTorch's compiler, which takes over a second
     size = height if height == width else (height, width)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = factory(channels, size, classes, **(options or {}))
