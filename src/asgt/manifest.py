@@ -110,6 +110,26 @@ class Manifest:
             if digest_file(path) != written:
                 raise self.changed(name)
 
+    def removed(self) -> list[str]:
+        """The evaluations and explanations that the manifest lists, and whose folders were removed.
+
+        Raises:
+            DamagedFileError: a folder lost some of its files only; without its result it would look unfinished.
+        """
+
+        removed = []
+        for part in (part for part in self.made_from if part.partition("/")[0] in _PLACES):
+            lost = [name for name in self.files if name.startswith(f"{part}/") and not (self.folder / name).exists()]
+            if lost and (self.folder / part).exists():
+                verb = "asgt evaluate" if part.startswith("evaluation/") else "asgt explain"
+                raise DamagedFileError(
+                    f"{self.folder / lost[0]} is missing, and {MANIFEST} lists it: restore it, or make it again with "
+                    f"{verb} {self.folder} --resume"
+                )
+            if lost:
+                removed.append(part)
+        return removed
+
     def changed(self, name: str) -> DamagedFileError:
         """The error for a file that is not what was written."""
 

@@ -571,7 +571,8 @@ def test_what_is_no_finished_evaluated_run_is_refused(runs: Path) -> None:
 
     shutil.rmtree(runs / "st-0" / "evaluation" / "paper")
     (runs / "st-0" / "evaluation" / "pgd" / "result.json").unlink()
-    assert_states(refusal("runs/at-0", "runs/st-0"), "no evaluation", "asgt evaluate runs/st-0")
+    line = refusal("runs/at-0", "runs/st-0")
+    assert_states(line, "missing", "manifest.json", "asgt evaluate runs/st-0 --resume")
     shutil.rmtree(runs / "st-0" / "evaluation")
     assert_states(refusal("runs/at-0", "runs/st-0"), "no evaluation", "asgt evaluate runs/st-0")
     (runs / "st-0" / "training.json").unlink()

@@ -204,6 +204,20 @@ def test_nothing_is_as_written_where_a_file_is_gone(cli: Callable, run: Path) ->
     assert states(run) == {}
 
 
+def test_evidence_that_lost_its_result_is_not_left_out_in_silence(run: Path) -> None:
+    for name in (EVALUATION, EXPLANATION):
+        whole = (run / name).read_bytes()
+        (run / name).unlink()
+        with pytest.raises(DamagedFileError) as caught:
+            compare([run])
+        assert_states(caught.value, run / name, "missing", "manifest.json")
+        (run / name).write_bytes(whole)
+    # Whoever removes all of it means it, and readers learn of it.
+    shutil.rmtree(run / "explanation" / "gradient")
+    (remark,) = compare([run]).remarks()
+    assert_states(remark, "removed", "manifest.json", "explanation/gradient")
+
+
 # Taking up ------------------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from ..evaluation.protocols import OWN, PROTOCOLS
 from ..evaluation.shards import load_evaluation
 from ..explanation import Explanation, load_explanation
 from ..files import digest_stored, read_sealed
-from ..manifest import Manifest, unverified_in
+from ..manifest import MANIFEST, Manifest, unverified_in
 from ..models import load_weights
 from ..modes import in_evaluation
 from ..names import names_of, refuse_object, refuse_unless_allowed, short_name
@@ -111,7 +111,10 @@ def read_run(path: Path) -> Run:
                 f"{folder.explanation(name)} is damaged: it holds class {largest} of {len(result.classes)}, which are "
                 "numbered from 0"
             )
-    return Run(path, config, result, tuple(history), evaluations, explanations, remarks_on(folder, places))
+    remarks = remarks_on(folder, places)
+    if manifest is not None and (removed := manifest.removed()):
+        remarks = (*remarks, f"removed after the run, but listed in {MANIFEST}: {', '.join(removed)}")
+    return Run(path, config, result, tuple(history), evaluations, explanations, remarks)
 
 
 def remarks_on(folder: RunFolder, places: Sequence[Path] = ()) -> tuple[str, ...]:
