@@ -4,15 +4,20 @@
 #   TORCH_INDEX=URL          another index for torch, as https://download.pytorch.org/whl/cpu for the small CPU build
 #   VENV=DIR                 another place for the virtual environment
 #   SEEDS=1                  a demo of fewer seeds than three
+#   N=300 SEED=1             how many cases of fuzz or trials of chaos, and which ones
+#   FLIPS=1000               how many aimed flips of a bit fuzz makes besides
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 TORCH_INDEX ?=
 SEEDS ?=
+N ?=
+SEED ?= 0
+FLIPS ?= 0
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: demo test test-fast bench lint types clean
+.PHONY: demo test test-fast fuzz chaos bench lint types clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -25,6 +30,15 @@ test: $(VENV)/.ready-test
 # Without the tests that are marked slow: every layer, in a minute or so on two cores.
 test-fast: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n logical --dist loadfile -m "not slow"
+
+# Odd command lines, documents, images and damaged folders: no traceback, no hang, no other figures in silence. The same
+# call goes on where it was stopped; a fault leaves what repeats it in build/fuzz.
+fuzz: $(VENV)/.ready-test
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(or $(N),1000) --seed $(SEED) --flips $(FLIPS)
+
+# Kills, full disks, torn files, steps of the clock, second writers: the same command goes on to the same results.
+chaos: $(VENV)/.ready-test
+	PYTHONPATH=tests $(BIN)/python -m chaos $(or $(N),100) --seed $(SEED)
 
 bench: $(VENV)/.ready-bench
 	$(BIN)/python benchmarks/robustness_curve.py --write docs/performance.md

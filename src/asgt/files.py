@@ -42,6 +42,7 @@ __all__ = [
     "read_sealed",
     "read_tensors",
     "read_yaml",
+    "standing",
     "write_bytes",
     "write_sealed",
     "write_tensors",
@@ -107,6 +108,28 @@ def write_bytes(path: Path, content: bytes, *, begin: bool = True) -> str:
             part.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     return digest(content)
+
+
+@contextlib.contextmanager
+def standing(folder: Path) -> Iterator[None]:
+    """Makes a folder where there is none, and looks at the end whether it is still the same one.
+
+    Raises:
+        InputError: it cannot be made, or somebody removed it while the work went on.
+    """
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Held open, so that no folder that is made later has its number.
+        held = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    try:
+        yield
+        if not folder.is_dir() or not os.path.samestat(os.fstat(held), os.stat(folder)):
+            raise InputError(f"{folder} was removed while the work went on; begin again")
+    finally:
+        os.close(held)
 
 
 def read_json(path: Path) -> Any:

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from asgt.files import (
     read_json,
     read_tensors,
     read_yaml,
+    standing,
     write_bytes,
     write_sealed,
     write_tensors,
@@ -910,3 +912,20 @@ def test_holm_is_the_closed_test_of_bonferronis(p_values: list[float]) -> None:
 def test_what_is_no_p_value_is_not_adjusted(p_values: list[float]) -> None:
     with pytest.raises(ValueError, match="no p values"):
         holm(p_values)
+
+
+def test_a_folder_that_is_removed_while_it_is_written_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "page" / "figures"
+    with standing(folder):
+        (folder / "kept").touch()
+    assert (folder / "kept").exists()
+
+    with pytest.raises(InputError, match="removed"), standing(folder):
+        shutil.rmtree(folder)
+
+    def made_anew() -> None:
+        shutil.rmtree(folder)
+        write_bytes(folder / "half", b"")
+
+    with pytest.raises(InputError, match="removed"), standing(folder):
+        made_anew()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..comparison.comparing import Comparison
 from ..comparison.summary import Summary, summarise
-from ..files import write_bytes
+from ..files import standing, write_bytes
 from ..names import names_of
 from ..numbers import eps_text, norm_sign
 from ..visible import LONGEST, LONGEST_NAME, visible
@@ -59,17 +59,18 @@ def write_report(
         The path of the page. It is written last: an old page stays whole until the new one is.
 
     Raises:
-        InputError: the disk is full, read-only or forbidden.
+        InputError: the disk is full, read-only or forbidden, or the folder was removed meanwhile.
     """
 
     allow = names_of(allow, trusted_model)
     summary = comparison if isinstance(comparison, Summary) else summarise(comparison, allow=allow)
     request = PageRequest(summary, Path(out), command)
-    text = _page(request)
-    for section in SECTIONS:
-        section.write(request)
     page = request.out / "report.html"
-    write_bytes(page, text.encode())
+    with standing(request.out):
+        text = _page(request)
+        for section in SECTIONS:
+            section.write(request)
+        write_bytes(page, text.encode(), begin=False)
     return page
 
 
