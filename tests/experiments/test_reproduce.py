@@ -625,6 +625,19 @@ def test_the_process_refuses_in_one_line(process: Callable) -> None:
     assert_states(line, "experiment", "minst", "'mnist'", "cifar10", "digits")
 
 
+def test_a_folder_that_is_removed_before_a_run_begins_is_named_in_one_line(
+    cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def removed(*jobs: object, **options: object) -> None:
+        shutil.rmtree(tmp_path / "grid")
+        raise InputError("cannot write grid: its folder was removed while the work went on")
+
+    monkeypatch.setattr("asgt.experiments.reproduction.run_jobs", removed)
+    tiny(tmp_path)
+    assert_states(cli("reproduce", "tiny.yaml", "--out", "grid").failure(), "grid", "removed")
+    assert not (tmp_path / "grid").exists()
+
+
 @pytest.mark.parametrize(
     ("changed", "other"),
     [
