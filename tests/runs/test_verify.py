@@ -136,6 +136,11 @@ def test_a_checkpoint_that_was_damaged_is_not_gone_on_from(cli: Callable, stoppe
             answer: Answer = cli("train", "--resume", "--out", stopped_run)
             assert_states(answer.failure(), path)
             path.write_bytes(whole)
+    # A digit that no float tells apart is damage too.
+    lines = (stopped_run / "metrics.jsonl").read_text()
+    (stopped_run / "metrics.jsonl").write_text(lines.replace('"lr": 0.1,', '"lr": 0.10,'))
+    assert_states(cli("train", "--resume", "--out", stopped_run).failure(), stopped_run / "metrics.jsonl", "damaged")
+    (stopped_run / "metrics.jsonl").write_text(lines)
     assert cli("train", "--resume", "--out", stopped_run).status == 0
 
 
