@@ -44,6 +44,7 @@ def locked(
         InputError: another process holds it, or the folder cannot be written to.
     """
 
+    folder = folder.absolute()  # the working directory may change meanwhile
     made = _make(folder)
     lock, note = FileLock(folder / name), folder / f"{name}.json"
     try:

@@ -8,8 +8,9 @@ The digests notice accidents and edits. They are no signature: who can rewrite t
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ MANIFEST = "manifest.json"
 
 _SCHEMA = 1
 _PATIENCE = 60.0  # seconds that another process may take to write the manifest of the same run
+UNVERIFIED = "unverified"
+"""What a remark begins with where damage or an edit could not be noticed."""
+
 _PLACES = ("evaluation", "explanation")
 
 
@@ -160,6 +164,14 @@ class Manifest:
         versions = {"versions": package_versions("torch", "numpy")}
         return replace(self, files=others | dict(files), made_from=self.made_from | {part: versions | dict(made_from)})
 
+    def without(self, part: str) -> Manifest:
+        """The same without the files of a part."""
+
+        files = {name: written for name, written in self.files.items() if not _is_of(name, part)}
+        return replace(
+            self, files=files, made_from={name: made for name, made in self.made_from.items() if name != part}
+        )
+
     def accepting(self, changes: Mapping[str, str]) -> Manifest:
         """The same with changed files as they are now, recorded.
 
@@ -176,15 +188,18 @@ class Manifest:
         """What a reader of some files must know: which were edited and accepted, and what is unverified."""
 
         names = set(names)
-        last = {
-            each.file: each for each in self.accepted if each.file in names and self.files.get(each.file) == each.now
-        }
-        edited = sorted(name for name, each in last.items() if each.was)
+        last = {each.file: each for each in self.accepted if self.files.get(each.file, "") == each.now}
+        gone = sorted(name for name, each in last.items() if not each.now)
+        last = {name: each for name, each in last.items() if name in names or not each.now}
+        edited = sorted(name for name, each in last.items() if each.was and each.now)
         late = sorted(name for name, each in last.items() if not each.was)
         remarks = list(self.unverified)
         if edited:
             days = ", ".join(sorted({last[name].on for name in edited}))
             remarks.append(f"edited after the run, accepted with asgt verify --accept on {days}: {', '.join(edited)}")
+        if gone:
+            days = ", ".join(sorted({last[name].on for name in gone}))
+            remarks.append(f"removed after the run, accepted with asgt verify --accept on {days}: {', '.join(gone)}")
         if late:
             days = ", ".join(sorted({last[name].on for name in late}))
             remarks.append(
@@ -200,18 +215,79 @@ def home_of(folder: Path) -> Path:
     return run if folder.absolute().parent.name in _PLACES and (run / "config.yaml").exists() else folder
 
 
-def record(folder: Path, made_from: Mapping[str, Any]) -> None:
+def record(folder: Path, made_from: Mapping[str, Any], accepted: Mapping[str, str]) -> None:
     """Lists the files of a folder of evidence, which is finished, in the manifest that it belongs to.
 
     A tensor file that carries no digest of its own, from before there were any, is left out: it stays unverified.
+
+    Args:
+        folder: the folder.
+        made_from: what its files were made from.
+        accepted: what :func:`withdraw` took out. A file without a digest stays listed where it is still the same.
     """
 
     home, names = home_of(folder), _evidence(folder)
-    part = names.removesuffix("/") or "evidence"
-    with locked(home, "asgt, for a moment,", name=".manifest.lock", wait=_PATIENCE):
+    with only_writer(home):
         manifest = Manifest.of(home) or Manifest(home)
-        files = [file for file in (*folder.glob("*.safetensors"), folder / "result.json") if is_sealed(file)]
-        manifest.with_files(part, {f"{names}{file.name}": digest_file(file) for file in files}, made_from).write()
+        files = {}
+        for file in (*folder.glob("*.safetensors"), folder / "result.json"):
+            name, now = f"{names}{file.name}", digest_file(file)
+            if is_sealed(file) or accepted.get(name) == now:
+                files[name] = now
+        manifest.with_files(_part(names), files, made_from).write()
+
+
+def withdraw(folder: Path) -> dict[str, str]:
+    """Takes the files of a folder of evidence out of the manifest that it belongs to: they are about to change.
+
+    A kill between the change and the next :func:`record` then leaves evidence that is not listed, and not evidence
+    that the manifest contradicts.
+
+    Returns:
+        The SHA-256 of each file that was taken out, by its path in the folder of the manifest.
+    """
+
+    home, part = home_of(folder), _part(_evidence(folder))
+    if not (home / MANIFEST).exists():
+        return {}
+    with only_writer(home):
+        manifest = Manifest.of(home) or Manifest(home)
+        rest = manifest.without(part)
+        if rest != manifest:
+            rest.write()
+    return {name: written for name, written in manifest.files.items() if name not in rest.files}
+
+
+def check_evidence(folder: Path, *names: str) -> None:
+    """Checks files of a folder of evidence against the manifest that it belongs to.
+
+    Args:
+        folder: the folder.
+        names: of the files in it. Default: all that the manifest lists and that are there.
+
+    Raises:
+        DamagedFileError: a file is not the one that was written there.
+    """
+
+    if (manifest := Manifest.of(home_of(folder))) is None:
+        return
+    begin = _evidence(folder)
+    there = [f"{begin}{name}" for name in names] or [
+        name for name in manifest.files if name.startswith(begin) and (manifest.folder / name).exists()
+    ]
+    manifest.check(*there)
+
+
+@contextlib.contextmanager
+def only_writer(home: Path) -> Iterator[None]:
+    """Holds the lock of a folder's manifest: it is read, changed and written by one process at a time."""
+
+    with locked(home, "asgt, for a moment,", name=".manifest.lock", wait=_PATIENCE):
+        yield
+
+
+def _part(names: str) -> str:
+    return names.removesuffix("/") or "evidence"
 
 
 def unverified_in(folder: Path) -> list[str]:

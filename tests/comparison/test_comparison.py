@@ -450,8 +450,14 @@ def test_evidence_that_is_cut_missing_or_of_another_evaluation_is_named(runs: Pa
     shutil.copy(runs / "at-1" / "evaluation" / "paper" / "fgsm-00000.safetensors", path)
     with pytest.raises(DamagedFileError) as caught:
         load_evaluation(folder)
+    assert_states(caught.value, path, "damaged", "manifest.json")
+    # So it is without a manifest.
+    resealed(folder)
+    with pytest.raises(DamagedFileError) as caught:
+        load_evaluation(folder)
     assert_states(caught.value, path, "damaged", "evidence")
     path.write_bytes(path.read_bytes()[:-3])
+    resealed(folder)
     with pytest.raises(DamagedFileError) as caught:
         load_evaluation(folder)
     assert_states(caught.value, path, "damaged", "safetensors file")
@@ -680,4 +686,5 @@ def test_an_evaluation_of_other_weights_or_in_anothers_place_is_refused(runs: Pa
     assert_states(line, "asgt evaluate runs/at-0 --protocol paper")
     shutil.rmtree(runs / "at-1" / "evaluation" / "paper")
     (runs / "at-1" / "evaluation" / "pgd").rename(runs / "at-1" / "evaluation" / "paper")
+    resealed(runs / "at-1")
     assert_states(refusal("runs/at-1"), "runs/at-1/evaluation/paper", "pgd")

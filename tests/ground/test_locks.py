@@ -90,3 +90,12 @@ def test_a_place_that_takes_no_folder_is_an_error_of_the_input(tmp_path: Path) -
         pass
     with pytest.raises(InputError, match="cannot write"), locked(tmp_path / "file" / "below", "asgt train"):
         pass
+
+
+def test_a_working_directory_that_changes_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with locked(Path("run"), "asgt train"):
+        (tmp_path / "run" / "kept").touch()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["kept"]

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import save_file
 
 import asgt
 from asgt.comparison.comparing import compare
 from asgt.data import sampled_rows, selection_text
 from asgt.errors import DamagedFileError, InputError
 from asgt.evaluation.shards import load_evaluation
-from asgt.files import read_json, read_sealed, write_sealed
+from asgt.files import read_json, read_sealed, read_tensors, write_sealed, write_tensors
 from asgt.locks import locked
-from asgt.manifest import Manifest
+from asgt.manifest import Manifest, record, withdraw
 from asgt.runs.explain_run import explain_run
 from asgt.runs.kept import keep_run, load_kept
 from asgt.runs.run import load_run, read_run
@@ -223,6 +224,34 @@ def test_evidence_that_lost_its_result_is_not_left_out_in_silence(run: Path) -> 
     assert_states(remark, "removed", "manifest.json", "explanation/gradient")
 
 
+def test_evidence_of_other_images_in_the_place_of_a_runs_own_is_refused(cli: Callable, run: Path) -> None:
+    """Each is whole, and of the same weights."""
+
+    model, data, _, _ = load_run(run)
+    other = run.parent / "other"
+    asgt.evaluate(model, data.test[-SAMPLES:], protocol="pgd", epsilons=GRID, folder=other)
+    asgt.explain(model, data.test[-10:], eps=0.1, folder=run.parent / "others")
+    before = timeless(run / EVALUATION)
+    for name, stranger in ((EVALUATION, other / "result.json"), (SHARD, other / Path(SHARD).name)):
+        shutil.copy(stranger, run / name)
+    with pytest.raises(DamagedFileError) as caught:
+        compare([run])
+    assert_states(caught.value, "damaged", "manifest.json")
+    assert_states(cli("evaluate", run, *ASKED, "--resume").failure(), run / EVALUATION)
+    # Without its result, what is not the run's own is made again.
+    (run / EVALUATION).unlink()
+    answer = cli("evaluate", run, *ASKED, "--resume")
+    assert answer.status == 0, answer.err
+    assert_states(answer.err, run / SHARD, "damaged", "again")
+    assert timeless(run / EVALUATION) == before
+
+    for name in ("result.json", "values.safetensors"):
+        shutil.copy(run.parent / "others" / name, run / "explanation" / "gradient" / name)
+    with pytest.raises(DamagedFileError) as caught:
+        compare([run])
+    assert_states(caught.value, "explanation/gradient", "manifest.json")
+
+
 # Taking up ------------------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +295,40 @@ def test_a_kill_between_the_result_and_the_manifest_is_mended_by_resume(cli: Cal
     (run / "manifest.json").unlink()
     (run / "checkpoint.safetensors").unlink()
     assert_states(cli("train", "--resume", "--out", run).failure(), "manifest.json", "--accept")
+
+
+def test_weights_of_another_training_are_noticed_at_the_end_at_the_latest(
+    cli: Callable, stopped_run: Path, finished_run: Path
+) -> None:
+    """Weights that are later than the checkpoint are those of a kill between the two, or somebody else's."""
+
+    tensors, told = read_tensors(finished_run / "model.safetensors")
+    write_tensors(stopped_run / "model.safetensors", tensors, told | {"step": "1000"})
+    answer = cli("train", "--resume", "--out", stopped_run)
+    if answer.status:
+        assert_states(answer.failure(), stopped_run / "model.safetensors", "damaged")
+    else:  # a later epoch was better, and wrote its own
+        assert states(stopped_run) == {}
+        assert read_run(stopped_run)
+
+
+def test_a_refused_resume_leaves_the_metrics_as_they_are(cli: Callable, stopped_run: Path) -> None:
+    path = stopped_run / "metrics.jsonl"
+    path.write_text(path.read_text()[:-40])
+    torn = path.read_bytes()
+    assert_states(cli("train", "--resume", "--out", stopped_run).failure(), path, "damaged")
+    assert path.read_bytes() == torn
+
+
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "split.safetensors"])
+def test_a_finished_run_is_resumed_with_whole_files_only(cli: Callable, run: Path, name: str) -> None:
+    if not (run / name).exists():
+        pytest.fail(f"{name} is not there")
+    flip(run / name, random.Random(4))
+    assert_states(cli("train", "--resume", "--out", run).failure(), run / name, "damaged")
+    # Whoever needs room may remove it.
+    (run / name).unlink()
+    assert cli("train", "--resume", "--out", run).status == 0
 
 
 # Accepting ------------------------------------------------------------------------------------------------------------
@@ -353,6 +416,33 @@ def test_a_run_from_before_the_digests_is_unverified_and_every_page_says_so(cli:
     assert_states(remark, "without a digest", "sealed", "metrics.jsonl")
     flip(old / "metrics.jsonl", random.Random(0))
     assert_states(cli("compare", old).failure(), old / "metrics.jsonl")
+
+
+def test_what_was_accepted_of_an_old_run_stays_accepted_and_an_edit_of_it_is_noticed(
+    cli: Callable, tmp_path: Path
+) -> None:
+    old = shutil.copytree(ROOT / "tests" / "fixtures" / "runs" / "at-fgsm-0", tmp_path / "old")
+    assert_states(cli("train", "--resume", "--out", old).err, "unverified", "training.json")
+    assert cli("verify", old, "--accept").status == 0
+    manifest = Manifest.of(old)
+    assert manifest is not None
+    accepted = {name for name in manifest.files if name.startswith("evaluation/")}
+    assert accepted
+
+    # Recorded anew, as a resumed evaluation does, what was accepted is still listed.
+    record(old / "evaluation" / "pgd", {}, withdraw(old / "evaluation" / "pgd"))
+    manifest = Manifest.of(old)
+    assert manifest is not None
+    assert accepted <= manifest.files.keys()
+
+    shard = next((old / "evaluation" / "pgd").glob("*.safetensors"))
+    tensors, told = read_tensors(shard)
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, shard, told | {"seconds": "1"})
+    assert_states(cli("compare", old).failure(), shard, "damaged")
+
+    shutil.rmtree(old / "evaluation" / "pgd")
+    assert cli("verify", old, "--accept").status == 0
+    assert_states(" ".join(compare([old]).remarks()), "removed", "accepted", "evaluation/pgd/result.json")
 
 
 # Two writers ----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from ..errors import AsgtError, DamagedFileError, InputError
 from ..files import digest_model, is_sealed
 from ..inputs import trusted
 from ..locks import locked
+from ..manifest import check_evidence
 from ..modes import Classifier, evaluating
 from ..numbers import Number, whole
 from ..progress import SILENT, Progress
@@ -313,6 +314,7 @@ class _Evaluator:
         if not file.exists():
             return None
         try:
+            check_evidence(file.parent, file.name)
             kept = read_shard(file, self.request, stem, first)
         except DamagedFileError as error:
             self.progress.warn(f"{error}: its samples are attacked again")

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import DamagedFileError, InputError, shown
 from ..files import agree, digest, read_sealed, read_tensors, write_sealed, write_tensors
 from ..locks import holds_nothing
-from ..manifest import record
+from ..manifest import Manifest, check_evidence, home_of, record, withdraw
 from .check import THOROUGH, Check
 from .engine import MARGIN
 from .outcomes import SCHEMA, Evaluation, Request, checked_grid, definition
@@ -45,15 +45,16 @@ WORST_CASE = dict.fromkeys(_COUNTS, torch.int64) | {"norms": torch.float32}
 """What a worst case keeps of each sample beside its outcomes, as :class:`asgt.evaluation.engine.Outcome` calls it."""
 _FINAL = {"illegal": torch.int64}
 
-_FIGURES = ("samples", "clean", "attacks", "exhaustive")
+_FIGURES = ("samples", "clean", "attacks", "exhaustive", "first_to_break")
 """What a result says of the outcomes."""
 
 
 def write_result(folder: Path, evaluation: Evaluation) -> None:
     """Writes ``result.json``, whole or not at all, and then lists the evidence in the manifest."""
 
+    accepted = withdraw(folder)
     write_sealed(folder / "result.json", evaluation.to_dict(), begin=False)
-    record(folder, {"weights": evaluation.model, "data": evaluation.data})
+    record(folder, {"weights": evaluation.model, "data": evaluation.data}, accepted)
 
 
 def load_evaluation(folder: Path | str) -> Evaluation:
@@ -70,6 +71,7 @@ def load_evaluation(folder: Path | str) -> Evaluation:
     if not path.is_file():
         raise InputError(f"{folder} holds no finished evaluation: asgt evaluate makes one, and --resume ends it")
     result = read_sealed(path)[0]
+    check_evidence(folder)
     protocol = _protocol(result, folder)
     try:
         norm, classes = result["norm"], int(result["classes"])
@@ -241,6 +243,7 @@ def claim_folder(folder: Path, resume: bool) -> None:
         raise InputError(f"{folder} is a file: --out takes a folder")
     if not holds_nothing(folder) and not resume:
         raise InputError(f"{folder} holds an evaluation already: --resume takes it up, --out names another folder")
+    Manifest.of(home_of(folder))  # a damaged one is refused before anything is computed
 
 
 def finished_before(folder: Path, request: Request) -> tuple[dict[str, Any] | None, bool]:
@@ -258,6 +261,7 @@ def finished_before(folder: Path, request: Request) -> tuple[dict[str, Any] | No
     if not path.is_file():
         return None, False
     stored = read_sealed(path)[0]
+    check_evidence(folder, path.name)
     asked = {
         "schema": SCHEMA,
         "protocol": definition(request.protocol, request.classes),

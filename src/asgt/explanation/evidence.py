@@ -27,7 +27,7 @@ from ..files import (
     write_sealed,
     write_tensors,
 )
-from ..manifest import record
+from ..manifest import check_evidence, record, withdraw
 from ..numbers import eps_text, norm_sign
 from ..tabular import Table, Tabular
 from .gate import RANDOMISED, UNINFORMATIVE
@@ -191,6 +191,7 @@ def load_explanation(folder: Path | str) -> Explanation:
     if not path.is_file():
         raise InputError(f"{folder} holds no finished explanation: asgt explain makes one")
     result = read_sealed(path)[0]
+    check_evidence(folder)
 
     damaged = DamagedFileError(f"{path} is damaged: it is not the result of an explanation")
     if not isinstance(result, dict) or "schema" not in result:
@@ -234,9 +235,10 @@ def write_explanation(folder: Path, explanation: Explanation) -> None:
     """Writes the evidence, then the result, each whole or not at all, and lists them in the manifest."""
 
     tensors = explanation.values | {name: getattr(explanation, name) for name in OWN}
+    accepted = withdraw(folder)
     write_tensors(folder / _VALUES, tensors, {"key": _key(explanation, explanation.ids)})
     write_sealed(folder / _RESULT, explanation.to_dict(), begin=False)
-    record(folder, {"weights": explanation.model, "data": explanation.data})
+    record(folder, {"weights": explanation.model, "data": explanation.data}, accepted)
 
 
 def read_values(folder: Path, asked: Explanation) -> Explanation | None:

@@ -21,7 +21,7 @@ from ..evaluation.protocols import OWN, PROTOCOLS
 from ..evaluation.shards import load_evaluation
 from ..explanation import Explanation, load_explanation
 from ..files import digest_stored, read_sealed
-from ..manifest import MANIFEST, Manifest, unverified_in
+from ..manifest import MANIFEST, UNVERIFIED, Manifest, unverified_in
 from ..models import load_weights
 from ..modes import in_evaluation
 from ..names import names_of, refuse_object, refuse_unless_allowed, short_name
@@ -32,10 +32,6 @@ from ..training.passed import as_splits
 from ..training.run_folder import RunFolder, TrainResult
 
 __all__ = ["UNVERIFIED", "Run", "data_name", "evaluate_again", "load_run", "read_run", "remarks_on"]
-
-
-UNVERIFIED = "unverified"
-"""What a remark on a run begins with where damage or an edit could not be noticed."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from ..errors import DamagedFileError, InputError, shown
 from ..files import digest_file, digest_stored, read_bounded, read_sealed, write_bytes, write_sealed
-from ..manifest import MANIFEST, Manifest
+from ..manifest import MANIFEST, UNVERIFIED, Manifest, only_writer
 from ..names import file_name
 from ..numbers import norm_sign
 from ..statistics import share
@@ -175,23 +175,41 @@ class RunFolder:
 
         Args:
             result: how it ended.
-            files: the SHA-256 of the other files as they were written, by name; others are read from the disk.
+            files: the SHA-256 of the other files as they were written, by name, as far as it is known.
             unverified: what the run rests on that had no digest, in words.
+
+        Raises:
+            DamagedFileError: another process has changed a file since.
         """
 
         there = (self.config, self.metrics, self.model, self.checkpoint, self.split)
-        listed = {file.name: files.get(file.name) or digest_file(file) for file in there if file.exists()}
+        listed = {file.name: digest_file(file) for file in there if file.exists()}
+        for name, written_as in files.items():
+            if listed.get(name, "") != written_as:
+                raise DamagedFileError(
+                    f"{self.path / name} is damaged: it is not the file that the training wrote; train again into "
+                    "another folder"
+                )
 
         written = {self.result.name: write_sealed(self.result, result.to_dict(), begin=False)}
-        # An evaluation of a run that was killed just before its manifest is listed there already.
-        manifest = Manifest.of(self.path) or Manifest(self.path)
         made_from = {
             "config": listed[self.config.name],
             "train_data": result.train_data,
             "test_data": result.test_data,
             "weights": digest_stored(self.model),
         }
-        replace(manifest, unverified=tuple(unverified)).with_files("train", listed | written, made_from).write()
+        with only_writer(self.path):
+            # An evaluation of a run that was killed just before its manifest is listed there already.
+            manifest = replace(Manifest.of(self.path) or Manifest(self.path), unverified=tuple(unverified))
+            manifest.with_files("train", listed | written, made_from).write()
+
+    def remarks(self) -> list[str]:
+        """What a reader of a finished training must know of its files: those without a digest, and accepted edits."""
+
+        names = [file.name for file in (self.config, self.metrics, self.model, self.result)]
+        if (manifest := Manifest.of(self.path)) is None:
+            return [f"{UNVERIFIED}: no digest is stored for {', '.join(names)}"]
+        return manifest.remarks(names)
 
     def rows(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``; a last line that a kill cut short is left out."""
@@ -227,15 +245,19 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot write {self.metrics}: {error.strerror or error}") from error
 
-    def cut_rows(self, step: int) -> None:
-        """Cuts ``metrics.jsonl`` back to what a checkpoint at ``step`` knows."""
+    def lines_until(self, step: int) -> bytes:
+        """The lines of ``metrics.jsonl`` that a checkpoint at ``step`` knows."""
 
         rows = self.rows()
         lines = read_bounded(self.metrics).splitlines(keepends=True) if rows else []
         # As they stand, not written anew: a flipped digit that no float tells apart is damage too.
-        content = b"".join(line for row, line in zip(rows, lines, strict=False) if row["step"] <= step)
-        self._lines = hashlib.sha256(content)
-        write_bytes(self.metrics, content, begin=False)
+        return b"".join(line for row, line in zip(rows, lines, strict=False) if row["step"] <= step)
+
+    def cut_to(self, lines: bytes) -> None:
+        """Cuts ``metrics.jsonl`` back to some of its lines."""
+
+        self._lines = hashlib.sha256(lines)
+        write_bytes(self.metrics, lines, begin=False)
 
     @property
     def lines_digest(self) -> str:

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..data import Images, Splits, load_data, steps_per_epoch, stratified, to_unit
 from ..devices import place, resolve_device
 from ..errors import DamagedFileError, InputError
-from ..files import digest_file, is_sealed, read_tensors, write_tensors
+from ..files import digest, digest_file, is_sealed, read_tensors, write_tensors
 from ..locks import holds_nothing
 from ..manifest import Manifest
 from ..memory import keeps_memory
@@ -130,6 +130,8 @@ def open_run(
     finished = world.from_main(_claim, folder, config, resume)
     if finished is not None:
         progress.say(f"{folder.path} is finished already")
+        for remark in world.from_main(folder.remarks):
+            progress.warn(remark)
         return finished
     is_new = not world.from_main(folder.config.exists)
     accelerator = world.together(_accelerator, config, folder, world)
@@ -138,8 +140,8 @@ def open_run(
         data = world.main_first(load_data, config.data, limit=config.limit, **config.data_settings(), progress=progress)
     else:
         data = world.together(as_splits, passed.data)
-    digest = data.train.digest()
-    if len(set(world.gathered(digest))) > 1:
+    trained_on = data.train.digest()
+    if len(set(world.gathered(trained_on))) > 1:
         raise InputError(f"the processes see different training images in {config.data}: every host needs the same")
     # The same validation part for every seed, so that seeds differ in what they are to differ in.
     rows, validation_rows = stratified(data.train.labels, validation_share(config, len(data.train)), "validation")
@@ -161,7 +163,7 @@ def open_run(
         world=world,
         accelerator=accelerator,
         data=data,
-        digest=digest,
+        digest=trained_on,
         images=images,
         validation=validation,
         batch=batch,
@@ -202,12 +204,13 @@ def setup(opened: Opened, began: float) -> Fitting:
         state, sums = load_checkpoint(folder.checkpoint, held, learner)
         _refuse_other_run(folder, state, fresh, progress)
         sums = {name: tensor.to(device) for name, tensor in sums.items()}
-    world.from_main(folder.cut_rows, state.step)
+    lines = world.from_main(folder.lines_until, state.step)
     if state is not fresh:
-        world.from_main(_refuse_damaged, folder, state, begun)
+        world.from_main(_refuse_damaged, folder, state, {**begun, folder.metrics.name: digest(lines)})
         if not world.from_main(is_sealed, folder.checkpoint):
             progress.warn(f"{folder.checkpoint} has no digest: the run is unverified from here on")
             state.unverified.append("the training was resumed from a checkpoint without a digest")
+    world.from_main(folder.cut_to, lines)
 
     # What accelerate calls evaluation is autocast alone: the world averages the gradients.
     forward = accelerator.prepare_model(model, evaluation_mode=True)
@@ -339,18 +342,18 @@ def _refuse_other_run(folder: RunFolder, state: TrainingState, fresh: TrainingSt
     progress.say(f"resumed after step {state.step}")
 
 
-def _refuse_damaged(folder: RunFolder, state: TrainingState, begun: Mapping[str, str]) -> None:
+def _refuse_damaged(folder: RunFolder, state: TrainingState, found: Mapping[str, str]) -> None:
     """Refuses to go on from files that are not what the checkpoint knows of them.
 
     Raises:
         DamagedFileError: one of them was changed, or is gone.
     """
 
-    there = {**begun, folder.metrics.name: folder.lines_digest}
+    there = dict(found)
     if folder.model.name in state.files and not _is_later(folder.model, state.step):
         there[folder.model.name] = digest_file(folder.model)
-    for name, digest in there.items():
-        if state.files.get(name, digest) != digest:
+    for name, now in there.items():
+        if state.files.get(name, now) != now:
             raise DamagedFileError(
                 f"{folder.path / name} is damaged: its SHA-256 is not the one in the checkpoint; restore the file, "
                 "or train again into another folder"
@@ -398,7 +401,8 @@ def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> TrainResult 
         return None
     result, manifest = folder.load_result(), Manifest.of(folder.path)
     if manifest is not None:
-        manifest.check(folder.model.name)
+        others = [file.name for file in (folder.checkpoint, folder.split) if file.exists()]
+        manifest.check(folder.model.name, *others)
     return result
 
 
