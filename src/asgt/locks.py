@@ -74,7 +74,10 @@ def locked(
 def holds_nothing(folder: Path) -> bool:
     """Whether nothing is in a folder but locks and what a kill left half-written."""
 
-    return not folder.exists() or all(file.name.endswith((".lock", ".lock.json", ".part")) for file in folder.iterdir())
+    ends = (".lock", ".lock.json", ".part")
+    return not folder.exists() or all(
+        file.name.startswith(".") and file.name.endswith(ends) for file in folder.iterdir()
+    )
 
 
 def _make(folder: Path) -> list[Path]:

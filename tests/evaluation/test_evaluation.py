@@ -152,6 +152,7 @@ def test_result_names_protocol_model_data_and_interval(images: asgt.Images, net:
 
     found = evaluate(net, images, protocol="pgd", epsilons=[0.02], folder=tmp_path / "e")
     result = json.loads((tmp_path / "e" / "result.json").read_text())
+    assert len(result.pop("sha256")) == 64
     assert result == found.to_dict()
     assert (result["protocol"]["name"], result["protocol"]["version"], result["samples"]) == ("pgd", 3, 40)
     assert len(result["model"]) == len(result["data"]) == 64

@@ -38,10 +38,9 @@ def run(words: list[str]) -> int:
     out = Path(asked["out"] if "out" in asked else Path(asked["run"]) / "evaluation" / kind)
     asked = _as_before(out) | asked if "resume" in asked else asked
 
-    import torch
     from rich.markup import escape
 
-    from ..data import sampled_rows, selection_text, to_unit
+    from ..data import to_unit
     from ..devices import place, resolve_device
     from ..evaluation.curve import evaluate
     from ..evaluation.outcomes import checked_grid
@@ -77,15 +76,7 @@ def run(words: list[str]) -> int:
 
     selection = f"all {len(images)} images"
     if (count := asked.get("samples")) is not None:
-        if not 1 <= count <= len(images):
-            raise InputError(
-                f"--samples {shown(count)}: the test split has {len(images)} images, and at least one is needed"
-            )
-        rows = sampled_rows(images, count)
-        selection = selection_text(images, rows)
-        if not rows.equal(torch.arange(count)):
-            console.say(f"{selection}, always the same: the first {count} do not stand for all of them")
-        images = images[rows]
+        images, selection = _sampled(images, count, console)
     grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else data_set(data).epsilons)
 
     refuse_batch(model, images.shape, min(asked.get("batch_size", 256), len(images)), device)
@@ -206,6 +197,24 @@ def _check(asked: dict[str, Any]) -> None:
         raise InputError(f"--seed {shown(asked['seed'])}: a whole number, zero or more, of at most 38 digits")
     if asked.get("batch_size", 1) < 1:
         raise InputError(f"--batch-size {shown(asked['batch_size'])}: at least one image a pass")
+
+
+def _sampled(images: Images, count: int, console: Console) -> tuple[Images, str]:
+    """So many of the images, and how they were chosen."""
+
+    import torch
+
+    from ..data import sampled_rows, selection_text
+
+    if not 1 <= count <= len(images):
+        raise InputError(
+            f"--samples {shown(count)}: the test split has {len(images)} images, and at least one is needed"
+        )
+    rows = sampled_rows(images, count)
+    selection = selection_text(images, rows)
+    if not rows.equal(torch.arange(count)):
+        console.say(f"{selection}, always the same: the first {count} do not stand for all of them")
+    return images[rows], selection
 
 
 def _as_before(out: Path) -> dict[str, Any]:
