@@ -19,6 +19,7 @@ from asgt.evaluation.health import is_catastrophic, is_collapsed
 from asgt.evaluation.protocols import PROTOCOLS, protocol_named
 from asgt.evaluation.shards import load_evaluation
 from support.curves import Band
+from support.edits import resealed
 from support.messages import assert_states
 
 torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is the oracle (make test installs it)")
@@ -279,6 +280,10 @@ def test_evidence_lies_in_shards_that_a_kill_leaves_whole(
 
     # A shard in another's place is not taken for it.
     (tmp_path / "whole" / names[0]).write_bytes((tmp_path / "whole" / names[1]).read_bytes())
+    with pytest.raises(DamagedFileError) as refused:
+        load_evaluation(tmp_path / "whole")
+    assert_states(refused.value, tmp_path / "whole" / names[0], "damaged", "manifest.json")
+    resealed(tmp_path / "whole")  # not even where the digests fit
     with pytest.raises(DamagedFileError) as refused:
         load_evaluation(tmp_path / "whole")
     assert_states(refused.value, tmp_path / "whole" / names[0], "damaged", "evidence")

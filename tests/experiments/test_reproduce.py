@@ -532,7 +532,7 @@ EVALUATE = TINY["evaluate"]
         ({"evaluate": EVALUATE | {"protocols": []}}, ["protocols"]),
         ({"evaluate": EVALUATE | {"protocols": "pgd"}}, ["protocols"]),
         ({"evaluate": EVALUATE | {"protocols": ["pdg"]}}, ["pdg", "'pgd'"]),
-        ({"evaluate": EVALUATE | {"protocols": [3]}}, ["protocol", "'3'"]),
+        ({"evaluate": EVALUATE | {"protocols": [3]}}, ["protocols", "3"]),
     ],
 )
 def test_a_damaged_grid_is_refused_before_anything_is_trained(

@@ -43,6 +43,7 @@ from asgt.report.section import PageRequest, Section
 from asgt.report.sections import SECTIONS
 from asgt.runs.run import load_run
 from asgt.training.config import TrainConfig
+from support.edits import listed
 from support.explanations import explain_by_hand
 from support.messages import assert_states
 from support.paths import FIXTURES, ROOT
@@ -700,12 +701,14 @@ def test_methods_of_different_counts_of_seeds_say_so(place: Path) -> None:
 def test_a_warning_stands_where_it_is_seen_and_runs_nothing(place: Path) -> None:
     for path in place.glob("runs/*/training.json"):
         edit(path, warnings=[])
+        listed(path.parent)
     page = Page(report_of(place, RUNS))
     assert "#warnings" not in page.source
     assert not page.section("warnings")
     assert "carry a warning" not in page.section("found")
 
     edit(place / "runs/st-1/training.json", warnings=["<script>alert(1)</script> & more"])
+    listed(place / "runs/st-1")
     page = Page(report_of(place, RUNS))
     assert "<b>ST, seed 1</b>: &lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page.section("warnings")
     assert 'href="#warnings"' in page.source.partition("<main>")[0]

@@ -13,7 +13,7 @@ import yaml
 
 from asgt.errors import InputError
 from asgt.files import digest_file, digest_stored, read_sealed, write_bytes, write_sealed
-from asgt.manifest import Manifest, home_of
+from asgt.manifest import MANIFEST, Manifest, home_of
 
 
 def resealed(folder: Path) -> None:
@@ -28,6 +28,14 @@ def resealed(folder: Path) -> None:
         with suppress(InputError):  # it was damaged on purpose
             made_from["train"] |= {"weights": digest_stored(home / "model.safetensors")}
     replace(manifest, files=files, made_from=made_from).write()
+
+
+def listed(run: Path) -> None:
+    """Gives a run from before there were digests a manifest that lists its files, as if it had been written so."""
+
+    files = {file.relative_to(run).as_posix(): digest_file(file) for file in run.rglob("*") if file.is_file()}
+    files.pop(MANIFEST, None)
+    Manifest(run, files, {"train": {"weights": digest_stored(run / "model.safetensors")}}).write()
 
 
 def write_plain(path: Path, value: Any) -> None:

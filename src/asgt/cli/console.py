@@ -25,6 +25,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import InputError
 from ..numbers import counted, duration, eps_text, norm_sign
 from ..outlets import ENCODING_ERRORS
 from ..statistics import share
@@ -231,15 +232,20 @@ class Console:
                 line = f"{check.verdict} {check.name}: {check.evidence}{where}; {check.remedy}"
                 self.out.print(escape(line), style={"FAIL": "red", "WARN": "yellow"}.get(check.verdict, "dim"))
 
-    def verified(self, verified: Sequence[Verified]) -> None:
-        """The result for each place, and a line for each file that does not match its digest, or has none."""
+    def verified(self, verified: Verified | InputError) -> None:
+        """The result for a place, and a line for each file that does not match its digest, or has none.
 
+        Or why a place is refused.
+        """
+
+        if isinstance(verified, InputError):
+            self.out.print(escape(f"refused: {verified}"), style="red", soft_wrap=True)
+            return
         styles = {"changed": "red", "damaged": "red", "missing": "red", "unverified": "yellow"}
-        for each in verified:
-            self.out.print(escape(f"{each.place}: {counted(each.checked, 'file')} verified"), style="bold")
-            for finding in each.findings:
-                line = f"{finding.state}: {finding.file}: {finding.text}"
-                self.out.print(escape(line), style=styles.get(finding.state, "dim"), soft_wrap=True)
+        self.out.print(escape(f"{verified.place}: {counted(verified.checked, 'file')} verified"), style="bold")
+        for finding in verified.findings:
+            line = f"{finding.state}: {finding.file}: {finding.text}"
+            self.out.print(escape(line), style=styles.get(finding.state, "dim"), soft_wrap=True)
 
     def planned(self, runs: Sequence[Planned], out: Path, pace: float) -> None:
         """The runs of a grid, what each costs, and where it stands; ``pace`` is the seconds of a pass, as measured."""

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from ..errors import InputError
 from .parsing import Parser, given
+
+if TYPE_CHECKING:
+    from .console import Console
 
 __all__ = ["run"]
 
@@ -29,17 +37,49 @@ def run(words: list[str]) -> int:
     if not (places := asked.get("runs")):
         raise InputError("nothing to verify: asgt verify RUN…")
 
-    from ..runs.verifying import verify
+    from ..runs.verifying import Verified, verify_place
     from .console import Console
 
-    console = Console()
-    verified = [each for place in places for each in verify(place, accept=bool(asked.get("accept")))]
-    console.verified(verified)
+    console, verified, refused = Console(), list[Verified](), list[InputError]()
+    for place in _each_once(places, refused, console):
+        try:
+            verified.append(verify_place(place, accept=bool(asked.get("accept"))))
+            console.verified(verified[-1])
+        except InputError as error:
+            refused.append(error)
+            console.verified(error)
+
     broken = [each for each in verified if not each.is_sound]
+    if len(refused) == 1 and not broken:
+        raise refused[0]
+    said = []
     if broken:
         files = sum(finding.state in ("changed", "damaged", "missing") for each in broken for finding in each.findings)
-        raise InputError(
-            f"{files} file(s) in {len(broken)} of {len(verified)} place(s) are changed, damaged or missing: "
-            "see the lines above"
-        )
+        said.append(f"{files} file(s) in {len(broken)} of {len(verified)} place(s) are changed, damaged or missing")
+    if refused:
+        said.append(f"{len(refused)} place(s) are refused")
+    if said:
+        raise InputError(f"{', and '.join(said)}: see the lines above")
     return 0
+
+
+def _each_once(places: list[str], refused: list[InputError], console: Console) -> Iterator[Path]:
+    """What the user's words stand for, each run, evidence or saved result once; a word that stands for nothing is told.
+
+    ``RUN/*``, as a shell expands it, names the same run several times.
+    """
+
+    from ..runs.verifying import places_in
+
+    seen = set()
+    for word in places:
+        try:
+            found = places_in(word)
+        except InputError as error:
+            refused.append(error)
+            console.verified(error)
+            continue
+        for place in found:
+            if (real := os.path.realpath(place)) not in seen:
+                seen.add(real)
+                yield place

@@ -8,8 +8,9 @@ a grid's picture shows, its images and their maps as well. The weights are not i
 from __future__ import annotations
 
 import base64
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,32 @@ from ..evaluation.outcomes import Evaluation, checked_grid
 from ..evaluation.protocols import PROTOCOLS, protocol_named
 from ..explanation import Explanation
 from ..explanation.map_grid import MapColumn, SaliencyMaps
-from ..files import read_sealed, write_sealed
+from ..files import digest, read_sealed, write_sealed
+from ..manifest import UNVERIFIED
 from ..training.config import TrainConfig
 from ..training.run_folder import RunFolder, TrainResult
-from .run import UNVERIFIED, Run, data_name
+from .run import Run, data_name
 
-__all__ = ["SCHEMA", "keep_run", "load_kept", "load_maps"]
+__all__ = [
+    "SCHEMA",
+    "changed_parts",
+    "keep_run",
+    "load_kept",
+    "load_maps",
+    "of_other_versions",
+    "read_kept",
+    "without_digest",
+]
 
 SCHEMA = 2
 """Files of schema 1 carry no digest: what they say is unverified."""
+
+_PARTS = ("evaluations", "explanations")
+_OWN = "sha256"
+"""The key of an evaluation's or an explanation's own digest, which holds also where the settings around it are edited.
+
+Files that were saved before there was such a digest lack it.
+"""
 
 _SAID = ("cost", "first_to_break", "versions")
 """What a result says of its evidence that the outcomes alone do not: kept as it stands."""
@@ -64,11 +82,14 @@ def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
             },
             "history": list(run.history),
             "evaluations": {
-                name: _packed_evaluation(evaluation) | _said(RunFolder(run.folder).evaluation(name))
+                name: _with_digest(name, _packed_evaluation(evaluation) | _said(RunFolder(run.folder).evaluation(name)))
                 for name, evaluation in run.evaluations.items()
                 if name in PROTOCOLS  # what attacks of one's own found, only their code can repeat
             },
-            "explanations": {name: _packed_explanation(explanation) for name, explanation in run.explanations.items()},
+            "explanations": {
+                name: _with_digest(name, _packed_explanation(explanation))
+                for name, explanation in run.explanations.items()
+            },
         }
         | ({"remarks": list(run.remarks)} if run.remarks else {})
         | ({} if maps is None else {"maps": _packed_maps(maps)}),
@@ -84,6 +105,21 @@ def load_kept(file: Path) -> Run:
     """
 
     kept, sealed = read_sealed(file)
+    return read_kept(kept, file, sealed=sealed)
+
+
+def read_kept(kept: Any, file: Path, *, sealed: bool) -> Run:
+    """Turns the values of a saved result into a run.
+
+    Args:
+        kept: the values, without the digest of the file.
+        file: where they were read, for errors to name.
+        sealed: whether the file carries a digest.
+
+    Raises:
+        InputError, DamagedFileError: as :func:`load_kept`.
+    """
+
     try:
         if kept["schema"] not in (1, SCHEMA):
             raise InputError(f"{file} has schema {kept['schema']!r}, this version of asgt reads 1 and {SCHEMA}")
@@ -93,10 +129,60 @@ def load_kept(file: Path) -> Run:
         result = TrainResult(folder=str(file), **kept["training"])
         evaluations = {name: _evaluation(name, values, file) for name, values in kept["evaluations"].items()}
         explanations = {name: _explanation(values, file) for name, values in kept["explanations"].items()}
+        if changed := changed_parts(kept):
+            raise DamagedFileError(f"{file} is damaged: {changed[0]} does not match its own SHA-256")
         remarks = kept.get("remarks", ()) if sealed else (f"{UNVERIFIED}: no digest is stored in the saved result",)
         return Run(file, config, result, tuple(kept["history"]), evaluations, explanations, tuple(map(str, remarks)))
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
+
+
+def changed_parts(kept: Any) -> list[str]:
+    """The evaluations and explanations in the values of a saved result that do not match their own digest."""
+
+    return [
+        f"{part[:-1]} {name}"
+        for part, name, values in _parts(kept)
+        if _OWN in values and values[_OWN] != _own_digest(name, values)
+    ]
+
+
+def without_digest(kept: Any) -> list[str]:
+    """The evaluations and explanations in the values of a saved result that carry no digest of their own."""
+
+    return [f"{part[:-1]} {name}" for part, name, values in _parts(kept) if _OWN not in values]
+
+
+def of_other_versions(kept: Any) -> list[str]:
+    """The evaluations in the values of a saved result that this version of asgt does not read, by protocol name."""
+
+    return [
+        name
+        for part, name, values in _parts(kept)
+        if part == "evaluations"
+        and (name not in PROTOCOLS or values.get("version", PROTOCOLS[name].version) != PROTOCOLS[name].version)
+    ]
+
+
+def _parts(kept: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The kind, the name and the values of each evaluation and explanation; what has another form is left out."""
+
+    for part in _PARTS:
+        values = kept.get(part) if isinstance(kept, dict) else None
+        if isinstance(values, dict):
+            yield from ((part, name, each) for name, each in values.items() if isinstance(each, dict))
+
+
+def _with_digest(name: str, packed: dict[str, Any]) -> dict[str, Any]:
+    return packed | {_OWN: _own_digest(name, packed)}
+
+
+def _own_digest(name: str, packed: Mapping[str, Any]) -> str:
+    """The SHA-256 of a packed evaluation or explanation and its name, in canonical JSON."""
+
+    # Twice: only what was read back has the keys, and the lists, that a reader of the file has.
+    values = json.loads(json.dumps({key: value for key, value in packed.items() if key != _OWN}))
+    return digest(json.dumps([name, values], sort_keys=True, separators=(",", ":")).encode())
 
 
 def load_maps(file: Path) -> SaliencyMaps | None:

@@ -31,7 +31,7 @@ from ..training.config import TrainConfig
 from ..training.passed import as_splits
 from ..training.run_folder import RunFolder, TrainResult
 
-__all__ = ["UNVERIFIED", "Run", "data_name", "evaluate_again", "load_run", "read_run", "remarks_on"]
+__all__ = ["Run", "data_name", "evaluate_again", "load_run", "read_run", "remarks_on"]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ An edit that the user accepts is recorded in the manifest, and every report ment
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,12 +14,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ..errors import DamagedFileError, InputError
+from ..evaluation.outcomes import Evaluation
+from ..evaluation.protocols import OWN, PROTOCOLS
 from ..evaluation.shards import load_evaluation
-from ..explanation import load_explanation
+from ..explanation import Explanation, load_explanation
 from ..files import (
+    agree,
+    digest,
     digest_file,
     digest_stored,
     is_sealed,
+    read_bounded,
     read_json,
     read_sealed,
     read_tensors,
@@ -25,17 +32,29 @@ from ..files import (
     write_sealed,
 )
 from ..locks import locked
-from ..manifest import MANIFEST, Manifest, home_of
+from ..manifest import MANIFEST, UNVERIFIED, Manifest, home_of, only_writer
+from ..training.config import TrainConfig
 from ..training.run_folder import RunFolder
-from .kept import SCHEMA, load_kept
-from .run import UNVERIFIED, read_run
+from ..training.setup import STEP
+from .kept import SCHEMA, changed_parts, of_other_versions, read_kept, without_digest
+from .run import read_run
 
-__all__ = ["Finding", "State", "Verified", "verify"]
+__all__ = ["Finding", "State", "Verified", "places_in", "verify", "verify_place"]
 
 State: TypeAlias = Literal["changed", "damaged", "missing", "unverified", "accepted"]
 """``changed``: the file is whole, but its SHA-256 is not the one in the manifest. ``damaged``: the file cannot be read,
-or contradicts its own digest or the evidence. ``missing``: the manifest lists it. ``unverified``: no digest is stored
-for it. ``accepted``: the user accepted an edit."""
+or contradicts its own digest or the evidence. ``missing``: the manifest or the checkpoint lists it. ``unverified``: no
+digest is stored for it, or another version of asgt must read it. ``accepted``: the user accepted an edit."""
+
+_PLACES = ("evaluation", "explanation")
+_SHARDS = "*-[0-9][0-9][0-9][0-9][0-9].safetensors"
+
+_KEPT = ("schema", "config", "training", "history", "evaluations", "explanations")
+_RESULT = ("schema", "protocol", "attribution", "samples", "seconds", "norm", "model", "data")
+"""Names in a saved result, and in the result of an evaluation or an explanation.
+
+Some of them are enough to know such a file: damage may have changed one, and other programs write JSON too.
+"""
 
 
 @dataclass(frozen=True)
@@ -86,48 +105,164 @@ def verify(place: Path | str, *, accept: bool = False) -> list[Verified]:
         The result for each run folder, folder of evidence and saved result.
 
     Raises:
-        InputError: there is nothing of that kind.
+        InputError: there is nothing of that kind; or ``accept``, and a run is not finished, or is in use. All other
+            places are accepted first.
         DamagedFileError: ``accept``, and a file is not edited but damaged: it is cut short, its tensors do not match
-            their digest, or its figures are not those of the evidence.
+            their digest, its figures are not those of the evidence, or the weights or the outcomes are other ones.
     """
 
-    places = _places(Path(place))
+    verified, refused = [], []
+    for each in places_in(place):
+        try:
+            verified.append(verify_place(each, accept=accept))
+        except InputError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
+    return verified
+
+
+def verify_place(place: Path, *, accept: bool = False) -> Verified:
+    """Checks one of the places that :func:`places_in` returns.
+
+    Raises:
+        InputError, DamagedFileError: as :func:`verify`.
+    """
+
+    if place.is_file():
+        if accept:
+            _accept_kept(place)
+        return _kept(place)
     if accept:
-        for each in places:
-            if each.is_file():
-                _accept_kept(each)
-            else:
-                with locked(each, "asgt verify --accept"):
-                    _accept_folder(each)
-    return [_kept(each) if each.is_file() else _folder(each) for each in places]
+        if _is_unfinished(place):
+            raise InputError(f"{place} is not finished: asgt train --resume --out {place}")
+        with locked(place, "asgt verify --accept"), only_writer(place):
+            _accept_folder(place)
+    return _folder(place)
 
 
-def _places(place: Path) -> list[Path]:
-    """The run folders, folders of evidence and saved results that a path stands for."""
+def places_in(place: Path | str) -> list[Path]:
+    """The run folders, folders of evidence and saved results that a path stands for.
 
+    Links are followed, and what two paths lead to is returned once. The evidence in a run's own ``evaluation/`` and
+    ``explanation/`` is verified with the run.
+
+    Args:
+        place: such a folder or file, a file in such a folder, or a folder that holds such.
+
+    Raises:
+        InputError: there is nothing of that kind, or a folder cannot be read.
+    """
+
+    place = Path(place)
     if not place.exists():
         raise InputError(f"there is no {place}: name a run folder, a folder of an evaluation, or a saved result")
     if place.is_file():
-        return [place]
-    if (place / "config.yaml").exists() or (place / MANIFEST).exists() or _is_evidence(place):
-        return [home_of(place) if _is_evidence(place) else place]
-    runs = sorted({file.parent for name in ("config.yaml", MANIFEST) for file in place.rglob(name)})
-    found = runs or [file for file in sorted(place.rglob("*.json")) if _looks_kept(file)]
-    if not found:
+        return [_whole(place)]
+
+    homes: dict[str, Path] = {}
+    if any((place / name).exists() for name in ("config.yaml", MANIFEST)) or _is_evidence(place):
+        home = _home(place) if _is_evidence(place) else place
+        homes[os.path.realpath(home)] = home
+    evidence: dict[str, Path] = {}
+    kept: dict[str, Path] = {}
+    for folder, files in _walked(place):
+        if _is_run(folder):
+            homes.setdefault(os.path.realpath(folder), folder)
+        if _is_evidence(folder) and _holds(folder / "result.json", _RESULT, or_gone=True):
+            home = _home(folder)
+            (evidence if home == folder else homes).setdefault(os.path.realpath(home), home)
+        for file in files:
+            if file.suffix == ".json" and _looks_kept(file):
+                kept.setdefault(os.path.realpath(file), file)
+
+    listed = {os.path.realpath(each) for home in homes.values() for name in _PLACES for each in home.glob(f"{name}/*")}
+    others = {real: each for real, each in evidence.items() if real not in listed}
+    if not (found := homes | {real: each for real, each in others.items() if real not in homes} | kept):
         raise InputError(f"{place} holds no run, no evaluation and no saved result")
-    return found
+    return sorted(found.values())
+
+
+def _walked(top: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Each folder under a path, itself first, with its files; links are followed, each folder comes once."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"cannot read {error.filename}: {error.strerror or error}")
+
+    seen = set()
+    for name, folders, files in os.walk(top, followlinks=True, onerror=refuse):
+        real = os.path.realpath(name)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield Path(name), [Path(name) / file for file in sorted(files)]
+
+
+def _whole(file: Path) -> Path:
+    """What to verify where a file is named: the run or the evidence that it is part of, or else itself."""
+
+    if _looks_kept(file):
+        return file
+    home = _home(file.parent)
+    if _is_run(home) or any((home / name).exists() for name in ("config.yaml", MANIFEST)) or _is_evidence(home):
+        own = {os.path.abspath(each) for each in (*_written(home), home / MANIFEST)}
+        if os.path.abspath(file) in own:
+            return home
+    if file.suffix in (".jsonl", ".yaml", ".yml"):
+        raise InputError(f"{file} is no file of a run and no saved result: name a run folder or a saved result")
+    return file
+
+
+def _home(folder: Path) -> Path:
+    """The run that a folder of evidence lies in, also where the run lost its configuration; or the folder itself."""
+
+    whole = folder.absolute()
+    above = whole.parent.parent
+    return above if whole.parent.name in _PLACES and _is_run(above) else home_of(folder)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run's, or has a manifest; files of other programs have the same names."""
+
+    run = RunFolder(folder)
+    return (
+        _holds(run.config, ("method", "epochs", "batch_size"), quote="")
+        or _holds(run.manifest, ("made_from", "files", "accepted", "unverified"))
+        or _holds(run.result, ("chosen_epoch", "train_data", "test_data"))
+        or (run.checkpoint.exists() and run.metrics.exists())
+    )
 
 
 def _is_evidence(folder: Path) -> bool:
-    return (folder / "result.json").exists() or any(folder.glob("*-[0-9][0-9][0-9][0-9][0-9].safetensors"))
+    # Weights of other libraries come in parts, as model-00001-of-00002.safetensors.
+    shards = (each for each in folder.glob(_SHARDS) if "-of-" not in each.name)
+    result = folder / "result.json"
+    return (result.exists() and not _looks_kept(result)) or (folder / "values.safetensors").exists() or any(shards)
+
+
+def _holds(file: Path, names: tuple[str, ...], *, quote: str = '"', or_gone: bool = False) -> bool:
+    """Whether a file has at least two of some names in it."""
+
+    if or_gone and not file.exists():
+        return True
+    try:
+        content = read_bounded(file)
+    except InputError:
+        return False
+    return sum(f"{quote}{name}{quote}:".encode() in content.replace(b'" :', b'":') for name in names) > 1
 
 
 def _looks_kept(file: Path) -> bool:
+    if not _holds(file, _KEPT):
+        return False
     try:
-        value = read_json(file)
-    except InputError:
-        return True  # whether it is one, reading it says
-    return isinstance(value, dict) and {"config", "training", "history"} <= value.keys()
+        value = json.loads(read_bounded(file))
+    except (ValueError, RecursionError):
+        # Such a file, and damaged; unless it has the name of another one, which may hold such names too.
+        return file.name not in (MANIFEST, "training.json", "result.json")
+    return isinstance(value, dict) and len(value.keys() & {*_KEPT}) > 2
 
 
 def _folder(folder: Path) -> Verified:
@@ -140,17 +275,20 @@ def _folder(folder: Path) -> Verified:
         again = f"restore it, or run asgt verify {folder} --accept to seal the folder as it is"
         return Verified(folder, 0, (Finding(folder / MANIFEST, "damaged", f"{error}; {again}"),))
 
-    listed = {} if manifest is None else manifest.files
+    listed = _known(folder, manifest)
     files = sorted({*listed, *(file.relative_to(folder).as_posix() for file in _written(folder))})
     for name in files:
         findings += _file(folder, name, listed.get(name))
     broken = any(finding.state != "unverified" for finding in findings)
     findings += [] if broken else _figures(folder)
+    if _lost_manifest(folder, manifest):
+        findings.append(Finding(folder / MANIFEST, "missing", _remedy(folder, MANIFEST, "missing")))
     odd = {finding.file for finding in findings}
     last = {} if manifest is None else {each.file: each for each in manifest.accepted}
     for name, each in last.items():
-        if listed.get(name) == each.now and folder / name not in odd:
+        if listed.get(name, "") == each.now and folder / name not in odd:
             was = f"its SHA-256 was {each.was[:12]}…" if each.was else "it had no digest"
+            was = was if each.now else f"removed; {was}"
             findings.append(Finding(folder / name, "accepted", f"{was}, accepted on {each.on}"))
     return Verified(folder, len({folder / name for name in files} - odd), tuple(findings))
 
@@ -161,10 +299,81 @@ def _written(folder: Path) -> Iterator[Path]:
     run = RunFolder(folder)
     own = (run.config, run.metrics, run.model, run.checkpoint, run.result, run.split, folder / "result.json")
     yield from (file for file in own if file.exists())
-    yield from folder.glob("*-[0-9][0-9][0-9][0-9][0-9].safetensors")
-    for place in ("evaluation", "explanation"):
+    if (values := folder / "values.safetensors").exists():
+        yield values
+    yield from folder.glob(_SHARDS)
+    for place in _PLACES:
         yield from folder.glob(f"{place}/*/result.json")
         yield from folder.glob(f"{place}/*/*.safetensors")
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether a folder is that of a run whose training has not ended."""
+
+    run = RunFolder(folder)
+    return (run.config.exists() or run.checkpoint.exists()) and not run.result.exists()
+
+
+def _lost_manifest(folder: Path, manifest: Manifest | None) -> bool:
+    """Whether a finished run lacks the manifest that was written right after its ``training.json``.
+
+    One from before there were digests never had any.
+    """
+
+    result = folder / "training.json"
+    if not result.exists() or (manifest is not None and result.name in manifest.files):
+        return False
+    try:
+        return is_sealed(result)
+    except InputError:
+        return False  # it is damaged, which is reported
+
+
+def _known(folder: Path, manifest: Manifest | None) -> dict[str, str]:
+    """The SHA-256 of the files as they were written, by name: from the manifest; before there is one, the checkpoint.
+
+    A kill may leave lines of metrics, and weights, that are later than the checkpoint. They are no change.
+    """
+
+    listed = {} if manifest is None else manifest.files
+    run = RunFolder(folder)
+    if run.result.name in listed or not run.checkpoint.exists():
+        return dict(listed)
+    files, step = _checkpointed(run)
+    try:
+        if run.metrics.name in files and run.metrics.exists() and _lines_until(run, step) == files[run.metrics.name]:
+            files[run.metrics.name] = digest_file(run.metrics)
+        if run.model.exists() and (_step_of(run.model) or 0) > step:
+            files.pop(run.model.name, None)
+    except InputError:
+        pass  # it is damaged, which is reported
+    return files | listed
+
+
+def _checkpointed(run: RunFolder) -> tuple[dict[str, str], int]:
+    """The SHA-256 of the other files as a checkpoint knows them, by name, and its step; nothing if it is damaged."""
+
+    names = {file.name for file in (run.config, run.metrics, run.model, run.split)}
+    try:
+        told = json.loads(read_tensors(run.checkpoint)[1]["standing"])
+        files, step = dict(told.get("files", {})), int(told["step"])
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return {}, 0
+    return {name: str(files[name]) for name in names & files.keys()}, step
+
+
+def _lines_until(run: RunFolder, step: int) -> str:
+    """The SHA-256 of the lines of ``metrics.jsonl`` up to a step."""
+
+    lines = read_bounded(run.metrics).splitlines(keepends=True)
+    return digest(*(line for row, line in zip(run.rows(), lines, strict=False) if row["step"] <= step))
+
+
+def _step_of(model: Path) -> int | None:
+    """The training step after which weights were written; ``None`` where they do not say."""
+
+    step = read_tensors(model)[1].get(STEP, "")
+    return int(step) if step.isdecimal() else None
 
 
 def _file(folder: Path, name: str, written: str | None) -> list[Finding]:
@@ -172,7 +381,7 @@ def _file(folder: Path, name: str, written: str | None) -> list[Finding]:
 
     path = folder / name
     if not path.exists():
-        return [Finding(path, "missing", _remedy(folder, name))]
+        return [Finding(path, "missing", _remedy(folder, name, "missing"))]
     try:
         if written is not None and digest_file(path) == written:
             return []
@@ -180,11 +389,11 @@ def _file(folder: Path, name: str, written: str | None) -> list[Finding]:
         if path.suffix == ".safetensors":
             read_tensors(path)
         if path.suffix == ".json" and _is_edited(path):
-            return [Finding(path, "changed", _remedy(folder, name))]
+            return [Finding(path, "changed", _remedy(folder, name, "changed"))]
     except InputError as error:
-        return [Finding(path, "damaged", f"{error}; {_remedy(folder, name)}")]
+        return [Finding(path, "damaged", f"{error}; {_remedy(folder, name, 'damaged')}")]
     if written is not None:
-        return [Finding(path, "changed", _remedy(folder, name))]
+        return [Finding(path, "changed", _remedy(folder, name, "changed"))]
     return [] if sealed else [Finding(path, "unverified", "no digest is stored for it")]
 
 
@@ -199,42 +408,142 @@ def _is_edited(path: Path) -> bool:
     return False
 
 
-def _remedy(folder: Path, name: str) -> str:
+def _remedy(folder: Path, name: str, state: State) -> str:
     """How to repair a file that does not match its digest."""
+
+    place = name.partition("/")[0]
+    run, accept = RunFolder(folder), f"run asgt verify {folder} --accept"
+    if place in _PLACES or _is_shard(run, name):
+        return _remedy_of_evidence(folder, name, state)
+    if name == MANIFEST:
+        resume = f"asgt train --resume --out {folder} writes it"
+        return resume if run.checkpoint.exists() else f"restore it, or {accept} to seal the run as it is"
+    if name == run.result.name and state == "missing":
+        resume = f", or asgt train --resume --out {folder} writes it again"
+        return f"restore it{resume if run.checkpoint.exists() and run.config.exists() else ''}"
+    if _is_unfinished(folder):
+        return "restore it, or train again into another folder"
+    if name == run.checkpoint.name:
+        remove = "remove it, then " if state == "damaged" else ""
+        return f"only --resume needs it; restore it, or {remove}{accept}"
+    if name == run.model.name:
+        return "weights are not edited; restore them, or train again into another folder"
+    return f"restore it, or {accept} if the edit was intended" if state == "changed" else "restore it"
+
+
+def _is_shard(run: RunFolder, name: str) -> bool:
+    """Whether a file lies in a folder of evidence that has no run around it."""
+
+    return name.endswith(".safetensors") and name not in (run.model.name, run.checkpoint.name, run.split.name)
+
+
+def _remedy_of_evidence(folder: Path, name: str, state: State) -> str:
+    """How to repair a file of an evaluation or an explanation."""
 
     place, _, rest = name.partition("/")
     kind = rest.partition("/")[0]
-    if name == "checkpoint.safetensors":
-        return "only --resume needs it; restore it, or run asgt verify with --accept"
-    if place == "evaluation" and name.endswith(".safetensors"):
-        return f"asgt evaluate {folder} --protocol {kind} --resume evaluates its samples again"
-    if place in ("evaluation", "explanation"):
-        verb = f"asgt evaluate {folder} --protocol {kind}" if place == "evaluation" else f"asgt explain {folder}"
-        return f"restore it, or remove {folder / place / kind}, then: {verb}"
-    return f"restore it, or run asgt verify {folder} --accept if the edit was intended"
+    evaluate = f"asgt evaluate {folder} " + ("--attack …" if kind == OWN else f"--protocol {kind}")
+    if place == name:
+        evaluate = f"asgt evaluate … --out {folder}"
+    if name.endswith(".safetensors") and place != "explanation" and name != "values.safetensors":
+        # What is whole would be taken for evidence, or for that of other settings.
+        again = f"{evaluate} --resume"
+        return f"remove the file, then: {again}" if state == "changed" else f"{again} evaluates its samples again"
+    verb = evaluate if place == "evaluation" else f"asgt explain {folder}"
+    if place == name:
+        return f"restore it, or remove {folder}, then: asgt explain … --out {folder}"
+    return f"restore it, or remove {folder / place / kind}, then: {verb}"
 
 
 def _figures(folder: Path) -> list[Finding]:
     """Whether the figures of finished results are those of their evidence, and all of it of the run's weights."""
 
+    run = RunFolder(folder)
+    if not run.result.exists():
+        return _figures_of(folder, "") if (folder / "result.json").exists() else []
     try:
-        run = RunFolder(folder)
-        if run.config.exists() and run.result.exists():
+        _refuse_mixture(run)
+        if run.is_finished():
             read_run(folder)
-        elif (folder / "result.json").exists():
-            _load_evidence(folder)
-    except InputError as error:
+    except DamagedFileError as error:
         return [Finding(folder, "damaged", str(error))]
+    except InputError as error:
+        # Of another version it may be, or of other weights.
+        return _figures_in(run) or [Finding(folder, "damaged", str(error))]
+    return _figures_in(run, skip=(*PROTOCOLS, OWN) if run.is_finished() else ())
+
+
+def _figures_in(run: RunFolder, skip: tuple[str, ...] = ()) -> list[Finding]:
+    """The findings about the figures of each evaluation and explanation of a run, but for evaluations to skip."""
+
+    findings: list[Finding] = []
+    for name in _PLACES:
+        for result in sorted(run.path.glob(f"{name}/*/result.json")):
+            if name != "evaluation" or result.parent.name not in skip:
+                findings += _figures_of(result.parent, digest_stored(run.model))
+    return findings
+
+
+def _figures_of(folder: Path, weights: str) -> list[Finding]:
+    """The findings about the figures of one folder of evidence, which is of some weights; ``""`` if of any."""
+
+    result = folder / "result.json"
+    try:
+        evidence = _load_evidence(folder)
+    except DamagedFileError as error:
+        return [Finding(result, "damaged", str(error))]
+    except InputError as error:
+        return [Finding(result, "unverified", str(error))]
+    if weights not in ("", evidence.model):
+        return [Finding(result, "damaged", f"{folder} was made of other weights than those of the run: remove it")]
     return []
 
 
-def _load_evidence(folder: Path) -> None:
+def _load_evidence(folder: Path) -> Evaluation | Explanation:
     """Reads a folder of evidence, an evaluation's or an explanation's."""
 
     if (folder / "values.safetensors").exists():
-        load_explanation(folder)
-    else:
-        load_evaluation(folder)
+        return load_explanation(folder)
+    return load_evaluation(folder)
+
+
+def _refuse_mixture(run: RunFolder) -> None:
+    """Refuses a finished run whose files are of several runs, as far as they contradict each other.
+
+    Raises:
+        DamagedFileError: they do, or one cannot be read.
+    """
+
+    together = "restore the files of one run together"
+    told = read_sealed(run.result)[0]
+    if not isinstance(told, dict):
+        raise DamagedFileError(f"{run.result} is damaged: it is not the result of a training")
+    try:
+        config = TrainConfig.load(run.config)
+        row = next((row for row in run.rows() if row["epoch"] == told.get("chosen_epoch")), None)
+    except InputError as error:
+        raise DamagedFileError(str(error)) from error
+    asked: dict[str, Any] = {"epochs": config.epochs, "eps": None if config.eps is None else float(config.eps)}
+    asked |= {} if config.norm is None else {"norm": config.norm}
+    for name, value in asked.items():
+        if name in told and not agree(value, told[name]):
+            raise DamagedFileError(f"{run.result} is damaged: its {name} is not that of {run.config}; {together}")
+    if row is None:
+        raise DamagedFileError(f"{run.metrics} is damaged: it lacks the epoch that {run.result} chose; {together}")
+    measured = {name.removeprefix("validation_"): row[name] for name in row if name.startswith("validation_")}
+    measured = {"validation": measured} | {
+        name: row[name] for name in ("collapsed", "catastrophic_overfitting") if name in row
+    }
+    for name, value in measured.items():
+        if not agree(value, told.get(name)):
+            raise DamagedFileError(
+                f"{run.result} is damaged: {name} is not what {run.metrics} says of epoch {row['epoch']}; {together}"
+            )
+    if run.model.exists() and (step := _step_of(run.model)) not in (None, row["step"]):
+        raise DamagedFileError(
+            f"{run.model} is damaged: it holds the weights after step {step}, but epoch {row['epoch']}, which "
+            f"{run.result} chose, ended after step {row['step']}; {together}"
+        )
 
 
 def _accept_folder(folder: Path) -> None:
@@ -244,8 +553,8 @@ def _accept_folder(folder: Path) -> None:
     before = {file: file.read_bytes() for file in files if file.suffix == ".json" and file.exists()}
     try:
         _seal(folder)
-        if findings := _figures(folder):
-            raise DamagedFileError(findings[0].text)
+        if damaged := [finding for finding in _figures(folder) if finding.state == "damaged"]:
+            raise DamagedFileError(damaged[0].text)
     except InputError:
         (folder / MANIFEST).unlink(missing_ok=True)
         for file, content in before.items():
@@ -260,6 +569,8 @@ def _seal(folder: Path) -> None:
         manifest = Manifest.of(folder) or Manifest(folder)
     except DamagedFileError:
         manifest = Manifest(folder)
+    manifest = replace(manifest, files=_known(folder, manifest))
+    _refuse_other_weights(folder, manifest)
     changes = {}
     for file in _written(folder):
         name = file.relative_to(folder).as_posix()
@@ -281,6 +592,20 @@ def _seal(folder: Path) -> None:
     replace(manifest.accepting(changes | gone), made_from=made_from).write()
 
 
+def _refuse_other_weights(folder: Path, manifest: Manifest) -> None:
+    """Refuses weights that are not those that the training wrote, where that is known."""
+
+    model = RunFolder(folder).model
+    if not model.exists():
+        return
+    written = manifest.weights or manifest.files.get(model.name)
+    if written and written != (digest_stored(model) if manifest.weights else digest_file(model)):
+        raise DamagedFileError(
+            f"{model} is damaged: it does not hold the weights that the training wrote, and weights are not edited; "
+            "restore them, or train again into another folder"
+        )
+
+
 def _sealed_again(file: Path) -> None:
     """Gives an edited JSON file the digest of what it holds now; one that never had a digest stays without."""
 
@@ -298,22 +623,45 @@ def _kept(file: Path) -> Verified:
             read_tensors(file)
             unknown = [] if is_sealed(file) else [Finding(file, "unverified", "no digest is stored for it")]
             return Verified(file, 1 - len(unknown), tuple(unknown))
-        run = load_kept(file)
+        kept, sealed = read_sealed(file)
     except InputError as error:
-        text = f"{error}; restore the file, or run asgt verify {file} --accept if the edit was intended"
-        return Verified(file, 0, (Finding(file, "damaged", text),))
+        return Verified(file, 0, (Finding(file, "damaged", f"{error}; {_remedy_of_kept(file)}"),))
+    try:
+        run = read_kept(kept, file, sealed=sealed)
+    except DamagedFileError as error:
+        return Verified(file, 0, (Finding(file, "damaged", f"{error}; {_remedy_of_kept(file)}"),))
+    except InputError as error:
+        if changed := changed_parts(kept):
+            text = f"{changed[0]} does not match its own SHA-256; {_remedy_of_kept(file)}"
+            return Verified(file, 0, (Finding(file, "damaged", text),))
+        return Verified(file, 0, (Finding(file, "unverified", str(error)),))
     states: list[Finding] = [
         Finding(file, "unverified" if remark.startswith(UNVERIFIED) else "accepted", remark) for remark in run.remarks
     ]
     return Verified(file, int(not states), tuple(states))
 
 
+def _remedy_of_kept(file: Path) -> str:
+    """How to repair a saved result."""
+
+    if file.suffix != ".json":
+        return "restore the file"
+    try:
+        changed = changed_parts(read_json(file))
+    except InputError:
+        return "restore the file, or save the run again"
+    if changed:
+        return f"{changed[0]} was changed, and outcomes are not edited: restore the file, or save the run again"
+    return f"restore the file, or run asgt verify {file} --accept if the edit was intended"
+
+
 def _accept_kept(file: Path) -> None:
+    """Seals an edited saved result; one that is refused stays as it was."""
+
     if file.suffix != ".json":
         raise InputError(
             f"{file} is no saved result: --accept takes run folders, folders of evidence and saved results"
         )
-    before = file.read_bytes()
     value = read_json(file)
     try:
         _, sealed = read_sealed(file)
@@ -322,14 +670,25 @@ def _accept_kept(file: Path) -> None:
         remark = "saved without a digest, sealed later; earlier changes cannot be detected"
     except DamagedFileError:
         remark = "edited after it was saved, accepted with asgt verify --accept"
+        if open_to_edits := without_digest(value):
+            remark += f"; changes of {', '.join(open_to_edits)} cannot be detected"
     try:
         remarks = [*value.pop("remarks", []), f"{remark} ({time.strftime('%Y-%m-%d')})"]
         value.pop("sha256", None)
-    except (AttributeError, TypeError) as error:
+        schema = value["schema"]
+    except (AttributeError, LookupError, TypeError) as error:
         raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
-    write_sealed(file, value | {"schema": SCHEMA, "remarks": remarks})
+    if changed := changed_parts(value):
+        raise DamagedFileError(
+            f"{file} is damaged: {changed[0]} does not match its own SHA-256, and outcomes are not edited; restore the "
+            "file, or save the run again"
+        )
+    value |= {"schema": SCHEMA if schema == 1 else schema, "remarks": remarks}
+    # Evaluations of other versions cannot be read here: their own digest, where they have one, must do.
+    other = of_other_versions(value)
     try:
-        load_kept(file)
-    except InputError:
-        write_bytes(file, before)
-        raise
+        read = {name: each for name, each in value["evaluations"].items() if name not in other}
+    except (AttributeError, LookupError, TypeError) as error:
+        raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
+    read_kept(value | {"evaluations": read}, file, sealed=True)
+    write_sealed(file, value)
