@@ -35,6 +35,7 @@ from asgt.runs.run import load_run
 from asgt.statistics import rank_correlation
 from asgt.training.run_folder import RunFolder
 from support.command import Answer
+from support.edits import resealed
 from support.explanations import explain_by_hand
 from support.messages import assert_states
 from support.paths import RUNS
@@ -288,6 +289,7 @@ def test_an_explanation_of_other_weights_is_refused(runs: list[Path]) -> None:
     shutil.copy(
         runs[0] / "explanation/gradient/values.safetensors", runs[1] / "explanation/gradient/values.safetensors"
     )
+    resealed(runs[1])
     with pytest.raises(InputError) as caught:
         read_methods(runs)
     assert_states(caught.value, "other weights", runs[1] / "explanation" / "gradient", "remove", "asgt explain")

@@ -200,26 +200,136 @@ def test_a_model_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch) 
         assert_states(refusal(refuse_model, "small_cnn", small_cnn, shape, classes, batch=batch), named, "1.0 GiB")
 
 
-def test_the_least_memory_of_a_batch_is_what_its_layers_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    # An image of 4 floats, 8 hidden values twice (the ReLU copies them) and 2 logits; 58 weights.
+class Same(torch.nn.Module):
+    """Gives what it takes, or a view of it."""
+
+    def __init__(self, view: bool = False) -> None:
+        super().__init__()
+        self.view = view
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view_as(x) if self.view else x
+
+
+class Attending(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(x, x, value=x).mean(dim=2)
+
+
+class Computed(torch.nn.Module):
+    """A layer whose weight is computed in each pass, once for the whole batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(10, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ (2 * self.weight).t()
+
+
+class Broken(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise KeyError("no images")
+
+
+@pytest.fixture
+def needed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """What is asked for at most, of a batch that has to be looked at."""
+
+    def measure(net: torch.nn.Module, batch: int, *, trained: bool = False) -> int:
+        asked: list[int] = []
+        monkeypatch.setattr("asgt.models.footprint.refuse_memory", lambda size, what, mend: asked.append(size))
+        monkeypatch.setattr(capacity, "free_memory", lambda: 0)
+        refuse_batch(net, (1, 2, 2), batch, torch.device("cpu"), trained=trained)
+        return max(asked)
+
+    return measure
+
+
+def test_the_least_memory_of_a_batch_is_what_is_held_at_once(needed: Callable[..., int]) -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-    needed, batch = [], 2**24
-    monkeypatch.setattr("asgt.models.footprint.refuse_memory", lambda size, what, mend: needed.append(size))
-    refuse_batch(net, (1, 2, 2), batch, torch.device("cpu"))
-    refuse_batch(net, (1, 2, 2), batch, torch.device("cpu"), trained=True)
-    assert needed == [4 * 58 + batch * 4 * 22, 4 * 58 * 3 + batch * 4 * 22]
+    # Evaluation: the hidden values and what the ReLU made of them. A training: the image and what the ReLU gave.
+    assert needed(net, 10**6) == 4 * 10**6 * (8 + 8)
+    assert needed(net, 10**6, trained=True) == 4 * 10**6 * (4 + 8)
+    assert needed(net, 1, trained=True) == 4 * 58, "the gradients of 58 weights"
+    for weight in net.parameters():
+        weight.requires_grad_(False)
+    assert needed(net, 10**6, trained=True) == 4 * 10**6 * 4, "nothing is saved for frozen weights"
 
 
-def test_looking_at_a_batch_draws_nothing_and_leaves_the_mode() -> None:
+@pytest.mark.parametrize("trained", [True, False])
+def test_what_takes_no_memory_of_its_own_is_not_counted(needed: Callable[..., int], trained: bool) -> None:
+    def net(*others: torch.nn.Module) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 8), *others, torch.nn.Linear(8, 2))
+
+    plain = needed(net(), 1000, trained=trained)
+    assert needed(net(*(Same(view) for view in (True, False) * 20)), 1000, trained=trained) == plain
+    assert needed(net(torch.nn.Dropout(), torch.nn.ReLU(inplace=True)), 1000, trained=trained) == plain
+
+
+def test_what_does_not_grow_with_the_batch_is_counted_once(needed: Callable[..., int]) -> None:
+    # The images and the one computed weight, whatever number of images there is.
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 4), Computed())
+    assert needed(net, 1000, trained=True) == 4 * (1000 * (4 + 4) + 40)
+
+
+def test_the_matrix_of_attention_is_not_counted(needed: Callable[..., int]) -> None:
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.Unflatten(3, (2, 1)), torch.nn.Flatten(2, 3))
+    net.append(Attending())
+    assert needed(net, 1000, trained=True) == 4 * 1000 * 4
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_no_kind_of_model_makes_the_estimate_fail(needed: Callable[..., int], trained: bool) -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 16))
+    scripted, lazy = torch.jit.script(net), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3))
+    frozen, traced = torch.jit.freeze(torch.jit.script(net.eval())), torch.jit.trace(net, torch.zeros(2, 1, 2, 2))
+    exported = torch.export.export(net, (torch.zeros(2, 1, 2, 2),)).module()
+    for model in (scripted, frozen, traced, exported, lazy, Broken(), torch.nn.Identity()):
+        for each in (model, torch.nn.Sequential(torch.nn.Identity(), model)):
+            assert 4 * 1000 * 4 <= needed(each, 1000, trained=trained) <= 4 * 1000 * (4 + 16)
+            assert not any(module._forward_hooks for module in each.modules() if type(module) is torch.nn.Sequential)
+    assert all(map(torch.nn.parameter.is_lazy, lazy.parameters())), "it is left as it is"
+
+
+def test_a_batch_far_below_what_is_free_is_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    net = torch.nn.Flatten()
+    net.register_forward_pre_hook(lambda *_: calls.append(1))
+    monkeypatch.setattr(capacity, "free_memory", lambda: 2**33)
+    refuse_batch(net, (3, 32, 32), 256, torch.device("cpu"), trained=True)
+    assert not calls
+    refuse_batch(net, (3, 32, 32), 1024, torch.device("cpu"), trained=True)
+    assert calls
+
+
+def test_a_batch_without_room_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "free_memory", lambda: 2**30)
+    net = small_cnn(1, 28, 10)
+    for batch in (5000, 10**6, 10**12):
+        said = refusal(refuse_batch, net, (1, 28, 28), batch, torch.device("cpu"), trained=True)
+        assert_states(said, f"{batch:,} images", "--batch-size", "1.0 GiB")
+    refuse_batch(net, (1, 28, 28), 1000, torch.device("cpu"), trained=True)
+
+
+def test_looking_at_a_batch_draws_nothing_and_leaves_the_mode(needed: Callable[..., int]) -> None:
     class Noisy(torch.nn.Module):
+        passes: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("passes", torch.zeros(()))
+
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.rand(len(x), 2)
+            self.passes += 1
+            return torch.rand(len(x), 2) + torch.rand(1, device="cpu").to(x.device)
 
     torch.manual_seed(0)
     net, state = Noisy().train(), torch.get_rng_state()
-    refuse_batch(net, (1, 2, 2), 4, torch.device("cpu"))
+    needed(net, 4)
     assert net.training
     assert torch.equal(torch.get_rng_state(), state)
+    assert net.passes == 0
 
 
 TOLD = {"WORLD_SIZE": "4", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

@@ -1,18 +1,25 @@
-"""The least memory that a model needs for a batch, known before there is one.
+"""The least memory that a model needs for a batch, computed before any of it is allocated.
 
-Counted are the images as floats, what each layer gives for them, and the weights: twice more of them in a training,
-for their gradients and momentum. A backward pass needs all of it at once.
+Only what is certain is counted, so that a batch that fits is never refused. A training holds what autograd saves for
+the backward pass, or else the gradients of the weights. An evaluation holds the inputs of a layer together with its
+outputs. Both are measured on PyTorch's meta device, which has shapes and no values: this allocates nothing, computes
+nothing, and changes neither weights nor buffers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from math import prod
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 
+from .. import capacity
 from ..capacity import refuse_memory, size_text
 from ..errors import InputError
 from ..modes import evaluating
@@ -20,14 +27,11 @@ from ..modes import evaluating
 __all__ = ["refuse_batch", "refuse_model"]
 
 _FLOAT = 4
-_NO_COPY = (nn.Flatten, nn.Identity, nn.Dropout, nn.Unflatten)
-"""Layers that may give what they took, without a copy."""
-
 _ORDINARY, _CLASSES = 2**15, 2**10
 """Values of a batch, and logits, with which no model of ours in its own width needs more than 300 MB."""
 
-_REPEATED = 3
-"""Weights, their gradients and their momentum."""
+_PER_PIXEL = 2**12
+"""Values for a pixel of an image, more than nearly all models need: ResNet-18 saves 1,152 in a training."""
 
 
 def refuse_model(
@@ -71,12 +75,12 @@ def refuse_model(
         model = factory(channels, size, classes, **(options or {}))
         weights = sum(weight.numel() for weight in model.parameters()) * _FLOAT
         refuse_memory(
-            weights * (_REPEATED if trained else 1),
+            weights * (2 if trained else 1),  # with their gradients
             f"{name} with {weights // _FLOAT:,} weights for images of {channels} × {height} × {width}",
             f"{mend}, or a smaller --width",
         )
-        given = _given(model, torch.zeros(1, *shape))
-    refuse_memory(weights + batch * given, f"{name} on {images}", f"{mend}, or a smaller --width")
+        needed = _least(model, shape, batch, trained)
+    refuse_memory(weights + needed, f"{name} on {images}", f"{mend}, or a smaller --width")
 
 
 def refuse_batch(
@@ -102,40 +106,148 @@ def refuse_batch(
         InputError: it needs more memory than there is; the line says the estimate and what to change.
     """
 
-    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters() if not weight.is_meta)
-    place = next(model.parameters(), torch.zeros(0)).device
-    # A stranger's model may draw noise: the run's own draws stay what they are.
-    devices = [place] if place.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), evaluating(model), torch.no_grad():
-        given = _given(model, torch.zeros(1, *shape, device=place))
-    needed = weights * (_REPEATED if trained else 1) + batch * given // (2 if half else 1)
+    weights = [weight for weight in model.parameters() if not is_lazy(weight) and not weight.is_meta]
+    gradients = sum(_bytes(weight) for weight in weights if weight.requires_grad) if trained else 0
     what = f"a batch of {batch:,} images of {' × '.join(map(str, shape))}"
-    if device.type == "cpu":
-        refuse_memory(needed, what, "a smaller --batch-size or smaller images")
-    elif device.type == "cuda" and needed > (whole := torch.cuda.get_device_properties(device).total_memory):
-        raise InputError(
-            f"{what} needs at least {size_text(needed)} of memory, {device} has {size_text(whole)}: a smaller "
-            "--batch-size or smaller images"
-        )
+    # The weights are in the CPU's memory already, and what is free does not contain them.
+    there = 0 if device.type == "cpu" else sum(map(_bytes, weights))
+
+    def refuse(needed: int) -> None:
+        needed = there + max(gradients, needed // (2 if half else 1))
+        if device.type == "cpu":
+            refuse_memory(needed, what, "a smaller --batch-size or smaller images")
+        elif device.type == "cuda" and needed > (whole := _whole(device)):
+            raise InputError(
+                f"{what} needs at least {size_text(needed)} of memory, {device} has {size_text(whole)}: a smaller "
+                "--batch-size or smaller images"
+            )
+
+    refuse(batch * prod(shape) * _FLOAT)
+    if device.type not in ("cpu", "cuda"):
+        return
+    room = capacity.free_memory() if device.type == "cpu" else _whole(device) - there
+    if batch * prod(shape[1:]) * _PER_PIXEL * _FLOAT >= room:
+        refuse(_least(model, shape, batch, trained))
 
 
-def _given(model: nn.Module, x: Tensor) -> int:
-    """Bytes of an image and of all that the layers give for it."""
+def _whole(device: torch.device) -> int:
+    """Bytes of the memory of an accelerator."""
 
-    total = x.numel() * x.element_size()
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
-    def count(module: nn.Module, _: Any, output: Any) -> None:
-        nonlocal total
-        if isinstance(output, Tensor) and not getattr(module, "inplace", False):
-            total += output.numel() * output.element_size()
 
-    leaves = [each for each in model.modules() if not any(each.children()) and not isinstance(each, _NO_COPY)]
-    hooks = [each.register_forward_hook(count) for each in leaves]
-    try:
-        model(x)
-    except Exception:  # a stranger's model that takes no single image: what is known of it is its images
-        return total
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total // len(x)
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _least(model: nn.Module, shape: Sequence[int], batch: int, trained: bool) -> int:
+    """Bytes that a pass of a batch holds at once at least, without the model's own tensors.
+
+    Some of what a pass holds does not grow with the batch, as a computed weight or a table of positions. So passes of
+    one and of two images are measured. Both measures grow linearly or faster with the batch, so that the line through
+    them is a lower bound.
+
+    Where the model cannot run on the meta device, only the images are counted.
+    """
+
+    images = batch * prod(shape) * _FLOAT
+    # Anything may fail in a stranger's model: one of TorchScript, one that looks at values or holds tensors of its own.
+    with suppress(Exception):
+        if any(map(_saves_as_it_likes, model.modules())):
+            return images
+        own = {name: _on_meta(each) for name, each in (*model.named_parameters(), *model.named_buffers())}
+        measure = _saved if trained else _passed
+        with torch.random.fork_rng(devices=[]), evaluating(model), torch.device("meta"), _NoAttention():
+            one = measure(model, own, torch.zeros(1, *shape))
+            two = one if batch == 1 else measure(model, own, torch.zeros(2, *shape))
+        return max(images, one + (batch - 1) * (two - one))
+    return images
+
+
+def _saves_as_it_likes(module: nn.Module) -> bool:
+    """Whether what a module saves on the meta device says nothing about what it saves elsewhere.
+
+    A compiled module chooses what to compute again, transformers' checkpointing does so in training mode only, and a
+    recurrent layer has other kernels on each device.
+    """
+
+    compiled = "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+    return compiled or getattr(module, "gradient_checkpointing", False) or isinstance(module, nn.RNNBase)
+
+
+class _Attention(torch.autograd.Function):
+    """What attention gives, in shape alone. It saves nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, value: Tensor) -> Tensor:
+        return query.new_empty(*query.shape[:-1], value.shape[-1])
+
+
+class _NoAttention(TorchFunctionMode):
+    """Counts nothing inside attention: on the meta device it builds the matrix that other devices do without."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        query, _, value = (*args, *(kwargs[name] for name in ("query", "key", "value")[len(args) :]))[:3]
+        return _Attention.apply(query, value)
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    if is_lazy(tensor):
+        raise TypeError("it has no shape yet")
+    return torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad)
+
+
+class _Saved:
+    """A tensor that autograd holds. It is alive as long as the graph that needs it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def _saved(model: nn.Module, own: dict[str, Tensor], x: Tensor) -> int:
+    """Bytes that autograd holds after a forward pass."""
+
+    held: WeakSet[_Saved] = WeakSet()
+
+    def pack(tensor: Tensor) -> _Saved:
+        held.add(saved := _Saved(tensor))
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor), torch.enable_grad():
+        output = torch.func.functional_call(model, own, (x,))
+        size = _distinct([saved.tensor for saved in held], own)
+    del output  # the graph, and what it holds, lived until here
+    return size
+
+
+def _passed(model: nn.Module, own: dict[str, Tensor], x: Tensor) -> int:
+    """Bytes of the inputs and outputs of the module that has most of them, where no gradient is asked for."""
+
+    most = 0
+
+    def look(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal most
+        outputs = output if isinstance(output, (tuple, list)) else (output,)
+        most = max(most, _distinct([each for each in (*inputs, *outputs) if isinstance(each, Tensor)], own))
+
+    with ExitStack() as stack, torch.no_grad():
+        for module in model.modules():
+            with suppress(RuntimeError):  # modules of TorchScript take no hooks
+                stack.callback(module.register_forward_hook(look).remove)
+        torch.func.functional_call(model, own, (x,))
+    return most
+
+
+def _distinct(tensors: Sequence[Tensor], own: dict[str, Tensor]) -> int:
+    """Bytes behind tensors, each storage once: views share theirs. Those of the model itself do not count.
+
+    On the meta device no storage has an address, so the storage objects themselves are compared.
+    """
+
+    storages = {storage._cdata: storage.nbytes() for storage in (each.untyped_storage() for each in tensors)}
+    for each in own.values():
+        storages.pop(each.untyped_storage()._cdata, None)
+    return sum(storages.values())
