@@ -123,6 +123,16 @@ def test_a_run_is_explained_once_and_taken_up_after_that(
     assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == times
 
 
+def test_an_explanation_that_is_removed_while_it_is_drawn_is_an_error(
+    cli: Callable[..., Answer], finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def removed(*shown: object, **options: object) -> None:
+        shutil.rmtree(finished_run / "explanation")
+
+    monkeypatch.setattr("asgt.report.map_files.write_map_evidence", removed)
+    assert_states(cli("explain", finished_run, *SMALL).failure(), "explanation/gradient", "removed")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_what_was_begun_and_not_finished_needs_resume(cli: Callable[..., Answer], finished_run: Path) -> None:

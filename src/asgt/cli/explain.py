@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, cut, shown
+from ..files import standing
 from ..numbers import in_float32, number
 from .parsing import Parser, add_allow, allowed, given, listed
 
@@ -89,15 +90,28 @@ def run(words: list[str]) -> int:
 
     if comparison is None:
         maps = gather_maps(methods, allow=allow)
-        forget_report(out)
-        write_map_evidence(maps, out)
+        with standing(out):
+            forget_report(out)
+            write_map_evidence(maps, out)
+        _refuse_removed(runs, attributions)
         console.explained(maps.explained)
         console.say(f"tables and figures: {out}")
         return 0
     summary = summarise(comparison, allow=allow)
     page = write_report(summary, out, command=_again(words))
+    _refuse_removed(runs, attributions)
     console.compared(summary, page)
     return 0
+
+
+def _refuse_removed(runs: Sequence[str], attributions: Sequence[str]) -> None:
+    """Refuses to end as if all was well where somebody removed an explanation meanwhile."""
+
+    from ..training.run_folder import RunFolder
+
+    for folder in (RunFolder(run).explanation(name) for run in runs for name in attributions):
+        if not (folder / "result.json").exists():
+            raise InputError(f"{folder} was removed while the work went on; begin again")
 
 
 def _check(asked: dict[str, Any], out: Path) -> None:
