@@ -114,8 +114,10 @@ def _is_beyond_digests(step: Step, case: Case, ended: Ended) -> bool:
     """Whether ``asgt verify`` says that it knows no digest of a file, or cannot know that there was one."""
 
     if step.kind == "delete":
-        # Nothing lists the files of a training that is not finished, nor those of a folder whose manifest is gone too.
-        return step.path.startswith("begun/") or any("manifest" in each.path for each in case.steps)
+        # Nothing lists the files of a training, an evaluation or an explanation that is not finished, nor those of a
+        # folder whose manifest is gone too.
+        begun = ("begun/", "half/evaluation/", "half/explanation/")
+        return step.path.startswith(begun) or any("manifest" in each.path for each in case.steps)
     return f"{UNVERIFIED}: {step.path}" in " ".join(ended.out.split())
 
 

@@ -126,6 +126,9 @@ def asgt(words: Sequence[str]) -> Work:
     return work
 
 
+_ANSWERED = (signal.SIGINT, signal.SIGTERM)
+
+
 class Child:
     """A forked process at work.
 
@@ -151,9 +154,12 @@ class Child:
         self.began = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
+        # A signal to the child waits until it can answer it.
+        waiting = signal.pthread_sigmask(signal.SIG_BLOCK, _ANSWERED)
         self.pid = os.fork()
         if self.pid == 0:
             self._live(work, folder, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
         with contextlib.suppress(OSError):  # the child does so too: whoever comes first
             os.setpgid(self.pid, self.pid)
 
@@ -204,7 +210,7 @@ class Child:
     def _live(self, work: Work, folder: Path, before: Callable[[], None] | None) -> None:
         """The life of the child: it never returns."""
 
-        status = 1
+        status, is_at_work = 1, False
         try:
             os.setpgid(0, 0)
             os.chdir(folder)
@@ -213,9 +219,15 @@ class Child:
             for number in (signal.SIGTERM, signal.SIGPIPE):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ANSWERED)
             if before is not None:
                 before()
+            is_at_work = True
             status = work()
+        except KeyboardInterrupt:
+            status = 1 if is_at_work else 130
+            if is_at_work:
+                traceback.print_exc()
         except SystemExit as leave:
             status = leave.code if isinstance(leave.code, int) else 1
         except BaseException:
