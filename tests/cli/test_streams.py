@@ -319,6 +319,17 @@ def test_a_clean_up_is_not_broken_off(verb: Callable[..., None]) -> None:
     assert cleaned
 
 
+def test_a_signal_before_the_work_begins_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(undo: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("asgt.cli.entry.visible_diagnostics", interrupted)
+    assert main(["--version"]) == 130
+    assert capsys.readouterr().err == "asgt: interrupted\n"
+
+
 def test_an_ignored_signal_stays_ignored(verb: Callable[..., None]) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -88,6 +88,9 @@ def process() -> NoReturn:
         ended[0] = _answered(sys.argv[1:], interruption, undo)
     except SystemExit:  # a help text
         ended[0] = 0
+    except KeyboardInterrupt:  # before it is listened for
+        _say("asgt: interrupted")
+        ended[0] = STOPPED
     raise SystemExit(ended[0])
 
 
@@ -95,10 +98,11 @@ def _answered(words: list[str], interruption: Interruption, undo: ExitStack) -> 
     """Runs a command line with steady streams, whatever signals come, and says what went wrong."""
 
     left: SystemExit | None = None
-    outlets = Outlets(undo)
-    visible_diagnostics(undo)
+    outlets: Outlets | None = None
     try:
-        interruption.listen(undo)
+        interruption.listen(undo)  # first of all: a signal may come at any moment
+        outlets = Outlets(undo)
+        visible_diagnostics(undo)
         status = _run(words)
         outlets.flush()
     except SystemExit as end:
@@ -118,7 +122,7 @@ def _answered(words: list[str], interruption: Interruption, undo: ExitStack) -> 
         if rank() == 0:
             _say("asgt: interrupted")
         return STOPPED
-    if status == 0 and (lost := outlets.lost()) is not None:
+    if status == 0 and outlets is not None and (lost := outlets.lost()) is not None:
         _say(f"asgt: error: cannot write to standard output: {lost.strerror or lost}; files that were written stay")
         status = 2
     if left is not None and status == 0:
