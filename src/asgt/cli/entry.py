@@ -100,9 +100,10 @@ def _answered(words: list[str], interruption: Interruption, undo: ExitStack) -> 
     left: SystemExit | None = None
     outlets: Outlets | None = None
     try:
-        interruption.listen(undo)  # first of all: a signal may come at any moment
+        # An interruption may come from here on. It is listened for last: its hook goes around that of the diagnostics.
         outlets = Outlets(undo)
         visible_diagnostics(undo)
+        interruption.listen(undo)
         status = _run(words)
         outlets.flush()
     except SystemExit as end:
