@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -63,6 +64,34 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return Answer(status, said.out, said.err)
 
     return call
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Puts a function into the place of the verb ``train``."""
+
+    def put(work: Callable[[], object]) -> None:
+        def run(words: list[str]) -> int:
+            work()
+            return 0
+
+        monkeypatch.setattr("asgt.cli.entry._run", run)
+
+    return put
+
+
+@pytest.fixture
+def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the figures' files out, which take most of the time and are no part of the page."""
+
+    written = {
+        "sections.curves_section": ("robustness_curves",),
+        "sections.training_section": ("write_charts",),
+        "map_files": ("write_maps", "write_contact_sheet", "write_charts", "write_scatter"),
+    }
+    for module, names in written.items():
+        for name in names:
+            monkeypatch.setattr(importlib.import_module(f"asgt.report.{module}"), name, lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -140,7 +140,12 @@ def read_json(path: Path) -> Any:
         DamagedFileError: it is not JSON.
     """
 
-    text = _read(path)
+    return _parsed(path, _read(path))
+
+
+def _parsed(path: Path, text: str) -> Any:
+    """What the text of a JSON file says."""
+
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -168,8 +173,9 @@ def read_sealed(path: Path) -> tuple[Any, bool]:
         DamagedFileError: it is not JSON, or it was changed after it was written.
     """
 
-    value = read_json(path)
-    seal = _seal_in(path, value)
+    text = _read(path)
+    value = _parsed(path, text)
+    seal = _seal_in(text, value)
     if seal is None:
         return value, False
     if not seal:
@@ -178,10 +184,10 @@ def read_sealed(path: Path) -> tuple[Any, bool]:
     return value, True
 
 
-def _seal_in(path: Path, value: Any) -> bool | None:
+def _seal_in(text: str, value: Any) -> bool | None:
     """Whether the digest that JSON carries is right; ``None`` where it carries none."""
 
-    content = path.read_bytes()
+    content = text.encode()
     end = _SEALED_END.search(content)
     is_right = end is not None and digest(content[: end.start()]).encode() == end.group(1)
     if not isinstance(value, dict):
@@ -378,7 +384,8 @@ def is_sealed(path: Path) -> bool:
     """
 
     if path.suffix == ".json":
-        return _seal_in(path, read_json(path)) is not None
+        text = _read(path)
+        return _seal_in(text, _parsed(path, text)) is not None
     with _opened(path) as file:
         return not {_DIGEST, _MARK}.isdisjoint(file.metadata() or {})
 

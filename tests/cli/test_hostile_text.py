@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import re
@@ -16,7 +15,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-import asgt.cli.entry as entry
 from asgt.cli import main
 from asgt.cli.console import Console
 from asgt.errors import InputError
@@ -44,20 +42,6 @@ def assert_plain(text: str) -> None:
 
     found = sorted({f"U+{ord(character):04X}" for character in text if character in HIDDEN and character not in "\n"})
     assert not found, f"{found} in {text[:500]!r}"
-
-
-@pytest.fixture
-def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Puts a function into the place of the verbs."""
-
-    def put(work: Callable[[], object]) -> None:
-        def run(words: list[str]) -> int:
-            work()
-            return 0
-
-        monkeypatch.setattr(entry, "_run", run)
-
-    return put
 
 
 def test_every_character_that_steers_is_made_visible() -> None:
@@ -219,17 +203,9 @@ def test_a_figure_is_a_file_that_can_be_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def hostile_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def hostile_run(tmp_path: Path, no_files: None) -> Path:
     """A run whose folder, classes and warnings are hostile; no figures are drawn of it."""
 
-    written = {
-        "sections.curves_section": ("robustness_curves",),
-        "sections.training_section": ("write_charts",),
-        "map_files": ("write_maps", "write_contact_sheet", "write_charts", "write_scatter"),
-    }
-    for module, names in written.items():
-        for name in names:
-            monkeypatch.setattr(importlib.import_module(f"asgt.report.{module}"), name, lambda *_, **__: None)
     # Weights in a folder whose name is no UTF-8 cannot be read at all.
     folder = tmp_path / f"st-0-{HOSTILE}".replace("\udcff", "")
     shutil.copytree(RUNS / "st-0", folder)

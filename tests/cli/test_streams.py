@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-import asgt.cli.entry as entry
 from asgt.cli import main
 from asgt.cli.console import Console
 from asgt.cli.interrupts import Interruption
@@ -26,20 +25,6 @@ from support.command import Answer
 from support.messages import assert_states
 
 MESSAGE = "ε ≤ 8/255 · ± 0.5 → 猫 │ é"
-
-
-@pytest.fixture
-def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Puts a function into the place of the verb ``train``."""
-
-    def put(work: Callable[[], object]) -> None:
-        def run(words: list[str]) -> int:
-            work()
-            return 0
-
-        monkeypatch.setattr(entry, "_run", run)
-
-    return put
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import csv
 import dataclasses
 import difflib
 import html
-import importlib
 import io
 import itertools
 import json
@@ -134,20 +133,6 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     several = copies(folder, "runs/asgt-pgd-0", 7, "weight", [0.123456 * (number + 1) for number in range(7)])
     runs = ["runs/st-0", "runs/at-fgsm-0", *several]
     return report_of(folder, runs, command=f"asgt compare {' '.join(runs)} --out page")
-
-
-@pytest.fixture
-def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the figures' files out, which take most of the time and are no part of the page."""
-
-    written = {
-        "sections.curves_section": ("robustness_curves",),
-        "sections.training_section": ("write_charts",),
-        "map_files": ("write_maps", "write_contact_sheet", "write_charts", "write_scatter"),
-    }
-    for module, names in written.items():
-        for name in names:
-            monkeypatch.setattr(importlib.import_module(f"asgt.report.{module}"), name, lambda *_, **__: None)
 
 
 class Page(HTMLParser):
