@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from asgt import PGD, Images, InputError, SampleKeyed
 from asgt.attacks import Attack
 from asgt.evaluation.curve import evaluate
-from asgt.evaluation.engine import PROBE_STEPS, smallest_norms
+from asgt.evaluation.engine import smallest_norms
+from asgt.evaluation.probing import PROBE_STEPS
 from asgt.models import build_model
 from support.curves import GRID, Band, TwoClasses, band_images, images, smallest_by_hand
 from support.messages import assert_states

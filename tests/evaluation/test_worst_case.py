@@ -14,7 +14,9 @@ import asgt
 from asgt import APGD, FGSM, PGD, Foreign, Images, InputError, Square
 from asgt.attacks import Attack, AutoAttack
 from asgt.evaluation.curve import VOTES, evaluate
-from asgt.evaluation.engine import CLEAN, MARGIN, NOTHING, PROBE_STEPS, smallest_norms
+from asgt.evaluation.engine import smallest_norms
+from asgt.evaluation.known import CLEAN, MARGIN, NOTHING
+from asgt.evaluation.probing import PROBE_STEPS
 from asgt.evaluation.protocols import PROTOCOLS
 from asgt.files import read_json
 from support.curves import GRID, Band, TwoClasses, band_images, images, smallest_by_hand

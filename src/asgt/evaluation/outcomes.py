@@ -17,7 +17,8 @@ from ..numbers import Number, eps_text, number
 from ..statistics import Estimate, clopper_pearson, share
 from .check import Check
 from .display import Displayed
-from .engine import CLEAN, MARGIN, NOTHING, PRESS_STEPS, PROBE_STEPS
+from .known import CLEAN, MARGIN, NOTHING
+from .probing import PRESS_STEPS, PROBE_STEPS
 from .protocols import PROTOCOLS, Protocol, Search
 from .recorded import record_of
 
@@ -68,7 +69,7 @@ class Evaluation(Request, Displayed):
         details: for each search, by sample: ``illegal`` (answers of the attack that left the ball or the box, or held
             NaN); of a worst case also ``norms`` (the smallest known adversarial norm, float32), ``found_by``,
             ``gradients``, ``forwards``, ``floor``, ``audit``, ``tested`` and ``missed`` as in
-            :class:`asgt.evaluation.engine.Outcome`.
+            :class:`asgt.evaluation.known.Outcome`.
         checks: whether this can be believed (:mod:`asgt.evaluation.checks`).
         seconds: for each search, what it took, on whatever machine it ran.
     """

@@ -19,7 +19,7 @@ from ..files import agree, digest, read_sealed, read_tensors, write_sealed, writ
 from ..locks import holds_nothing
 from ..manifest import Manifest, check_evidence, home_of, record, withdraw
 from .check import THOROUGH, Check
-from .engine import MARGIN
+from .known import MARGIN
 from .outcomes import SCHEMA, Evaluation, Request, checked_grid, definition
 from .protocols import OWN, PROTOCOLS, Protocol
 from .recorded import record_of, recorded_protocol
@@ -42,7 +42,7 @@ EXHAUSTIVE = ".exhaustive"
 
 _COUNTS = ("found_by", "gradients", "forwards", "floor", "audit", "tested", "missed", "illegal")
 WORST_CASE = dict.fromkeys(_COUNTS, torch.int64) | {"norms": torch.float32}
-"""What a worst case keeps of each sample beside its outcomes, as :class:`asgt.evaluation.engine.Outcome` calls it."""
+"""What a worst case keeps of each sample beside its outcomes, as :class:`asgt.evaluation.known.Outcome` calls it."""
 _FINAL = {"illegal": torch.int64}
 
 _FIGURES = ("samples", "clean", "attacks", "exhaustive", "first_to_break")
