@@ -31,7 +31,19 @@ from typing import TYPE_CHECKING, Any
 from .training.method_registry import ATTACKS, METHODS
 
 if TYPE_CHECKING:
-    from .attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Foreign, Repeated, Square
+    from .attacks import (
+        APGD,
+        FGSM,
+        MIFGSM,
+        PGD,
+        AnnealedPGD,
+        Attack,
+        AutoAttack,
+        Foreign,
+        LocalSquare,
+        Repeated,
+        Square,
+    )
     from .comparison import Comparison, compare
     from .data import Images, Splits, load_data
     from .errors import AsgtError, DamagedFileError, InputError, InterruptedRunError
@@ -69,6 +81,7 @@ __all__ = [
     "SGT",
     "ST",
     "TRADES",
+    "AnnealedPGD",
     "AsgtError",
     "Attack",
     "Attribution",
@@ -84,6 +97,7 @@ __all__ = [
     "Images",
     "InputError",
     "InterruptedRunError",
+    "LocalSquare",
     "Measure",
     "Normalize",
     "Objective",
@@ -131,9 +145,11 @@ _HOMES = {
         "FGSM",
         "MIFGSM",
         "PGD",
+        "AnnealedPGD",
         "Attack",
         "AutoAttack",
         "Foreign",
+        "LocalSquare",
         "Repeated",
         "Square",
     ),

@@ -15,7 +15,7 @@ from asgt.attacks import APGD, FGSM, MIFGSM, PGD, Attack, AutoAttack, Foreign, R
 from asgt.attacks.attack import is_legal, steepest
 from asgt.errors import InputError
 from asgt.evaluation.check import Check
-from asgt.evaluation.protocols import PROTOCOLS
+from asgt.evaluation.protocols import EARLIER, PROTOCOLS
 from asgt.evaluation.second_look import SecondLook
 from asgt.randomness import SampleKeyed
 from support.messages import assert_states
@@ -85,7 +85,7 @@ def test_reach_cost_and_doubled_effort_are_the_attacks_own(
 
 
 def test_the_protocols_describe_all_of_their_attacks() -> None:
-    (standard,) = PROTOCOLS["standard"].searches
+    (standard,) = EARLIER["standard@1"].searches
     assert describe(standard.attacks) == (
         "PGD-40 × 5 (α = 2.5ε/40, random starts), APGD-CE (100 steps), APGD-T (100 steps on each of 9 targets), "
         "Square (5,000 queries)"

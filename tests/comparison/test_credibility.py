@@ -15,7 +15,7 @@ from asgt.comparison.credibility import Tally, credibility_of
 from asgt.comparison.method_naming import Method
 from asgt.comparison.summary import summarise
 from asgt.evaluation.check import Check, CheckStatus
-from asgt.evaluation.protocols import PROTOCOLS
+from asgt.evaluation.protocols import KNOWN, PROTOCOLS
 from asgt.report.sections.findings_section import what_runs
 from support.comparisons import hand_made, side_by_side
 
@@ -247,18 +247,18 @@ def test_a_damaged_result_is_not_written_over(cli: Callable, finished_run: Path,
         ("paper", 10, ["MI-FGSM-10, α = 2.5ε/10; each from scratch at every ε", "final iterate"], ["margin"]),
         ("pgd", 10, ["The worst of PGD-40 × 5 (α = 2.5ε/40, random starts), and of a search"], ["APGD", "adapted"]),
         (
-            "standard",
+            "standard@1",
             10,
             ["PGD-40 × 5", "APGD-CE (100 steps)", "(100 steps on each of 9 targets)", "Square (5,000 queries)"],
             ["adapted", "not deterministic"],
         ),
-        ("standard", 3, ["(100 steps on each of 2 targets)", "adapted to 3 classes"], ["9 targets"]),
+        ("standard@1", 3, ["(100 steps on each of 2 targets)", "adapted to 3 classes"], ["9 targets"]),
         ("autoattack", 10, ["AutoAttack (its authors' package, whole"], ["adapted", "APGD-CE"]),
         ("autoattack", 2, ["adapted to 2 classes: they are not their authors' own"], []),
     ],
 )
 def test_a_page_says_what_each_protocol_runs(protocol: str, classes: int, said: list[str], unsaid: list[str]) -> None:
-    definition = PROTOCOLS[protocol]
+    definition = KNOWN[protocol]
     run = hand_made(method="at", right={search.name: {EPS: 50} for search in definition.searches})
     found = replace(run.evaluations[protocol], classes=classes)
     first = Method("A", (replace(run, evaluations={protocol: found}),))

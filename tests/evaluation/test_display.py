@@ -108,7 +108,7 @@ def test_a_protocol_of_ones_own_is_read_back_and_never_taken_for_one_of_asgt(
     weak = (Search("worst-case", (asgt.Square(steps=1),)),)
     with pytest.raises(InputError) as refused:
         asgt.evaluate(net, data, replace(asgt.PROTOCOLS["standard"], searches=weak), epsilons=0.1)
-    assert_states(refused.value, "standard v1", "rename")
+    assert_states(refused.value, "standard v2", "standard v1", "rename")
 
     mine = Protocol("mine", 2, (*weak, Search("pgd", (asgt.PGD(steps=2),))), worst_case=True, claim="mine alone")
     made = asgt.evaluate(net, data, mine, epsilons=0.1, folder=tmp_path / "mine")

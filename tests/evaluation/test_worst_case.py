@@ -17,7 +17,7 @@ from asgt.evaluation.curve import VOTES, evaluate
 from asgt.evaluation.engine import smallest_norms
 from asgt.evaluation.known import CLEAN, MARGIN, NOTHING
 from asgt.evaluation.probing import PROBE_STEPS
-from asgt.evaluation.protocols import PROTOCOLS
+from asgt.evaluation.protocols import EARLIER, PROTOCOLS
 from asgt.files import read_json
 from support.curves import GRID, Band, TwoClasses, band_images, images, smallest_by_hand
 from support.edits import rewritten
@@ -101,8 +101,8 @@ def test_several_attacks_have_no_curve_of_ones_own_together() -> None:
         smallest_norms(Band(), band_images(2), [WEAK, STRONG], GRID, own=True)
 
 
-def test_standard_is_what_the_design_fixes() -> None:
-    [search] = PROTOCOLS["standard"].searches
+def test_the_first_version_of_standard_is_what_its_design_fixed() -> None:
+    [search] = EARLIER["standard@1"].searches
     assert search.attacks[0] == PROTOCOLS["pgd"].searches[0].attacks[0]
     assert search.attacks[1] == APGD(0.0, steps=100)
     assert search.attacks[-1] == Square(0.0, steps=5000)

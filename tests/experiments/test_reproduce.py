@@ -35,14 +35,14 @@ from asgt.evaluation.shards import load_evaluation
 from asgt.experiments import cluster, load_preset, preset_names
 from asgt.experiments.budget import evaluation_passes, step_passes, training_passes
 from asgt.experiments.cluster import run_on_cluster
-from asgt.experiments.grid import NOTE, plan
-from asgt.experiments.job import Job, do
+from asgt.experiments.grid import NOTE, Planned, plan
+from asgt.experiments.job import Job, do, is_kept
 from asgt.experiments.local import run_jobs
-from asgt.experiments.preset import preset_words
+from asgt.experiments.preset import Preset, preset_words
 from asgt.files import read_tensors, write_yaml
 from asgt.models import small_cnn
 from asgt.progress import SILENT
-from asgt.runs.kept import load_maps
+from asgt.runs.kept import load_kept, load_maps
 from asgt.study.results_page import write_results
 from asgt.training.config import TrainConfig
 from asgt.training.methods import build_objective
@@ -472,6 +472,45 @@ def test_a_grid_of_ones_own_is_read_whole(tmp_path: Path) -> None:
         preset.on(seeds=0)
 
 
+def test_a_grid_names_versions_of_protocols_each_once(tmp_path: Path) -> None:
+    named = ["standard@2", "paper", "standard", "standard@1", "paper@1"]
+    preset = load_preset(str(tiny(tmp_path, evaluate=TINY["evaluate"] | {"protocols": named})))
+    assert preset.protocols == ("standard", "paper", "standard@1")
+    assert preset.on(protocols=["standard@1", "standard@2"]).protocols == ("standard@1", "standard")
+    assert preset.on(seeds=1).protocols == preset.protocols
+
+
+def test_a_run_that_an_earlier_version_judged_is_judged_by_the_newest_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgt.experiments.grid.evaluation_passes", lambda *_: 1)  # counting takes the longest
+    asked = {"protocols": ["standard@1"], "epsilons": [0.9], "samples": 4}
+    train = TINY["train"] | {"epochs": 1, "limit": 60}
+    preset = load_preset(str(tiny(tmp_path, methods=[{"method": "st"}], train=train, evaluate=asked))).on(seeds=1)
+
+    def planned(preset: Preset) -> Planned:
+        [run] = plan(preset, tmp_path / "grid", keep=tmp_path / "kept")
+        return run
+
+    job = planned(preset).job
+    assert job.keep is not None
+    do(job, should_stop=lambda: False, phase=lambda number: SILENT)
+    write_yaml(tmp_path / "grid" / NOTE, preset.to_dict())
+    assert (RunFolder(job.folder).evaluation("standard") / "result.json").is_file()
+    assert planned(preset).state == "finished"
+    assert is_kept(job)
+    assert set(load_kept(Path(job.keep)).evaluations) == {"standard@1"}
+
+    newest = preset.on(protocols=["standard"])
+    assert planned(newest).state == "begun", "the result of the earlier version is not taken for one of the newest"
+    assert not is_kept(planned(newest).job)
+    do(planned(newest).job, should_stop=lambda: False, phase=lambda number: SILENT)
+    both = planned(preset.on(protocols=["standard", "standard@1"]))
+    assert both.state == "finished"
+    assert is_kept(both.job)
+    assert set(load_kept(Path(job.keep)).evaluations) == {"standard@1", "standard"}
+
+
 EVALUATE = TINY["evaluate"]
 
 
@@ -532,6 +571,7 @@ EVALUATE = TINY["evaluate"]
         ({"evaluate": EVALUATE | {"protocols": []}}, ["protocols"]),
         ({"evaluate": EVALUATE | {"protocols": "pgd"}}, ["protocols"]),
         ({"evaluate": EVALUATE | {"protocols": ["pdg"]}}, ["pdg", "'pgd'"]),
+        ({"evaluate": EVALUATE | {"protocols": ["standard@7"]}}, ["tiny.yaml", "standard@7", "standard@1"]),
         ({"evaluate": EVALUATE | {"protocols": [3]}}, ["protocols", "3"]),
     ],
 )
@@ -601,6 +641,7 @@ def test_what_is_wrong_in_a_file_names_the_file(cli: Callable, tmp_path: Path, c
         ("tiny.yaml --slurm timeout_min=5", ["--slurm", "local"]),
         ("tiny.yaml --sedes 3", ["--sedes", "'--seeds'"]),
         ("tiny.yaml --protocols paper,pdg", ["'pdg'", "'pgd'"]),
+        ("tiny.yaml --protocols paper,standard@7", ["standard@7", "standard@1", "standard@2"]),
         ("tiny.yaml --protocols ,", ["--protocols", "one"]),
         ("tiny.yaml --workrs 3", ["--workrs", "'--workers'"]),
     ],

@@ -16,7 +16,7 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
         "compare run --out page": ("page",),
         "compare run other --out page": ("page",),
         "evaluate run --protocol pgd --resume": ("run/evaluation/pgd",),
-        "evaluate run --protocol standard --resume": ("run/evaluation/standard",),
+        "evaluate run --protocol standard --resume": ("run/evaluation/standard@2",),
         "evaluate run --samples 6 --epsilons 0.1 --out fresh": ("fresh",),
         "explain run --resume --out page": ("page", "run/explanation"),
         "train --resume --out run": ("run/model.safetensors", "run/training.json"),

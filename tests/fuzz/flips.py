@@ -58,7 +58,7 @@ SEALED = {
     "manifest": _of_run("manifest.json", _COMPARE, _EVALUATE, _EXPLAIN, _FRESH, _TRAIN),
     "split": _of_run("split.safetensors"),
     "shard": _of_run("evaluation/pgd/*.safetensors", _COMPARE, _EVALUATE),
-    "standard shard": _of_run("evaluation/standard/*.safetensors", _COMPARE),
+    "standard shard": _of_run("evaluation/standard@2/*.safetensors", _COMPARE),
     "evaluation result": _of_run("evaluation/*/result.json", _COMPARE),
     "explanation values": _of_run("explanation/*/values.safetensors", _COMPARE, _EXPLAIN),
     "explanation result": _of_run("explanation/*/result.json", _COMPARE, _EXPLAIN),

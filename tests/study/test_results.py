@@ -326,8 +326,20 @@ def test_a_page_says_by_which_protocols_to_run_again_where_they_are_not_the_pres
     write_results(results, tmp_path / "results.md")
 
     text = (tmp_path / "results.md").read_text("utf-8")
-    assert "$ asgt reproduce digits --scale quick --protocols paper,pgd,standard --keep results" in text
+    assert "$ asgt reproduce digits --scale quick --protocols paper,pgd,standard@1 --keep results" in text
     assert "`standard` v1 |" in text
+    assert "| worst case | per image, the worst of `standard` v1 |" in text
+    assert "What only some of the runs hold" not in text
+
+    # An evaluation by an earlier version that not all runs have is left out of the tables, but never without a word.
+    file = sorted((results / "digits-quick").iterdir())[0]
+    kept = json.loads(file.read_text())
+    del kept["evaluations"]["standard"]
+    resaved(file, kept)
+    write_results(results, tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text("utf-8")
+    assert f"- protocol standard@1 is left out: no evaluation by it in {file.name}\n" in text
+    assert "`standard` v1" not in text
 
     for file in (results / "digits-quick").iterdir():
         kept = json.loads(file.read_text())
@@ -336,6 +348,7 @@ def test_a_page_says_by_which_protocols_to_run_again_where_they_are_not_the_pres
     write_results(results, tmp_path / "results.md")
     text = (tmp_path / "results.md").read_text("utf-8")
     assert "$ asgt reproduce digits --scale quick --protocols pgd --keep results" in text
+    assert "| worst case | per image, the worst of `pgd` v3: PGD-40 × 5" in text
 
 
 @pytest.mark.slow

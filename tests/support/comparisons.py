@@ -11,7 +11,7 @@ from torch import Tensor
 from asgt.comparison.comparing import Column, Comparison, Method
 from asgt.evaluation.check import Check
 from asgt.evaluation.outcomes import Evaluation
-from asgt.evaluation.protocols import PROTOCOLS
+from asgt.evaluation.protocols import KNOWN
 from asgt.runs.run import Run
 from asgt.training.config import TrainConfig
 from asgt.training.run_folder import TrainResult
@@ -34,16 +34,16 @@ def hand_made(
         return torch.arange(samples) < count
 
     evaluations = {}
-    for protocol in PROTOCOLS:
+    for key, protocol in KNOWN.items():
         outcomes = {
             name: torch.stack([first(count) for count in counts.values()])
             for name, counts in right.items()
-            if name in [search.name for search in PROTOCOLS[protocol].searches]
+            if name in [search.name for search in protocol.searches]
         }
         if outcomes:
             grid = tuple(next(counts for name, counts in right.items() if name in outcomes))
-            evaluations[protocol] = Evaluation(
-                protocol=PROTOCOLS[protocol],
+            evaluations[key] = Evaluation(
+                protocol=protocol,
                 norm="linf",
                 epsilons=grid,
                 seed=0,
@@ -78,11 +78,11 @@ def hand_made(
 
 
 def side_by_side(*methods: Method, epsilons: dict[str, tuple[float, ...]]) -> Comparison:
-    """A comparison of these methods, with every column of the protocols of ``epsilons``."""
+    """A comparison of these methods, with every column of the protocols whose keys ``epsilons`` has."""
 
     columns = tuple(
-        Column(name, 1, "", search.name, search.title, search.reach)
-        for name in epsilons
-        for search in PROTOCOLS[name].searches
+        Column(protocol.name, protocol.version, "", search.name, search.title, search.reach)
+        for protocol in (KNOWN[key] for key in epsilons)
+        for search in protocol.searches
     )
     return Comparison(methods, columns, epsilons, "linf", 100, "digits", ("0", "1"), ())

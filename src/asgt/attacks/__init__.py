@@ -1,5 +1,6 @@
 """Attacks: perturbations ``(model, x, y) -> x'`` within a ball and the box [0, 1]. One file an attack."""
 
+from .annealed import AnnealedPGD, AnnealedState
 from .apgd import APGD, APGDState
 from .attack import Attack, Norm, State, check_eps, is_attack
 from .autoattack import AutoAttack
@@ -8,7 +9,7 @@ from .fgsm import FGSM
 from .mifgsm import MIFGSM
 from .pgd import PGD
 from .repeated import Repeated
-from .square import Square, SquareState
+from .square import LocalSquare, Square, SquareState
 from .whole import Foreign, Whole, as_attack
 
 __all__ = [
@@ -17,9 +18,12 @@ __all__ = [
     "MIFGSM",
     "PGD",
     "APGDState",
+    "AnnealedPGD",
+    "AnnealedState",
     "Attack",
     "AutoAttack",
     "Foreign",
+    "LocalSquare",
     "Norm",
     "Repeated",
     "Square",

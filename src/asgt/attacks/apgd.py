@@ -36,7 +36,7 @@ from ..modes import Classifier, ask, at_least_float32, differentiable
 from ..randomness import Generator, normal_like, uniform_like
 from .attack import Attack, State, per_sample, project, steepest
 
-__all__ = ["APGD", "APGDState"]
+__all__ = ["APGD", "APGDState", "targeted_dlr"]
 
 RHO = 0.75
 MOMENTUM = 0.75
@@ -80,15 +80,24 @@ class APGDState(State):
         if self.target is None:
             return F.cross_entropy(logits, differentiable(self.y), reduction="none")
 
-        label, target = (differentiable(index)[:, None] for index in (self.label, self.target))
-        margin = (logits.gather(1, label) - logits.gather(1, target)).squeeze(1)
-        if logits.shape[1] < 4:
-            return -margin
-        largest = logits.topk(4, dim=1).values
-        scale = largest[:, 0] - 0.5 * (largest[:, 2] + largest[:, 3]) + 1e-12
-        # Fewer than four classes are left where others are masked out by minus infinity: as in adapted().
-        left = scale.isfinite()
-        return torch.where(left, -margin / torch.where(left, scale, 1.0), -margin)
+        return targeted_dlr(logits, self.label, self.target)
+
+
+def targeted_dlr(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
+    """The targeted difference of logits ratio (B,) of logits (B, K), towards classes (B,) from labels (B,).
+
+    Below four classes only the difference of logits is left of it.
+    """
+
+    label, target = (differentiable(index)[:, None] for index in (label, target))
+    margin = (logits.gather(1, label) - logits.gather(1, target)).squeeze(1)
+    if logits.shape[1] < 4:
+        return -margin
+    largest = logits.topk(4, dim=1).values
+    scale = largest[:, 0] - 0.5 * (largest[:, 2] + largest[:, 3]) + 1e-12
+    # Fewer than four classes are left where others are masked out by minus infinity: as in adapted().
+    left = scale.isfinite()
+    return torch.where(left, -margin / torch.where(left, scale, 1.0), -margin)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from ..modes import Classifier, ask, at_least_float32
 from ..randomness import Generator, keyed_uniform, keys_like
 from .attack import Attack, State, logit_margin, per_sample, project
 
-__all__ = ["Square", "SquareState"]
+__all__ = ["LocalSquare", "Square", "SquareState"]
 
 P_INIT = 0.8
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -125,10 +125,16 @@ class Square(Attack):
             iteration=state.iteration + 1,
         )
 
+    def _side(self, state: SquareState, smallest: int) -> Tensor:
+        """The side of each sample's next square, int64 (B,)."""
+
+        sides = _sides(*state.x.shape[2:], smallest, state.x.device)
+        return sides[(state.iteration - 1).clamp(0, len(sides) - 1)]
+
     def _varied_linf(self, state: SquareState) -> Tensor:
         x = state.x
         noise = keyed_uniform(state.key, state.iteration, 2 + x.shape[1])
-        inside, _, _ = _place(x, _side(state, smallest=1), noise[:, :2])
+        inside, _, _ = _place(x, self._side(state, smallest=1), noise[:, :2])
 
         move = 2.0 * per_sample(state.eps, x) * _signs(noise[:, 2:], x)[:, :, None, None]
         return project(state.x_adv + inside * move, x, state.eps, "linf")
@@ -136,7 +142,7 @@ class Square(Attack):
     def _varied_l2(self, state: SquareState) -> Tensor:
         x, eps = state.x, per_sample(state.eps, state.x)
         noise = keyed_uniform(state.key, state.iteration, 5 + x.shape[1])
-        side = _side(state, smallest=3)
+        side = self._side(state, smallest=3)
         here, row, column = _place(x, side, noise[:, :2])
         there, _, _ = _place(x, side, noise[:, 2:4])
 
@@ -154,11 +160,31 @@ class Square(Attack):
         return (x + eps * _unit(delta)).clamp(0.0, 1.0)
 
 
-def _side(state: SquareState, smallest: int) -> Tensor:
-    """The side of each sample's next square, int64 (B,)."""
+@dataclass(frozen=True)
+class LocalSquare(Square):
+    """Square Attack that goes on from a good iterate: it leaves out the first queries, whose squares are large.
 
-    sides = _sides(*state.x.shape[2:], smallest, state.x.device)
-    return sides[(state.iteration - 1).clamp(0, len(sides) - 1)]
+    On an iterate that gradients have led to, large squares hardly ever find anything better.
+
+    Args:
+        eps: the radius in [0, 1].
+        norm: ``"linf"`` or ``"l2"``.
+        steps: queries, the one about the start included.
+        skipped: the queries that are left out of the schedule of sizes.
+    """
+
+    steps: int = 1000
+    skipped: int = 400
+
+    @property
+    def title(self) -> str:
+        return "local Square"
+
+    def described(self, count: int = 1) -> str:
+        return f"local Square ({self.steps:,} queries, without the first {self.skipped:,} sizes)"
+
+    def _side(self, state: SquareState, smallest: int) -> Tensor:
+        return super()._side(replace(state, iteration=state.iteration + self.skipped), smallest)
 
 
 @lru_cache(maxsize=32)

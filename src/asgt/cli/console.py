@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..comparison.explained import Explained
     from ..comparison.summary import Summary
     from ..evaluation.check import Check
+    from ..evaluation.discard_audit import Discards
     from ..evaluation.outcomes import Evaluation
     from ..experiments.grid import Planned
     from ..runs.verifying import Verified
@@ -215,6 +216,9 @@ class Console:
                 first = ", ".join(f"{title} {count}" for title, count in evaluation.first_to_break(name).items())
                 self.out.print(escape(f"{name}: first to break a sample: {first or 'nothing'}"))
                 self.out.print(escape(f"{name}: {_audited(cost)}"))
+        for name, discards in evaluation.discards.items():
+            self.out.print(escape(f"{name}: {discards.told(evaluation.samples)}"), style="bold")
+            self.out.print(_budget(discards))
         self.checked(evaluation.checks)
         for line in warnings:
             self.warn(line)
@@ -283,7 +287,11 @@ class Console:
         seeds = sorted({len(method.runs) for method in comparison.methods})
         spread = "± standard deviation over seeds" if seeds != [1] else "[Wilson 95 %]"
         several = f"{' or '.join(map(str, seeds))} {'seed' if seeds == [1] else 'seeds'}"
-        claims = {f"{column.protocol} v{column.version} ({column.claim})": None for column in comparison.columns}
+        told = {key: f"; {words}" if (words := comparison.discarded(key)) else "" for key in comparison.protocols}
+        claims = {
+            f"{column.protocol} v{column.version} ({column.claim}{told[column.key]})": None
+            for column in comparison.columns
+        }
         self.out.print(
             escape(
                 f"accuracy % {spread} · {comparison.data}, n = {comparison.samples} test images · {norm} · {several} · "
@@ -422,9 +430,11 @@ class _Log:
 
 
 def _by_method(table: AccuracyTable) -> Table:
+    from ..comparison.comparing import headings
+
     grid = Table("method", box=box.SIMPLE_HEAD)
     # Long names stand in two lines: the attack, and how it steps.
-    for title in ("clean", *(f"{column.title.replace(', ', chr(10), 1)}" for column in table.columns)):
+    for title in ("clean", *(heading.replace(", ", "\n", 1) for heading in headings(table.columns))):
         grid.add_column(escape(title), justify="right", no_wrap=True)
     for method, cells in table.rows:
         grid.add_row(escape(_short(method.name)), *[escape(cell.percent()) for cell in cells])
@@ -432,10 +442,12 @@ def _by_method(table: AccuracyTable) -> Table:
 
 
 def _by_attack(table: AccuracyTable, first: int, last: int) -> Table:
+    from ..comparison.comparing import headings
+
     grid = Table("attack", box=box.SIMPLE_HEAD)
     for method, _ in table.rows[first:last]:
         grid.add_column(escape(_short(method.name)), justify="right", no_wrap=True)
-    for number, title in enumerate(("clean", *(column.title for column in table.columns))):
+    for number, title in enumerate(("clean", *headings(table.columns))):
         grid.add_row(escape(title), *[escape(cells[number].percent()) for _, cells in table.rows[first:last]])
     return grid
 
@@ -499,6 +511,20 @@ def _spent(cost: dict[str, float]) -> str:
     if cost["floor"]:
         told += f", where a clairvoyant takes {cost['floor']:.0f} gradients"
     return told
+
+
+def _budget(discards: Discards) -> Table:
+    """Where the passes of a search in phases went; a gradient counts as three forward passes."""
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("phase", "images", "broken", "gradients", "forwards", "% of cost"):
+        table.add_column(title, justify="left" if title == "phase" else "right")
+    for phase in discards.phases:
+        if phase.samples:
+            counts = (phase.samples, phase.broken, phase.gradients, phase.forwards)
+            share = 100 * (3 * phase.gradients + phase.forwards) / discards.passes
+            table.add_row(phase.name, *(f"{count:,}" for count in counts), f"{share:.0f}")
+    return table
 
 
 def _audited(cost: dict[str, float]) -> str:

@@ -33,9 +33,8 @@ def run(words: list[str]) -> int:
     asked = {name: value for name, value in given(_parser(), words).items() if value is not None and value is not False}
     allow = allowed(asked)
     _check(asked)
-    protocol = asked.get("protocol", "pgd")
-    kind = "own" if "attack" in asked else protocol.partition("@")[0]
-    out = Path(asked["out"] if "out" in asked else Path(asked["run"]) / "evaluation" / kind)
+    protocol = _protocol(asked)
+    out = Path(asked["out"] if "out" in asked else Path(asked["run"]) / "evaluation" / _stored_as(asked, protocol))
     asked = _as_before(out) | asked if "resume" in asked else asked
 
     from rich.markup import escape
@@ -134,7 +133,13 @@ def _parser() -> Parser:
         "--protocol",
         type=str,
         default="pgd",
-        help="paper, pgd, standard or autoattack, with a version if you like, as pgd@3 (default: pgd)",
+        help="paper, pgd, standard or autoattack, each in its newest version; an earlier one as standard@1 "
+        "(default: pgd)",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="with --protocol standard, leave the audit out: protocol standard-quick, not a robustness claim",
     )
     parser.add_argument(
         "--attack",
@@ -166,7 +171,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--batch_size", type=int, default=256, help="images per forward pass")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--out", type=str, help="where to keep the evidence (default: RUN/evaluation/PROTOCOL)")
+    parser.add_argument(
+        "--out", type=str, help="where to keep the evidence (default: RUN/evaluation/PROTOCOL or …/PROTOCOL@VERSION)"
+    )
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -197,6 +204,28 @@ def _check(asked: dict[str, Any]) -> None:
         raise InputError(f"--seed {shown(asked['seed'])}: a whole number, zero or more, of at most 38 digits")
     if asked.get("batch_size", 1) < 1:
         raise InputError(f"--batch-size {shown(asked['batch_size'])}: at least one image a pass")
+
+
+def _protocol(asked: dict[str, Any]) -> str:
+    """The key of the protocol that was asked for."""
+
+    from ..evaluation.protocols import protocol_named
+
+    protocol = protocol_named(asked.get("protocol", "pgd")).key
+    if "quick" not in asked:
+        return protocol
+    if "attack" in asked or protocol != "standard":
+        other = "--attack" if "attack" in asked else f"protocol {protocol}"
+        raise InputError(f"--quick goes with --protocol standard alone and has no meaning in {other}: leave it out")
+    return "standard-quick"
+
+
+def _stored_as(asked: dict[str, Any], protocol: str) -> str:
+    """The folder in ``evaluation/`` of a run."""
+
+    from ..evaluation.protocols import OWN, stored_name
+
+    return OWN if "attack" in asked else stored_name(protocol)
 
 
 def _sampled(images: Images, count: int, console: Console) -> tuple[Images, str]:

@@ -96,7 +96,10 @@ def _parser() -> Parser:
     parser.add_argument("--data", type=str, help=f"the folder that holds {folders} (default: ASGT_DATA, or the hub)")
     parser.add_argument("--seeds", type=int, help="how many seeds (default: as the grid says)")
     parser.add_argument(
-        "--protocols", type=str, help="what judges every run, as paper,pgd,standard (default: as the grid says)"
+        "--protocols",
+        type=str,
+        help="what judges every run, as paper,pgd,standard; an earlier version as standard@1 (default: as the grid "
+        "says)",
     )
     parser.add_argument("--set", type=str, help="settings of asgt train for every run, as momentum=0.9,target=log_prob")
     parser.add_argument("--workers", type=int, help="runs at a time (default: one for each core)")

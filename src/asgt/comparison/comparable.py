@@ -6,10 +6,11 @@ Each refusal names both runs and the command that makes them comparable.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import InputError
 from ..evaluation.outcomes import Evaluation
-from ..evaluation.protocols import OWN, PROTOCOLS
+from ..evaluation.protocols import EARLIER, KNOWN, OWN, PROTOCOLS, stored_name
 from ..runs.run import Run, data_name, evaluate_again
 from ..training.run_folder import RunFolder
 from .method_naming import method_settings
@@ -41,18 +42,18 @@ def refuse_other_evaluations(runs: Sequence[Run], protocols: Sequence[str]) -> N
 
 
 def shared_protocols(runs: Sequence[Run]) -> list[str]:
-    """The protocols that every run was evaluated by, in the order of their registry; attacks of one's own come first.
+    """The keys of the protocols that every run was evaluated by, the strictest last; attacks of one's own come first.
 
     Raises:
         InputError: there is none.
     """
 
-    shared = [name for name in (OWN, *PROTOCOLS) if all(name in run.evaluations for run in runs)]
+    shared = [name for name in (OWN, *KNOWN) if all(name in run.evaluations for run in runs)]
     if OWN in shared and len({run.evaluations[OWN].protocol.identity for run in runs}) > 1:
         shared.remove(OWN)
     if not shared:
         held = "; ".join(f"{run.folder} holds {listed(list(run.evaluations))}" for run in runs)
-        name = max(PROTOCOLS, key=lambda name: sum(name in run.evaluations for run in runs))
+        name = max((*PROTOCOLS, *EARLIER), key=lambda name: sum(name in run.evaluations for run in runs))
         lacking = next(run.folder for run in runs if name not in run.evaluations)
         raise InputError(f"no protocol is common to all: {held}: asgt evaluate {lacking} --protocol {name}")
     return shared
@@ -68,7 +69,7 @@ def left_out(runs: Sequence[Run], epsilons: dict[str, tuple[float, ...]]) -> lis
     """What only some runs hold, in sentences."""
 
     sentences = []
-    for name in PROTOCOLS:
+    for name in KNOWN:
         lacking = [str(run.folder) for run in runs if name not in run.evaluations]
         if name not in epsilons and len(lacking) < len(runs):
             sentences.append(f"protocol {name} is left out: no evaluation by it in {listed(lacking)}")
@@ -131,7 +132,7 @@ def _refuse_other_images(runs: Sequence[Run], protocols: Sequence[str]) -> None:
     for run, name, evaluation in others:
         both = f"{first_run.folder} and {run.folder}"
         if run is first_run:
-            both = f"{RunFolder(first_run.folder).evaluation(first_name)} and {RunFolder(run.folder).evaluation(name)}"
+            both = f"{_folder(run, first_name)} and {_folder(run, name)}"
         if evaluation.data != first.data:
             counts = "" if evaluation.samples == first.samples else f" (n = {first.samples} and {evaluation.samples})"
             raise InputError(
@@ -154,10 +155,16 @@ def _refuse_other_grids(runs: Sequence[Run], protocols: Sequence[str]) -> None:
         if shared.isdisjoint(evaluation.epsilons):
             grid, asked = (",".join(f"{eps:g}" for eps in sorted(values)) for values in (evaluation.epsilons, shared))
             raise InputError(
-                f"no eps is common to all: {RunFolder(run.folder).evaluation(name)} has {grid}, those before it share "
+                f"no eps is common to all: {_folder(run, name)} has {grid}, those before it share "
                 f"{asked}: " + evaluate_again(run.folder, name, "--epsilons " + ",".join(map(repr, sorted(shared))))
             )
         shared &= set(evaluation.epsilons)
+
+
+def _folder(run: Run, protocol: str) -> Path:
+    """The folder of a run's evaluation by the protocol of a key."""
+
+    return RunFolder(run.folder).evaluation(stored_name(protocol))
 
 
 def _evaluations(runs: Sequence[Run], protocols: Sequence[str]) -> list[tuple[Run, str, Evaluation]]:

@@ -20,7 +20,7 @@ from ..attacks import Norm
 from ..errors import InputError
 from ..evaluation.health import catastrophic_on_test
 from ..evaluation.outcomes import grid_place
-from ..evaluation.protocols import Protocol
+from ..evaluation.protocols import Protocol, protocol_key
 from ..numbers import Number, counted, eps_text, norm_sign, number
 from ..runs.kept import load_kept
 from ..runs.run import Run, data_name, read_run
@@ -37,6 +37,7 @@ __all__ = [
     "Comparison",
     "compare",
     "compare_runs",
+    "headings",
     "load_results",
     "read_methods",
     "trained_eps",
@@ -63,6 +64,12 @@ class Column:
     title: str
     reach: float | None
 
+    @property
+    def key(self) -> str:
+        """The key of its protocol, by which evaluations are found (:attr:`asgt.Protocol.key`)."""
+
+        return protocol_key(self.protocol, self.version)
+
 
 @dataclass(frozen=True)
 class Comparison(Tabular):
@@ -71,7 +78,7 @@ class Comparison(Tabular):
     Attributes:
         methods: in the order of the methods' registry, attacks of one step before PGD.
         columns: the attacks of every shared protocol.
-        epsilons: by protocol, the ε that all runs share, ascending.
+        epsilons: by the key of the protocol, the ε that all runs share, ascending.
         norm: the norm of ε.
         samples: the test images of each run.
         data: the name of the data, for people.
@@ -89,7 +96,7 @@ class Comparison(Tabular):
     left_out: tuple[str, ...]
 
     def right(self, run: Run, column: Column | None, eps: Number) -> Tensor:
-        """Which images a run gets right, bool (N,), under an attack at an ε of ``epsilons[column.protocol]``.
+        """Which images a run gets right, bool (N,), under an attack at an ε of ``epsilons[column.key]``.
 
         Without a column, which it gets right as they are.
 
@@ -98,8 +105,8 @@ class Comparison(Tabular):
         """
 
         if column is None or number(eps, "eps") == 0:
-            return run.evaluations[self.columns[0].protocol].clean
-        evaluation = run.evaluations[column.protocol]
+            return run.evaluations[self.columns[0].key].clean
+        evaluation = run.evaluations[column.key]
         return evaluation.outcomes[column.attack][grid_place(evaluation.epsilons, eps)]
 
     def clean(self, method: Method) -> Estimate:
@@ -108,7 +115,7 @@ class Comparison(Tabular):
         return _accuracy([self.right(run, None, 0.0) for run in method.runs])
 
     def at(self, method: Method, column: Column, eps: Number) -> Estimate:
-        """The accuracy under an attack at an ε of ``epsilons[column.protocol]``.
+        """The accuracy under an attack at an ε of ``epsilons[column.key]``.
 
         Raises:
             InputError: some run was not evaluated there.
@@ -119,7 +126,7 @@ class Comparison(Tabular):
     def curve(self, method: Method, column: Column) -> list[tuple[float, Estimate]]:
         """Accuracy over the shared ε; the clean accuracy stands at 0."""
 
-        points = [(eps, self.at(method, column, eps)) for eps in self.epsilons[column.protocol]]
+        points = [(eps, self.at(method, column, eps)) for eps in self.epsilons[column.key]]
         return [(0.0, self.clean(method)), *points]
 
     def trained_eps(self) -> float | None:
@@ -143,6 +150,25 @@ class Comparison(Tabular):
         wanted = (trained / 2, trained, 2 * trained)
         return tuple(sorted({min(shared, key=lambda eps: abs(eps - want)) for want in wanted}))
 
+    def discarded(self, key: str) -> str:
+        """How much too high accuracies by a protocol are at most for images that it discarded; empty if it does not."""
+
+        told = [
+            each for method in self.methods for run in method.runs for each in run.evaluations[key].discards.values()
+        ]
+        if not told:
+            return ""
+        full = sum(each.full for each in told)
+        bounds = [each.bound for each in told if not each.full and each.bound is not None]
+        words = [f"the full search ran on all images of {full} of {len(told)} models"] if full else []
+        if bounds:
+            words.append(
+                f"accuracy at most {100 * max(bounds):.2f} points too high for discarded images, one-sided 95 %"
+            )
+        if len(bounds) + full < len(told):
+            words.append("discarded images not audited")
+        return "; ".join(words)
+
     def table(self) -> Table:
         """A row for each method at the judging ε: clean accuracy, then accuracy under each attack, in percent."""
 
@@ -152,7 +178,10 @@ class Comparison(Tabular):
             *(["[Wilson 95 %]"] if 1 in seeds else []),
         ]
         spread_text = " or, of a single seed, ".join(spreads)
-        protocols = ", ".join(f"{name} v{protocol.version}" for name, protocol in self.protocols.items())
+        protocols = ", ".join(
+            f"{each.name} v{each.version}{f' ({told})' if (told := self.discarded(key)) else ''}"
+            for key, each in self.protocols.items()
+        )
         rows = [
             [
                 method.name,
@@ -164,7 +193,7 @@ class Comparison(Tabular):
         return Table(
             f"accuracy % {spread_text} · {self.data}, n = {self.samples} test images · {norm_sign(self.norm)}, "
             f"ε = {eps_text(eps)} · protocols {protocols}",
-            ["method", "clean", *(column.title for column in self.columns)],
+            ["method", "clean", *headings(self.columns)],
             rows,
             [
                 *(f"{method.name}, seed {run.seed}: {text}" for method, run, text in self.warnings()),
@@ -192,7 +221,7 @@ class Comparison(Tabular):
 
     @property
     def protocols(self) -> dict[str, Protocol]:
-        """The definition of each shared protocol, by name."""
+        """The definition of each shared protocol, by its key."""
 
         first = self.methods[0].runs[0]
         return {name: first.evaluations[name].protocol for name in self.epsilons}
@@ -201,7 +230,7 @@ class Comparison(Tabular):
         """The columns by which methods are compared, the strictest last: every worst case, or the last of all."""
 
         protocols = self.protocols
-        return tuple(column for column in self.columns if protocols[column.protocol].worst_case) or self.columns[-1:]
+        return tuple(column for column in self.columns if protocols[column.key].worst_case) or self.columns[-1:]
 
     def judging_eps(self) -> float:
         """The ε at which methods are judged: the training ε, or else a middle one of the table's."""
@@ -266,7 +295,7 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     return Comparison(
         methods=group_by_method(runs),
         columns=tuple(
-            Column(name, protocol.version, protocol.claim, search.name, search.title, search.reach)
+            Column(protocol.name, protocol.version, protocol.claim, search.name, search.title, search.reach)
             for name in protocols
             for protocol in [runs[0].evaluations[name].protocol]
             for search in protocol.searches
@@ -278,6 +307,24 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
         classes=tuple(runs[0].result.classes),
         left_out=tuple(left_out(runs, epsilons)),
     )
+
+
+def headings(columns: Sequence[Column]) -> list[str]:
+    """What heads each column of a table: its title, with the protocol where titles alone could be mistaken.
+
+    That is where two have the same title, or two versions of one protocol stand side by side.
+    """
+
+    titles = Counter(column.title for column in columns)
+    versions = {
+        column.protocol: {other.version for other in columns if other.protocol == column.protocol} for column in columns
+    }
+    return [
+        f"{column.title}, {column.protocol} v{column.version}"
+        if titles[column.title] > 1 or len(versions[column.protocol]) > 1
+        else column.title
+        for column in columns
+    ]
 
 
 def load_results(folder: Path) -> Comparison:

@@ -105,7 +105,7 @@ def differences_at(comparison: Comparison, column: Column | None, eps: float) ->
     Args:
         comparison: the methods and their runs.
         column: the attack; ``None`` for the clean images.
-        eps: an ε of ``comparison.epsilons[column.protocol]``; 0 for the clean images.
+        eps: an ε of ``comparison.epsilons[column.key]``; 0 for the clean images.
 
     Returns:
         A table without the pairs that cannot be paired: several runs of either method, and no seed in common.

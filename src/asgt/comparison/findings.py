@@ -131,9 +131,9 @@ def _weak_beside_strong(comparison: Comparison) -> list[str]:
 
     judge = comparison.judges()[-1]
     weak = next((column for column in comparison.columns if column.attack == "pgd-constant-rs"), None)
-    if weak is None or not comparison.protocols[judge.protocol].worst_case:
+    if weak is None or not comparison.protocols[judge.key].worst_case:
         return []
-    both = sorted(set(comparison.epsilons[weak.protocol]) & set(comparison.epsilons[judge.protocol]))
+    both = sorted(set(comparison.epsilons[weak.key]) & set(comparison.epsilons[judge.key]))
     gap, method, eps = max(
         (
             (comparison.at(method, weak, eps).value - comparison.at(method, judge, eps).value, method, eps)

@@ -12,6 +12,7 @@ from ..numbers import eps_text, norm_sign
 from ..statistics import Estimate
 from ..tabular import Table, Tabular, draw_curves
 from .check import Check, checks_text
+from .discard_audit import Discards
 from .protocols import Protocol
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Displayed(Tabular):
         selection: str
         outcomes: Mapping[str, Tensor]
         checks: tuple[Check, ...]
+        discards: Mapping[str, Discards]
 
         @property
         def samples(self) -> int: ...
@@ -53,7 +55,10 @@ class Displayed(Tabular):
             f"{norm_sign(self.norm)} · n = {self.samples} images{selection} · one model, seed {self.seed}",
             ["ε", "clean", *curves],
             rows,
-            [f"can it be believed? {checks_text(self.checks)}" if self.checks else "no check was run"],
+            [
+                *(f"{name}: {told.told(self.samples)}" for name, told in self.discards.items()),
+                f"can it be believed? {checks_text(self.checks)}" if self.checks else "no check was run",
+            ],
         )
 
     def to_frame(self) -> DataFrame:

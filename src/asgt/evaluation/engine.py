@@ -57,6 +57,7 @@ def smallest_norms(
     seed: int = 0,
     rows: Tensor | None = None,
     clean: Tensor | None = None,
+    levels: Tensor | None = None,
     own: bool = False,
     audited: Tensor | None = None,
     exhaustive: bool = False,
@@ -75,6 +76,7 @@ def smallest_norms(
         seed: keys the noise.
         rows: the number of each image in its data set, int64 (N,), which keys its noise. Default: 0 to N − 1.
         clean: which images the model gets right as they are, bool (N,). Default: it is asked.
+        levels: how many ε each image may withstand by what is known already, int64 (N,); the probe is then left out.
         own: count only what the one attack finds, not what probe and press do.
         audited: shares in [0, 1), float (N,), of those to be attacked at one ε below their own too: at that share of
             them. NaN for the others. Default: none.
@@ -111,7 +113,9 @@ def smallest_norms(
     )
     with evaluating(model):
         run.clean(clean)
-        guess = run.probe()
+        if levels is not None:
+            run.levels = levels.tolist()
+        guess = run.probe() if levels is None else run.levels
         # A call about few images takes as long as about many: where such attacks are all, their audit shares the calls.
         whole = not any(attack.goes_by_steps for attack in attacks) and not own and not exhaustive
         if whole and audited is not None:

@@ -121,5 +121,5 @@ def catastrophic_on_test(evaluations: Collection[Evaluation], eps: float) -> str
     for evaluation in worst:
         for check in evaluation.checks:
             if check.name == OVERFITTING and check.verdict == "WARN":
-                return f"{OVERFITTING} on the test images, by protocol {evaluation.protocol.name}: {check.evidence}"
+                return f"{OVERFITTING} on the test images, by protocol {evaluation.protocol.key}: {check.evidence}"
     return None

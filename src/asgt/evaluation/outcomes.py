@@ -16,10 +16,11 @@ from ..files import package_versions
 from ..numbers import Number, eps_text, number
 from ..statistics import Estimate, clopper_pearson, share
 from .check import Check
+from .discard_audit import Discards
 from .display import Displayed
 from .known import CLEAN, MARGIN, NOTHING
 from .probing import PRESS_STEPS, PROBE_STEPS
-from .protocols import PROTOCOLS, Protocol, Search
+from .protocols import Protocol, Search
 from .recorded import record_of
 
 __all__ = ["CONFIDENCE", "MOST_EPSILONS", "SCHEMA", "Evaluation", "Request", "checked_grid", "definition", "grid_place"]
@@ -72,6 +73,8 @@ class Evaluation(Request, Displayed):
             :class:`asgt.evaluation.known.Outcome`.
         checks: whether this can be believed (:mod:`asgt.evaluation.checks`).
         seconds: for each search, what it took, on whatever machine it ran.
+        discards: for each search in phases, what it discarded and how much too high robust accuracy is at most for
+            that (:class:`asgt.evaluation.discard_audit.Discards`).
     """
 
     clean: Tensor
@@ -79,6 +82,7 @@ class Evaluation(Request, Displayed):
     details: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    discards: Mapping[str, Discards] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -142,7 +146,7 @@ class Evaluation(Request, Displayed):
         if "found_by" not in self.details[search]:
             return {}
         titles = {CLEAN: "clean error", MARGIN: "the margin's gradient"}
-        attacks = self._search(search).among(self.classes).attacks
+        attacks = self._search(search).among(self.classes).finders
         titles |= {place: attack.title for place, attack in enumerate(attacks)}
         counts = Counter(titles[place] for place in self.details[search]["found_by"].tolist() if place != NOTHING)
         return {title: counts[title] for title in titles.values() if title in counts}
@@ -177,7 +181,7 @@ class Evaluation(Request, Displayed):
         return {
             "schema": SCHEMA,
             "protocol": definition(protocol, self.classes),
-            **({"own": record_of(protocol, self.classes)} if protocol.name not in PROTOCOLS else {}),
+            **({"own": record_of(protocol, self.classes)} if not protocol.is_house else {}),
             "adapted": self.adapted,
             "claim": protocol.claim,
             "norm": self.norm,
@@ -193,6 +197,7 @@ class Evaluation(Request, Displayed):
             "attacks": {
                 name: [{"eps": eps} | _row(estimate) for eps, estimate in self.curve(name).items()] for name in outcomes
             },
+            **({"discards": {name: told.to_dict() for name, told in self.discards.items()}} if self.discards else {}),
             "exhaustive": self.exhaustive,
             "first_to_break": first,
             "cost": {name: cost for name in self.details if (cost := self.cost(name))},

@@ -6,10 +6,12 @@ written as soon as its samples are through and never rewritten.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -19,9 +21,11 @@ from ..files import agree, digest, read_sealed, read_tensors, write_sealed, writ
 from ..locks import holds_nothing
 from ..manifest import Manifest, check_evidence, home_of, record, withdraw
 from .check import THOROUGH, Check
+from .discard_audit import RISKS
 from .known import MARGIN
 from .outcomes import SCHEMA, Evaluation, Request, checked_grid, definition
-from .protocols import OWN, PROTOCOLS, Protocol
+from .pieces import AUDIT, FULL, PHASED, PHASED_ROWS, WIDER_SEARCH, merged, summary
+from .protocols import OWN, PhasedSearch, Protocol, Search, known_version, known_versions
 from .recorded import record_of, recorded_protocol
 
 __all__ = [
@@ -31,12 +35,15 @@ __all__ = [
     "finished_before",
     "load_evaluation",
     "read_shard",
+    "refuse_mixture",
+    "refuse_other_evidence",
     "refuse_other_figures",
     "shard_file",
     "write_result",
     "write_shard",
 ]
 
+_LATER = r"\.(exhaustive|full|(audit|wider)-\d+)$"
 EXHAUSTIVE = ".exhaustive"
 """What the names of shards end in where every sample was attacked at every ε after all; no search is called so."""
 
@@ -45,7 +52,7 @@ WORST_CASE = dict.fromkeys(_COUNTS, torch.int64) | {"norms": torch.float32}
 """What a worst case keeps of each sample beside its outcomes, as :class:`asgt.evaluation.known.Outcome` calls it."""
 _FINAL = {"illegal": torch.int64}
 
-_FIGURES = ("samples", "clean", "attacks", "exhaustive", "first_to_break")
+_FIGURES = ("samples", "clean", "attacks", "exhaustive", "first_to_break", "discards")
 """What a result says of the outcomes."""
 
 
@@ -90,15 +97,25 @@ def load_evaluation(folder: Path | str) -> Evaluation:
         )
         seconds = {search.name: float(result["seconds"][search.name]) for search in protocol.searches}
         checks = tuple(map(Check.from_dict, result["checks"]))
+        fallen_back = {
+            search.name: (
+                str(result["discards"][search.name]["reason"]),
+                result["discards"][search.name]["full"] is True,
+            )
+            for search in protocol.searches
+            if isinstance(search, PhasedSearch)
+        }
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise _damaged(path) from error
 
     clean: Tensor | None = None
-    outcomes, details = {}, {}
+    outcomes, details, discards = {}, {}, {}
     for search in protocol.searches:
         tensors = _read_shards(folder, search.name, request)
         outcomes[search.name], own = tensors.pop("correct"), tensors.pop("clean")
         details[search.name] = tensors
+        if isinstance(search, PhasedSearch):
+            discards[search.name] = summary(tensors, search, *fallen_back[search.name])
         if clean is not None and not torch.equal(own, clean):
             raise DamagedFileError(
                 f"{folder / search.name}-*.safetensors are damaged: their clean outcomes are not those of other attacks"
@@ -106,7 +123,13 @@ def load_evaluation(folder: Path | str) -> Evaluation:
         clean = own
     assert clean is not None
     evaluation = Evaluation(
-        **vars(request), clean=clean, outcomes=outcomes, details=details, checks=checks, seconds=seconds
+        **vars(request),
+        clean=clean,
+        outcomes=outcomes,
+        details=details,
+        checks=checks,
+        seconds=seconds,
+        discards=discards,
     )
     # The versions are those of the machine that evaluated.
     if not agree(evaluation.to_dict() | {"versions": result.get("versions")}, result):
@@ -120,7 +143,8 @@ def _protocol(result: Any, folder: Path) -> Protocol:
     path = folder / "result.json"
     try:
         schema, name, version = result["schema"], result["protocol"]["name"], result["protocol"]["version"]
-        known = PROTOCOLS.get(name)
+        if not isinstance(name, str):
+            raise TypeError(name)
     except (LookupError, TypeError) as error:
         raise _damaged(path) from error
 
@@ -129,18 +153,19 @@ def _protocol(result: Any, folder: Path) -> Protocol:
             f"{path} has schema {shown(schema)}, this version of asgt reads {SCHEMA}: evaluate again into another "
             "folder"
         )
-    if known is None and name == OWN and "own" not in result:
+    versions = known_versions(name)
+    if not versions and name == OWN and "own" not in result:
         raise InputError(f"{path} is of attacks of one's own: asgt.evaluate takes it up, with the same attacks")
-    if known is None and "own" in result:
+    if not versions and "own" in result:
         try:
             return recorded_protocol(result["protocol"], result["own"], str(result["claim"]))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise _damaged(path) from error
-    if known is None or version != known.version:
-        here = "none of that name" if known is None else f"v{known.version}"
+    if (known := known_version(name, version)) is None:
+        here = " and ".join(f"v{protocol.version}" for protocol in versions) or "none of that name"
         raise InputError(
-            f"{folder} was made by protocol {name if known else shown(name)} v{shown(version)}, this version of asgt "
-            f"knows {here}: evaluate again into another folder"
+            f"{folder} was made by protocol {name if versions else shown(name)} v{shown(version)}, this version of "
+            f"asgt knows {here}: evaluate again into another folder"
         )
     return known
 
@@ -174,16 +199,20 @@ def read_shard(file: Path, request: Request, stem: str, first: int) -> tuple[dic
     count = tensors["clean"].numel() if "clean" in tensors else 0
     if metadata.get("key") != _key(request, stem, first, count):
         return None
-    expected = {"correct": torch.bool, "clean": torch.bool} | (WORST_CASE if request.protocol.worst_case else _FINAL)
-    shapes = {name: (len(request.epsilons), count) if name == "correct" else (count,) for name in expected}
+    search = _search_of(stem, request)
+    phased = PHASED if isinstance(search, PhasedSearch) else {}
+    expected = {"correct": torch.bool, "clean": torch.bool}
+    expected |= (WORST_CASE if request.protocol.worst_case else _FINAL) | phased
+    heights = {"correct": len(request.epsilons)}
+    if isinstance(search, PhasedSearch):
+        heights |= dict.fromkeys(PHASED_ROWS, len(search.phases) + 3)
+    shapes = {name: (heights[name], count) if name in heights else (count,) for name in expected}
     if count == 0 or {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()} != {
         name: (expected[name], shapes[name]) for name in expected
     }:
         raise DamagedFileError(f"{file} is damaged: it does not hold the outcomes of its samples at each eps")
     if request.protocol.worst_case:
-        name, found_by = stem.removesuffix(EXHAUSTIVE), tensors["found_by"]
-        search = next(each for each in request.protocol.searches if each.name == name)
-        attacks = len(search.among(request.classes).attacks)
+        found_by, attacks = tensors["found_by"], len(search.finders)
         if bool(((found_by < MARGIN) | (found_by >= attacks)).any()):
             raise DamagedFileError(f"{file} is damaged: found_by names an attack that there is not, of {attacks}")
     return tensors, _seconds(metadata.get("seconds", "nan"))
@@ -212,27 +241,64 @@ def _key(request: Request, stem: str, first: int, count: int) -> str:
     return digest(repr((*settings, *switches, *identity, stem, first, count)).encode())
 
 
-def _read_shards(folder: Path, name: str, request: Request) -> dict[str, Tensor]:
-    """All the evidence of a search, of its exhaustive part where there is one."""
+def _search_of(stem: str, request: Request) -> Search:
+    """The search that the shards of a stem belong to, against a model of so many classes."""
 
-    result = folder / "result.json"
-    for stem in (f"{name}{EXHAUSTIVE}", name):
-        files = sorted(folder.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9].safetensors"))
-        if not files:
-            continue
-        shards: list[dict[str, Tensor]] = []
-        for place, file in enumerate(files):
-            if file != shard_file(folder, stem, place):
-                break
-            first = sum(len(shard["clean"]) for shard in shards)
-            if (shard := read_shard(file, request, stem, first)) is None:
-                raise DamagedFileError(f"{file} is damaged: it is not the evidence of {result}")
-            shards.append(shard[0])
-        if len(shards) == len(files):
-            return {tensor: torch.cat([shard[tensor] for shard in shards], dim=-1) for tensor in shards[0]}
-        break
-    raise DamagedFileError(
-        f"{folder / name}-*.safetensors are not all there, so {result} has lost its evidence: --resume makes it anew"
+    searches = {search.name: search for search in request.protocol.searches}
+    name = stem if stem in searches else re.sub(_LATER, "", stem)
+    return searches[name].among(request.classes)
+
+
+def _read_shards(folder: Path, name: str, request: Request) -> dict[str, Tensor]:
+    """All the evidence of a search: of its exhaustive part where there is one, or of a search in phases, merged."""
+
+    search = _search_of(name, request)
+    if isinstance(search, PhasedSearch):
+        stems = [name]
+        for number in range(1, len(RISKS) + 1):
+            stems += [f"{name}{WIDER_SEARCH}-{number}", f"{name}{AUDIT}-{number}"]
+        pieces = [piece for stem in (*stems, f"{name}{FULL}") if (piece := _read_piece(folder, stem, request))]
+        if pieces and _covers(pieces):
+            known = merged(pieces)
+            del known["rows"]
+            return known
+    else:
+        for stem in (f"{name}{EXHAUSTIVE}", name):
+            if piece := _read_piece(folder, stem, request):
+                return piece
+    raise _incomplete(folder, name)
+
+
+def _covers(pieces: Sequence[Mapping[str, Tensor]]) -> bool:
+    """Whether the first piece is about all samples, in their order, and no other one about samples beyond."""
+
+    rows = pieces[0]["rows"]
+    return torch.equal(rows, torch.arange(len(rows))) and all(
+        bool(((piece["rows"] >= 0) & (piece["rows"] < len(rows))).all()) for piece in pieces[1:]
+    )
+
+
+def _read_piece(folder: Path, stem: str, request: Request) -> dict[str, Tensor] | None:
+    """The shards of one stem, joined; ``None`` if there are none."""
+
+    files = sorted(folder.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9].safetensors"))
+    if not files:
+        return None
+    shards: list[dict[str, Tensor]] = []
+    for place, file in enumerate(files):
+        if file != shard_file(folder, stem, place):
+            raise _incomplete(folder, stem)
+        first = sum(len(shard["clean"]) for shard in shards)
+        if (shard := read_shard(file, request, stem, first)) is None:
+            raise DamagedFileError(f"{file} is damaged: it is not the evidence of {folder / 'result.json'}")
+        shards.append(shard[0])
+    return {tensor: torch.cat([shard[tensor] for shard in shards], dim=-1) for tensor in shards[0]}
+
+
+def _incomplete(folder: Path, name: str) -> DamagedFileError:
+    return DamagedFileError(
+        f"{folder / name}-*.safetensors are not all there, so {folder / 'result.json'} has lost its evidence: --resume "
+        "makes it anew"
     )
 
 
@@ -283,11 +349,73 @@ def finished_before(folder: Path, request: Request) -> tuple[dict[str, Any] | No
         remedies = [check["remedy"] for check in stored["checks"]]
     except (AttributeError, LookupError, TypeError):
         there, remedies = {}, []
+    if there != asked and (known := _other_version(there.get("protocol"), request)) is not None:
+        raise InputError(_taken_up(path, known, request))
     if there != asked:
         raise InputError(
             f"{path} was made of another model, other images or other settings: name another folder by --out"
         )
     return stored, bool(remedies) and THOROUGH not in remedies
+
+
+def _other_version(stored: Any, request: Request) -> Protocol | None:
+    """The other version of the protocol that a stored definition is of; ``None`` if it is of none that is known."""
+
+    try:
+        known = known_version(stored["name"], stored["version"])
+    except (LookupError, TypeError):
+        return None
+    return known if known in _other_versions(request) else None
+
+
+def _other_versions(request: Request) -> list[Protocol]:
+    asked = request.protocol
+    return [each for each in known_versions(asked.name) if asked.is_house and each.version != asked.version]
+
+
+def _taken_up(path: Path, known: Protocol, request: Request) -> str:
+    """Says how to go on with evidence of another version of the same protocol."""
+
+    return (
+        f"{path} was made by protocol {known.name} v{known.version}, not v{request.protocol.version}: --protocol "
+        f"{known.key} takes it up, --out names another folder"
+    )
+
+
+def refuse_mixture(folder: Path, request: Request) -> None:
+    """Refuses a folder that holds the first shard of another evaluation, under whatever name this one would write.
+
+    Raises:
+        InputError: it does; a shard that cannot be read is left to the search, which makes it anew.
+    """
+
+    for file in sorted(folder.glob("*-00000.safetensors")):
+        stem = file.name.removesuffix("-00000.safetensors")
+        try:
+            tensors, metadata = read_tensors(file)
+            count = len(tensors["clean"])
+        except (DamagedFileError, LookupError, TypeError):
+            continue
+        if metadata.get("key") != _key(request, stem, 0, count):
+            refuse_other_evidence(file, request, stem, 0)
+
+
+def refuse_other_evidence(file: Path, request: Request, stem: str, first: int) -> NoReturn:
+    """Refuses a shard whose key is not that of a request.
+
+    Raises:
+        InputError: always; it says so where another version of the same protocol made the shard.
+    """
+
+    tensors, metadata = read_tensors(file)
+    count = tensors["clean"].numel() if "clean" in tensors else 0
+    for known in _other_versions(request):
+        if not known.can_be_in(request.norm):
+            continue
+        made = replace(request, protocol=known.in_norm(request.norm))
+        if metadata.get("key") == _key(made, stem, first, count):
+            raise InputError(_taken_up(file, known, request))
+    raise InputError(f"{file} was made of another model, other images or other settings: name another folder by --out")
 
 
 def refuse_other_figures(folder: Path, evaluation: Evaluation, stored: dict[str, Any]) -> None:
@@ -298,7 +426,7 @@ def refuse_other_figures(folder: Path, evaluation: Evaluation, stored: dict[str,
     """
 
     new = evaluation.to_dict()
-    if not agree({name: new[name] for name in _FIGURES}, {name: stored.get(name) for name in _FIGURES}):
+    if not agree({name: new.get(name) for name in _FIGURES}, {name: stored.get(name) for name in _FIGURES}):
         raise DamagedFileError(
             f"{folder / 'result.json'} is damaged: its figures are not those of the evidence beside it; remove "
             f"{folder} to evaluate again"

@@ -14,7 +14,10 @@ from ..attacks import Norm
 from ..data import Images, load_data, to_unit
 from ..devices import one_thread, place, resolve_device
 from ..errors import InputError
-from ..evaluation.curve import AUDITED, evaluate
+from ..evaluation.curve import evaluate
+from ..evaluation.discard_audit import SMALLEST
+from ..evaluation.evaluator import AUDITED
+from ..evaluation.protocols import PhasedSearch, protocol_named
 from ..explanation import explain
 from ..saliency import attribution_class
 from ..training.building import build_from
@@ -47,6 +50,9 @@ def training_passes(config: TrainConfig, images: int, validation: int) -> int:
 def evaluation_passes(protocol: str, epsilons: Sequence[float], samples: int, norm: Norm = "linf") -> int:
     """Passes of an evaluation of a model that cannot be fooled: about what one takes that can.
 
+    A search in phases has nothing to go by on such a model. For it, this is a guess: an eighth of the full search, and
+    the full search on as many images as an audit takes.
+
     Raises:
         InputError: there is no such protocol in this norm, or an ε that cannot be meant.
     """
@@ -55,6 +61,13 @@ def evaluation_passes(protocol: str, epsilons: Sequence[float], samples: int, no
         model = Counter()
         evaluate(model, _images(count), protocol=protocol, epsilons=epsilons, norm=norm)
         return model.passes
+
+    for phased in protocol_named(protocol, norm).searches:
+        if not isinstance(phased, PhasedSearch):
+            continue
+        full = evaluation_passes("standard@1", epsilons, samples, norm)
+        audited = min(samples, SMALLEST) if phased.audited else 0
+        return full if audited == samples else full * (8 * audited + samples) // (8 * samples)
 
     # The first few are attacked at every ε, the others not.
     few = min(samples, AUDITED)

@@ -12,6 +12,7 @@ from ..capacity import PASS, refuse_time
 from ..comparison.method_naming import method_names
 from ..data import Splits, load_data, sample
 from ..errors import InputError, shown
+from ..evaluation.protocols import stored_name
 from ..evaluation.shards import load_evaluation
 from ..files import read_yaml
 from ..names import names_of, refuse_unless_allowed
@@ -157,13 +158,12 @@ def _state(job: Job, samples: int, explained: int) -> Literal["finished", "begun
     if not folder.result.exists():
         return "begun"
     for protocol in job.protocols:
-        if not (folder.evaluation(protocol) / "result.json").exists():
+        place = folder.evaluation(stored_name(protocol))
+        if not (place / "result.json").exists():
             return "begun"
-        evaluation = load_evaluation(folder.evaluation(protocol))
+        evaluation = load_evaluation(place)
         if (evaluation.epsilons, evaluation.norm, evaluation.samples) != (job.epsilons, job.norm, samples):
-            raise InputError(
-                f"{folder.evaluation(protocol)} holds an evaluation with other settings: name another folder by --out"
-            )
+            raise InputError(f"{place} holds an evaluation with other settings: name another folder by --out")
     for attribution in job.attributions:
         if not explained_alike(folder.explanation(attribution), samples=explained, eps=job.eps, norm=job.norm):
             return "begun"

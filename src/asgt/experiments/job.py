@@ -14,6 +14,7 @@ from ..data import Splits, sampled_rows, selection_text, to_unit
 from ..devices import one_thread, place, resolve_device
 from ..errors import InputError
 from ..evaluation.curve import evaluate
+from ..evaluation.protocols import stored_name
 from ..names import refuse_unless_allowed
 from ..progress import Progress
 from ..runs.explain_run import explain_run
@@ -34,7 +35,7 @@ class Job:
         label: what people call it, as ``"ASGT-PGD, seed 0"``.
         folder: its run folder.
         config: its training, resolved.
-        protocols: what it is evaluated by, in this order.
+        protocols: the keys of what it is evaluated by, in this order.
         epsilons: the grid of ε.
         norm: the norm of ε.
         samples: how many of the test images, ``None`` for all.
@@ -104,7 +105,7 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
             protocol=protocol,
             epsilons=job.epsilons,
             norm=job.norm,
-            folder=RunFolder(job.folder).evaluation(protocol),
+            folder=RunFolder(job.folder).evaluation(stored_name(protocol)),
             resume=True,
             selection=selection,
             progress=phase(number),

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from ..errors import DamagedFileError, InputError, cut, shown, unknown
 from ..evaluation.outcomes import checked_grid
+from ..evaluation.protocols import protocol_named
 from ..files import read_yaml
 from ..names import is_foreign, refuse_unless_allowed
 from ..records import Setting
@@ -50,7 +51,7 @@ class Preset:
         data: a name of :data:`asgt.datasets.DATA_SETS`, a hub id or a folder.
         seeds: how many; they are 0, 1, …
         methods: the resolved configuration of each method, with seed 0.
-        protocols: the protocols that every run is evaluated by.
+        protocols: the keys of the protocols that every run is evaluated by.
         epsilons: the grid of ε, ascending.
         samples: how many of the test images, ``None`` for all.
         attributions: by which every run is explained; none where it is not.
@@ -96,7 +97,7 @@ class Preset:
         """The same grid with another place of its data, count of seeds or device, or judged by other protocols.
 
         Raises:
-            InputError: fewer than one seed, or no protocol.
+            InputError: fewer than one seed, or no protocol, or one that asgt does not have.
         """
 
         if seeds is not None and seeds < 1:
@@ -108,7 +109,7 @@ class Preset:
             self,
             data=data or self.data,
             seeds=seeds or self.seeds,
-            protocols=tuple(dict.fromkeys(protocols or self.protocols)),
+            protocols=self.protocols if protocols is None else _keys(protocols),
             methods=tuple(
                 replace(method, data=data or method.data, device=device or method.device) for method in self.methods
             ),
@@ -232,7 +233,7 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
     if len(norms := {config.norm for config in configs if config.norm}) > 1:
         raise DamagedFileError(f"{path}: the methods train in {' and '.join(sorted(norms))}: a grid has one norm")
     try:
-        grid = checked_grid(epsilons, "l2" if "l2" in norms else "linf")
+        judged_by, grid = _keys(protocols), checked_grid(epsilons, "l2" if "l2" in norms else "linf")
     except InputError as error:
         raise DamagedFileError(f"{path}: {error}") from error
     # How runs are driven and watched is no part of what a grid is called.
@@ -243,12 +244,22 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
         data=data,
         seeds=seeds,
         methods=configs,
-        protocols=tuple(dict.fromkeys(protocols)),
+        protocols=judged_by,
         epsilons=grid,
         samples=samples,
         attributions=tuple(dict.fromkeys(attributions)) if explain else (),
         explained=explained if explain else 0,
     )
+
+
+def _keys(protocols: Sequence[str]) -> tuple[str, ...]:
+    """The keys of protocols as a user names them, each once: ``standard@2`` is ``standard`` where that is the newest.
+
+    Raises:
+        InputError: asgt does not have one of them.
+    """
+
+    return tuple(dict.fromkeys(protocol_named(protocol).key for protocol in protocols))
 
 
 def _refuse_many(seeds: int, methods: int, mend: str) -> None:

@@ -44,12 +44,12 @@ def robustness_charts(comparison: Comparison, order: Sequence[str] = ()) -> list
         if trained is not None:
             marks.append((trained, "dotted"))
             said.append(f"dotted: trained at {eps_text(trained)}")
-        if column.reach is not None and column.reach < comparison.epsilons[column.protocol][-1]:
+        if column.reach is not None and column.reach < comparison.epsilons[column.key][-1]:
             marks.append((column.reach, "dashed"))
             said.append(f"dashed: its steps reach {column.reach:.3f}")
         charts.append(
             Chart(
-                key=f"{column.protocol}-{column.attack}",
+                key=f"{column.key}-{column.attack}",
                 title=column.title,
                 subtitle="\n".join([said[0], "; ".join(said[1:])]).strip(),
                 x_label=f"ε ({norm_sign(comparison.norm)}, pixels in [0, 1])",

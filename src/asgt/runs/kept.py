@@ -21,8 +21,9 @@ from torch import Tensor
 from ..data import to_unit
 from ..errors import DamagedFileError, InputError
 from ..evaluation.check import Check
+from ..evaluation.discard_audit import Discards
 from ..evaluation.outcomes import Evaluation, checked_grid
-from ..evaluation.protocols import PROTOCOLS, protocol_named
+from ..evaluation.protocols import KNOWN, PhasedSearch, known_version, known_versions
 from ..explanation import Explanation
 from ..explanation.map_grid import MapColumn, SaliencyMaps
 from ..files import digest, read_sealed, write_sealed
@@ -83,8 +84,9 @@ def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
             "history": list(run.history),
             "evaluations": {
                 name: _with_digest(name, _packed_evaluation(evaluation) | _said(RunFolder(run.folder).evaluation(name)))
-                for name, evaluation in run.evaluations.items()
-                if name in PROTOCOLS  # what attacks of one's own found, only their code can repeat
+                for key, evaluation in run.evaluations.items()
+                if key in KNOWN  # what attacks of one's own found, only their code can repeat
+                for name in [evaluation.protocol.stored_as]
             },
             "explanations": {
                 name: _with_digest(name, _packed_explanation(explanation))
@@ -127,7 +129,8 @@ def read_kept(kept: Any, file: Path, *, sealed: bool) -> Run:
             raise DamagedFileError(f"{file} is damaged: it carries no digest")
         config = TrainConfig.from_dict(kept["config"], str(file))
         result = TrainResult(folder=str(file), **kept["training"])
-        evaluations = {name: _evaluation(name, values, file) for name, values in kept["evaluations"].items()}
+        read = [_evaluation(name, values, file) for name, values in kept["evaluations"].items()]
+        evaluations = {evaluation.protocol.key: evaluation for evaluation in read}
         explanations = {name: _explanation(values, file) for name, values in kept["explanations"].items()}
         if changed := changed_parts(kept):
             raise DamagedFileError(f"{file} is damaged: {changed[0]} does not match its own SHA-256")
@@ -154,14 +157,20 @@ def without_digest(kept: Any) -> list[str]:
 
 
 def of_other_versions(kept: Any) -> list[str]:
-    """The evaluations in the values of a saved result that this version of asgt does not read, by protocol name."""
+    """The evaluations in the values of a saved result that this version of asgt does not read, by their names there."""
 
     return [
         name
         for part, name, values in _parts(kept)
         if part == "evaluations"
-        and (name not in PROTOCOLS or values.get("version", PROTOCOLS[name].version) != PROTOCOLS[name].version)
+        and not any(values.get("version", known.version) == known.version for known in known_versions(_plain(name)))
     ]
+
+
+def _plain(stored_as: str) -> str:
+    """The name of a protocol, of what files call it."""
+
+    return stored_as.partition("@")[0]
 
 
 def _parts(kept: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -216,6 +225,11 @@ def _packed_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "outcomes": {search: [_packed(row) for row in rows] for search, rows in evaluation.outcomes.items()},
         "checks": [check.to_dict() for check in evaluation.checks],
         "seconds": dict(evaluation.seconds),
+        **(
+            {"discards": {name: each.to_dict() for name, each in evaluation.discards.items()}}
+            if evaluation.discards
+            else {}
+        ),
     }
 
 
@@ -225,13 +239,15 @@ def _said(folder: Path) -> dict[str, Any]:
 
 
 def _evaluation(name: str, values: dict[str, Any], file: Path) -> Evaluation:
-    known = PROTOCOLS.get(name)
-    if known is None or known.version != values["version"]:
-        here = "none of that name" if known is None else f"v{known.version}"
-        raise InputError(f"{file} was made by protocol {name} v{values['version']}, this version of asgt knows {here}")
+    version, plain = values["version"], _plain(name)
+    if (known := known_version(plain, version)) is None:
+        here = " and ".join(f"v{protocol.version}" for protocol in known_versions(plain)) or "none of that name"
+        raise InputError(f"{file} was made by protocol {plain} v{version}, this version of asgt knows {here}")
+    if known.stored_as != name:
+        raise DamagedFileError(f"{file} is damaged: an evaluation by {plain} v{version} is not called {name}")
 
     samples = values["samples"]
-    protocol = protocol_named(name, values["norm"])
+    protocol = known.in_norm(values["norm"])
     epsilons = checked_grid(values["epsilons"], values["norm"])
     outcomes = {}
     for search in protocol.searches:
@@ -248,6 +264,12 @@ def _evaluation(name: str, values: dict[str, Any], file: Path) -> Evaluation:
         details={search.name: {} for search in protocol.searches},
         checks=tuple(_check(check, file) for check in values["checks"]),
         seconds=values["seconds"],
+        # Of a search in phases: without it nobody would know that images were discarded.
+        discards={
+            search.name: Discards.from_dict(values["discards"][search.name])
+            for search in protocol.searches
+            if isinstance(search, PhasedSearch)
+        },
     )
 
 

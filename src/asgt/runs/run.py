@@ -17,7 +17,7 @@ from torch import nn
 from ..data import LabelledImages, Splits, load_data
 from ..errors import DamagedFileError, InputError
 from ..evaluation.outcomes import Evaluation
-from ..evaluation.protocols import OWN, PROTOCOLS
+from ..evaluation.protocols import KNOWN, OWN, stored_name
 from ..evaluation.shards import load_evaluation
 from ..explanation import Explanation, load_explanation
 from ..files import digest_stored, read_sealed
@@ -43,7 +43,7 @@ class Run:
         config: what was asked, resolved.
         result: how the training ended.
         history: the rows of ``metrics.jsonl``, one an epoch.
-        evaluations: its finished evaluations, by protocol name.
+        evaluations: its finished evaluations, by the protocol's key (:attr:`asgt.Protocol.key`).
         explanations: its finished explanations, by attribution.
         remarks: files without a digest, and edits that were accepted, in words.
     """
@@ -84,22 +84,26 @@ def read_run(path: Path) -> Run:
         raise DamagedFileError(f"{folder.metrics} is damaged: expected a line for each of {config.epochs} epochs")
 
     evaluations = {
-        name: load_evaluation(folder.evaluation(name))
-        for name in (*PROTOCOLS, *([OWN] if _records_own(folder) else []))
-        if (folder.evaluation(name) / "result.json").exists()
+        key: load_evaluation(place)
+        for key in (*KNOWN, *([OWN] if _records_own(folder) else []))
+        if ((place := folder.evaluation(stored_name(key))) / "result.json").exists()
     }
     weights, manifest = digest_stored(folder.model), Manifest.of(path)
     if manifest is not None and manifest.weights not in ("", weights):
         raise manifest.changed(folder.model.name)
-    for name, evaluation in evaluations.items():
-        if evaluation.protocol.name != name:
-            raise InputError(f"{folder.evaluation(name)} holds an evaluation by {evaluation.protocol.name}: rename it")
-        if evaluation.model != weights:
+    for key, evaluation in evaluations.items():
+        place, protocol = folder.evaluation(stored_name(key)), evaluation.protocol
+        if protocol.key != key:
             raise InputError(
-                f"{folder.evaluation(name)} was made of other weights than {folder.model}: {evaluate_again(path, name)}"
+                f"{place} holds an evaluation by {protocol.name} v{protocol.version}: rename it to {protocol.stored_as}"
             )
+        if evaluation.model != weights:
+            raise InputError(f"{place} was made of other weights than {folder.model}: {evaluate_again(path, key)}")
     explanations = _explanations(folder, weights)
-    places = [*map(folder.evaluation, evaluations), *map(folder.explanation, explanations)]
+    places = [
+        *(folder.evaluation(stored_name(key)) for key in evaluations),
+        *map(folder.explanation, explanations),
+    ]
     for name, explanation in explanations.items():
         largest = int(torch.maximum(explanation.labels, explanation.predictions).max())
         if largest >= len(result.classes):
@@ -170,9 +174,9 @@ def data_name(run: Run) -> str:
 
 
 def evaluate_again(run: Path, protocol: str, flags: str = "") -> str:
-    """How to replace an evaluation."""
+    """How to replace an evaluation by the protocol of a key."""
 
-    folder = RunFolder(run).evaluation(protocol)
+    folder = RunFolder(run).evaluation(stored_name(protocol))
     if protocol == OWN:
         return f"remove {folder}, then: asgt evaluate {run} --attack … {flags}".rstrip()
     return f"remove {folder}, then: asgt evaluate {run} --protocol {protocol} {flags}".rstrip()

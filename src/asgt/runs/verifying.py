@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..errors import DamagedFileError, InputError
 from ..evaluation.outcomes import Evaluation
-from ..evaluation.protocols import OWN, PROTOCOLS
+from ..evaluation.protocols import KNOWN, OWN
 from ..evaluation.shards import load_evaluation
 from ..explanation import Explanation, load_explanation
 from ..files import (
@@ -442,7 +442,8 @@ def _remedy_of_evidence(folder: Path, name: str, state: State) -> str:
 
     place, _, rest = name.partition("/")
     kind = rest.partition("/")[0]
-    evaluate = f"asgt evaluate {folder} " + ("--attack …" if kind == OWN else f"--protocol {kind}")
+    keys = {protocol.stored_as: key for key, protocol in KNOWN.items()}
+    evaluate = f"asgt evaluate {folder} " + ("--attack …" if kind == OWN else f"--protocol {keys.get(kind, kind)}")
     if place == name:
         evaluate = f"asgt evaluate … --out {folder}"
     if name.endswith(".safetensors") and place != "explanation" and name != "values.safetensors":
@@ -470,7 +471,8 @@ def _figures(folder: Path) -> list[Finding]:
     except InputError as error:
         # Of another version it may be, or of other weights.
         return _figures_in(run) or [Finding(folder, "damaged", str(error))]
-    return _figures_in(run, skip=(*PROTOCOLS, OWN) if run.is_finished() else ())
+    read = [protocol.stored_as for protocol in KNOWN.values()]
+    return _figures_in(run, skip=(*read, OWN) if run.is_finished() else ())
 
 
 def _figures_in(run: RunFolder, skip: tuple[str, ...] = ()) -> list[Finding]:

@@ -77,7 +77,7 @@ def ours(comparison: Comparison, claims: Claims, quoted: Quoted, reading: Readin
     column = column_of(comparison, reading, quoted.attack)
     if quoted.data != comparison.data or method is None or column is None:
         return None
-    eps = next((eps for eps in comparison.epsilons[column.protocol] if isclose(eps, quoted.eps)), None)
+    eps = next((eps for eps in comparison.epsilons[column.key] if isclose(eps, quoted.eps)), None)
     return None if eps is None else comparison.at(method, column, eps)
 
 

@@ -18,11 +18,11 @@ from typing import Any
 from torch import Tensor
 
 from ..comparison.accuracy_tables import AccuracyTable, table_at
-from ..comparison.comparing import Comparison, load_results
+from ..comparison.comparing import Comparison, headings, load_results
 from ..comparison.credibility import credibility_of
 from ..comparison.differences import points
 from ..errors import InputError
-from ..evaluation.protocols import PROTOCOLS
+from ..evaluation.protocols import KNOWN, PROTOCOLS
 from ..experiments.preset import Preset, load_preset, preset_names, preset_words
 from ..explanation.map_grid import SaliencyMaps, side_by_side
 from ..files import write_bytes
@@ -148,10 +148,32 @@ def write_results(results: Path, page: Path) -> Path:
         distances=lambda grid: _distances(grid, claims, paper),
         by_claim=_by_claim,
         checked=lambda grid: credibility_of(grid.comparison),
+        headings=headings,
+        left_out=_left_out,
         protocols=PROTOCOLS,
+        worst_case=_worst_case(grids),
     )
     write_bytes(page, text.encode())
     return page
+
+
+def _left_out(grid: Grid) -> list[str]:
+    """What only some runs hold, as where some were evaluated by an earlier version; files by their names alone."""
+
+    (folder,) = {run.folder.parent for run in _runs(grid)}
+    return [sentence.replace(f"{folder}/", "") for sentence in grid.comparison.left_out]
+
+
+def _worst_case(grids: Sequence[Grid]) -> str:
+    """Which protocols the worst cases of the page are by, the strictest first: an earlier version is named as such."""
+
+    judges = {judge.key: judge for grid in grids for judge in grid.comparison.judges()[-1:]}
+    strictest_first = [key for key in reversed(KNOWN) if key in judges and KNOWN[key].worst_case]
+    if not strictest_first:
+        return "no search: no run has a worst case"
+    *others, last = [f"`{judges[key].protocol}` v{judges[key].version}" for key in strictest_first]
+    told = ", else of ".join([*(f"{name} where all runs have it" for name in others), last])
+    return f"{told}: PGD-40 × 5 and the margin's gradient" if strictest_first[-1] == "pgd" else told
 
 
 def _is_varied(name: str) -> bool:

@@ -60,7 +60,7 @@ class Reading:
 
     Attributes:
         name: as the page calls it.
-        protocol: the protocol, or ``"worst case"``: the strictest by which all runs were evaluated.
+        protocol: the key of the protocol, or ``"worst case"``: the strictest by which all runs were evaluated.
         attacks: the search that stands for each attack of the paper; empty for a worst case, which stands for all.
     """
 
@@ -279,9 +279,9 @@ def column_of(comparison: Comparison, reading: Reading, attack: str) -> Column |
 
     if reading.protocol == WORST_CASE:
         judge = comparison.judges()[-1]
-        return judge if comparison.protocols[judge.protocol].worst_case else None
+        return judge if comparison.protocols[judge.key].worst_case else None
     wanted = (reading.protocol, reading.attacks[attack])
-    return next((column for column in comparison.columns if (column.protocol, column.attack) == wanted), None)
+    return next((column for column in comparison.columns if (column.key, column.attack) == wanted), None)
 
 
 def _tested(
@@ -300,7 +300,7 @@ def _tested(
         for column in dict.fromkeys(columns):
             if column is None:
                 return replace(blank, why=f"no evaluation by protocol {reading.protocol}")
-            eps = next((eps for eps in comparison.epsilons[column.protocol] if isclose(eps, claim.eps)), None)
+            eps = next((eps for eps in comparison.epsilons[column.key] if isclose(eps, claim.eps)), None)
             if eps is None:
                 return replace(blank, why=f"not evaluated at ε = {eps_text(claim.eps)}")
             pairs.append(_pair(comparison, replace(blank, column=column, rival=rival), first, second, eps))

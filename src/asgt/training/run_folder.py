@@ -9,7 +9,7 @@
     training.json           how it ended
     split.safetensors       the rows of the splits, where asgt drew them
     manifest.json           the digest of every file: written last, when, and only when, the run is finished
-    evaluation/<protocol>/  results and evidence of ``asgt evaluate``
+    evaluation/<protocol>/  results and evidence of ``asgt evaluate``; later versions in ``<protocol>@<version>``
     explanation/<name>/     those of ``asgt explain``, by attribution; ``module-Class`` for ``module:Class``
 """
 
@@ -118,10 +118,10 @@ class RunFolder:
         self.manifest = self.path / MANIFEST
         self._lines = hashlib.sha256()
 
-    def evaluation(self, protocol: str) -> Path:
-        """The folder of an evaluation by a protocol."""
+    def evaluation(self, stored_as: str) -> Path:
+        """The folder of an evaluation by a protocol, which files call so (:attr:`asgt.Protocol.stored_as`)."""
 
-        return self.path / "evaluation" / protocol
+        return self.path / "evaluation" / stored_as
 
     def explanation(self, attribution: str) -> Path:
         """The folder of an explanation by an attribution.

@@ -27,6 +27,7 @@ from ..second_look import SecondLook
 from .budget_reach import check_budget_reach
 from .clean_errors import check_clean_accuracy
 from .determinism import check_determinism
+from .discarded import check_discarded_images
 from .dlr_classes import check_classes_for_dlr
 from .doubled_effort import check_doubled_effort
 from .full_range import check_full_range
@@ -42,8 +43,8 @@ from .start_gradients import check_gradients_at_the_start
 
 __all__ = ["CHECKS", "CheckFunction", "run_checks"]
 
-CheckFunction: TypeAlias = Callable[[SecondLook], Check]
-"""A check: from a second look at an evaluation to what it says."""
+CheckFunction: TypeAlias = Callable[[SecondLook], Check | None]
+"""A check: from a second look at an evaluation to what it says; ``None`` where it is about other protocols."""
 
 CHECKS: tuple[CheckFunction, ...] = (
     check_budget_reach,
@@ -59,6 +60,7 @@ CHECKS: tuple[CheckFunction, ...] = (
     check_random_noise,
     check_square_queries,
     check_doubled_effort,
+    check_discarded_images,
     check_catastrophic_overfitting,
     check_clean_accuracy,
 )
@@ -99,7 +101,8 @@ def run_checks(
     progress.start("checks", len(CHECKS) + len(more))
     with evaluating(model):
         for check in CHECKS:
-            checks.append(check(look))
+            if (said := check(look)) is not None:
+                checks.append(said)
             progress.advance(1)
         for check in more:
             checks.append(_own(check, look))

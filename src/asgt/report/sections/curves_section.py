@@ -50,8 +50,8 @@ def _pair(comparison: Comparison, charts: Sequence[Chart]) -> list[Chart]:
 
     judge = comparison.judges()[-1]
     by_key = {chart.key: chart for chart in charts}
-    wanted = ("paper-pgd-constant-rs", f"{judge.protocol}-{judge.attack}")
-    both = comparison.protocols[judge.protocol].worst_case and all(key in by_key for key in wanted)
+    wanted = ("paper-pgd-constant-rs", f"{judge.key}-{judge.attack}")
+    both = comparison.protocols[judge.key].worst_case and all(key in by_key for key in wanted)
     return [by_key[key] for key in wanted] if both else []
 
 

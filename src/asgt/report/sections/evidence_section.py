@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from ...comparison.comparing import Comparison
 from ...comparison.method_naming import Method
+from ...evaluation.protocols import stored_name
 from ...names import file_name
 from ...runs.run import Run
 from ..section import PageRequest, Section
@@ -42,6 +43,20 @@ TEMPLATE = r"""<section id="evidence">
 </table>
 </div>
 {% endif %}
+{% if budgets %}
+<h3>Where the passes of a search by margin went</h3>
+<div class="scroll" tabindex="0" role="region" aria-label="where the passes of a search by margin went">
+<table class="sortable plain">
+<caption>All images get a few short runs, and those near the boundary get more. Gradients and forward passes are sums over the images of a phase; a gradient costs about three forward passes. The audit attacks a random part of the discarded images by the full search.</caption>
+<thead><tr>{% for name in ("method", "seed", "protocol", "phase", "images", "broken", "gradients", "forward passes", "% of the cost") %}<th scope="col"><button type="button">{{ name }}</button></th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in budgets %}
+<tr><th scope="row">{{ row.method | name }}</th><td>{{ row.seed }}</td><td>{{ row.protocol }}</td><td class="words" data-value="{{ row.number }}">{{ row.phase.name }}</td>{% for value in (row.phase.samples, row.phase.broken, row.phase.gradients, row.phase.forwards) %}<td data-value="{{ value }}">{{ "{:,}".format(value) }}</td>{% endfor %}<td data-value="{{ row.share }}">{{ "%.0f" | format(row.share) }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endif %}
 </section>
 """
 
@@ -51,6 +66,7 @@ def _context(page: PageRequest) -> dict[str, Any]:
     return {
         "evidence": [_evidence(method, run, page.out) for method in comparison.methods for run in method.runs],
         "costs": _costs(comparison),
+        "budgets": _budgets(comparison),
     }
 
 
@@ -67,7 +83,7 @@ def _evidence(method: Method, run: Run, out: Path) -> dict[str, Any]:
         "chosen_by": run.result.chosen_by,
         "model": next(iter(run.evaluations.values())).model[:12],
         "results": [
-            *((name, f"{place}/evaluation/{name}/result.json") for name in run.evaluations),
+            *((key, f"{place}/evaluation/{stored_name(key)}/result.json") for key in run.evaluations),
             *((name, f"{place}/explanation/{file_name(name)}/result.json") for name in run.explanations),
         ],
     }
@@ -83,15 +99,37 @@ def _costs(comparison: Comparison) -> list[dict[str, Any]]:
         {
             "method": method.name,
             "seed": run.seed,
-            "protocol": column.protocol,
+            "protocol": f"{column.protocol} v{column.version}",
             "first": evaluation.first_to_break(column.attack),
             **evaluation.cost(column.attack),
         }
         for method in comparison.methods
         for run in method.runs
         for column in comparison.columns
-        if comparison.protocols[column.protocol].worst_case
-        for evaluation in [run.evaluations[column.protocol]]
+        if comparison.protocols[column.key].worst_case
+        for evaluation in [run.evaluations[column.key]]
+    ]
+
+
+def _budgets(comparison: Comparison) -> list[dict[str, Any]]:
+    """Where the passes of each run's searches by margin went, phase by phase."""
+
+    return [
+        {
+            "method": method.name,
+            "seed": run.seed,
+            "protocol": f"{column.protocol} v{column.version}",
+            "number": number,
+            "phase": phase,
+            "share": 100 * (3 * phase.gradients + phase.forwards) / discards.passes,
+        }
+        for method in comparison.methods
+        for run in method.runs
+        for column in comparison.columns
+        for discards in [run.evaluations[column.key].discards.get(column.attack)]
+        if discards is not None
+        for number, phase in enumerate(discards.phases)
+        if phase.samples
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...attacks import describe
 from ...comparison.comparing import Comparison
 from ...evaluation.protocols import Protocol
 from ...numbers import eps_text
@@ -24,7 +23,7 @@ TEMPLATE = r"""<section id="found">
 <thead><tr><th scope="col">protocol</th><th scope="col">what it runs</th><th scope="col">what a number by it may be called</th></tr></thead>
 <tbody>
 {% for protocol in protocols %}
-<tr><th scope="row">{{ protocol.name }}&nbsp;v{{ protocol.version }}</th><td>{{ what_runs[protocol.name] | whole }}</td><td>{{ protocol.claim }}</td></tr>
+<tr><th scope="row">{{ protocol.name }}&nbsp;v{{ protocol.version }}</th><td>{{ what_runs[protocol.key] | whole }}</td><td>{{ protocol.claim }}</td></tr>
 {% endfor %}
 </tbody>
 </table>
@@ -39,27 +38,29 @@ def _context(page: PageRequest) -> dict[str, Any]:
     comparison = page.summary.comparison
     return {
         "findings": page.summary.findings,
-        "what_runs": {name: what_runs(comparison, protocol) for name, protocol in comparison.protocols.items()},
+        "what_runs": {key: what_runs(comparison, protocol) for key, protocol in comparison.protocols.items()},
     }
 
 
 def what_runs(comparison: Comparison, protocol: Protocol) -> str:
     """What a protocol runs, and what was different about it in some runs, in sentences."""
 
-    grid = f"ε: {', '.join(map(eps_text, comparison.epsilons[protocol.name]))}"
+    grid = f"ε: {', '.join(map(eps_text, comparison.epsilons[protocol.key]))}"
     if not protocol.worst_case:
         titles = "; ".join(search.title for search in protocol.searches)
         return f"{titles}; each from scratch at every ε, its final iterate, whatever the clean image's outcome. {grid}"
 
-    evaluations = [run.evaluations[protocol.name] for method in comparison.methods for run in method.runs]
+    evaluations = [run.evaluations[protocol.key] for method in comparison.methods for run in method.runs]
     classes = evaluations[0].classes
-    attacks = "; ".join(describe(search.among(classes).attacks) for search in protocol.searches)
+    attacks = "; ".join(search.among(classes).described() for search in protocol.searches)
     told = [
         f"The worst of {attacks}, and of a search along the gradient of the margin, which goes first and presses what "
         "breaks a sample on to smaller ε",
         "Per sample, the smallest ε that breaks it: clean errors are errors, and what is broken at an ε counts as "
         "broken above it",
     ]
+    if discarded := comparison.discarded(protocol.key):
+        told.append(f"Images far from the boundary are discarded: {discarded}")
     if evaluations[0].adapted:
         told.append(f"Attacks are adapted to {classes} classes: they are not their authors' own")
     if votes := [evaluation.votes for evaluation in evaluations if evaluation.votes > 1]:

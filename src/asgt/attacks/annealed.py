@@ -1,0 +1,195 @@
+r"""Annealed PGD: projected gradient ascent with momentum, whose step length falls along a cosine.
+
+.. math:: Z^{t+1} = \Pi \big( X^t + \eta_t \, g_t \big), \qquad
+          X^{t+1} = \Pi \big( X^t + \alpha (Z^{t+1} - X^t) + (1 - \alpha) (X^t - X^{t-1}) \big)
+
+where :math:`g_t` is the direction of steepest ascent of the loss, :math:`\alpha = 0.75` (1 in the first step), and in
+step t of T
+
+.. math:: \eta_t = \epsilon \, \Big( 0.02 + 1.98 \cdot \frac{1 + \cos(\pi t / T)}{2} \Big)
+
+so a short run looks across the whole ball first and settles at its end. The losses are the margin
+:math:`\max_{j \neq y} z_j - z_y`, the cross-entropy, and, towards one class t, :math:`z_t - z_y` or the targeted
+difference of logits ratio of :mod:`asgt.attacks.apgd`.
+
+The run keeps what a search by margin asks for: the smallest margin that it reached, the iterate and the class there.
+
+References:
+    Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+    attacks", https://arxiv.org/abs/2003.01690: the momentum on the iterate, and the DLR loss.
+    Gowal et al. 2019, "An alternative surrogate loss for PGD-based adversarial testing",
+    https://arxiv.org/abs/1910.09338: margins, one target at a time, and step lengths that fall.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from ..modes import Classifier, ask, at_least_float32, differentiable
+from ..randomness import Generator
+from .apgd import targeted_dlr
+from .attack import Attack, State, logit_margin, per_sample, project, steepest
+
+__all__ = ["AnnealedPGD", "AnnealedState", "Loss"]
+
+Loss = Literal["margin", "ce", "margin-targeted", "dlr-targeted"]
+
+MOMENTUM = 0.75
+_LAST, _FIRST = 0.02, 2.0  # of ε: the length of the last step and of the first
+_LOSSES = {"margin": "margin", "ce": "CE", "margin-targeted": "targeted margin", "dlr-targeted": "targeted DLR"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnealedState(State):
+    """Where a run of annealed PGD stands.
+
+    Attributes:
+        target: the class that a targeted loss aims at, int64 (B,). −1 before the first step, unless whoever drives the
+            attack has set one: the step then takes the most likely wrong class at the start.
+        previous: the iterate before ``x_adv``, of the shape of ``x``.
+        margin: the smallest margin so far, of the label's logit over the largest other, (B,); infinity before the first
+            step, and where it was NaN.
+        best: the iterate of that margin, of the shape of ``x``.
+        closest: the largest other class there, int64 (B,); −1 before the first step.
+        blind: in how many steps the gradient was zero or not finite, int64 (B,).
+    """
+
+    target: Tensor
+    previous: Tensor
+    margin: Tensor
+    best: Tensor
+    closest: Tensor
+    blind: Tensor
+
+    def judged(self, logits: Tensor) -> Self:
+        judged = super().judged(logits)
+        exact = at_least_float32(logits)
+        margin = logit_margin(exact, self.label).to(self.margin)
+        other = exact.scatter(1, self.label[:, None], -torch.inf).argmax(dim=1)
+        smaller = margin < self.margin
+        return replace(
+            judged,
+            margin=torch.where(smaller, margin, self.margin),
+            best=torch.where(per_sample(smaller, self.x), self.x_adv, self.best),
+            closest=torch.where(smaller, other, self.closest),
+        )
+
+
+@dataclass(frozen=True)
+class AnnealedPGD(Attack):
+    """PGD with momentum and a cosine schedule of step lengths, from a uniform start, in L∞ or L2.
+
+    What it answers is, for each sample, the first iterate that fools the model, or else that of smallest margin.
+
+    Args:
+        eps: the radius in [0, 1].
+        norm: ``"linf"`` or ``"l2"``.
+        steps: gradient steps.
+        loss: ``"margin"``, ``"ce"``, ``"margin-targeted"`` or ``"dlr-targeted"`` (adapted below four classes).
+    """
+
+    steps: int = 20
+    loss: Loss = "margin"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss not in _LOSSES:
+            raise InputError(f"loss {self.loss!r} is unknown: use {', '.join(map(repr, _LOSSES))}")
+
+    @property
+    def starts_at_random(self) -> bool:
+        return True
+
+    @property
+    def title(self) -> str:
+        return f"annealed PGD-{self.steps}, {_LOSSES[self.loss]}"
+
+    @property
+    def least_classes(self) -> int:
+        """Four for the DLR loss: below that only the plain difference of logits is left of it."""
+
+        return 4 if self.loss == "dlr-targeted" else 2
+
+    def described(self, count: int = 1) -> str:
+        return f"{self.title} × {count}" if count > 1 else self.title
+
+    def start(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        eps: float | Tensor,
+        *,
+        init: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> AnnealedState:
+        state = super().start(model, x, y, eps, init=init, generator=generator)
+        unknown = torch.full_like(state.iteration, -1)
+        return AnnealedState(
+            **vars(state),
+            target=unknown,
+            previous=state.x_adv,
+            margin=at_least_float32(torch.full_like(state.eps, torch.inf)),
+            best=state.x_adv,
+            closest=unknown,
+            blind=torch.zeros_like(state.iteration),
+        )
+
+    def step(self, state: State) -> AnnealedState:
+        assert isinstance(state, AnnealedState)
+        gradient, logits = state.gradient(partial(self._losses, state))
+        flat = gradient.flatten(1)
+        blind = ~flat.isfinite().all(dim=1) | (flat == 0).all(dim=1)
+        # A NaN must not move a sample out of its ball.
+        gradient = gradient.nan_to_num()
+        state = state.judged(logits)
+        state = replace(state, target=torch.where(state.target < 0, state.closest, state.target))
+
+        def back(x_adv: Tensor) -> Tensor:
+            return project(x_adv, state.x, state.eps, self.norm)
+
+        share = (1.0 + torch.cos(math.pi * state.iteration.to(state.eps) / self.steps)) / 2.0
+        length = state.eps * (_LAST + (_FIRST - _LAST) * share)
+        ahead = back(state.x_adv + per_sample(length, state.x) * steepest(gradient, self.norm))
+        pull = per_sample(torch.where(state.iteration == 0, 1.0, MOMENTUM).to(state.x), state.x)
+        x_adv = state.x_adv + pull * (ahead - state.x_adv) + (1.0 - pull) * (state.x_adv - state.previous)
+        return replace(
+            state,
+            x_adv=back(x_adv),
+            previous=state.x_adv,
+            iteration=state.iteration + 1,
+            blind=state.blind + blind,
+        )
+
+    @torch.no_grad()
+    def result(self, state: State) -> Tensor:
+        """For each sample, the first iterate that fools the model, or else that of smallest margin, (B, C, H, W).
+
+        One forward pass: the last iterate has not been judged yet.
+        """
+
+        assert isinstance(state, AnnealedState)
+        state = state.judged(ask(state.model, state.x_adv))
+        return torch.where(per_sample(state.fooled, state.x), state.witness, state.best)
+
+    def _losses(self, state: AnnealedState, logits: Tensor) -> Tensor:
+        """The loss (B,) that is to rise, of logits (B, K)."""
+
+        if self.loss == "ce":
+            return F.cross_entropy(logits, differentiable(state.y), reduction="none")
+        if self.loss == "margin":
+            return -logit_margin(logits, state.label)
+        likeliest = logits.detach().scatter(1, state.label[:, None], -torch.inf).argmax(dim=1)
+        target = torch.where(state.target < 0, likeliest, state.target)
+        if self.loss == "dlr-targeted":
+            return targeted_dlr(logits, state.label, target)
+        label, target = (differentiable(index)[:, None] for index in (state.label, target))
+        return (logits.gather(1, target) - logits.gather(1, label)).squeeze(1)

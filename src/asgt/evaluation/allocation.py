@@ -1,0 +1,73 @@
+r"""Where a search spends its budget: on the samples whose margin is small beside what chance does to it.
+
+Several short runs on a sample end at different margins. How far apart they lie says how much further another run might
+get: with m the smallest margin that a sample's runs reached, and σ their spread, the sample is **near** the boundary if
+
+.. math:: m < c \, \sigma
+
+σ is the standard deviation of the margins within samples, pooled over the samples of a shard: two or three runs of one
+sample are too few to tell it. Samples at another ε have another spread, so those of the same ε are pooled, as soon as
+there are enough. Two things keep an estimate of zero from discarding everything: σ has a floor, and the nearest five
+samples are always near.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["ALWAYS", "FLOOR", "distances", "near", "pooled_spread"]
+
+ALWAYS = 5
+"""How many of the nearest samples are near whatever σ is."""
+
+FLOOR = 0.02
+"""The least that σ is taken to be, as a share of the median size of the margins."""
+
+_ENOUGH = 16  # runs beyond the first of their sample: from there on, an ε has a σ of its own
+
+
+def pooled_spread(reached: Tensor) -> Tensor:
+    """The standard deviation within samples, pooled over them, of margins (N, R); NaN where a run did not take place.
+
+    Returns:
+        A scalar; NaN if no sample has two runs.
+    """
+
+    counts = (~reached.isnan()).sum(dim=1)
+    means = reached.nansum(dim=1) / counts.clamp_min(1)
+    squares = (reached - means[:, None]).square().nansum()
+    freedom = (counts - 1).clamp_min(0).sum()
+    return torch.where(freedom > 0, (squares / freedom.clamp_min(1)).sqrt(), torch.nan)
+
+
+def distances(margins: Tensor, reached: Tensor, levels: Tensor) -> Tensor:
+    """How many σ each sample lies from the boundary, (N,).
+
+    Args:
+        margins: the smallest margin of each sample, (N,).
+        reached: the margins that its runs ended at, (N, R); NaN where a run did not take place.
+        levels: the number of the ε at which it is attacked, int64 (N,).
+    """
+
+    reached = reached.double()
+    least = FLOOR * margins.double().abs().median() if len(margins) else margins.new_zeros(())
+    overall = pooled_spread(reached)
+    sigma = torch.full_like(margins, torch.nan, dtype=torch.float64)
+    for level in levels.unique():
+        here = levels == level
+        runs = (~reached[here].isnan()).sum(dim=1)
+        own = pooled_spread(reached[here]) if int((runs - 1).clamp_min(0).sum()) >= _ENOUGH else overall
+        sigma[here] = own
+    sigma = torch.maximum(sigma.nan_to_num(nan=0.0), least).clamp_min(torch.finfo(torch.float64).tiny)
+    return margins.double() / sigma
+
+
+def near(distance: Tensor, within: float, levels: Tensor) -> Tensor:
+    """Which samples lie within so many σ of the boundary, or are among the nearest five at their ε, bool (N,)."""
+
+    chosen = distance < within
+    for level in levels.unique():
+        here = (levels == level).nonzero().squeeze(1)
+        chosen[here[distance[here].argsort(stable=True)[:ALWAYS]]] = True
+    return chosen

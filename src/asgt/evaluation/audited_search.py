@@ -1,0 +1,169 @@
+"""A search in phases on all images: the search, what it is held against, and the full search where that fails.
+
+The full search (the attacks of ``standard@1``) runs on all images, with its reason in the result,
+
+1. instead of the search, where there are so few images that an audit saves nothing, where every ε is to be attacked, or
+   where the model is not deterministic: a margin that varies by itself says nothing of what another run would reach;
+2. after it, where more than a small share of its gradients were zero or not finite; where the searches without
+   gradients broke most of what they tried; where attacks below a failure succeeded; or where no audit brought the bound
+   of what was overlooked down to one point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from .discard_audit import POINT, RISKS, SMALLEST, WIDER, Discards, audit_size, discard_bound, drawn_audit
+from .outcomes import Request
+from .pieces import AUDIT, FULL, WIDER_SEARCH, merged, summary
+from .protocols import PhasedSearch
+
+__all__ = ["BLACK_BOX", "BLIND", "MISSED", "AuditedSearch", "Piece", "levels_of"]
+
+BLIND = 0.01
+"""The share of zero or infinite gradients above which the full search runs."""
+
+BLACK_BOX = 0.5
+"""The share of what searches without gradients tried above which so many broken samples make the full search run."""
+
+MISSED = 0.01
+"""The share of the samples attacked below their failure that may break there."""
+
+_SEVERAL = 5  # samples: fewer show nothing
+
+Piece: TypeAlias = dict[str, Tensor]
+
+
+@dataclass
+class AuditedSearch:
+    """A search in phases and what stands behind it, on all images.
+
+    Args:
+        search: the search, against a model of so many classes.
+        request: what is evaluated.
+        samples: how many images.
+        by_phases: makes a piece by the phases, of a stem, rows, what is known of them (None at first) and a round.
+        in_full: makes a piece by the full search, likewise; the round of an audit, or 0.
+        say: is told what is decided.
+    """
+
+    search: PhasedSearch
+    request: Request
+    samples: int
+    by_phases: Callable[[str, Tensor, Piece | None, int], Piece]
+    in_full: Callable[[str, Tensor, Piece | None, int], Piece]
+    say: Callable[[str], None]
+    pieces: list[Piece] = field(default_factory=list)
+
+    @property
+    def known(self) -> Piece:
+        return merged(self.pieces)
+
+    def spent(self) -> tuple[Piece, Discards]:
+        """What is known of all samples at the end, and what was discarded."""
+
+        name, everything = self.search.name, torch.arange(self.samples)
+        reason = self.reason_before()
+        if reason:
+            self.say(f"{name}: {reason}: the full search runs on all images")
+            self.pieces = [self.in_full(f"{name}{FULL}", everything, None, 0)]
+            return self.known, summary(self.known, self.search, reason, True)
+
+        self.pieces = [self.by_phases(name, everything, None, 0)]
+        reason = self.reason_after(self.known)
+        if not self.search.audited:
+            return self.known, summary(self.known, self.search, reason, False)
+        reason = reason or self.audited()
+        if reason:
+            self.say(f"{name}: {reason}: the full search goes on with all images")
+            known = self.known
+            rest = (known["correct"].any(dim=0) & (known["audited"] == 0)).nonzero().squeeze(1)
+            if len(rest):
+                self.pieces.append(self.in_full(f"{name}{FULL}", rest, known, 0))
+        return self.known, summary(self.known, self.search, reason, bool(reason))
+
+    def reason_before(self) -> str:
+        """Why the search does not run at all; empty where it does."""
+
+        if self.request.exhaustive:
+            return "every ε is to be attacked"
+        if self.request.votes > 1 and self.search.audited:
+            return "the model is not deterministic"
+        if self.samples < SMALLEST and self.search.audited:
+            return f"fewer than {SMALLEST} images, of which an audit would take nearly all"
+        return ""
+
+    def reason_after(self, known: Piece) -> str:
+        """Why what the search found cannot be relied on; empty where nothing speaks against it."""
+
+        if self.request.votes > 1:
+            return "the model is not deterministic"
+        blind, gradients = int(known["blind"].sum()), int(known["phase_gradients"][1:].sum())
+        if blind > BLIND * gradients:
+            share = f"{blind / gradients:.0%} of the gradients are zero or not finite"
+            return f"{share} (threshold {BLIND:.0%})"
+        tried, broken = self.without_gradients(known)
+        if broken >= _SEVERAL and broken > BLACK_BOX * tried:
+            return f"Square breaks {broken} of {tried} images that gradients did not (threshold {BLACK_BOX:.0%})"
+        tested, missed = int((known["tested"] > 0).sum()), int((known["missed"] > 0).sum())
+        if missed > MISSED * tested:
+            return f"{missed} of {tested} images broke at an ε below one that they withstand (threshold {MISSED:.0%})"
+        return ""
+
+    def without_gradients(self, known: Piece) -> tuple[int, int]:
+        """How many samples the phases without gradients tried, and how many of them they broke."""
+
+        places = [
+            place
+            for place, phase in enumerate(self.search.phases, 1)
+            if not any(attack.uses_gradients for attack in phase.attacks)
+        ]
+        if not places:
+            return 0, 0
+        tried = (known["phase_forwards"][places] > 0).any(dim=0)
+        return int(tried.sum()), int((known["phase_broken"][places] > 0).any(dim=0).sum())
+
+    def audited(self) -> str:
+        """Audits until the bound is a point or less; why that failed, empty where it did not."""
+
+        name, bound = self.search.name, 1.0
+        for number, risk in enumerate(RISKS, 1):
+            known = self.known
+            discarded = known["discarded"] >= 0
+            count = int(discarded.sum())
+            size = audit_size(count, self.samples, risk)
+            rows = drawn_audit(discarded, size, self.request.seed, number)
+            broke = 0
+            if size:
+                self.say(f"{name}: audit {number}: {size} of {count} discarded images are attacked in full")
+                audit = self.in_full(f"{name}{AUDIT}-{number}", rows, known, number)
+                self.pieces.append(audit)
+                broke = int((audit["audited"] < 0).sum())
+            bound = discard_bound(broke, size, count, self.samples, risk)
+            if bound <= POINT:
+                return ""
+            wider = self.wider(number)
+            if number < len(RISKS) and len(wider):
+                self.say(f"{name}: {broke} of {size} broke: {len(wider)} images are searched again")
+                stem = f"{name}{WIDER_SEARCH}-{number + 1}"
+                self.pieces.append(self.by_phases(stem, wider, self.known, number))
+        return f"after {len(RISKS)} audits robust accuracy may be {100 * bound:.1f} points too high (threshold 1 point)"
+
+    def wider(self, number: int) -> Tensor:
+        """The discarded samples that are near if more σ count as near, int64 (B,)."""
+
+        known = self.known
+        within = torch.tensor([phase.within or 0.0 for phase in self.search.phases])
+        reach = WIDER**number * within[known["discarded"].clamp_min(0)]
+        return ((known["discarded"] >= 0) & (known["distance"] < reach)).nonzero().squeeze(1)
+
+
+def levels_of(known: Piece, rows: Tensor) -> Tensor:
+    """How many ε some samples may withstand by what is known, int64 (B,)."""
+
+    return known["correct"][:, rows].sum(dim=0)

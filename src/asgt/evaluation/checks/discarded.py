@@ -1,0 +1,29 @@
+"""A search in phases overlooks what it discards, where margins do not tell how near the boundary is."""
+
+from __future__ import annotations
+
+from ..check import Check
+from ..second_look import SecondLook
+from .grading import POINT
+
+__all__ = ["check_discarded_images"]
+
+
+def check_discarded_images(look: SecondLook) -> Check | None:
+    """A search in phases overlooks what it discards, where margins do not tell how near the boundary is."""
+
+    name, samples = "discarded images", look.evaluation.samples
+    if not look.evaluation.discards:
+        return None
+    (told, *_) = sorted(look.evaluation.discards.values(), key=lambda each: -1.0 if each.bound is None else each.bound)
+    evidence = told.told(samples)
+    if told.full:
+        # Few images, or every ε asked for: the search did not run, and nothing speaks against it.
+        if look.evaluation.votes == 1 and not any(phase.samples for phase in told.phases[:-1]):
+            return Check(name, "PASS", evidence)
+        return Check(name, "WARN", evidence, "the number is that of the full search; look at the gradients")
+    if told.reason:
+        return Check(name, "FAIL", evidence, "--protocol standard runs the full search on all images then")
+    if told.bound is None:
+        return Check(name, "NOT RUN", evidence, "--protocol standard audits them")
+    return Check(name, "PASS", f"{evidence} (threshold {100 * POINT:g} point)")

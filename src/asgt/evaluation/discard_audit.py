@@ -1,0 +1,149 @@
+r"""How wrong a search in phases can be: the audit of the samples that it discarded.
+
+A discarded sample counts as withstanding its ε, although only the first phases attacked it. So a random part of the
+discarded ones is attacked in full. If k of m of them break, the share of discarded samples that the full search would
+break is at most the one-sided Clopper–Pearson bound u(k, m), and robust accuracy is too high by at most
+
+.. math:: u(k, m) \cdot \frac{\text{discarded}}{N}
+
+at any ε of the grid. The audit is as large as it has to be for that product to be one point if none of them breaks. If
+one does, more σ count as near, the samples that are near by that are searched again, and a fresh audit is drawn of
+those that are still discarded. So that all rounds together are wrong with a probability of 5 % at most, each has its
+share of it (:data:`RISKS`). If no round brings the bound down to one point, the full search runs on all samples.
+
+References:
+    Clopper & Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of the binomial",
+    https://doi.org/10.1093/biomet/26.4.404
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..randomness import seeded
+from ..statistics import clopper_pearson
+
+__all__ = ["POINT", "RISKS", "SMALLEST", "WIDER", "Discards", "PhaseCost", "audit_size", "discard_bound", "drawn_audit"]
+
+POINT = 0.01
+"""How much too high robust accuracy may be for what was discarded, at any ε."""
+
+RISKS = (0.045, 0.0025, 0.0025)
+"""The probability that the bound of each round of audits is wrong."""
+
+WIDER = 1.5
+"""By how much more σ count as near in each round after the first."""
+
+SMALLEST = 350
+"""Below so many images an audit and a search cost more than the full search, which then runs alone.
+
+The audit takes ln(1/0.045)/0.01 = 310 times the share discarded, which is all that is discarded of 310 images, and the
+search about a tenth of the full one.
+"""
+
+
+def audit_size(discarded: int, samples: int, risk: float) -> int:
+    """How many of the discarded samples are audited, so that the bound is one point if none of them breaks."""
+
+    share = discarded / samples
+    if share <= POINT:
+        return 0
+    return min(discarded, math.ceil(math.log(risk) / math.log1p(-POINT / share)))
+
+
+def discard_bound(broke: int, audited: int, discarded: int, samples: int, risk: float) -> float:
+    """How much too high robust accuracy is at most, where ``broke`` of ``audited`` broke; with probability 1 − risk.
+
+    Audited samples are counted as what the full search made of them, so an audit of all leaves no error.
+    """
+
+    if audited == discarded:
+        return 0.0
+    highest = clopper_pearson(broke, audited, 1.0 - 2.0 * risk)[1] if audited else 1.0
+    return highest * discarded / samples
+
+
+def drawn_audit(discarded: Tensor, count: int, seed: int, round_number: int) -> Tensor:
+    """The rows of ``count`` random samples of those marked, bool (N,); ascending, int64 (B,)."""
+
+    rows = discarded.nonzero().squeeze(1)
+    order = torch.randperm(len(rows), generator=seeded("discards", seed, round_number))
+    return rows[order[:count]].sort().values
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """What a part of a search took.
+
+    Attributes:
+        name: the phase.
+        samples: on how many samples it spent passes.
+        broken: how many it broke at the ε that it attacked them at.
+        gradients: forward and backward passes, of all samples together.
+        forwards: forward passes beside them.
+    """
+
+    name: str
+    samples: int
+    broken: int
+    gradients: int
+    forwards: int
+
+
+@dataclass(frozen=True)
+class Discards:
+    """What a search in phases left out, what that can hide, and where its passes went.
+
+    Attributes:
+        discarded: how many samples were discarded before the last audit.
+        audited: how many of them it attacked in full.
+        broke: how many of those broke.
+        rounds: how many audits there were; 0 where the protocol has none.
+        bound: how much too high robust accuracy is at most, a share of all samples, with 95 % confidence; ``None``
+            without an audit.
+        reason: why the full search ran on all samples, or should have; empty where nothing spoke against the search.
+        full: whether it ran.
+        phases: where the passes went.
+    """
+
+    discarded: int
+    audited: int
+    broke: int
+    rounds: int
+    bound: float | None
+    reason: str
+    full: bool
+    phases: tuple[PhaseCost, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"phases": [asdict(phase) for phase in self.phases]}
+
+    @property
+    def passes(self) -> int:
+        """The cost of the whole search: a gradient counts as three forward passes."""
+
+        return sum(3 * phase.gradients + phase.forwards for phase in self.phases)
+
+    def told(self, samples: int) -> str:
+        """In words, with how much too high robust accuracy is at most."""
+
+        if self.full:
+            return f"all {samples} images were attacked in full: {self.reason}"
+        if self.bound is None:
+            doubt = f"; {self.reason}" if self.reason else ""
+            return f"{self.discarded} of {samples} images were discarded, and none of them was audited{doubt}"
+        too_high = f"robust accuracy is at most {100 * self.bound:.2f} points too high for that (one-sided 95 %)"
+        return (
+            f"{self.discarded} of {samples} images were discarded; the full search breaks {self.broke} of "
+            f"{self.audited} of them, so {too_high}"
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Discards:
+        return cls(**(dict(values) | {"phases": tuple(PhaseCost(**phase) for phase in values["phases"])}))

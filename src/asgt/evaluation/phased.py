@@ -1,0 +1,344 @@
+r"""A search in phases, each for the samples that may still break.
+
+A sample that lies far from the boundary is as safe after sixty gradients as after a thousand, and most samples lie far.
+So all samples get a few short runs, and only those whose margin is small (:mod:`asgt.evaluation.allocation`) get the
+longer ones. A phase is a list of attacks and a rule that says who enters it; the phases are part of a protocol.
+
+1. **Probe and press** (:mod:`asgt.evaluation.probing`) give a bound of ε*, as in every worst case.
+2. Each sample goes through the phases at the next ε below its bound. Where an attack breaks it, the witness is pressed
+   on, and the sample begins again with the first phase, at the next ε below: no ε is passed by with less than another.
+3. A phase begins when all samples are through those before it, at whatever ε. Who is near is so decided among the same
+   samples, however batches were filled.
+
+A sample that is not near enough for a phase is **discarded**: it counts as withstanding its ε. Where searches without
+gradients break many of those that they try, gradients mislead; at such an ε the discarded samples come back, and more
+of them count as near. How often a discard is wrong is audited (:mod:`asgt.evaluation.discard_audit`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attacks import Attack, State
+from ..attacks.annealed import AnnealedState
+from ..attacks.square import SquareState
+from ..data import Images
+from ..modes import Classifier, evaluating
+from ..progress import SILENT, Progress
+from ..randomness import SampleKeyed
+from .allocation import distances, near
+from .known import Known, Outcome, in_parts
+
+__all__ = ["Phase", "PhasedOutcome", "phased_norms"]
+
+_STREAMS = 1000  # draws that an attack may take; the next has others
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a search.
+
+    Args:
+        name: what pages call it.
+        attacks: its attacks, one after the other; what breaks a sample ends the phase for it.
+        within: who enters: the samples within so many σ of the boundary. Default: all.
+        from_best: start from the iterate of smallest margin so far, not at random.
+        if_breaking: enter it only at those ε at which the searches without gradients before it broke more than one
+            sample and more than this share of those that they tried: there, gradients mislead, and what was discarded
+            comes back. Default: at every ε.
+    """
+
+    name: str
+    attacks: tuple[Attack, ...]
+    within: float | None = None
+    from_best: bool = False
+    if_breaking: float | None = None
+
+    def widened(self, factor: float) -> Phase:
+        """The phase for the samples within that many times as many σ."""
+
+        return self if self.within is None or factor == 1.0 else replace(self, within=factor * self.within)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhasedOutcome(Outcome):
+    """What a search in P phases found of N samples.
+
+    Attributes:
+        discarded: the number of the phase that a sample was not near enough for, int64 (N,); −1 if it went through all,
+            or withstands no ε.
+        distance: how many σ it lies from the boundary at the end, float32 (N,); NaN if it withstands no ε.
+        phase_gradients: the gradients that each sample took, int64 (P + 1, N): probe and press, then phase by phase.
+        phase_forwards: forward passes beside them, likewise.
+        phase_broken: how often each phase broke it, at one ε or more, int64 (P + 1, N); of the first row only whether.
+        blind: how many of its gradients in the phases were zero or not finite, int64 (N,).
+    """
+
+    discarded: Tensor
+    distance: Tensor
+    phase_gradients: Tensor
+    phase_forwards: Tensor
+    phase_broken: Tensor
+    blind: Tensor
+
+
+def phased_norms(
+    model: Classifier,
+    images: Images,
+    phases: Sequence[Phase],
+    grid: Sequence[float],
+    *,
+    clean: Tensor,
+    levels: Tensor | None = None,
+    again: int = 0,
+    seed: int = 0,
+    rows: Tensor | None = None,
+    audited: Tensor | None = None,
+    votes: int = 1,
+    batch_size: int = 256,
+    progress: Progress = SILENT,
+) -> PhasedOutcome:
+    """The smallest ε of a grid at which a search in phases breaks each image.
+
+    Args:
+        model: images (B, C, H, W) in [0, 1] to logits (B, K), on the device of the images.
+        images: N images, among which it is decided who is near: the outcome is one of these together.
+        phases: the search; the first one is for all.
+        grid: radii above zero, ascending.
+        clean: which images the model gets right as they are, bool (N,).
+        levels: how many ε each image may withstand by what is known already, int64 (N,); the probe is then left out.
+        again: how often the search has run before: each time it draws other noise.
+        seed: keys the noise.
+        rows: the number of each image in its data set, int64 (N,), which keys its noise. Default: 0 to N − 1.
+        audited: shares in [0, 1), float (N,), of those to be attacked at one ε below their own too, by the first phase:
+            at that share of them. NaN for the others. Default: none.
+        votes: how often a randomised model is asked; the majority is its answer to a witness.
+        batch_size: images per pass.
+        progress: is advanced by each image that is done.
+    """
+
+    if rows is None:
+        rows = torch.arange(len(images), device=images.labels.device)
+    norm = phases[0].attacks[0].norm
+    settings: dict[str, Any] = {"rows": rows, "votes": votes, "batch_size": batch_size, "progress": progress}
+    run = _Phased(phases, model, images, norm, tuple(grid), seed=seed, own=False, **settings)
+    with evaluating(model):
+        run.clean(clean)
+        run.draw = again * sum(len(phase.attacks) for phase in phases)
+        if levels is None:
+            run.counted(0, run.probe)
+            run.phase_broken[0] = (run.level_tensor() < len(grid)) & clean
+        else:
+            run.levels = levels.tolist()
+        run.through_phases()
+        if audited is not None:
+            run.look_below(audited)
+    return run.outcome()
+
+
+class _Phased(Known):
+    """A search in phases, while it goes on."""
+
+    def __init__(self, phases: Sequence[Phase], *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.phases = phases
+        count, device = len(self.levels), self.y.device
+        self.stage = torch.zeros(count, dtype=torch.int64, device=device)
+        self.discarded = torch.full_like(self.stage, -1)
+        self.margin = torch.full((count,), torch.inf, device=device)
+        self.best, self.closest = self.x.clone(), torch.full_like(self.stage, -1)
+        attacks = sum(len(phase.attacks) for phase in phases)
+        self.reached = torch.full((count, attacks), torch.nan, device=device)
+        # By ε: what searches without gradients tried and broke.
+        self.blind_tries = torch.zeros((2, len(self.grid) + 1), dtype=torch.int64, device=device)
+        self.phase_gradients = torch.zeros((len(phases) + 1, count), dtype=torch.int64, device=device)
+        self.phase_forwards = torch.zeros_like(self.phase_gradients)
+        self.phase_broken = torch.zeros_like(self.phase_gradients)
+        self.draw = 0
+        self.blind = torch.zeros_like(self.stage)
+
+    def counted(self, row: int, part: Callable[[], Any]) -> None:
+        """A part of the search, whose passes are those of a row."""
+
+        before = self.gradients.clone(), self.forwards.clone()
+        part()
+        self.phase_gradients[row] += self.gradients - before[0]
+        self.phase_forwards[row] += self.forwards - before[1]
+
+    def through_phases(self) -> None:
+        """All samples through all phases, always the earliest one that somebody waits for."""
+
+        done = 0
+        while True:
+            levels = self.level_tensor()
+            waiting = (levels > 0) & (self.stage < len(self.phases))
+            self.progress.advance(int((~waiting).sum()) - done)
+            done = int((~waiting).sum())
+            if not bool(waiting.any()):
+                return
+            number = int(self.stage[waiting].min())
+            entering = self.admitted(number, waiting & (self.stage == number), levels)
+            self.counted(number + 1, partial(self.enter, number, entering.nonzero().squeeze(1)))
+
+    def admitted(self, number: int, asking: Tensor, levels: Tensor) -> Tensor:
+        """Which of the samples that wait for a phase, bool (N,), enter it; the others are discarded, or wait on."""
+
+        phase = self.phases[number]
+        entering = asking.clone()
+        if phase.if_breaking is not None:
+            tried, broke = self.blind_tries
+            entering &= ((broke > 1) & (broke > phase.if_breaking * tried))[levels]
+            self.stage[asking & ~entering] = number + 1
+        if phase.within is not None:
+            held, close = levels > 0, torch.zeros_like(asking)
+            close[held] = near(self.distances(held), phase.within, levels[held])
+            far = entering & ~close
+            self.discarded[far & (self.discarded < 0)] = number
+            # What is discarded comes back where gradients turn out to mislead.
+            again = (
+                later for later in range(number + 1, len(self.phases)) if self.phases[later].if_breaking is not None
+            )
+            self.stage[far] = next(again, len(self.phases))
+            entering &= close
+        self.discarded[entering] = -1
+        return entering
+
+    def distances(self, samples: Tensor) -> Tensor:
+        """How many σ the marked samples, bool (N,), lie from the boundary."""
+
+        return distances(self.margin[samples], self.reached[samples], self.level_tensor()[samples])
+
+    def enter(self, number: int, samples: Tensor) -> None:
+        """A phase, for the samples that enter it."""
+
+        first = sum(len(phase.attacks) for phase in self.phases[:number])
+        for place, attack in enumerate(self.phases[number].attacks, first):
+            levels = self.level_tensor()[samples]
+            broken = self.attacked(place, attack, samples, self.phases[number].from_best)
+            if not attack.uses_gradients:
+                self.blind_tries[0] += levels.bincount(minlength=len(self.grid) + 1)
+                self.blind_tries[1] += levels[broken].bincount(minlength=len(self.grid) + 1)
+            self.phase_broken[number + 1, samples[broken]] += 1
+            self.press(samples[broken].tolist())
+            self.begin_again(samples[broken])
+            samples = samples[~broken]
+        self.stage[samples] = number + 1
+
+    def begin_again(self, samples: Tensor) -> None:
+        """Samples that were broken start with the first phase, at the next ε below: what was reached is of another."""
+
+        self.stage[samples], self.discarded[samples] = 0, -1
+        self.margin[samples] = torch.inf
+        self.reached[samples] = torch.nan
+        self.best[samples] = self.x[samples]
+
+    def attacked(self, place: int, attack: Attack, samples: Tensor, from_best: bool) -> Tensor:
+        """Runs an attack on samples at the ε below their bound; which of them it broke, bool (B,)."""
+
+        self.number = place
+        before = self.level_tensor()[samples]
+        found: list[tuple[Tensor, State]] = []
+        for part in in_parts(samples, self.batch_size):
+            eps = self.grid[self.level_tensor()[part] - 1]
+            noise = SampleKeyed(self.seed, self.rows[part], draw=(self.draw + place) * _STREAMS)
+            init = self.best[part] if from_best else None
+            state = attack.start(self.model, self.x[part], self.y[part], eps, init=init, generator=noise)
+            if isinstance(state, AnnealedState):
+                state = replace(state, target=self.closest[part])
+            for step in range(attack.steps + 1):
+                if step == attack.steps:
+                    if not attack.uses_gradients:
+                        break
+                    state = state.judged(self.forward(state.x_adv, part))
+                else:
+                    counter = self.gradients if attack.uses_gradients else self.forwards
+                    counter[part] += 1
+                    state = attack.step(state)
+                if bool(state.fooled.any()):
+                    found.append((part[state.fooled], state[state.fooled]))
+                    self.remember(place, part[state.fooled], state[state.fooled])
+                    part, state = part[~state.fooled], state[~state.fooled]
+                    if len(part) == 0:
+                        break
+            self.remember(place, part, state)
+        if found:
+            ids = torch.cat([part for part, _ in found])
+            witnesses = torch.cat([state.witness for _, state in found])
+            taken = torch.cat([state.iteration for _, state in found])
+            self.accept(ids, witnesses, taken, eps=self.grid[self.level_tensor()[ids] - 1])
+        return self.level_tensor()[samples] < before
+
+    def remember(self, place: int, samples: Tensor, state: State) -> None:
+        """The smallest margins that a run reached, and where."""
+
+        if isinstance(state, AnnealedState):
+            self.blind[samples] += state.blind
+            self.reached[samples, place] = state.margin.to(self.reached)
+            best = state.best
+        elif isinstance(state, SquareState):
+            best = state.x_adv
+        else:
+            return
+        smaller = state.margin.to(self.margin) < self.margin[samples]
+        at = samples[smaller]
+        self.margin[at], self.best[at] = state.margin.to(self.margin)[smaller], best[smaller]
+        if isinstance(state, AnnealedState):
+            self.closest[at] = state.closest[smaller]
+
+    def look_below(self, audited: Tensor) -> None:
+        """The first phase at one ε below that at which it failed, for the audited samples."""
+
+        levels = self.levels.copy()
+        chosen = {
+            sample: int(share * (level - 1))
+            for sample, (share, level) in enumerate(zip(audited.tolist(), levels, strict=True))
+            if share == share and level > 1
+        }
+        gradients, forwards = self.gradients.clone(), self.forwards.clone()
+        for sample, below in chosen.items():
+            self.levels[sample] = below + 1
+        samples = torch.tensor(sorted(chosen), dtype=torch.int64, device=self.y.device)
+        self.tested[samples] += 1
+        for place, attack in enumerate(self.phases[0].attacks):
+            broken = self.attacked(place, attack, samples, False)
+            self.missed[samples[broken]] += 1
+            samples = samples[~broken]
+        for sample in samples.tolist():
+            self.levels[sample] = levels[sample]
+        self.audit = self.gradients - gradients
+        self.gradients, self.forwards = gradients, forwards
+
+    def level_tensor(self) -> Tensor:
+        return torch.tensor(self.levels, dtype=torch.int64, device=self.y.device)
+
+    def outcome(self) -> PhasedOutcome:
+        levels = self.level_tensor()
+        held = levels > 0
+        distance = torch.full_like(self.margin, torch.nan)
+        distance[held] = self.distances(held).float()
+        return PhasedOutcome(
+            norms=self.norms,
+            levels=levels,
+            witnesses=self.witnesses,
+            found_by=self.found_by,
+            gradients=self.gradients,
+            forwards=self.forwards,
+            floor=torch.zeros_like(levels),
+            audit=self.audit,
+            tested=self.tested,
+            missed=self.missed,
+            illegal=self.illegal,
+            nan=bool(self.nan),
+            discarded=torch.where(held, self.discarded, -1),
+            distance=distance,
+            phase_gradients=self.phase_gradients,
+            phase_forwards=self.phase_forwards,
+            phase_broken=self.phase_broken,
+            blind=self.blind,
+        )

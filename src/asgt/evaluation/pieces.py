@@ -1,0 +1,132 @@
+"""The evidence of a search in phases, and of the audits and full searches behind it: pieces, each about some samples.
+
+The first piece is about all samples. Each later one goes on from what was known of its samples, so what it found is
+merged into that: a sample is right at an ε if no piece broke it there, and passes add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .discard_audit import RISKS, Discards, PhaseCost, discard_bound
+from .known import NOTHING, Outcome
+from .phased import PhasedOutcome
+from .protocols import PhasedSearch
+
+__all__ = ["AUDIT", "FULL", "PHASED", "PHASED_ROWS", "WIDER_SEARCH", "from_full", "from_phases", "merged", "summary"]
+
+AUDIT, WIDER_SEARCH, FULL = ".audit", ".wider", ".full"
+"""What the names of later pieces end in, the first two with the number of their round; no search is called so."""
+
+PHASED_ROWS = ("phase_gradients", "phase_forwards", "phase_broken")
+"""By phase and sample, int64 (P + 3, N): probe and press, the P phases, audits, the full search."""
+
+PHASED = dict.fromkeys(("rows", "discarded", "audited", "blind", *PHASED_ROWS), torch.int64) | {
+    "distance": torch.float32
+}
+"""What a piece keeps of each sample beside the outcome of a worst case.
+
+``rows`` are its samples, ``audited`` the round of the audit that attacked it in full, below zero if that broke it. The
+others are as :class:`asgt.evaluation.phased.PhasedOutcome` has them.
+"""
+
+_ADDED = ("gradients", "forwards", "audit", "tested", "missed", "illegal", "blind", *PHASED_ROWS)
+
+
+def from_phases(outcome: PhasedOutcome, rows: Tensor) -> dict[str, Tensor]:
+    """What a piece of a search in phases keeps, beside the outcome of a worst case."""
+
+    def padded(passes: Tensor) -> Tensor:
+        return torch.cat([passes, passes.new_zeros(2, passes.shape[1])]).cpu()
+
+    return {
+        "rows": rows,
+        "discarded": outcome.discarded.cpu(),
+        "audited": torch.zeros_like(rows),
+        "blind": outcome.blind.cpu(),
+        "distance": outcome.distance.cpu(),
+    } | {name: padded(getattr(outcome, name)) for name in PHASED_ROWS}
+
+
+def from_full(
+    outcome: Outcome, rows: Tensor, search: PhasedSearch, *, before: Tensor | None = None, round_number: int = 0
+) -> dict[str, Tensor]:
+    """What a piece of the full search keeps, beside the outcome of a worst case.
+
+    Args:
+        outcome: what the full search found.
+        rows: its samples, int64 (B,).
+        search: the search that it stands behind.
+        before: how many ε each sample was known to withstand at most, int64 (B,). Default: nothing was known.
+        round_number: the number of the audit; 0 where it is none.
+    """
+
+    broke = torch.zeros_like(outcome.levels) if before is None else (outcome.levels < before.to(outcome.levels)).long()
+    shape = (len(search.phases) + 3, len(rows))
+    place = len(search.phases) + (1 if round_number else 2)
+    by_row = {name: torch.zeros(shape, dtype=torch.int64) for name in PHASED_ROWS}
+    for name, passes in zip(PHASED_ROWS, (outcome.gradients, outcome.forwards, broke), strict=True):
+        by_row[name][place] = passes.cpu()
+    return {
+        "rows": rows,
+        "discarded": torch.full_like(rows, -1),
+        "audited": round_number * (1 - 2 * broke.cpu()),
+        "blind": torch.zeros_like(rows),
+        "distance": torch.full(rows.shape, torch.nan),
+        # The attacks of the phases have the first numbers.
+        "found_by": (outcome.found_by + (outcome.found_by > NOTHING) * _phase_attacks(search)).cpu(),
+    } | by_row
+
+
+def merged(pieces: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What is known of all samples after all pieces, in the order in which they were made."""
+
+    known = {name: tensor.clone() for name, tensor in pieces[0].items()}
+    for piece in pieces[1:]:
+        rows = piece["rows"]
+        known["correct"][:, rows] &= piece["correct"]
+        smaller = piece["norms"] < known["norms"][rows]
+        for name in ("norms", "found_by"):
+            known[name][rows] = torch.where(smaller, piece[name], known[name][rows])
+        for name in _ADDED:
+            known[name][..., rows] += piece[name]
+        known["discarded"][rows] = piece["discarded"]
+        for name, stays in (("distance", piece["distance"].isnan()), ("audited", piece["audited"] == 0)):
+            known[name][rows] = torch.where(stays, known[name][rows], piece[name])
+    return known
+
+
+def summary(known: Mapping[str, Tensor], search: PhasedSearch, reason: str, full: bool) -> Discards:
+    """What was discarded, what the audits made of it, and where the passes went.
+
+    Args:
+        known: the merged pieces.
+        search: the search.
+        reason: why the full search ran on all samples, or should have; empty where nothing speaks against the search.
+        full: whether it ran.
+    """
+
+    samples = len(known["discarded"])
+    last = int(known["audited"].abs().max()) if samples else 0
+    drawn = (known["audited"].abs() == last) & (last > 0)
+    audited, broke = int(drawn.sum()), int((drawn & (known["audited"] < 0)).sum())
+    discarded = int((known["discarded"] >= 0).sum()) + (0 if full else audited)
+    bound: float | None = None
+    if full:
+        bound = 0.0
+    elif search.audited:
+        bound = discard_bound(broke, audited, discarded, samples, RISKS[max(last, 1) - 1])
+    passes = torch.stack([known[name] for name in PHASED_ROWS])
+    names = ("probe and press", *(phase.name for phase in search.phases), "audit", "full search")
+    phases = []
+    for name, (gradients, forwards, breaks) in zip(names, passes.unbind(1), strict=True):
+        counts = int(((gradients + forwards) > 0).sum()), int((breaks > 0).sum())
+        phases.append(PhaseCost(name, *counts, int(gradients.sum()), int(forwards.sum())))
+    return Discards(discarded, audited, broke, last, bound, reason, full, tuple(phases))
+
+
+def _phase_attacks(search: PhasedSearch) -> int:
+    return sum(len(phase.attacks) for phase in search.phases)
