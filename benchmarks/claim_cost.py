@@ -1,0 +1,326 @@
+"""What a robustness claim costs: ``standard`` v2, ``standard@1`` and AutoAttack on the same nets and images.
+
+The cost is counted in passes: a gradient is three forward passes. Every measurement is saved as soon as it is there, so
+a run that was stopped goes on where it stood:
+
+    python benchmarks/claim_cost.py --nets mnist-at-0 mnist-asgt-0 --samples 500
+    python benchmarks/claim_cost.py --tables --write docs/performance.md
+
+The nets are those of the presets ``mnist-laptop`` and ``cifar10-laptop``, trained once with each seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import asgt
+from asgt.data import sample, to_unit
+from asgt.evaluation.phased import Phase
+from asgt.evaluation.protocols import PhasedSearch, Protocol
+from asgt.statistics import clopper_pearson
+from nets import RUNS
+from page import replace_section
+from timing import machine
+
+__all__ = ["main"]
+
+SAVED = RUNS / "claims"
+MNIST_GRID = tuple(round(0.05 * step, 2) for step in range(1, 9))
+CIFAR_GRID = tuple(step / 255 for step in (1, 2, 3, 4, 6, 8, 10, 12))
+L2_GRID = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A net, how it is trained, and the ε that it is judged at."""
+
+    preset: str
+    method: str
+    seed: int
+    eps: tuple[float, ...]
+    grid: tuple[float, ...]
+    norm: Any = "linf"
+    changes: tuple[tuple[str, Any], ...] = ()
+    tuned: str = "no"
+
+    def net(self, name: str) -> tuple[nn.Module, asgt.Images]:
+        """The net in evaluation mode and all test images; trains it if it is not there yet."""
+
+        (config,) = (
+            config
+            for config in asgt.load_preset(self.preset, "laptop").methods
+            if (config.method, config.attack) == (self.method, "pgd")
+        )
+        asgt.train(replace(config, seed=self.seed, **dict(self.changes)), RUNS / name, resume=True)
+        model, splits, *_ = asgt.load_run(RUNS / name)
+        return model.requires_grad_(False), splits.test
+
+
+def _subjects() -> dict[str, Subject]:
+    subjects = {}
+    for seed in range(3):
+        for method in ("at", "asgt"):
+            subjects[f"mnist-{method}-{seed}"] = Subject("mnist", method, seed, (0.3,), MNIST_GRID)
+            subjects[f"cifar-{method}-{seed}"] = Subject("cifar10", method, seed, (8 / 255,), CIFAR_GRID)
+    other = (("model", "small_cnn"), ("width", None), ("dropout", None))
+    subjects["mnist-small-at-0"] = Subject("mnist", "at", 0, (0.3,), MNIST_GRID, changes=other)
+    l2 = (("norm", "l2"), ("eps", 2.0))
+    subjects["mnist-l2-at-0"] = Subject("mnist", "at", 0, (2.0,), L2_GRID, norm="l2", changes=l2)
+    return subjects
+
+
+SUBJECTS = _subjects()
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one protocol found on some images: how many ε each withstands, and what it took."""
+
+    levels: Tensor
+    gradients: int
+    forwards: int
+    seconds: float
+    discarded: Tensor
+    phases: list[list[Any]] = field(default_factory=list)
+
+    @property
+    def cost(self) -> float:
+        """Passes an image; a gradient counts as three."""
+
+        return (3 * self.gradients + self.forwards) / len(self.levels)
+
+    def accuracy(self, level: int) -> float:
+        return 100 * float((self.levels > level).double().mean())
+
+
+def by_protocol(
+    model: nn.Module, images: asgt.Images, grid: tuple[float, ...], norm: Any, protocol: str | Protocol
+) -> Side:
+    """A protocol of asgt; without its checks' passes, which are not counted."""
+
+    found = asgt.evaluate(model, images, protocol, epsilons=grid, norm=norm)
+    (name,) = found.outcomes
+    details = found.details[name]
+    discarded = details.get("discarded", torch.full((len(images),), -1))
+    gradients, forwards = (int(details[kind].sum()) for kind in ("gradients", "forwards"))
+    phases = [list(astuple(phase)) for each in found.discards.values() for phase in each.phases]
+    return Side(found.outcomes[name].sum(dim=0), gradients, forwards, found.seconds[name], discarded, phases)
+
+
+def by_autoattack(model: nn.Module, images: asgt.Images, grid: tuple[float, ...], norm: Any) -> Side:
+    """The authors' package, its standard version, at the only ε of a grid; its calls are counted."""
+
+    from pyautoattack import AutoAttack
+
+    (eps,) = grid
+    passes = {True: 0, False: 0}
+
+    def counted(x: Tensor) -> Tensor:
+        passes[torch.is_grad_enabled() and x.requires_grad] += len(x)
+        logits: Tensor = model(x)
+        return logits
+
+    x, y = to_unit(images.pixels), images.labels
+    attack = AutoAttack(counted, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, seed=0, version="standard")
+    began = time.perf_counter()
+    right = attack.run_standard_evaluation(x, y, batch_size=250)[1] == y
+    seconds = time.perf_counter() - began
+    return Side(right.long(), passes[True], passes[False], seconds, torch.full((len(y),), -1))
+
+
+def without(place: int) -> Protocol:
+    """The search alone without one of its phases."""
+
+    (search,) = asgt.PROTOCOLS["standard-quick"].searches
+    assert isinstance(search, PhasedSearch)
+    phases: tuple[Phase, ...] = (*search.phases[:place], *search.phases[place + 1 :])
+    return Protocol("ablation", 1, (replace(search, phases=phases),), True, "not a claim")
+
+
+SIDES: dict[str, Callable[..., Side]] = {
+    "v2": partial(by_protocol, protocol="standard-quick"),
+    "v1": partial(by_protocol, protocol="standard@1"),
+    "autoattack": by_autoattack,
+    "v2-audited": partial(by_protocol, protocol="standard"),
+    **{f"without-{place}": partial(by_protocol, protocol=without(place)) for place in range(1, 7)},
+}
+"""By name; the search alone is ``v2``."""
+
+
+def measured(name: str, side: str, grid: str, samples: int, train: bool = True) -> Side | None:
+    """A measurement, from its file where there is one; ``None`` if there is none and none is to be made."""
+
+    file = SAVED / f"{name}-{grid}-{samples}-{side}.json"
+    if not file.exists():
+        if not train:
+            return None
+        subject = SUBJECTS[name]
+        model, images = subject.net(name)
+        radii = subject.eps if grid == "single" else subject.grid
+        found = SIDES[side](model, sample(images, samples), radii, subject.norm)
+        SAVED.mkdir(parents=True, exist_ok=True)
+        values = vars(found) | {"levels": found.levels.tolist(), "discarded": found.discarded.tolist()}
+        file.write_text(json.dumps(values), encoding="utf-8")
+        print(f"{file.stem}: cost {found.cost:.0f}, {found.seconds:.0f} s", flush=True)
+    values = json.loads(file.read_text(encoding="utf-8"))
+    return Side(**(values | {name: torch.tensor(values[name]) for name in ("levels", "discarded")}))
+
+
+SINGLE_HEAD = (
+    *("net", "seeds", "accuracy, v2", "cost, v2", "cost, v1", "cost, AutoAttack", "v1 / v2", "AutoAttack / v2"),
+    *("above v1", "above AutoAttack", "seconds, v2 / v1 / AutoAttack"),
+)
+
+
+def _apart(found: Mapping[str, list[Side]], side: str, level: int) -> list[float]:
+    """How far the search alone lies above another side, in points, seed by seed."""
+
+    return [ours.accuracy(level) - each.accuracy(level) for ours, each in zip(found["v2"], found[side], strict=True)]
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(list(head))}"]
+    return "\n".join(lines + [f"| {' | '.join(map(str, row))} |" for row in rows])
+
+
+def _over_seeds(names: list[str], grid: str, samples: int) -> dict[str, list[Side]] | None:
+    sides = {side: [measured(name, side, grid, samples, train=False) for name in names] for side in ("v2", "v1")}
+    if grid == "single":
+        sides["autoattack"] = [measured(name, "autoattack", grid, samples, train=False) for name in names]
+    complete = {side: [each for each in found if each is not None] for side, found in sides.items()}
+    return complete if all(len(found) == len(names) for found in complete.values()) else None
+
+
+def _groups() -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in SUBJECTS:
+        groups.setdefault(name.rsplit("-", 1)[0], []).append(name)
+    return groups
+
+
+def tables(samples: int) -> Mapping[str, str]:
+    """The tables of what has been measured, by the section of the page."""
+
+    single, grids = [], []
+    discarded = broken = 0
+    for group, names in _groups().items():
+        there = [name for name in names if measured(name, "v1", "single", samples, train=False)]
+        if there and (found := _over_seeds(there, "single", samples)):
+            costs = {side: mean(each.cost for each in found[side]) for side in found}
+            seconds = {side: mean(each.seconds for each in found[side]) for side in found}
+            apart = {side: _apart(found, side, 0) for side in ("v1", "autoattack")}
+            spread = {side: f" ± {stdev(values):.1f}" if len(values) > 1 else "" for side, values in apart.items()}
+            single.append(
+                (
+                    group,
+                    len(there),
+                    f"{mean(each.accuracy(0) for each in found['v2']):.1f}",
+                    *(f"{costs[side]:,.0f}" for side in ("v2", "v1", "autoattack")),
+                    f"**{costs['v1'] / costs['v2']:.1f}×**",
+                    f"**{costs['autoattack'] / costs['v2']:.1f}×**",
+                    *(f"{mean(apart[side]):+.1f}{spread[side]}" for side in ("v1", "autoattack")),
+                    " / ".join(f"{seconds[side]:.0f}" for side in ("v2", "v1", "autoattack")),
+                )
+            )
+            for ours, first, second in zip(found["v2"], found["v1"], found["autoattack"], strict=True):
+                left = ours.discarded >= 0
+                discarded += int(left.sum())
+                broken += int((left & ((first.levels == 0) | (second.levels == 0))).sum())
+        there = [name for name in names if measured(name, "v1", "grid", samples, train=False)]
+        if there and (found := _over_seeds(there, "grid", samples)):
+            costs = {side: mean(each.cost for each in found[side]) for side in found}
+            levels = range(len(SUBJECTS[names[0]].grid))
+            apart_by = [mean(_apart(found, "v1", level)) for level in levels]
+            grids.append(
+                (
+                    group,
+                    len(there),
+                    *(f"{costs[side]:,.0f}" for side in ("v2", "v1")),
+                    f"**{costs['v1'] / costs['v2']:.1f}×**",
+                    " ".join(f"{value:+.1f}" for value in apart_by),
+                )
+            )
+    told = {
+        "claim-single": _table(
+            SINGLE_HEAD,
+            single,
+        ),
+        "claim-grid": _table(["net", "seeds", "cost, v2", "cost, v1", "v1 / v2", "above v1, by ε"], grids),
+    }
+    if discarded:
+        high = clopper_pearson(broken, discarded, 0.9)[1]
+        told["claim-single"] += (
+            f"\n\nOf {discarded:,} discarded images, all runs together, v1 or AutoAttack breaks {broken}: "
+            f"{broken / discarded:.2%}, at most {high:.2%} (one-sided 95 %, Clopper–Pearson)."
+        )
+    return told
+
+
+def figure(file: Path, samples: int) -> None:
+    """Draws which images each phase attacks, and where the passes go, of the search alone on single ε."""
+
+    from matplotlib.figure import Figure
+
+    found = {name: side for name in SUBJECTS if (side := measured(name, "v2", "single", samples, train=False))}
+    drawn = {name: side for name, side in found.items() if side.phases}
+    canvas = Figure(figsize=(7.2, 0.9 + 1.5 * len(drawn)), layout="constrained")
+    for axes, (name, side) in zip(canvas.subplots(len(drawn), 1, squeeze=False)[:, 0], drawn.items(), strict=True):
+        names = [phase[0] for phase in side.phases if phase[1]]
+        images = [100 * phase[1] / samples for phase in side.phases if phase[1]]
+        costs = [(3 * phase[3] + phase[4]) / samples / side.cost * 100 for phase in side.phases if phase[1]]
+        places = torch.arange(len(names)).double()
+        axes.barh((places - 0.2).tolist(), images, 0.38, color="#4477aa", label="% of the images attacked")
+        axes.barh((places + 0.2).tolist(), costs, 0.38, color="#ee6677", label="% of the passes")
+        axes.set_yticks(places.tolist(), names)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 100)
+        axes.set_title(f"{name}: {side.cost:.0f} passes an image", fontsize=9, loc="left")
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    canvas.axes[0].legend(fontsize=8, loc="lower right", frameon=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(file, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What a robustness claim costs by standard v2, v1 and AutoAttack.")
+    parser.add_argument("--nets", nargs="*", choices=tuple(SUBJECTS), default=[], help="which nets to measure")
+    parser.add_argument("--sides", nargs="*", choices=tuple(SIDES), default=["v2", "v1", "autoattack"])
+    parser.add_argument("--grids", nargs="*", choices=("single", "grid"), default=["single"])
+    parser.add_argument("--samples", type=int, default=500, help="test images (default: 500)")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
+    parser.add_argument("--tables", action="store_true", help="print the tables of what has been measured")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables between the comments of a page too")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw where the passes go, too")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+
+    for name in asked.nets:
+        for grid in asked.grids:
+            for side in asked.sides:
+                if grid == "single" or side != "autoattack":
+                    measured(name, side, grid, asked.samples)
+    if asked.figure is not None:
+        figure(asked.figure, asked.samples)
+    if asked.tables or asked.write is not None:
+        here = machine(("torch", "pyautoattack"))
+        for section, table in tables(asked.samples).items():
+            text = f"{here}; n = {asked.samples} test images.\n\n{table}"
+            print(f"\n## {section}\n\n{text}", flush=True)
+            if asked.write is not None:
+                replace_section(asked.write, section, text)
+
+
+if __name__ == "__main__":
+    main()
