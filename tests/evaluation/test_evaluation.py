@@ -250,16 +250,16 @@ def test_catastrophic_overfitting_is_high_under_one_step_and_low_under_several(
 def test_evidence_lies_in_shards_that_a_kill_leaves_whole(
     images: asgt.Images, net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from asgt.evaluation import curve
+    from asgt.evaluation import evaluator
 
-    monkeypatch.setattr(curve, "SHARD", 16)
+    monkeypatch.setattr(evaluator, "SHARD", 16)
     whole = evaluate(net, images, protocol="pgd", epsilons=[0.02, 0.05], folder=tmp_path / "whole")
     names = [f"pgd-40x5-{number:05d}.safetensors" for number in range(3)]
     assert sorted(path.name for path in (tmp_path / "whole").glob("*.safetensors")) == names
     assert load_evaluation(tmp_path / "whole").to_dict() == whole.to_dict()
 
     # Killed in the second shard: the first stays as it is, and the end is the same, whatever the batch size.
-    attacked, calls = curve.smallest_norms, []
+    attacked, calls = evaluator.smallest_norms, []
 
     def killed(*words: object, **settings: object) -> object:
         calls.append(1)
@@ -267,11 +267,11 @@ def test_evidence_lies_in_shards_that_a_kill_leaves_whole(
             raise KeyboardInterrupt
         return attacked(*words, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(curve, "smallest_norms", killed)
+    monkeypatch.setattr(evaluator, "smallest_norms", killed)
     with pytest.raises(KeyboardInterrupt):
         evaluate(net, images, protocol="pgd", epsilons=[0.02, 0.05], folder=tmp_path / "killed")
     kept = (tmp_path / "killed" / names[0]).stat().st_mtime_ns
-    monkeypatch.setattr(curve, "smallest_norms", attacked)
+    monkeypatch.setattr(evaluator, "smallest_norms", attacked)
     again = evaluate(
         net, images, protocol="pgd", epsilons=[0.02, 0.05], folder=tmp_path / "killed", resume=True, batch_size=7
     )

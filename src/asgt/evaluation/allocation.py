@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..modes import precise
+
 __all__ = ["ALWAYS", "FLOOR", "distances", "near", "pooled_spread"]
 
 ALWAYS = 5
@@ -50,17 +52,17 @@ def distances(margins: Tensor, reached: Tensor, levels: Tensor) -> Tensor:
         levels: the number of the ε at which it is attacked, int64 (N,).
     """
 
-    reached = reached.double()
-    least = FLOOR * margins.double().abs().median() if len(margins) else margins.new_zeros(())
+    margins, reached = precise(margins), precise(reached)
+    least = FLOOR * margins.abs().median() if len(margins) else margins.new_zeros(())
     overall = pooled_spread(reached)
-    sigma = torch.full_like(margins, torch.nan, dtype=torch.float64)
+    sigma = torch.full_like(margins, torch.nan)
     for level in levels.unique():
         here = levels == level
         runs = (~reached[here].isnan()).sum(dim=1)
         own = pooled_spread(reached[here]) if int((runs - 1).clamp_min(0).sum()) >= _ENOUGH else overall
         sigma[here] = own
-    sigma = torch.maximum(sigma.nan_to_num(nan=0.0), least).clamp_min(torch.finfo(torch.float64).tiny)
-    return margins.double() / sigma
+    sigma = torch.maximum(sigma.nan_to_num(nan=0.0), least).clamp_min(torch.finfo(sigma.dtype).tiny)
+    return margins / sigma
 
 
 def near(distance: Tensor, within: float, levels: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ The full search (the attacks of ``standard@1``) runs on all images, with its rea
 2. after it, where more than a small share of its gradients were zero or not finite; where the searches without
    gradients broke most of what they tried; where attacks below a failure succeeded; or where no audit brought the bound
    of what was overlooked down to one point.
+
+As in every worst case, where attacks below a failure succeeded, every image is attacked at every ε below its own too.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ from .discard_audit import POINT, RISKS, SMALLEST, WIDER, Discards, audit_size, 
 from .outcomes import Request
 from .pieces import AUDIT, FULL, WIDER_SEARCH, merged, summary
 from .protocols import PhasedSearch
+from .shards import EXHAUSTIVE
 
-__all__ = ["BLACK_BOX", "BLIND", "MISSED", "AuditedSearch", "Piece", "levels_of"]
+__all__ = ["BLACK_BOX", "BLIND", "MISSED", "AuditedSearch", "Piece", "assumed_too_much", "levels_of"]
 
 BLIND = 0.01
 """The share of zero or infinite gradients above which the full search runs."""
@@ -48,7 +51,7 @@ class AuditedSearch:
         request: what is evaluated.
         samples: how many images.
         by_phases: makes a piece by the phases, of a stem, rows, what is known of them (None at first) and a round.
-        in_full: makes a piece by the full search, likewise; the round of an audit, or 0.
+        in_full: makes a piece by the full search, likewise; the round of an audit, or 0; and whether at every ε.
         say: is told what is decided.
     """
 
@@ -56,7 +59,7 @@ class AuditedSearch:
     request: Request
     samples: int
     by_phases: Callable[[str, Tensor, Piece | None, int], Piece]
-    in_full: Callable[[str, Tensor, Piece | None, int], Piece]
+    in_full: Callable[[str, Tensor, Piece | None, int, bool], Piece]
     say: Callable[[str], None]
     pieces: list[Piece] = field(default_factory=list)
 
@@ -71,7 +74,10 @@ class AuditedSearch:
         reason = self.reason_before()
         if reason:
             self.say(f"{name}: {reason}: the full search runs on all images")
-            self.pieces = [self.in_full(f"{name}{FULL}", everything, None, 0)]
+            self.pieces = [self.in_full(f"{name}{FULL}", everything, None, 0, self.request.exhaustive)]
+            if not self.request.exhaustive and assumed_too_much(self.known):
+                self.say(f"{name}: attacks below a failure succeeded: every sample is attacked at every eps")
+                self.pieces = [self.in_full(f"{name}{EXHAUSTIVE}", everything, None, 0, True)]
             return self.known, summary(self.known, self.search, reason, True)
 
         self.pieces = [self.by_phases(name, everything, None, 0)]
@@ -84,7 +90,7 @@ class AuditedSearch:
             known = self.known
             rest = (known["correct"].any(dim=0) & (known["audited"] == 0)).nonzero().squeeze(1)
             if len(rest):
-                self.pieces.append(self.in_full(f"{name}{FULL}", rest, known, 0))
+                self.pieces.append(self.in_full(f"{name}{FULL}", rest, known, 0, assumed_too_much(known)))
         return self.known, summary(self.known, self.search, reason, bool(reason))
 
     def reason_before(self) -> str:
@@ -111,7 +117,7 @@ class AuditedSearch:
         if broken >= _SEVERAL and broken > BLACK_BOX * tried:
             return f"Square breaks {broken} of {tried} images that gradients did not (threshold {BLACK_BOX:.0%})"
         tested, missed = int((known["tested"] > 0).sum()), int((known["missed"] > 0).sum())
-        if missed > MISSED * tested:
+        if assumed_too_much(known):
             return f"{missed} of {tested} images broke at an ε below one that they withstand (threshold {MISSED:.0%})"
         return ""
 
@@ -141,7 +147,7 @@ class AuditedSearch:
             broke = 0
             if size:
                 self.say(f"{name}: audit {number}: {size} of {count} discarded images are attacked in full")
-                audit = self.in_full(f"{name}{AUDIT}-{number}", rows, known, number)
+                audit = self.in_full(f"{name}{AUDIT}-{number}", rows, known, number, False)
                 self.pieces.append(audit)
                 broke = int((audit["audited"] < 0).sum())
             bound = discard_bound(broke, size, count, self.samples, risk)
@@ -161,6 +167,12 @@ class AuditedSearch:
         within = torch.tensor([phase.within or 0.0 for phase in self.search.phases])
         reach = WIDER**number * within[known["discarded"].clamp_min(0)]
         return ((known["discarded"] >= 0) & (known["distance"] < reach)).nonzero().squeeze(1)
+
+
+def assumed_too_much(known: Piece) -> bool:
+    """Whether more of the samples that were attacked below their failure broke there than may."""
+
+    return bool((known["missed"] > 0).sum() > MISSED * (known["tested"] > 0).sum())
 
 
 def levels_of(known: Piece, rows: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from .accuracy import class_count, correct, is_deterministic
 from .checks import CheckFunction, run_checks
 from .evaluator import Evaluator
 from .outcomes import Evaluation, Request, checked_grid
-from .protocols import Protocol, known_versions, own_protocol, protocol_named
+from .protocols import PhasedSearch, Protocol, known_versions, own_protocol, protocol_named
 from .shards import (
     claim_folder,
     finished_before,
@@ -144,7 +144,7 @@ def evaluate(
 def _attacks_explained(protocol: Protocol) -> Iterator[None]:
     """What somebody else's attack raises, in one line that names it."""
 
-    external = [attack.title for search in protocol.searches for attack in search.attacks if attack.is_external]
+    external = [attack.title for search in protocol.searches for attack in search.finders if attack.is_external]
     try:
         yield
     except AsgtError:
@@ -196,7 +196,8 @@ def _request(
     if (largest := int(images.labels.max())) >= classes:
         raise InputError(f"label {largest} is out of range: the model tells {classes} classes apart, from 0")
     for search in protocol.searches:
-        if not search.among(classes).attacks:
+        possible = search.among(classes)
+        if not possible.attacks or (isinstance(possible, PhasedSearch) and not possible.phases[0].attacks):
             raise InputError(f"{search.title} aims at classes that a model of {classes} does not have")
 
     with seeded_globally(seed_of("clean", seed), device):
@@ -227,6 +228,6 @@ def _check(
         return
     if not isinstance(model, nn.Module) or not model.state_dict():
         raise InputError("evidence knows a model by its weights: hand over an nn.Module that has some, or no folder")
-    for attack in (attack for search in protocol.searches for attack in search.attacks):
+    for attack in (attack for search in protocol.searches for attack in search.finders):
         if not attack.identity:
             raise InputError(f"evidence knows {attack.title} by its name alone: Foreign(made=…, name=…) gives one")

@@ -21,7 +21,7 @@ from ..modes import Classifier, evaluating
 from ..progress import Progress
 from ..randomness import SampleKeyed, seed_of, seeded, seeded_globally
 from .accuracy import predict
-from .audited_search import AuditedSearch, Piece, levels_of
+from .audited_search import AuditedSearch, Piece, assumed_too_much, levels_of
 from .discard_audit import WIDER, Discards
 from .engine import smallest_norms
 from .known import Outcome
@@ -42,8 +42,6 @@ half of it where they are called whole, for small groups take them long.
 
 AUDITED = 64
 """Random samples that a worst-case search attacks at a random ε below their failure too."""
-
-_MISSED = 0.01  # of the samples attacked below their failure; beyond it, all are attacked at every ε
 
 
 @dataclass(kw_only=True)
@@ -96,7 +94,7 @@ class Evaluator:
             return self.by_shards(stem, everything, size, make, len(attacks))
 
         tensors = found(exhaustive, search.name)
-        if self.request.protocol.worst_case and not exhaustive and _assumed_too_much(tensors):
+        if self.request.protocol.worst_case and not exhaustive and assumed_too_much(tensors):
             self.progress.say(
                 f"{search.name}: attacks below a failure succeeded: every sample is attacked at every eps"
             )
@@ -107,7 +105,8 @@ class Evaluator:
     def budgeted(self, search: PhasedSearch) -> tuple[dict[str, Tensor], Discards]:
         """What a search in phases found on all samples, and what stands behind it."""
 
-        attacks = search.among(self.request.classes).attacks
+        search = search.among(self.request.classes)
+        attacks = search.attacks
 
         def by_phases(stem: str, rows: Tensor, known: Piece | None, number: int) -> Piece:
             if number:
@@ -115,10 +114,10 @@ class Evaluator:
             make = partial(self.phased_shard, search, known, number)
             return self.by_shards(stem, rows, SHARD // 2, make)
 
-        def in_full(stem: str, rows: Tensor, known: Piece | None, number: int) -> Piece:
+        def in_full(stem: str, rows: Tensor, known: Piece | None, number: int, everywhere: bool) -> Piece:
             label = f"audit {number}" if number else "full search"
             self.progress.start(f"{search.name}, {label}", len(attacks) * len(rows))
-            make = partial(self.full_shard, search, attacks, known, number)
+            make = partial(self.full_shard, search, known, number, everywhere)
             return self.by_shards(stem, rows, SHARD // 8, make, len(attacks))
 
         backed = AuditedSearch(search, self.request, len(self.images), by_phases, in_full, self.progress.say)
@@ -236,12 +235,12 @@ class Evaluator:
         return self.kept(search, outcome) | from_phases(outcome, rows)
 
     def full_shard(
-        self, search: PhasedSearch, attacks: Sequence[Attack], known: Piece | None, number: int, rows: Tensor
+        self, search: PhasedSearch, known: Piece | None, number: int, everywhere: bool, rows: Tensor
     ) -> Piece:
-        """What the full search leaves of some samples, in an audit or where it runs on all."""
+        """What the full search leaves of some samples, in an audit or where it runs on all; or at every ε below too."""
 
         before = None if known is None else levels_of(known, rows)
-        outcome = self.descended(attacks, rows, levels=before, exhaustive=self.request.exhaustive)
+        outcome = self.descended(search.attacks, rows, levels=before, exhaustive=everywhere)
         return self.kept(search, outcome) | from_full(outcome, rows, search, before=before, round_number=number)
 
     def kept(self, search: Search, outcome: Outcome) -> dict[str, Tensor]:
@@ -314,9 +313,3 @@ def _audited(count: int, seed: int) -> Tensor:
     chosen = torch.randperm(count, generator=generator)[:AUDITED]
     shares[chosen] = torch.rand(len(chosen), generator=generator)
     return shares
-
-
-def _assumed_too_much(tensors: dict[str, Tensor]) -> bool:
-    """Whether more of the samples that were attacked below their failure broke there than may."""
-
-    return bool((tensors["missed"] > 0).sum() > _MISSED * (tensors["tested"] > 0).sum())

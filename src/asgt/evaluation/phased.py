@@ -241,7 +241,7 @@ class _Phased(Known):
     def attacked(self, place: int, attack: Attack, samples: Tensor, from_best: bool) -> Tensor:
         """Runs an attack on samples at the ε below their bound; which of them it broke, bool (B,)."""
 
-        self.number = place
+        self.number, self.external = place, attack.is_external
         before = self.level_tensor()[samples]
         found: list[tuple[Tensor, State]] = []
         for part in in_parts(samples, self.batch_size):
@@ -301,6 +301,8 @@ class _Phased(Known):
             if share == share and level > 1
         }
         gradients, forwards = self.gradients.clone(), self.forwards.clone()
+        # What the runs of the search reached, at its own ε, decides how near samples are: this is at another.
+        reached = {name: getattr(self, name).clone() for name in ("margin", "best", "closest", "reached", "blind")}
         for sample, below in chosen.items():
             self.levels[sample] = below + 1
         samples = torch.tensor(sorted(chosen), dtype=torch.int64, device=self.y.device)
@@ -313,6 +315,8 @@ class _Phased(Known):
             self.levels[sample] = levels[sample]
         self.audit = self.gradients - gradients
         self.gradients, self.forwards = gradients, forwards
+        for name, before in reached.items():
+            setattr(self, name, before)
 
     def level_tensor(self) -> Tensor:
         return torch.tensor(self.levels, dtype=torch.int64, device=self.y.device)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .discard_audit import RISKS, Discards, PhaseCost, discard_bound
+from .discard_audit import POINT, RISKS, Discards, PhaseCost, discard_bound
 from .known import NOTHING, Outcome
 from .phased import PhasedOutcome
 from .protocols import PhasedSearch
@@ -113,10 +113,13 @@ def summary(known: Mapping[str, Tensor], search: PhasedSearch, reason: str, full
     last = int(known["audited"].abs().max()) if samples else 0
     drawn = (known["audited"].abs() == last) & (last > 0)
     audited, broke = int(drawn.sum()), int((drawn & (known["audited"] < 0)).sum())
-    discarded = int((known["discarded"] >= 0).sum()) + (0 if full else audited)
+    left = int((known["discarded"] >= 0).sum())
+    discarded = left + (0 if full else audited)
     bound: float | None = None
     if full:
         bound = 0.0
+    elif search.audited and left <= POINT * samples:
+        bound = left / samples  # Whatever they are. A last round that is so left needs no audit, and leaves no piece.
     elif search.audited:
         bound = discard_bound(broke, audited, discarded, samples, RISKS[max(last, 1) - 1])
     passes = torch.stack([known[name] for name in PHASED_ROWS])
@@ -125,7 +128,8 @@ def summary(known: Mapping[str, Tensor], search: PhasedSearch, reason: str, full
     for name, (gradients, forwards, breaks) in zip(names, passes.unbind(1), strict=True):
         counts = int(((gradients + forwards) > 0).sum()), int((breaks > 0).sum())
         phases.append(PhaseCost(name, *counts, int(gradients.sum()), int(forwards.sum())))
-    return Discards(discarded, audited, broke, last, bound, reason, full, tuple(phases))
+    counted = {"discarded": discarded, "audited": audited, "broke": broke, "rounds": last}
+    return Discards(**counted, bound=bound, reason=reason, full=full, phases=tuple(phases))
 
 
 def _phase_attacks(search: PhasedSearch) -> int:

@@ -68,6 +68,7 @@ from .phased import Phase
 __all__ = [
     "EARLIER",
     "KNOWN",
+    "LATER",
     "OWN",
     "OWN_CLAIM",
     "PROTOCOLS",
@@ -88,6 +89,9 @@ OWN = "own"
 
 OWN_CLAIM = "attacks of one's own: not yet a robustness claim"
 """What a number by attacks of one's own may be called."""
+
+LATER = r"\.(exhaustive|full|(audit|wider)-\d+)$"
+"""What the names of later evidence of a search end in, and so no search's name may."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,16 @@ class PhasedSearch(Search):
     phases: tuple[Phase, ...] = field(default=(), kw_only=True)
     audited: bool = field(default=True, kw_only=True)
 
+    def among(self, classes: int) -> PhasedSearch:
+        """The search against a model of so many classes: without the targets that it does not have, in phases too."""
+
+        phases = tuple(
+            replace(phase, attacks=tuple(attack for attack in phase.attacks if attack.possible(classes)))
+            for phase in self.phases
+        )
+        attacks = tuple(attack for attack in self.attacks if attack.possible(classes))
+        return replace(self, attacks=attacks, phases=phases)
+
     def in_norm(self, norm: Norm) -> PhasedSearch:
         phases = tuple(
             replace(phase, attacks=tuple(attack.in_norm(norm) for attack in phase.attacks)) for phase in self.phases
@@ -229,7 +243,7 @@ class Protocol:
             raise InputError(f"protocol {self.name} has no search: give at least one, as Search('pgd', (PGD(),))")
         for name in (self.name, *names):
             # They are names of files and folders.
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or name.endswith(".exhaustive"):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or re.search(LATER, name):
                 raise InputError(f"a protocol or search is called {name!r}: use letters, digits, '-', '_' and '.'")
         if twice := {name for name in names if names.count(name) > 1}:
             raise InputError(f"two searches of protocol {self.name} are called {min(twice)}: give each its own name")
@@ -237,6 +251,33 @@ class Protocol:
             if not search.attacks or (len(search.attacks) > 1 and (search.own or not self.worst_case)):
                 counts = f"search {search.name} has {len(search.attacks)} attacks"
                 raise InputError(f"{counts}: a worst case takes one or more, any other curve is that of one")
+            if isinstance(search, PhasedSearch):
+                self._check_phases(search)
+
+    def _check_phases(self, search: PhasedSearch) -> None:
+        """Refuses a search in phases that cannot be run.
+
+        Raises:
+            InputError: it has no phases, its first one is not for all samples, or an attack cannot be driven by steps.
+        """
+
+        where = f"search {search.name} of protocol {self.name}"
+        if not self.worst_case or search.own:
+            raise InputError(f"{where} goes in phases: that is a worst case, and no attack's own curve")
+        if not search.phases or not all(phase.attacks for phase in search.phases):
+            raise InputError(f"{where} has a phase without attacks, or none: give at least one, as Phase('pgd', …)")
+        first = search.phases[0]
+        if first.within is not None or first.if_breaking is not None or first.from_best:
+            raise InputError(f"phase {first.name} of {where} comes first, so it is for all, from a start of its own")
+        for phase in search.phases:
+            for attack in phase.attacks:
+                if not attack.goes_by_steps or not attack.asks_eps:
+                    raise InputError(f"{attack.title} in phase {phase.name} of {where} cannot be driven step by step")
+                if attack.restarts > 1:
+                    raise InputError(
+                        f"{attack.title} in phase {phase.name} of {where} has {attack.restarts} restarts, but a phase "
+                        "runs each attack once: name it as often, without restarts"
+                    )
 
     @property
     def identity(self) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from ..attacks import Attack, Norm, State
 from ..errors import InputError
-from .protocols import Protocol, Search
+from .phased import Phase
+from .protocols import PhasedSearch, Protocol, Search
 
 __all__ = ["record_of", "recorded_protocol"]
 
@@ -22,10 +23,15 @@ class _Attack(Attack):
 
     named: str = field(default="", kw_only=True)
     words: str = field(default="", kw_only=True)
+    by_gradients: bool = field(default=True, kw_only=True)
 
     @property
     def title(self) -> str:
         return self.named
+
+    @property
+    def uses_gradients(self) -> bool:
+        return self.by_gradients
 
     def described(self, count: int = 1) -> str:
         return self.words
@@ -45,7 +51,7 @@ class _Search(Search):
     text: str = field(default="", kw_only=True)
     is_adapted: bool = field(default=False, kw_only=True)
 
-    def among(self, classes: int) -> Search:
+    def among(self, classes: int) -> Self:
         return self
 
     def adapted(self, classes: int) -> bool:
@@ -53,6 +59,11 @@ class _Search(Search):
 
     def __repr__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True, repr=False)
+class _PhasedSearch(_Search, PhasedSearch):
+    pass
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,19 +84,9 @@ class _Protocol(Protocol):
 def record_of(protocol: Protocol, classes: int) -> dict[str, Any]:
     """What ``result.json`` holds of attacks of one's own, beside the definition."""
 
-    searches = [search.among(classes) for search in protocol.searches]
     return {
         "identity": protocol.identity,
-        "searches": [
-            {
-                "name": search.name,
-                "title": search.title,
-                "own": search.own,
-                "adapted": search.adapted(classes),
-                "attacks": [{"title": attack.title, "words": attack.described()} for attack in search.attacks],
-            }
-            for search in searches
-        ],
+        "searches": [_record_of_search(search.among(classes), classes) for search in protocol.searches],
     }
 
 
@@ -97,15 +98,7 @@ def recorded_protocol(definition: Mapping[str, Any], record: Mapping[str, Any], 
     """
 
     searches = tuple(
-        _Search(
-            search["name"],
-            tuple(_Attack(named=str(attack["title"]), words=str(attack["words"])) for attack in search["attacks"]),
-            own=search["own"] is True,
-            title=str(search["title"]),
-            text=str(definition["attacks"][search["name"]]),
-            is_adapted=search["adapted"] is True,
-        )
-        for search in record["searches"]
+        _recorded_search(search, str(definition["attacks"][search["name"]])) for search in record["searches"]
     )
     if not searches:
         raise LookupError("no searches")
@@ -117,3 +110,60 @@ def recorded_protocol(definition: Mapping[str, Any], record: Mapping[str, Any], 
         claim,
         text=str(record["identity"]),
     )
+
+
+def _record_of_search(search: Search, classes: int) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "name": search.name,
+        "title": search.title,
+        "own": search.own,
+        "adapted": search.adapted(classes),
+        "attacks": [_record_of_attack(attack) for attack in search.attacks],
+    }
+    if isinstance(search, PhasedSearch):
+        phases = [
+            {
+                "name": phase.name,
+                "within": phase.within,
+                "from_best": phase.from_best,
+                "if_breaking": phase.if_breaking,
+                "attacks": [
+                    _record_of_attack(attack) | {"gradients": attack.uses_gradients} for attack in phase.attacks
+                ],
+            }
+            for phase in search.phases
+        ]
+        record |= {"audited": search.audited, "phases": phases}
+    return record
+
+
+def _recorded_search(record: Mapping[str, Any], text: str) -> Search:
+    settings: dict[str, Any] = {
+        "own": record["own"] is True,
+        "title": str(record["title"]),
+        "text": text,
+        "is_adapted": record["adapted"] is True,
+    }
+    attacks = tuple(map(_recorded_attack, record["attacks"]))
+    if "phases" not in record:
+        return _Search(record["name"], attacks, **settings)
+    phases = tuple(
+        Phase(
+            str(phase["name"]),
+            tuple(map(_recorded_attack, phase["attacks"])),
+            None if phase["within"] is None else float(phase["within"]),
+            phase["from_best"] is True,
+            None if phase["if_breaking"] is None else float(phase["if_breaking"]),
+        )
+        for phase in record["phases"]
+    )
+    return _PhasedSearch(record["name"], attacks, **settings, phases=phases, audited=record["audited"] is True)
+
+
+def _record_of_attack(attack: Attack) -> dict[str, Any]:
+    return {"title": attack.title, "words": attack.described()}
+
+
+def _recorded_attack(record: Mapping[str, Any]) -> Attack:
+    by_gradients = record.get("gradients", True) is True
+    return _Attack(named=str(record["title"]), words=str(record["words"]), by_gradients=by_gradients)

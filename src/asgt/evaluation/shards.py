@@ -25,7 +25,7 @@ from .discard_audit import RISKS
 from .known import MARGIN
 from .outcomes import SCHEMA, Evaluation, Request, checked_grid, definition
 from .pieces import AUDIT, FULL, PHASED, PHASED_ROWS, WIDER_SEARCH, merged, summary
-from .protocols import OWN, PhasedSearch, Protocol, Search, known_version, known_versions
+from .protocols import LATER, OWN, PhasedSearch, Protocol, Search, known_version, known_versions
 from .recorded import record_of, recorded_protocol
 
 __all__ = [
@@ -43,7 +43,6 @@ __all__ = [
     "write_shard",
 ]
 
-_LATER = r"\.(exhaustive|full|(audit|wider)-\d+)$"
 EXHAUSTIVE = ".exhaustive"
 """What the names of shards end in where every sample was attacked at every ε after all; no search is called so."""
 
@@ -245,7 +244,7 @@ def _search_of(stem: str, request: Request) -> Search:
     """The search that the shards of a stem belong to, against a model of so many classes."""
 
     searches = {search.name: search for search in request.protocol.searches}
-    name = stem if stem in searches else re.sub(_LATER, "", stem)
+    name = stem if stem in searches else re.sub(LATER, "", stem)
     return searches[name].among(request.classes)
 
 
@@ -258,6 +257,8 @@ def _read_shards(folder: Path, name: str, request: Request) -> dict[str, Tensor]
         for number in range(1, len(RISKS) + 1):
             stems += [f"{name}{WIDER_SEARCH}-{number}", f"{name}{AUDIT}-{number}"]
         pieces = [piece for stem in (*stems, f"{name}{FULL}") if (piece := _read_piece(folder, stem, request))]
+        if everywhere := _read_piece(folder, f"{name}{EXHAUSTIVE}", request):
+            pieces = [everywhere]
         if pieces and _covers(pieces):
             known = merged(pieces)
             del known["rows"]

@@ -15,7 +15,7 @@ def check_classes_for_dlr(look: SecondLook) -> Check:
 
     name, classes = "classes for DLR", look.random_logits.shape[1]
     protocol = look.evaluation.protocol
-    asks = any(attack.least_classes >= _DLR_CLASSES for search in protocol.searches for attack in search.attacks)
+    asks = any(attack.least_classes >= _DLR_CLASSES for search in protocol.searches for attack in search.finders)
     if classes >= _DLR_CLASSES:
         return Check(name, "PASS", f"{classes} classes; the DLR loss needs {_DLR_CLASSES}")
     if asks:

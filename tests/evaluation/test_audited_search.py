@@ -1,0 +1,760 @@
+"""A search in phases and what stands behind it: audits, the full search, and the evidence of both."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from asgt import APGD, PGD, AnnealedPGD, Foreign, Images, InputError, Protocol, Square
+from asgt.attacks import Attack, LocalSquare, State
+from asgt.evaluation import audited_search, discard_audit, evaluator, pieces
+from asgt.evaluation.curve import evaluate
+from asgt.evaluation.outcomes import Evaluation
+from asgt.evaluation.phased import Phase, phased_norms
+from asgt.evaluation.protocols import PROTOCOLS, PhasedSearch, Search
+from asgt.evaluation.shards import load_evaluation
+from asgt.files import read_sealed, read_tensors, write_tensors
+from asgt.progress import SILENT
+from asgt.runs.run import load_run, read_run
+from support.curves import Band, Misled, Rows, band_images, rows_images, rows_radius, small_mlp
+from support.edits import rewritten
+from support.messages import assert_states
+
+SHORT = tuple(AnnealedPGD(0.0, steps=5, loss=loss) for loss in ("margin", "ce"))
+PHASES = (
+    Phase("short", SHORT),
+    Phase("again", SHORT, within=3),
+    Phase("Square", (LocalSquare(0.0, steps=30),), within=1, from_best=True),
+)
+WEAK = (
+    Phase("step", (AnnealedPGD(0.0, steps=1),)),
+    Phase("again", (AnnealedPGD(0.0, steps=1),), within=0.1),
+)
+FULL: tuple[Attack, ...] = (PGD(0.0, steps=10), Square(0.0, steps=150))
+
+
+def phased(phases: Sequence[Phase] = PHASES, *, audited: bool = True, attacks: tuple[Attack, ...] = FULL) -> Protocol:
+    search = PhasedSearch("worst-case", attacks, phases=tuple(phases), audited=audited, title="mine")
+    return Protocol("mine", 1, (search,), worst_case=True, claim="none")
+
+
+def real(*, audited: bool = True) -> Protocol:
+    """The phases of the house, before a full search that takes less time."""
+
+    (search,) = PROTOCOLS["standard"].searches
+    assert isinstance(search, PhasedSearch)
+    return Protocol("mine", 1, (replace(search, attacks=FULL, audited=audited),), worst_case=True, claim="none")
+
+
+def alone(attacks: tuple[Attack, ...] = FULL) -> Protocol:
+    """The full search as any worst case."""
+
+    return Protocol("alone", 1, (Search("worst-case", attacks),), worst_case=True, claim="none")
+
+
+def right(evaluation: Evaluation) -> Tensor:
+    return evaluation.outcomes["worst-case"]
+
+
+def check(evaluation: Evaluation) -> Any:
+    (said,) = [check for check in evaluation.checks if check.name == "discarded images"]
+    return said
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The audited search runs on ten images or more."""
+
+    monkeypatch.setattr(audited_search, "SMALLEST", 10)
+
+
+@pytest.fixture
+def wide(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Audits of few images that do not take all of them: a bound of thirty points will do."""
+
+    for module in (audited_search, discard_audit, pieces):
+        monkeypatch.setattr(module, "POINT", 0.3)
+
+
+class Noisy(nn.Module):
+    """A model under a little noise."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return logits + 0.01 * torch.randn(logits.shape)
+
+
+class Changed(nn.Module):
+    """A net behind or before a function."""
+
+    def __init__(self, net: nn.Module, *, before: Callable[[Tensor], Tensor] | None = None, scale: float = 1) -> None:
+        super().__init__()
+        self.net, self.before, self.scale = net, before, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x if self.before is None else self.before(x))
+        return logits * self.scale
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The full search alone
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_of_few_images_the_full_search_runs_alone() -> None:
+    model, data = small_mlp(0, 20)
+    epsilons = [0.02, 0.05, 0.1]
+    ours = evaluate(model, data, protocol=phased(), epsilons=epsilons)
+    assert torch.equal(right(ours), right(evaluate(model, data, protocol=alone(), epsilons=epsilons)))
+    told = ours.discards["worst-case"]
+    assert (told.full, told.rounds, told.bound, told.discarded) == (True, 0, 0.0, 0)
+    assert_states(told.reason, "350", "images")
+    assert [phase.samples for phase in told.phases[:-1]] == [0] * (len(PHASES) + 2)
+    assert told.phases[-1].samples > 0
+    assert check(ours).verdict == "PASS"
+    assert_states(check(ours).evidence, "20", "350")
+
+
+def test_where_every_eps_is_asked_for_the_full_search_runs_alone(few: None) -> None:
+    model, data = small_mlp(0, 20)
+    for audited in (True, False):
+        asked = {"epsilons": [0.02, 0.05, 0.1], "exhaustive": True}
+        ours = evaluate(model, data, protocol=phased(audited=audited), **asked)  # type: ignore[arg-type]
+        theirs = evaluate(model, data, protocol=alone(), **asked)  # type: ignore[arg-type]
+        assert torch.equal(right(ours), right(theirs))
+        for name in ("norms", "tested", "missed", "gradients", "audit"):
+            assert torch.equal(ours.details["worst-case"][name], theirs.details["worst-case"][name]), name
+        told = ours.discards["worst-case"]
+        assert told.full
+        assert_states(told.reason, "ε")
+        assert check(ours).verdict == "PASS"
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_deterministic_is_searched_in_full_or_fails(few: None) -> None:
+    honest = Rows(3)
+    data = rows_images(honest, 30)
+    exact = rows_radius(honest, data, "linf")
+    clear = (exact - 0.02).abs() > 2e-3
+    ours = evaluate(Noisy(honest), data, protocol=phased(), epsilons=[0.02])
+    assert ours.votes > 1
+    assert torch.equal(right(ours)[0][clear], (exact > 0.02)[clear])
+    assert ours.discards["worst-case"].full
+    assert_states(ours.discards["worst-case"].reason, "not deterministic")
+    assert not any(phase.samples for phase in ours.discards["worst-case"].phases[:-1])
+    assert check(ours).verdict == "WARN"
+
+    quick = evaluate(Noisy(honest), data, protocol=phased(audited=False), epsilons=[0.02])
+    assert not quick.discards["worst-case"].full
+    assert check(quick).verdict == "FAIL"
+    assert_states(check(quick).evidence, "not deterministic")
+
+
+@pytest.mark.parametrize("smallest", [10, 350])
+def test_where_attacks_below_a_failure_succeed_every_image_is_attacked_at_every_eps(
+    smallest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audited_search, "SMALLEST", smallest)
+    # Always at the ball's corner, and fooled only between 0.05 and 0.11: what going down from above cannot see.
+    corner: tuple[Attack, ...] = (PGD(0.0, steps=4, alpha=1.0, random_start=False),)
+    data, epsilons = band_images(70), [0.02, 0.06, 0.1, 0.2, 0.4]
+    theirs = evaluate(Band(), data, protocol=alone(corner), epsilons=epsilons)
+    assert right(theirs).sum(dim=1).tolist() == [70, 0, 0, 0, 0]
+
+    protocol = phased((Phase("corner", corner),), attacks=corner)
+    ours = evaluate(Band(), data, protocol=protocol, epsilons=epsilons, folder=tmp_path / "e")
+    assert torch.equal(right(ours), right(theirs))
+    assert ours.discards["worst-case"].full
+    assert load_evaluation(tmp_path / "e").to_dict() == ours.to_dict()
+    said = {check.name: check for check in ours.checks}
+    assert_states(said["monotonicity"].remedy, "every sample at every ε")
+
+    # Without the full search nothing is attacked at every ε, and nothing says so.
+    quick = evaluate(Band(), data, protocol=phased(protocol.searches[0].phases, audited=False), epsilons=epsilons)  # type: ignore[attr-defined]
+    assert check(quick).verdict == "FAIL"
+    (remedy,) = [check.remedy for check in quick.checks if check.name == "monotonicity"]
+    assert_states(remedy, "--protocol standard")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Gradients that mislead
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def trained(data: Images, eps: float, before: Callable[[Tensor], Tensor] | None) -> nn.Module:
+    """A small net that knows its images, by adversarial training; the attack sees through what stands before it."""
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(36, 32), nn.ReLU(), nn.Linear(32, len(data.classes)))
+        optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+        x = data.pixels / 255
+        for _ in range(80):
+            images = PGD(eps, steps=2)(net, x, data.labels) if eps else x
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(images if before is None else before(images)), data.labels).backward()
+            optimizer.step()
+    return Changed(net.eval(), before=before)
+
+
+def rounded(x: Tensor) -> Tensor:
+    return torch.round(x * 7) / 7
+
+
+def with_nan_gradient(x: Tensor) -> Tensor:
+    return x + (x - x.detach()).square().sqrt()
+
+
+def two_blobs(count: int) -> Images:
+    """Images whose left or right half is brighter by a quarter, under noise."""
+
+    draw = torch.Generator().manual_seed(7)
+    labels = torch.arange(count) % 2
+    pixels = 0.35 + 0.3 * torch.rand(count, 1, 6, 6, generator=draw)
+    pixels[labels == 0, :, :, :3] += 0.12
+    pixels[labels == 1, :, :, 3:] += 0.12
+    return Images((pixels * 255).byte(), labels, ("left", "right"))
+
+
+MISLEADING: dict[str, Callable[[Images], nn.Module]] = {
+    "rounding": lambda data: trained(data, 0.0, rounded),
+    "adversarially trained, rounding": lambda data: trained(data, 0.03, rounded),
+    "large logits": lambda data: Changed(trained(data, 0.0, None), scale=1e4),
+    "noise": lambda data: Noisy(trained(data, 0.0, None)),
+    "NaN gradient": lambda data: trained(data, 0.0, with_nan_gradient),
+    "backwards": lambda data: Misled(trained(data, 0.0, None)),
+}
+
+
+REASONS = {
+    "large logits": ("gradients", "zero"),
+    "noise": ("not deterministic",),
+    "backwards": ("Square", "gradients did not"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MISLEADING)
+def test_where_gradients_mislead_the_full_search_runs_or_a_check_fails(few: None, name: str) -> None:
+    data = two_blobs(40)
+    model = MISLEADING[name](data)
+    reason = REASONS.get(name, ("100%", "gradients", "zero"))
+    audited = evaluate(model, data, protocol=real(), epsilons=[0.08])
+    told = audited.discards["worst-case"]
+    assert (told.full, told.bound, told.discarded) == (True, 0.0, 0)
+    assert_states(told.reason, *reason)
+    assert check(audited).verdict == "WARN"
+    assert_states(check(audited).evidence, "40", *reason)
+    if name != "noise":
+        full = evaluate(model, data, protocol=alone(), epsilons=[0.08])
+        assert (right(audited) <= right(full)).all()
+
+    quick = evaluate(model, data, protocol=real(audited=False), epsilons=[0.08])
+    assert (right(quick) >= right(audited)).all() or name == "noise"
+    assert not quick.discards["worst-case"].full
+    assert quick.discards["worst-case"].bound is None
+    assert check(quick).verdict == "FAIL"
+    assert_states(check(quick).evidence, *reason)
+    assert_states(check(quick).remedy, "--protocol standard")
+
+
+@pytest.mark.slow
+def test_tiny_logits_change_nothing(few: None) -> None:
+    data = two_blobs(24)
+    net = trained(data, 0.0, None)
+    asked: dict[str, Any] = {"protocol": real(), "epsilons": [0.03, 0.05]}
+    plain, tiny = (evaluate(model, data, **asked) for model in (net, Changed(net, scale=1e-30)))
+    assert 0 < right(plain).sum() < right(plain).numel()
+    assert tiny.discards["worst-case"].full or torch.equal(right(tiny), right(plain))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Audits
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def square_only(steps: int = 300) -> tuple[Attack, ...]:
+    return (Square(0.0, steps=steps),)
+
+
+def test_an_audited_image_that_breaks_counts_as_broken(few: None) -> None:
+    honest = Rows(2)
+    model, data = Misled(honest), rows_images(honest, 40)
+    ours = evaluate(model, data, protocol=phased(WEAK, attacks=square_only()), epsilons=[0.05])
+    theirs = evaluate(model, data, protocol=alone(square_only()), epsilons=[0.05])
+    told, details = ours.discards["worst-case"], ours.details["worst-case"]
+    # Of so few images the audit takes all that were discarded, and so leaves no doubt.
+    assert (told.full, told.rounds, told.bound) == (False, 1, 0.0)
+    assert told.audited == told.discarded > 20
+    broken = details["audited"] == -1
+    assert told.broke == broken.sum() > 5
+    assert not right(ours)[0][broken].any()
+    assert (details["found_by"][broken] == 2).all()  # after the two attacks of the phases
+    assert ours.first_to_break("worst-case")["Square"] == told.broke
+    drawn = details["audited"] != 0
+    assert torch.equal(right(ours)[0][drawn], right(theirs)[0][drawn])
+    assert check(ours).verdict == "PASS"
+    assert_states(check(ours).evidence, f"{told.broke} of {told.audited}", "0.00 points")
+
+
+@pytest.mark.slow
+def test_a_search_that_is_too_weak_is_widened_and_at_last_replaced(wide: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches: list[tuple[int, float | None]] = []
+
+    def noted(model: Any, images: Any, phases: Sequence[Phase], grid: Any, **words: Any) -> Any:
+        searches.append((words["again"], phases[1].within))
+        return phased_norms(model, images, phases, grid, **words)
+
+    monkeypatch.setattr(evaluator, "phased_norms", noted)
+    honest = Rows(2)
+    model, data = Misled(honest), rows_images(honest, 80)
+    said: list[str] = []
+
+    class Heard(type(SILENT)):  # type: ignore[misc]
+        def say(self, message: str) -> None:
+            said.append(message)
+
+    weak = (WEAK[0], replace(WEAK[1], within=2.0))
+    protocol = phased(weak, attacks=square_only())
+    ours = evaluate(model, data, protocol=protocol, epsilons=[0.02, 0.05], progress=Heard())
+    theirs = evaluate(model, data, protocol=alone(square_only()), epsilons=[0.02, 0.05])
+    told, audited = ours.discards["worst-case"], ours.details["worst-case"]["audited"]
+    assert (told.full, told.rounds, told.bound, told.discarded) == (True, 3, 0.0, 0)
+    assert_states(told.reason, "3 audits", "points too high")
+    for number, again in ((1, 1), (2, 2), (3, 2)):
+        (place,) = [place for place, message in enumerate(said) if f"audit {number}:" in message]
+        assert sum("searched again" in message for message in said[: place + 2]) == again
+    assert searches == [(0, 2.0), (1, 3.0), (2, 4.5)]
+    # Each round draws afresh from what is still discarded, and none is attacked in full twice.
+    sizes = [int((audited.abs() == number).sum()) for number in (1, 2, 3)]
+    assert min(sizes) > 0
+    assert sum(sizes) < 80
+    assert (audited < 0).any()
+    assert (right(ours) <= right(theirs)).all()
+    assert right(theirs).sum() > 0
+    assert check(ours).verdict == "WARN"
+
+
+@pytest.mark.slow
+def test_an_audit_of_its_real_size_bounds_what_a_sound_search_overlooks() -> None:
+    honest = Rows(3)
+    data = rows_images(honest, 400)
+    exact = rows_radius(honest, data, "linf")
+    ours = evaluate(honest, data, protocol=phased(attacks=(PGD(0.0, steps=5),)), epsilons=[0.01, 0.02])
+    told = ours.discards["worst-case"]
+    assert not told.full
+    assert told.discarded > told.audited > 0
+    assert (told.broke, told.rounds) == (0, 1)
+    assert told.bound is not None
+    assert 0 < told.bound <= 0.01
+    assert_states(check(ours).evidence, f"{100 * told.bound:.2f} points", f"{told.discarded} of 400")
+    assert check(ours).verdict == "PASS"
+    for row, eps in enumerate((0.01, 0.02)):
+        too_high = int(right(ours)[row].sum()) - int((exact > eps).sum())
+        assert 0 <= too_high <= 0.01 * 400
+
+
+@pytest.mark.parametrize(("left", "bound"), [(2, 0.02), (0, 0.0)])
+def test_what_a_last_round_leaves_unaudited_is_its_bound(left: int, bound: float, few: None) -> None:
+    # The first round audits 18 of 60 images, of which 4 break; then all but so many of the others are near.
+    def piece(rows: Tensor, discarded: Tensor, audited: Tensor) -> dict[str, Tensor]:
+        count = len(rows)
+        nothing = torch.zeros(count, dtype=torch.int64)
+        names = ("gradients", "forwards", "audit", "tested", "missed", "illegal", "blind", "found_by")
+        return (
+            dict.fromkeys(names, nothing)
+            | dict.fromkeys(pieces.PHASED_ROWS, torch.zeros(5, count, dtype=torch.int64))
+            | {"rows": rows, "discarded": discarded, "audited": audited}
+            | {"distance": torch.full((count,), 1.0), "norms": torch.full((count,), torch.inf)}
+            | {"correct": (audited >= 0)[None], "clean": torch.ones(count, dtype=torch.bool)}
+        )
+
+    (search,) = phased(WEAK).searches
+    assert isinstance(search, PhasedSearch)
+    made: list[str] = []
+
+    def by_phases(stem: str, part: Tensor, known: Any, number: int) -> dict[str, Tensor]:
+        made.append(stem)
+        if known is None:
+            return piece(part, torch.where(part < 60, 1, -1), torch.zeros(100, dtype=torch.int64))
+        return piece(part, torch.where(torch.arange(len(part)) < left, 1, -1), torch.zeros_like(part))
+
+    def in_full(stem: str, part: Tensor, known: Any, number: int, everywhere: bool) -> dict[str, Tensor]:
+        made.append(stem)
+        return piece(part, torch.full_like(part, -1), torch.where(torch.arange(len(part)) < 4, -number, number))
+
+    class Asked:
+        exhaustive, votes, seed = False, 1, 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (audited_search, discard_audit, pieces):
+            patch.setattr(module, "POINT", 0.1)
+        patch.setattr(audited_search, "WIDER", 1e3)
+        backed = audited_search.AuditedSearch(search, Asked(), 100, by_phases, in_full, lambda _: None)  # type: ignore[arg-type]
+        known, told = backed.spent()
+    assert made == ["worst-case", "worst-case.audit-1", "worst-case.wider-2"]
+    assert int((known["discarded"] >= 0).sum()) == left
+    assert (told.full, told.reason, told.bound) == (False, "", bound)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Evidence
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Case:
+    """An evaluation into a folder that leaves evidence of every kind."""
+
+    def __init__(self, kind: str) -> None:
+        honest = Rows(2)
+        self.model, self.data = Misled(honest), rows_images(honest, 80)
+        self.protocol = phased((WEAK[0], replace(WEAK[1], within=2.0)), attacks=square_only(60))
+        self.asked: dict[str, Any] = {"epsilons": [0.02, 0.05], "seed": 1}
+        if kind == "alone":
+            self.asked["exhaustive"] = True
+        if kind == "quick":
+            self.protocol = phased(WEAK, audited=False, attacks=square_only(60))
+
+    def made(self, folder: Path | None, **words: Any) -> Evaluation:
+        return evaluate(self.model, self.data, protocol=self.protocol, folder=folder, **self.asked, **words)
+
+
+def same(first: Evaluation, second: Evaluation) -> None:
+    assert torch.equal(first.clean, second.clean)
+    for ours, theirs in (
+        (first.outcomes, second.outcomes),
+        *((told, second.details[name]) for name, told in first.details.items()),
+    ):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0, equal_nan=True)
+    one, other = first.to_dict(), second.to_dict()
+    for told in (one, other):
+        told.pop("seconds")
+    assert one == other
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix in (".json", ".safetensors")}
+
+
+KINDS = {
+    "audits": {"", ".audit-1", ".audit-2", ".audit-3", ".wider-2", ".wider-3", ".full"},
+    "alone": {".full"},
+    "quick": {""},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_read_back_is_what_was_found_and_a_finished_evaluation_stays(
+    kind: str, tmp_path: Path, wide: None
+) -> None:
+    case = Case(kind)
+    found = case.made(tmp_path / "e")
+    stems = {file.name.rsplit("-", 1)[0] for file in (tmp_path / "e").glob("*.safetensors")}
+    assert stems == {f"worst-case{ending}" for ending in KINDS[kind]}
+    read = load_evaluation(tmp_path / "e")
+    same(read, found)
+    assert read.to_dict() == found.to_dict()
+    assert read.discards == found.discards
+    assert str(read) == str(found)
+    before = contents(tmp_path / "e")
+    again = case.made(tmp_path / "e", resume=True)
+    assert again.to_dict() == found.to_dict()
+    assert contents(tmp_path / "e") == before
+    same(case.made(None), found)  # and without a folder
+
+
+@pytest.mark.slow
+def test_whatever_a_kill_leaves_the_end_is_the_same(
+    tmp_path: Path, wide: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluator, "SHARD", 64)  # 32 images of a search, and 8 of an audit or of the full search
+    case = Case("audits")
+    found = case.made(tmp_path / "e")
+    kept = contents(tmp_path / "e")
+    evidence = sorted(name for name in kept if name.endswith(".safetensors"))
+    assert {name.rsplit("-", 1)[0] for name in evidence} == {f"worst-case{ending}" for ending in KINDS["audits"]}
+    assert len(evidence) > 9, "several shards of a piece"
+
+    draws = torch.Generator().manual_seed(0)
+    subsets = [[name] for name in (evidence[0], evidence[-1])]
+    subsets += [[name for name in evidence if torch.rand(1, generator=draws) < share] for share in (0.3, 0.7)]
+    for lost in subsets:
+        for name in ["result.json", *lost]:
+            (tmp_path / "e" / name).unlink()
+        same(case.made(tmp_path / "e", resume=True), found)
+        now = {name: data for name, data in contents(tmp_path / "e").items() if name in evidence}
+        assert now.keys() == set(evidence)
+        # What was not lost was not written again.
+        assert {name for name, data in now.items() if data != kept[name]} <= set(lost)
+        same(load_evaluation(tmp_path / "e"), found)
+        kept = contents(tmp_path / "e")
+
+
+@pytest.mark.slow
+def test_stopped_after_any_image_it_goes_on_to_the_same_end(
+    tmp_path: Path, wide: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluator, "SHARD", 64)
+    case = Case("audits")
+    found = case.made(None)
+
+    class Stops(type(SILENT)):  # type: ignore[misc]
+        def __init__(self, calls: int) -> None:
+            self.left = calls
+
+        def advance(self, parts: int = 1, **values: float) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+
+    stops = 0
+    for calls in itertools.chain((0, 1, 4), itertools.count(12, 12)):
+        try:
+            ended = case.made(tmp_path / "e", resume=True, progress=Stops(calls))
+            break
+        except KeyboardInterrupt:
+            stops += 1
+            assert not (tmp_path / "e" / "result.json").exists()
+    assert stops > 4
+    same(ended, found)
+    same(load_evaluation(tmp_path / "e"), found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["", ".audit-1", ".wider-2", ".full"])
+def test_a_damaged_piece_is_made_anew_with_a_warning(ending: str, tmp_path: Path, wide: None) -> None:
+    case = Case("audits")
+    found = case.made(tmp_path / "e")
+    file = tmp_path / "e" / f"worst-case{ending}-00000.safetensors"
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(InputError, match="damaged"):
+        load_evaluation(tmp_path / "e")
+    warned: list[str] = []
+
+    class Heard(type(SILENT)):  # type: ignore[misc]
+        def warn(self, message: str) -> None:
+            warned.append(message)
+
+    same(case.made(tmp_path / "e", resume=True, progress=Heard()), found)
+    (said,) = warned
+    assert_states(said, file, "attacked again")
+    same(load_evaluation(tmp_path / "e"), found)
+
+
+@pytest.mark.parametrize("ending", ["", ".audit-1", ".wider-2", ".full"])
+def test_evidence_of_other_images_is_refused(ending: str, tmp_path: Path, wide: None) -> None:
+    case = Case("audits")
+    case.made(tmp_path / "e")
+    for name in ("manifest.json", "result.json"):
+        (tmp_path / "e" / name).unlink()
+    file = tmp_path / "e" / f"worst-case{ending}-00000.safetensors"
+    tensors, metadata = read_tensors(file)
+    others = sorted(set(range(80)) - set(tensors["rows"].tolist()))
+    tensors["rows"][0] = others[-1] if others else 1
+    write_tensors(file, tensors, metadata)
+    with pytest.raises(InputError) as refused:
+        case.made(tmp_path / "e", resume=True)
+    assert_states(refused.value, file, "other images", "--out")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Without the audit, and of one's own
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_quick_protocol_claims_nothing() -> None:
+    model = Rows(3)
+    data = rows_images(model, 40)
+    quick = evaluate(model, data, protocol="standard-quick", epsilons=[0.02])
+    told = quick.discards["worst-case"]
+    assert (told.full, told.audited, told.rounds, told.bound, told.reason) == (False, 0, 0, None, "")
+    assert told.discarded > 0
+    assert_states(str(quick.to_dict()["claim"]), "not a robustness claim", "audit")
+    assert_states(str(quick), "not a robustness claim", f"{told.discarded} of 40", "none of them was audited")
+    assert check(quick).verdict == "NOT RUN"
+    assert_states(check(quick).evidence, f"{told.discarded} of 40", "none")
+    assert_states(check(quick).remedy, "--protocol standard")
+    # On a linear model nothing is overlooked all the same.
+    exact = rows_radius(model, data, "linf")
+    assert torch.equal(right(quick)[0], exact > 0.02)
+
+
+@pytest.mark.parametrize("name", ["mine", "own"])
+@pytest.mark.parametrize("kind", ["audits", "quick"])
+def test_a_search_in_phases_of_ones_own_is_read_back_without_its_attacks(
+    name: str, kind: str, tmp_path: Path, wide: None
+) -> None:
+    case = Case(kind)
+    case.protocol = replace(case.protocol, name=name, version=3)
+    found = case.made(tmp_path / "e")
+    read = load_evaluation(tmp_path / "e")
+    assert read.to_dict() == found.to_dict()
+    assert (read.protocol.name, read.protocol.version, read.protocol.claim) == (name, 3, "none")
+    (ours,), (theirs,) = case.protocol.searches, read.protocol.searches
+    assert isinstance(theirs, PhasedSearch)
+    assert isinstance(ours, PhasedSearch)
+    assert theirs.described() == ours.among(2).described()
+    assert [attack.title for attack in theirs.finders] == [attack.title for attack in ours.finders]
+    assert [(p.name, p.within, p.from_best, p.if_breaking) for p in theirs.phases] == [
+        (p.name, p.within, p.from_best, p.if_breaking) for p in ours.phases
+    ]
+    assert theirs.audited is ours.audited
+    assert repr(read.protocol) == repr(case.protocol)
+    assert read.first_to_break("worst-case") == found.first_to_break("worst-case")
+    with pytest.raises(InputError) as refused:
+        evaluate(case.model, case.data, protocol=read.protocol, **case.asked)
+    assert_states(refused.value, "record", "asgt.evaluate")
+
+    # It is taken up by the same definition, and by no other one.
+    same(case.made(tmp_path / "e", resume=True), found)
+    (search,) = case.protocol.searches
+    assert isinstance(search, PhasedSearch)
+    weaker = (search.phases[0], replace(search.phases[1], within=0.5))
+    case.protocol = replace(case.protocol, searches=(replace(search, phases=weaker),))
+    with pytest.raises(InputError) as refused:
+        case.made(tmp_path / "e", resume=True)
+    assert_states(refused.value, tmp_path / "e" / "result.json", "other settings", "--out")
+    (tmp_path / "e" / "result.json").unlink()
+    with pytest.raises(InputError, match="other settings"):
+        case.made(tmp_path / "e", resume=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda search: search.pop("audited"),
+        lambda search: search["phases"].clear(),
+        lambda search: search["phases"][1].update(within="near"),
+        lambda search: search["phases"][0].pop("attacks"),
+        lambda search: search["phases"].pop(),
+        lambda search: search.pop("phases"),
+    ],
+)
+def test_a_damaged_record_of_phases_is_refused(
+    damage: Callable[[dict[str, Any]], object], tmp_path: Path, wide: None
+) -> None:
+    Case("quick").made(tmp_path / "e")
+    path = tmp_path / "e" / "result.json"
+    result = read_sealed(path)[0]
+    damage(result["own"]["searches"][0])
+    rewritten(path, result)
+    with pytest.raises(InputError) as refused:
+        load_evaluation(tmp_path / "e")
+    assert_states(refused.value, tmp_path / "e", "damaged")
+
+
+def test_a_run_folder_holds_a_search_in_phases_of_ones_own(finished_run: Path, few: None) -> None:
+    model, splits, _, _ = load_run(finished_run)
+    data = splits.test[torch.arange(20)]
+    protocol = replace(phased(WEAK, attacks=(PGD(0.0, steps=2),)), name="own")
+    place = finished_run / "evaluation" / "own"
+    found = evaluate(model, data, protocol=protocol, epsilons=[0.05], folder=place)
+    run = read_run(finished_run)
+    assert run.evaluations["own"].to_dict() == found.to_dict()
+    assert run.evaluations["own"].discards == found.discards
+
+
+class Whole(Foreign):
+    """Another library's attack, which is called whole."""
+
+
+@pytest.mark.parametrize(
+    ("change", "facts"),
+    [
+        (lambda: phased(()), ("phase", "none")),
+        (lambda: phased((Phase("empty", ()),)), ("phase", "without attacks")),
+        (lambda: phased((replace(PHASES[0], within=3.0),)), ("phase short", "first", "all")),
+        (lambda: phased((replace(PHASES[0], from_best=True),)), ("phase short", "first")),
+        (lambda: phased((replace(PHASES[0], if_breaking=0.5),)), ("phase short", "first")),
+        (lambda: phased((Phase("often", (PGD(0.0, restarts=5),)),)), ("phase often", "5 restarts", "once")),
+        (
+            lambda: phased((*PHASES, Phase("whole", (Whole(0.0, made=lambda eps: lambda x, y: x, name="theirs"),)))),
+            ("theirs", "phase whole", "step by step"),
+        ),
+        (lambda: replace(phased(attacks=FULL[:1]), worst_case=False), ("worst-case", "phases")),
+        *(
+            (lambda ending=ending: replace(phased(), searches=(Search(f"a.{ending}", FULL),)), (f"'a.{ending}'",))
+            for ending in ("exhaustive", "full", "audit-1", "wider-12")
+        ),
+    ],
+)
+def test_a_search_in_phases_that_cannot_run_is_refused(change: Callable[[], Protocol], facts: tuple[str, ...]) -> None:
+    with pytest.raises(InputError) as refused:
+        change()
+    assert_states(refused.value, *facts)
+
+
+def test_of_few_classes_targets_that_there_are_not_are_left_out_of_the_phases_too(few: None) -> None:
+    model = Rows(3)
+    data = rows_images(model, 30)
+    targets = tuple(APGD(0.0, steps=5, loss="dlr-targeted", target=target) for target in range(1, 10))
+    protocol = phased((Phase("targets", (AnnealedPGD(0.0, steps=5), *targets)),), attacks=targets)
+    found = evaluate(model, data, protocol=protocol, epsilons=[0.02])
+    exact = rows_radius(model, data, "linf")
+    assert torch.equal(right(found)[0], exact > 0.02)
+    assert found.discards["worst-case"].full is False
+
+
+def test_phases_that_aim_at_classes_that_there_are_not_are_refused() -> None:
+    far = Phase("far", (APGD(0.0, loss="dlr-targeted", target=5),))
+    model = Rows(3)
+    with pytest.raises(InputError) as refused:
+        evaluate(model, rows_images(model, 20), protocol=phased((far,)), epsilons=[0.02])
+    assert_states(refused.value, "mine", "3", "classes")
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_attack_of_somebody_else_is_at_fault_for_what_it_does_in_a_phase(place: int, few: None) -> None:
+    model = Rows(3)
+    data = rows_images(model, 30)
+
+    def searched(attack: Attack) -> Evaluation:
+        phases = [Phase("short", SHORT), Phase("theirs", (attack,))]
+        return evaluate(model, data, protocol=phased(phases if place else phases[::-1]), epsilons=[0.02])
+
+    # NaN that an attack makes of an image is no NaN of the model, and breaks nothing.
+    found = searched(NotANumber(0.0, steps=2))
+    assert torch.equal(right(found)[0], rows_radius(model, data, "linf") > 0.02)
+    with pytest.raises(InputError) as refused:
+        searched(Raises(0.0, steps=2))
+    assert_states(refused.value, "Raises", "ValueError", "no such thing")
+
+
+@dataclass(frozen=True)
+class NotANumber(Attack):
+    """Leaves the numbers."""
+
+    def step(self, state: State) -> State:
+        return replace(state, x_adv=state.x_adv * torch.nan, iteration=state.iteration + 1)
+
+
+@dataclass(frozen=True)
+class Raises(Attack):
+    """Fails."""
+
+    def step(self, state: State) -> State:
+        raise ValueError("no such thing")
+
+
+def test_the_dlr_loss_of_a_phase_is_adapted_to_few_classes_too(few: None) -> None:
+    for classes, verdict in ((3, "WARN"), (4, "PASS")):
+        model = Rows(classes)
+        protocol = phased((Phase("dlr", (AnnealedPGD(0.0, steps=5, loss="dlr-targeted"),)),), attacks=FULL[:1])
+        found = evaluate(model, rows_images(model, 12), protocol=protocol, epsilons=[0.02])
+        assert found.adapted is (classes == 3)
+        (said,) = [check for check in found.checks if check.name == "classes for DLR"]
+        assert said.verdict == verdict
