@@ -93,6 +93,7 @@ class Side:
     seconds: float
     discarded: Tensor
     phases: list[list[Any]] = field(default_factory=list)
+    told: str = ""
 
     @property
     def cost(self) -> float:
@@ -115,7 +116,10 @@ def by_protocol(
     discarded = details.get("discarded", torch.full((len(images),), -1))
     gradients, forwards = (int(details[kind].sum()) for kind in ("gradients", "forwards"))
     phases = [list(astuple(phase)) for each in found.discards.values() for phase in each.phases]
-    return Side(found.outcomes[name].sum(dim=0), gradients, forwards, found.seconds[name], discarded, phases)
+    told = "; ".join(each.told(len(images)) for each in found.discards.values())
+    return Side(
+        found.outcomes[name].sum(dim=0), gradients, forwards, found.seconds[name], discarded, phases=phases, told=told
+    )
 
 
 def by_autoattack(model: nn.Module, images: asgt.Images, grid: tuple[float, ...], norm: Any) -> Side:
@@ -258,6 +262,7 @@ def tables(samples: int) -> Mapping[str, str]:
         ),
         "claim-grid": _table(["net", "seeds", "cost, v2", "cost, v1", "v1 / v2", "above v1, by ε"], grids),
     }
+    told |= {"claim-ablation": _ablation(samples), "claim-audit": _audits()}
     if discarded:
         high = clopper_pearson(broken, discarded, 0.9)[1]
         told["claim-single"] += (
@@ -265,6 +270,44 @@ def tables(samples: int) -> Mapping[str, str]:
             f"{broken / discarded:.2%}, at most {high:.2%} (one-sided 95 %, Clopper–Pearson)."
         )
     return told
+
+
+def _ablation(samples: int) -> str:
+    """What each phase is worth at a single ε."""
+
+    rows = []
+    (search,) = asgt.PROTOCOLS["standard-quick"].searches
+    assert isinstance(search, PhasedSearch)
+    for name in SUBJECTS:
+        whole = measured(name, "v2", "single", samples, train=False)
+        for place in range(1, len(search.phases)):
+            found = measured(name, f"without-{place}", "single", samples, train=False)
+            if whole is not None and found is not None:
+                fewer = int((found.levels > whole.levels).sum()) - int((found.levels < whole.levels).sum())
+                rows.append((name, search.phases[place].name, f"{found.cost:.0f} of {whole.cost:.0f}", fewer))
+    return _table(["net", "phase left out", "cost", "images fewer"], rows)
+
+
+AUDIT_SAMPLES = (500, 1000, 2000, 5000)
+
+
+def _audits() -> str:
+    """What the whole protocol takes, by the number of images."""
+
+    rows = []
+    for name in SUBJECTS:
+        full = measured(name, "v1", "single", 500, train=False)
+        for samples in AUDIT_SAMPLES:
+            found = measured(name, "v2-audited", "single", samples, train=False)
+            if full is not None and found is not None:
+                rows.append(
+                    (
+                        *(name, f"{samples:,}", f"{found.accuracy(0):.1f}", f"{found.cost:,.0f}", f"{full.cost:,.0f}"),
+                        f"**{full.cost / found.cost:.1f}×**",
+                        found.told,
+                    )
+                )
+    return _table(["net", "n", "accuracy", "cost", "cost, v1", "v1 / v2", "audit"], rows)
 
 
 def figure(file: Path, samples: int) -> None:
@@ -285,7 +328,9 @@ def figure(file: Path, samples: int) -> None:
         axes.set_yticks(places.tolist(), names)
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
-        axes.set_title(f"{name}: {side.cost:.0f} passes an image", fontsize=9, loc="left")
+        eps = SUBJECTS[name].eps[0]
+        title = f"{name}: standard v2 without audit, ε = {eps:.2g}, n = {samples}: {side.cost:.0f} passes an image"
+        axes.set_title(title, fontsize=9, loc="left")
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     canvas.axes[0].legend(fontsize=8, loc="lower right", frameon=False)

@@ -207,7 +207,7 @@ def test_a_finished_evaluation_is_checked_thoroughly_without_being_asked_its_set
     assert thorough(finished_run, protocol)["square"] == "NOT RUN"
 
     # The evidence is taken up: nothing is searched for again.
-    monkeypatch.setattr("asgt.evaluation.evaluator.Evaluator.shard", None)
+    monkeypatch.setattr("asgt.evaluation.evaluator.write_shard", None)
     again = cli(*asked, "--resume", "--thorough")
     assert again.status == 0, again.err
     assert {path: path.read_bytes() for path in (finished_run / "evaluation").rglob("*.safetensors")} == before

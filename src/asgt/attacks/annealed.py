@@ -110,7 +110,7 @@ class AnnealedPGD(Attack):
 
     @property
     def title(self) -> str:
-        return f"annealed PGD-{self.steps}, {_LOSSES[self.loss]}"
+        return f"annealed PGD-{self.steps} ({_LOSSES[self.loss]})"
 
     @property
     def least_classes(self) -> int:

@@ -387,12 +387,14 @@ def refuse_mixture(folder: Path, request: Request) -> None:
     """Refuses a folder that holds the first shard of another evaluation, under whatever name this one would write.
 
     Raises:
-        InputError: it does; a shard that cannot be read is left to the search, which makes it anew.
+        InputError: it does. A shard that is damaged, or not the one in the manifest, is left to the search, which makes
+            it anew.
     """
 
     for file in sorted(folder.glob("*-00000.safetensors")):
         stem = file.name.removesuffix("-00000.safetensors")
         try:
+            check_evidence(folder, file.name)
             tensors, metadata = read_tensors(file)
             count = len(tensors["clean"])
         except (DamagedFileError, LookupError, TypeError):
