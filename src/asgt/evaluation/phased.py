@@ -49,8 +49,8 @@ class Phase:
         attacks: its attacks, one after the other; what breaks a sample ends the phase for it.
         within: who enters: the samples within so many σ of the boundary. Default: all.
         from_best: start from the iterate of smallest margin so far, not at random.
-        if_breaking: enter it only at those ε at which the searches without gradients before it broke more than one
-            sample and more than this share of those that they tried: there, gradients mislead, and what was discarded
+        if_breaking: enter it only at those ε at which a phase without gradients before it broke more than one sample
+            and more than this share of those that it tried: there, gradients mislead, and what was discarded
             comes back. Default: at every ε.
     """
 
@@ -155,8 +155,8 @@ class _Phased(Known):
         self.best, self.closest = self.x.clone(), torch.full_like(self.stage, -1)
         attacks = sum(len(phase.attacks) for phase in phases)
         self.reached = torch.full((count, attacks), torch.nan, device=device)
-        # By ε: what searches without gradients tried and broke.
-        self.blind_tries = torch.zeros((2, len(self.grid) + 1), dtype=torch.int64, device=device)
+        # By phase and ε: what searches without gradients tried and broke.
+        self.blind_tries = torch.zeros((2, len(phases), len(self.grid) + 1), dtype=torch.int64, device=device)
         self.phase_gradients = torch.zeros((len(phases) + 1, count), dtype=torch.int64, device=device)
         self.phase_forwards = torch.zeros_like(self.phase_gradients)
         self.phase_broken = torch.zeros_like(self.phase_gradients)
@@ -193,7 +193,7 @@ class _Phased(Known):
         entering = asking.clone()
         if phase.if_breaking is not None:
             tried, broke = self.blind_tries
-            entering &= ((broke > 1) & (broke > phase.if_breaking * tried))[levels]
+            entering &= ((broke > 1) & (broke > phase.if_breaking * tried)).any(dim=0)[levels]
             self.stage[asking & ~entering] = number + 1
         if phase.within is not None:
             held, close = levels > 0, torch.zeros_like(asking)
@@ -222,8 +222,8 @@ class _Phased(Known):
             levels = self.level_tensor()[samples]
             broken = self.attacked(place, attack, samples, self.phases[number].from_best)
             if not attack.uses_gradients:
-                self.blind_tries[0] += levels.bincount(minlength=len(self.grid) + 1)
-                self.blind_tries[1] += levels[broken].bincount(minlength=len(self.grid) + 1)
+                self.blind_tries[0, number] += levels.bincount(minlength=len(self.grid) + 1)
+                self.blind_tries[1, number] += levels[broken].bincount(minlength=len(self.grid) + 1)
             self.phase_broken[number + 1, samples[broken]] += 1
             self.press(samples[broken].tolist())
             self.begin_again(samples[broken])
