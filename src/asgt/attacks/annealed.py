@@ -35,14 +35,13 @@ from torch import Tensor
 from ..errors import InputError
 from ..modes import Classifier, ask, at_least_float32, differentiable
 from ..randomness import Generator
-from .apgd import targeted_dlr
-from .attack import Attack, State, logit_margin, per_sample, project, steepest
+from .apgd import momentum_step, targeted_dlr
+from .attack import Attack, State, logit_margin, per_sample
 
 __all__ = ["AnnealedPGD", "AnnealedState", "Loss"]
 
 Loss = Literal["margin", "ce", "margin-targeted", "dlr-targeted"]
 
-MOMENTUM = 0.75
 _LAST, _FIRST = 0.02, 2.0  # of ε: the length of the last step and of the first
 _LOSSES = {"margin": "margin", "ce": "CE", "margin-targeted": "targeted margin", "dlr-targeted": "targeted DLR"}
 
@@ -153,17 +152,11 @@ class AnnealedPGD(Attack):
         state = state.judged(logits)
         state = replace(state, target=torch.where(state.target < 0, state.closest, state.target))
 
-        def back(x_adv: Tensor) -> Tensor:
-            return project(x_adv, state.x, state.eps, self.norm)
-
         share = (1.0 + torch.cos(math.pi * state.iteration.to(state.eps) / self.steps)) / 2.0
         length = state.eps * (_LAST + (_FIRST - _LAST) * share)
-        ahead = back(state.x_adv + per_sample(length, state.x) * steepest(gradient, self.norm))
-        pull = per_sample(torch.where(state.iteration == 0, 1.0, MOMENTUM).to(state.x), state.x)
-        x_adv = state.x_adv + pull * (ahead - state.x_adv) + (1.0 - pull) * (state.x_adv - state.previous)
         return replace(
             state,
-            x_adv=back(x_adv),
+            x_adv=momentum_step(state, state.previous, gradient, length, self.norm),
             previous=state.x_adv,
             iteration=state.iteration + 1,
             blind=state.blind + blind,

@@ -34,9 +34,9 @@ from torch import Tensor
 from ..errors import InputError
 from ..modes import Classifier, ask, at_least_float32, differentiable
 from ..randomness import Generator, normal_like, uniform_like
-from .attack import Attack, State, per_sample, project, steepest
+from .attack import Attack, Norm, State, per_sample, project, steepest
 
-__all__ = ["APGD", "APGDState", "targeted_dlr"]
+__all__ = ["APGD", "APGDState", "momentum_step", "targeted_dlr"]
 
 RHO = 0.75
 MOMENTUM = 0.75
@@ -81,6 +81,25 @@ class APGDState(State):
             return F.cross_entropy(logits, differentiable(self.y), reduction="none")
 
         return targeted_dlr(logits, self.label, self.target)
+
+
+def momentum_step(state: State, previous: Tensor, gradient: Tensor, length: Tensor, norm: Norm) -> Tensor:
+    """The iterate after a step of a length (B,) along the gradient, with momentum on the iterate, in ball and box.
+
+    Args:
+        state: where the attack stands; the first step has no momentum.
+        previous: the iterate before the current one, of the shape of the images.
+        gradient: of the same shape.
+        length: the step's length, (B,).
+        norm: the norm of ε.
+    """
+
+    def back(x_adv: Tensor) -> Tensor:
+        return project(x_adv, state.x, state.eps, norm)
+
+    ahead = back(state.x_adv + per_sample(length, state.x) * steepest(gradient, norm))
+    share = per_sample(torch.where(state.iteration == 0, 1.0, MOMENTUM).to(state.x), state.x)
+    return back(state.x_adv + share * (ahead - state.x_adv) + (1.0 - share) * (state.x_adv - previous))
 
 
 def targeted_dlr(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
@@ -205,14 +224,8 @@ class APGD(Attack):
         gradient = gradient.nan_to_num(nan=0.0)
         state = self._better(state.judged(logits), logits, gradient)
         state, gradient = self._checked(state, gradient)
-
-        def back(x_adv: Tensor) -> Tensor:
-            return project(x_adv, state.x, state.eps, self.norm)
-
-        ahead = back(state.x_adv + per_sample(state.step_size, state.x) * steepest(gradient, self.norm))
-        share = per_sample(torch.where(state.iteration == 0, 1.0, MOMENTUM).to(state.x), state.x)
-        x_adv = state.x_adv + share * (ahead - state.x_adv) + (1.0 - share) * (state.x_adv - state.previous)
-        return replace(state, x_adv=back(x_adv), previous=state.x_adv, iteration=state.iteration + 1)
+        x_adv = momentum_step(state, state.previous, gradient, state.step_size, self.norm)
+        return replace(state, x_adv=x_adv, previous=state.x_adv, iteration=state.iteration + 1)
 
     @torch.no_grad()
     def result(self, state: State) -> Tensor:

@@ -522,7 +522,7 @@ def _budget(discards: Discards) -> Table:
     for phase in discards.phases:
         if phase.samples:
             counts = (phase.samples, phase.broken, phase.gradients, phase.forwards)
-            share = 100 * (3 * phase.gradients + phase.forwards) / discards.passes
+            share = 100 * phase.passes / discards.passes
             table.add_row(phase.name, *(f"{count:,}" for count in counts), f"{share:.0f}")
     return table
 

@@ -8,7 +8,7 @@ get: with m the smallest margin that a sample's runs reached, and σ their sprea
 σ is the standard deviation of the margins within samples, pooled over the samples of a shard: two or three runs of one
 sample are too few to tell it. Samples at another ε have another spread, so those of the same ε are pooled, as soon as
 there are enough. Two things keep an estimate of zero from discarding everything: σ has a floor, and the nearest five
-samples are always near.
+samples at each ε are always near.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..modes import precise
 __all__ = ["ALWAYS", "FLOOR", "distances", "near", "pooled_spread"]
 
 ALWAYS = 5
-"""How many of the nearest samples are near whatever σ is."""
+"""How many of the nearest samples at each ε are near whatever σ is."""
 
 FLOOR = 0.02
 """The least that σ is taken to be, as a share of the median size of the margins."""

@@ -95,6 +95,12 @@ class PhaseCost:
     gradients: int
     forwards: int
 
+    @property
+    def passes(self) -> int:
+        """The cost: a gradient counts as three forward passes."""
+
+        return 3 * self.gradients + self.forwards
+
 
 @dataclass(frozen=True)
 class Discards:
@@ -126,9 +132,9 @@ class Discards:
 
     @property
     def passes(self) -> int:
-        """The cost of the whole search: a gradient counts as three forward passes."""
+        """The cost of the whole search."""
 
-        return sum(3 * phase.gradients + phase.forwards for phase in self.phases)
+        return sum(phase.passes for phase in self.phases)
 
     def told(self, samples: int) -> str:
         """In words, with how much too high robust accuracy is at most."""

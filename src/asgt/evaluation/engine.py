@@ -39,13 +39,12 @@ from ..modes import Classifier, evaluating, untouched
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed
 from .accuracy import correct
-from .known import FIXED_BATCH, Known, Outcome, in_parts
+from .known import FIXED_BATCH, STREAMS, Known, Outcome, in_parts
 
 __all__ = ["smallest_norms"]
 
 _WHOLE_BATCH = 256  # what an attack that draws by batches is called with, whatever the batch size
 _TAIL = 0.5  # how many of those that still run the waiting must be, before they are looked at in a smaller batch
-_STREAMS = 1000  # draws that an attack may take; the next has others
 
 
 def smallest_norms(
@@ -185,11 +184,7 @@ class _Descent(Known):
             self._search([trial for trials in starts for trial in trials], "all")
             return
         if self.number == self.first:
-            self.chosen = {
-                sample: int(share * (level - 1))
-                for sample, (share, level) in enumerate(zip(audited.tolist(), self.levels, strict=True))
-                if share == share and level > 1
-            }
+            self.chosen = self.below_failure(audited)
         self._search(
             [(sample, level, 0) for sample, level in self.chosen.items() if level < self.levels[sample]], "none"
         )
@@ -320,7 +315,7 @@ class _Descent(Known):
         """What a whole attack answers; its passes are shared evenly, those for audits, bool (B,), counted apart."""
 
         before = self.with_gradient, self.without
-        noise = SampleKeyed(self.seed, self.rows[samples], draw=self.number * _STREAMS + draw)
+        noise = SampleKeyed(self.seed, self.rows[samples], draw=self.number * STREAMS + draw)
         with untouched(self.asked):
             x_adv = self.attack(self.model, self.x[samples], self.y[samples], eps=eps, generator=noise)
         gradients = _shared(self.with_gradient - before[0], samples)
@@ -338,7 +333,7 @@ class _Descent(Known):
             mine = [(sample, level) for sample, level, _ in trials]
             samples, levels = torch.tensor(mine, device=self.y.device).unbind(1)
             # A random start takes one draw in L∞ and two in L2; restarts stay apart.
-            noise = SampleKeyed(self.seed, self.rows[samples], draw=self.number * _STREAMS + 2 * restart)
+            noise = SampleKeyed(self.seed, self.rows[samples], draw=self.number * STREAMS + 2 * restart)
             before = self.without
             eps = self.grid[levels]
             started = self.once.start(self.model, self.x[samples], self.y[samples], eps, generator=noise)

@@ -19,13 +19,16 @@ from ..modes import Classifier, ask, at_least_float32, wraps_classifier
 from ..progress import Progress
 from .probing import PROBE_STEPS, levels_below, press, probe
 
-__all__ = ["CLEAN", "FIXED_BATCH", "MARGIN", "NOTHING", "Known", "Outcome", "in_parts"]
+__all__ = ["CLEAN", "FIXED_BATCH", "MARGIN", "NOTHING", "STREAMS", "Known", "Outcome", "in_parts"]
 
 NOTHING, CLEAN, MARGIN = -1, -2, -3
 """What found a sample's smallest norm, where it was no attack: nothing did, it was a clean error, probe or press."""
 
 FIXED_BATCH = 64
 """Images of the batches in which witnesses are verified, padded."""
+
+STREAMS = 1000
+"""Draws that an attack may take; the next one has others."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,15 @@ class Known:
             found = last > 0
             self.accept(part[found], witnesses[found], last[found])
         self.number = number
+
+    def below_failure(self, audited: Tensor) -> dict[int, int]:
+        """The numbers of the ε below their own at which the audited samples, by shares (N,), are attacked too."""
+
+        return {
+            sample: int(share * (level - 1))
+            for sample, (share, level) in enumerate(zip(audited.tolist(), self.levels, strict=True))
+            if share == share and level > 1
+        }
 
     def open(self) -> Tensor:
         return torch.tensor(

@@ -33,11 +33,9 @@ from ..modes import Classifier, evaluating
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed
 from .allocation import distances, near
-from .known import Known, Outcome, in_parts
+from .known import STREAMS, Known, Outcome, in_parts
 
 __all__ = ["Phase", "PhasedOutcome", "phased_norms"]
-
-_STREAMS = 1000  # draws that an attack may take; the next has others
 
 
 @dataclass(frozen=True)
@@ -246,7 +244,7 @@ class _Phased(Known):
         found: list[tuple[Tensor, State]] = []
         for part in in_parts(samples, self.batch_size):
             eps = self.grid[self.level_tensor()[part] - 1]
-            noise = SampleKeyed(self.seed, self.rows[part], draw=(self.draw + place) * _STREAMS)
+            noise = SampleKeyed(self.seed, self.rows[part], draw=(self.draw + place) * STREAMS)
             init = self.best[part] if from_best else None
             state = attack.start(self.model, self.x[part], self.y[part], eps, init=init, generator=noise)
             if isinstance(state, AnnealedState):
@@ -295,11 +293,7 @@ class _Phased(Known):
         """The first phase at one ε below that at which it failed, for the audited samples."""
 
         levels = self.levels.copy()
-        chosen = {
-            sample: int(share * (level - 1))
-            for sample, (share, level) in enumerate(zip(audited.tolist(), levels, strict=True))
-            if share == share and level > 1
-        }
+        chosen = self.below_failure(audited)
         gradients, forwards = self.gradients.clone(), self.forwards.clone()
         # What the runs of the search reached, at its own ε, decides how near samples are: this is at another.
         reached = {name: getattr(self, name).clone() for name in ("margin", "best", "closest", "reached", "blind")}

@@ -356,7 +356,7 @@ _FULL = (
 _SHORT = tuple(AnnealedPGD(0.0, steps=20, loss=loss) for loss in ("margin", "ce", "margin-targeted"))
 _LONG = tuple(AnnealedPGD(0.0, steps=100, loss=loss) for loss in ("ce", "dlr-targeted", "margin"))
 
-# The numbers were chosen on nets of other seeds than those in docs/performance.md, where each phase's worth is shown.
+# The numbers were chosen on nets of another seed than those of docs/performance.md.
 _PHASES = (
     Phase("short runs", _SHORT),
     Phase("short runs, again", _SHORT, within=6),

@@ -121,7 +121,7 @@ def _budgets(comparison: Comparison) -> list[dict[str, Any]]:
             "protocol": f"{column.protocol} v{column.version}",
             "number": number,
             "phase": phase,
-            "share": 100 * (3 * phase.gradients + phase.forwards) / discards.passes,
+            "share": 100 * phase.passes / discards.passes,
         }
         for method in comparison.methods
         for run in method.runs
