@@ -85,7 +85,7 @@ SUBJECTS = _subjects()
 
 @dataclass(frozen=True)
 class Side:
-    """What one protocol found on some images: how many ε each withstands, and what it took."""
+    """What one protocol found on some images: at how many ε each of them did not break, and what it took."""
 
     levels: Tensor
     gradients: int

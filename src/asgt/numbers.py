@@ -72,7 +72,8 @@ def in_float32(value: float, name: str) -> float:
 
     if not math.isfinite(value):
         raise InputError(f"{name} = {value}: a finite number is needed")
-    if not (value == 0 or _SMALLEST <= abs(value) <= _LARGEST):
+    # A number at the end that went through single precision has been rounded to below it.
+    if not (value == 0 or _SMALLEST * (1 - 2**-24) <= abs(value) <= _LARGEST):
         raise InputError(
             f"{name} = {value:g} has no place in single precision, which reaches from {_SMALLEST:g} to {_LARGEST:.2g}: "
             "give a number of usual size"

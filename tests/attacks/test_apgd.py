@@ -17,6 +17,7 @@ from asgt.attacks.attack import project
 from asgt.errors import InputError
 from asgt.randomness import SampleKeyed
 from support.attacked import (
+    RADII,
     THEIR_NORM,
     WEIGHT,
     Linear,
@@ -357,7 +358,7 @@ def test_settings_that_cannot_be_meant_are_refused(make: Callable[[], APGD]) -> 
 @given(
     norm=st.sampled_from(["linf", "l2"]),
     loss=st.sampled_from(["ce", "dlr-targeted"]),
-    eps=st.lists(st.floats(0, 1), min_size=3, max_size=3),
+    eps=st.lists(RADII, min_size=3, max_size=3),
     steps=st.integers(1, 9),
     seed=st.integers(0, 99),
 )

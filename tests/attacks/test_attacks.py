@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from asgt.attacks import FGSM, MIFGSM, PGD, Attack, State
 from asgt.errors import InputError
 from asgt.randomness import SampleKeyed
-from support.attacked import WEIGHT, Linear, batch, conv_net, corner, delicate_net, linear_batch, radius
+from support.attacked import RADII, WEIGHT, Linear, batch, conv_net, corner, delicate_net, linear_batch, radius
 from support.nets import BombError, untouched
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def attacks(draw: st.DrawFn) -> Attack:
 
 @pytest.mark.slow
 @settings(max_examples=80, deadline=None, derandomize=True)
-@given(attack=attacks(), own=st.none() | st.lists(st.floats(0, 1), min_size=3, max_size=3), seed=st.integers(0, 99))
+@given(attack=attacks(), own=st.none() | st.lists(RADII, min_size=3, max_size=3), seed=st.integers(0, 99))
 def test_every_attack_stays_finite_in_its_ball_and_in_the_box(
     attack: Attack, own: list[float] | None, seed: int
 ) -> None:

@@ -16,6 +16,7 @@ from asgt.attacks import Square, SquareState
 from asgt.errors import InputError
 from asgt.randomness import SampleKeyed, keyed_uniform
 from support.attacked import (
+    RADII,
     THEIR_NORM,
     WEIGHT,
     Linear,
@@ -347,7 +348,7 @@ def test_settings_that_cannot_be_meant_are_refused(make: Callable[[], Square]) -
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     norm=st.sampled_from(["linf", "l2"]),
-    eps=st.lists(st.floats(0, 1), min_size=3, max_size=3),
+    eps=st.lists(RADII, min_size=3, max_size=3),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12)),
     seed=st.integers(0, 99),
     begin=st.sampled_from([0, 9, 49, 499, 7999]),

@@ -139,7 +139,7 @@ def test_json_without_end_is_damaged(text: str, tmp_path: Path) -> None:
 def test_numbers_beyond_single_precision_are_refused() -> None:
     for value in (1e39, -1e39, 1e-50, float("inf"), float("nan")):
         assert_states(refusal(in_float32, value, "alpha"), "alpha")
-    for value in (0.0, 1e-30, 1e38, -3.0):
+    for value in (0.0, 1e-30, 1e38, -3.0, 1e-37, float(torch.tensor(1e-37))):
         assert in_float32(value, "alpha") == value
     for text in (10**400, "1/0", "1/1e-400", "x" * 10**6):
         assert_states(refusal(number, text, "eps"), "eps")

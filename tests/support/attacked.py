@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from support.nets import BombError
@@ -13,6 +14,8 @@ THEIR_NORM = {"linf": "Linf", "l2": "L2"}
 """The norms as the authors' own packages call them."""
 WEIGHT = [2.0, -0.5, 0.0, 1e-3, -3.0, 0.25]
 """Of the linear model whose answers are known."""
+RADII = st.just(0.0) | st.floats(1e-6, 1)
+"""Radii that a test draws: zero, or of a size that single precision has room for."""
 PIXELS = [[0.5, 0.5, 0.5, 0.5, 0.5, 0.5], [0.0, 1.0, 0.3, 1.0, 0.05, 0.98], [0.02, 0.99, 0.0, 0.4, 1.0, 0.0]]
 
 

@@ -118,7 +118,8 @@ class AuditedSearch:
             return f"Square breaks {broken} of {tried} images that gradients did not (threshold {BLACK_BOX:.0%})"
         tested, missed = int((known["tested"] > 0).sum()), int((known["missed"] > 0).sum())
         if assumed_too_much(known):
-            return f"{missed} of {tested} images broke at an ε below one that they withstand (threshold {MISSED:.0%})"
+            broke = f"{missed} of {tested} images broke at a smaller ε than one at which they had not"
+            return f"{broke} (threshold {MISSED:.0%})"
         return ""
 
     def without_gradients(self, known: Piece) -> tuple[int, int]:
