@@ -27,6 +27,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 _CACHE = tempfile.mkdtemp(prefix="asgt-tests-")
 os.environ["HF_DATASETS_CACHE"] = _CACHE
+# The workers of a run share what one of them has decoded.
+os.environ.setdefault("ASGT_CACHE", f"{_CACHE}/decoded")
 
 _DATA = Path(os.environ.get("ASGT_DATA") or ROOT / ".." / "shared" / "data").resolve()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -16,18 +17,20 @@ import pickle
 import platform
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import DamagedFileError, InputError, cut, shown
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 __all__ = [
+    "Hashed",
     "agree",
     "digest",
     "digest_file",
@@ -85,6 +88,13 @@ def write_bytes(path: Path, content: bytes, *, begin: bool = True) -> str:
         InputError: the disk is full, read-only or forbidden, or the folder is gone.
     """
 
+    return _write(path, [content], begin)
+
+
+def _write(path: Path, parts: Iterable[bytes | memoryview], begin: bool) -> str:
+    """Writes a file of which no more than one part need be in memory; see :func:`write_bytes`."""
+
+    sha = hashlib.sha256()
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
 
     try:
@@ -93,7 +103,9 @@ def write_bytes(path: Path, content: bytes, *, begin: bool = True) -> str:
         elif not path.parent.is_dir():
             raise InputError(f"cannot write {path}: its folder was removed while the work went on; begin again")
         with open(part, "wb") as file:
-            file.write(content)
+            for content in parts:
+                file.write(content)
+                sha.update(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -107,7 +119,7 @@ def write_bytes(path: Path, content: bytes, *, begin: bool = True) -> str:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    return digest(content)
+    return sha.hexdigest()
 
 
 @contextlib.contextmanager
@@ -343,13 +355,10 @@ def write_tensors(
         The SHA-256 of the file.
     """
 
-    import safetensors.torch
-
-    # safetensors refuses views and shared memory, as tied weights are; a copy of each has neither.
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     told = dict(metadata or {})
-    told |= {_DIGEST: _seal(digest_tensors(plain), told), _MARK: _MARKED}
-    return write_bytes(path, _in_order(safetensors.torch.save(plain, told)), begin=begin)
+    told |= {_DIGEST: _seal(digest_tensors(tensors), told), _MARK: _MARKED}
+    header, names = _header(tensors, told)
+    return _write(path, itertools.chain([header], (_bytes_of(tensors[name]) for name in names)), begin)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -406,15 +415,36 @@ def _stored(path: Path) -> tuple[dict[str, Tensor], dict[str, str], str | None]:
     return tensors, metadata, content
 
 
-def _in_order(content: bytes) -> bytes:
-    """A safetensors file with its metadata in the order of the names; the library's own order is random."""
+def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
+    """What a safetensors file begins with, and the names of its tensors in the order in which their bytes follow.
 
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
+    The library joins all tensors to one block before it writes them; here it lays out empty ones of the same names and
+    types. Its order of the metadata is random, ours is that of the names.
+    """
+
+    import safetensors.torch
+    import torch
+
+    empty = {name: torch.empty(0, dtype=tensor.dtype) for name, tensor in tensors.items()}
+    content = safetensors.torch.save(empty, dict(metadata))
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    names, place = [name for name in header if name != "__metadata__"], 0
+    for name in names:
+        end = place + tensors[name].numel() * tensors[name].element_size()
+        header[name] |= {"shape": list(tensors[name].shape), "data_offsets": [place, end]}
+        place = end
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of eight bytes
-    return len(text).to_bytes(8, "little") + text + content[end:]
+    return len(text).to_bytes(8, "little") + text, names
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    content: memoryview = flat.numpy().data
+    return content
 
 
 @contextlib.contextmanager
@@ -467,16 +497,27 @@ def digest_file(path: Path) -> str:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+class Hashed(Protocol):
+    """What has a type and a shape as a tensor, and its bytes a part at a time."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def shape(self) -> torch.Size: ...
+    def chunks(self) -> Iterator[Tensor]: ...
+
+
+def digest_tensors(tensors: Mapping[str, Tensor | Hashed]) -> str:
     """The SHA-256 of named tensors: their names, types, shapes and bytes, in the order of the names."""
 
     import torch
 
     sha = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = tensors[name]
         sha.update(f"{len(name)}:{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        for part in [tensor] if isinstance(tensor, torch.Tensor) else tensor.chunks():
+            sha.update(_bytes_of(part))
     return sha.hexdigest()
 
 

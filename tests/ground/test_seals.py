@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from asgt.errors import DamagedFileError, InputError
 from asgt.files import (
@@ -120,3 +121,18 @@ def test_work_does_not_bring_a_removed_folder_back(tmp_path: Path) -> None:
         write_bytes(folder / "second", b"2", begin=False)
     assert_states(caught.value, folder / "second", "removed")
     assert not folder.exists()
+
+
+def test_a_tensor_file_is_what_the_library_writes_of_one_block(tmp_path: Path) -> None:
+    kinds = (torch.float64, torch.int64, torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.bool)
+    tensors = {f"{name}.{kind}": torch.arange(6).to(kind).view(2, 3).t() for name in "ba" for kind in kinds}
+    tensors |= {"empty": torch.empty(0, 3), "scalar": torch.tensor(1.5), "é": torch.ones(1)}
+    write_tensors(path := tmp_path / "ours", tensors, {"k": "v\n"})
+    metadata = safetensors.safe_open(path, framework="pt").metadata()
+    theirs = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
+    ours = path.read_bytes()
+    sizes = [int.from_bytes(each[:8], "little") for each in (ours, theirs)]
+    headers = [json.loads(each[8 : 8 + size]) for each, size in zip((ours, theirs), sizes, strict=True)]
+    assert headers[0] == headers[1]
+    assert ours[8 + sizes[0] :] == theirs[8 + sizes[1] :]
+    assert (8 + sizes[0]) % 8 == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..names import is_foreign
-from .parsing import Parser, add_allow, allowed, given
+from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache
 
 __all__ = ["run"]
 
@@ -25,9 +25,11 @@ def run(words: list[str]) -> int:
     parser.add_argument("--out", type=str, default="comparison", help="where report.html and figures/ go")
     parser.add_argument("--model", type=str, help="names your own package.module:factory again, for its saliency maps")
     add_allow(parser)
+    add_no_cache(parser)
 
     asked = given(parser, words)
     allow = allowed(asked)
+    heed_no_cache(asked)
     runs, out = asked.get("runs") or [], Path(asked.get("out") or "comparison")
     if not runs:
         raise InputError("no run folder to compare: asgt compare RUN…")

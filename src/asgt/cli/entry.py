@@ -13,6 +13,7 @@ import errno
 import gc
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -49,6 +50,9 @@ asgt VERB --help tells what each takes; asgt --version the version.
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _RIGHTS = (errno.EACCES, errno.EPERM)
+_NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory")
+"""What PyTorch says, by a RuntimeError, where there is no memory left on a device."""
+_CACHE = "ASGT_CACHE"
 
 _MENDS = {
     errno.ENAMETOOLONG: "give a shorter name",
@@ -104,6 +108,7 @@ def _answered(words: list[str], interruption: Interruption, undo: ExitStack) -> 
         outlets = Outlets(undo)
         visible_diagnostics(undo)
         interruption.listen(undo)
+        undo.callback(_put_back, os.environ.get(_CACHE))
         status = _run(words)
         outlets.flush()
     except SystemExit as end:
@@ -129,6 +134,14 @@ def _answered(words: list[str], interruption: Interruption, undo: ExitStack) -> 
     if left is not None and status == 0:
         raise left
     return status
+
+
+def _put_back(place: str | None) -> None:
+    """Undoes what ``--no-cache`` set for the processes that this one started."""
+
+    os.environ.pop(_CACHE, None)
+    if place is not None:
+        os.environ[_CACHE] = place
 
 
 def _run(words: list[str]) -> int:
@@ -167,7 +180,7 @@ def _line(error: BaseException) -> str | None:
         said: str | None = str(error)
     elif isinstance(error, OSError):
         said = _of_the_file_system(error)
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
         said = "out of memory: use a smaller --batch-size, --image-size, --limit or --samples, or a larger machine"
     else:
         said = _of_a_name(error)

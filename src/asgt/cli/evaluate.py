@@ -13,7 +13,7 @@ from ..files import read_sealed
 from ..names import is_foreign
 from ..training.config import DATA_SETTINGS, TrainConfig
 from .assembly import assemble, listed_numbers
-from .parsing import Parser, add_allow, allowed, given
+from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +32,7 @@ def run(words: list[str]) -> int:
 
     asked = {name: value for name, value in given(_parser(), words).items() if value is not None and value is not False}
     allow = allowed(asked)
+    heed_no_cache(asked)
     _check(asked)
     protocol = _protocol(asked)
     out = Path(asked["out"] if "out" in asked else Path(asked["run"]) / "evaluation" / _stored_as(asked, protocol))
@@ -39,7 +40,7 @@ def run(words: list[str]) -> int:
 
     from rich.markup import escape
 
-    from ..data import to_unit
+    from ..data import batch_that_fits, to_unit
     from ..devices import place, resolve_device
     from ..evaluation.curve import evaluate
     from ..evaluation.outcomes import checked_grid
@@ -78,7 +79,8 @@ def run(words: list[str]) -> int:
         images, selection = _sampled(images, count, console)
     grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else data_set(data).epsilons)
 
-    refuse_batch(model, images.shape, min(asked.get("batch_size", 256), len(images)), device)
+    batch = asked.get("batch_size") or batch_that_fits(images.shape, 256)
+    refuse_batch(model, images.shape, min(batch, len(images)), device)
     for line in lines:
         console.out.print(escape(line), soft_wrap=True)  # one line each, however wide the terminal
     attacks = [own_attack(name, norm) for name in asked.get("attack", [])]
@@ -92,7 +94,7 @@ def run(words: list[str]) -> int:
         exhaustive=asked.get("exhaustive", False),
         thorough=asked.get("thorough", False),
         checks=[imported(name, "check") for name in asked.get("check", [])],
-        batch_size=asked.get("batch_size", 256),
+        batch_size=batch,
         folder=out,
         resume=asked.get("resume", False),
         selection=selection,
@@ -114,6 +116,7 @@ def _parser() -> Parser:
         "--weights", type=str, help="weights as safetensors, or .pt that holds plain tensors (default: the model's own)"
     )
     add_allow(parser)
+    add_no_cache(parser)
     parser.add_argument("--data", type=str, help=f"{data_help()}, a hub id, or a folder")
     parser.add_argument(
         "--mean", type=str, help="means the weights were trained with, as 0.49,0.48,0.45 (default: in the weights)"
@@ -169,7 +172,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--thorough", action="store_true", help="also run the expensive checks: Square, twice the effort"
     )
-    parser.add_argument("--batch_size", type=int, default=256, help="images per forward pass")
+    parser.add_argument("--batch_size", type=int, help="images per forward pass (default: 256, fewer large ones)")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument(
         "--out", type=str, help="where to keep the evidence (default: RUN/evaluation/PROTOCOL or …/PROTOCOL@VERSION)"

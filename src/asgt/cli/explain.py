@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, cut, shown
 from ..files import standing
 from ..numbers import in_float32, number
-from .parsing import Parser, add_allow, allowed, given, listed
+from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache, listed
 
 if TYPE_CHECKING:
     from ..comparison.comparing import Comparison
@@ -24,37 +24,9 @@ _SAMPLES = 256
 def run(words: list[str]) -> int:
     """Runs ``asgt explain`` with the words that follow the verb."""
 
-    parser = Parser(
-        prog="asgt explain",
-        description="Where models look, measured on the same images: a panel of measures that compares them, and maps.",
-        usage="asgt explain RUN… [OPTIONS]",
-    )
-    parser.add_argument("runs", nargs="*", type=str, help="finished run folders of asgt train, evaluated or not")
-    parser.add_argument("--samples", type=int, help=f"the first N test images (default: {_SAMPLES}, or all there are)")
-    parser.add_argument(
-        "--attribution",
-        type=str,
-        help="what makes the maps, as gradient,ig,smoothgrad or your own package.module:Class (default: gradient)",
-    )
-    parser.add_argument(
-        "--eps", type=str, help="each model is attacked at a quarter of it and at it (default: as most runs trained)"
-    )
-    parser.add_argument(
-        "--layer", type=str, help="the layer to look at, as gradcam does (default: the last feature map)"
-    )
-    parser.add_argument("--batch_size", type=int, default=64, help="images, or copies of them, in a pass")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--model", type=str, help="names your own package.module:factory again")
-    add_allow(parser)
-    parser.add_argument("--out", type=str, default="comparison", help="where the page, its tables and figures go")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="take up explanations as they were asked for, also those that were begun and not finished",
-    )
-
-    asked = {name: value for name, value in given(parser, words).items() if value is not None and value is not False}
+    asked = {name: value for name, value in given(_parser(), words).items() if value is not None and value is not False}
     allow = allowed(asked)
+    heed_no_cache(asked)
     out = Path(asked.get("out") or "comparison")
     _check(asked, out)
 
@@ -104,6 +76,41 @@ def run(words: list[str]) -> int:
     return 0
 
 
+def _parser() -> Parser:
+    parser = Parser(
+        prog="asgt explain",
+        description="Where models look, measured on the same images: a panel of measures that compares them, and maps.",
+        usage="asgt explain RUN… [OPTIONS]",
+    )
+    parser.add_argument("runs", nargs="*", type=str, help="finished run folders of asgt train, evaluated or not")
+    parser.add_argument("--samples", type=int, help=f"the first N test images (default: {_SAMPLES}, or all there are)")
+    parser.add_argument(
+        "--attribution",
+        type=str,
+        help="what makes the maps, as gradient,ig,smoothgrad or your own package.module:Class (default: gradient)",
+    )
+    parser.add_argument(
+        "--eps", type=str, help="each model is attacked at a quarter of it and at it (default: as most runs trained)"
+    )
+    parser.add_argument(
+        "--layer", type=str, help="the layer to look at, as gradcam does (default: the last feature map)"
+    )
+    parser.add_argument(
+        "--batch_size", type=int, help="images, or copies of them, in a pass (default: 64, fewer large ones)"
+    )
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--model", type=str, help="names your own package.module:factory again")
+    add_allow(parser)
+    add_no_cache(parser)
+    parser.add_argument("--out", type=str, default="comparison", help="where the page, its tables and figures go")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="take up explanations as they were asked for, also those that were begun and not finished",
+    )
+    return parser
+
+
 def _refuse_removed(runs: Sequence[str], attributions: Sequence[str]) -> None:
     """Refuses to end as if all was well where somebody removed an explanation meanwhile."""
 
@@ -140,6 +147,7 @@ def _explain(
     """Explains every run by every attribution, or takes up what is there."""
 
     from ..comparison.map_evidence import asked_eps
+    from ..data import batch_that_fits
     from ..devices import resolve_device
     from ..models.footprint import refuse_batch
     from ..runs.explain_run import explain_run
@@ -156,7 +164,7 @@ def _explain(
             samples = asked.get("samples") or (kept.samples if kept else min(_SAMPLES, len(data.test)))
             if samples > len(data.test):
                 raise InputError(f"--samples {shown(samples)}: the test split has {len(data.test)} images")
-            batch = min(asked.get("batch_size", 64), samples)
+            batch = min(asked.get("batch_size") or batch_that_fits(data.test.shape, 64), samples)
             refuse_batch(model, data.test.shape, batch, resolve_device(asked.get("device", "auto")))
             eps = number(asked["eps"], "--eps") if "eps" in asked else kept.eps if kept else usual_eps
             layer = None
@@ -174,7 +182,7 @@ def _explain(
                 norm=kept.norm if kept else norm,
                 attribution=attribution,
                 layer=layer,
-                batch_size=asked.get("batch_size", 64),
+                batch_size=asked.get("batch_size"),
                 device=asked.get("device", "auto"),
                 resume="resume" in asked,
                 progress=console,

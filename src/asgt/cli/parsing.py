@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
+import os
 import re
 from collections.abc import Collection, Sequence
 from functools import reduce
@@ -29,7 +30,7 @@ _MODE = "plain"
 _LONGEST = 4000
 """Characters of a message of the library that are looked through for what it says."""
 
-__all__ = ["Parser", "add_allow", "add_settings", "allowed", "given", "listed"]
+__all__ = ["Parser", "add_allow", "add_no_cache", "add_settings", "allowed", "given", "heed_no_cache", "listed"]
 
 
 class _Help(DefaultHelpFormatter):  # type: ignore[misc]
@@ -107,6 +108,23 @@ def add_allow(parser: ArgumentParser) -> None:
         type=str,
         help="a module of your own whose code may run, by its exact name; repeat it for several",
     )
+
+
+def add_no_cache(parser: ArgumentParser) -> None:
+    """Adds ``--no-cache``, which :func:`heed_no_cache` takes out again."""
+
+    parser.add_argument(
+        "--no_cache",
+        action="store_true",
+        help="decode the images into memory, and keep no decoded images on the disk (see ASGT_CACHE in the docs)",
+    )
+
+
+def heed_no_cache(asked: dict[str, Any]) -> None:
+    """Does what ``--no-cache`` says, for the processes that this one starts too; takes it out of ``asked``."""
+
+    if asked.pop("no_cache", False):
+        os.environ["ASGT_CACHE"] = ""
 
 
 def add_settings(parser: ArgumentParser, words: Sequence[str], skip: Collection[str] = ()) -> None:

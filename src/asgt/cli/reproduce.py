@@ -9,7 +9,7 @@ from typing import Any
 
 from ..datasets import DATA_SETS, data_set
 from ..errors import InputError, cut, shown, unknown
-from .parsing import Parser, add_allow, allowed, given, listed
+from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache, listed
 from .stopping import stopping
 
 __all__ = ["run"]
@@ -23,6 +23,7 @@ def run(words: list[str]) -> int:
 
     asked = {name: value for name, value in given(_parser(), words).items() if value is not None and value is not False}
     allow = allowed(asked)
+    heed_no_cache(asked)
     if "grid" not in asked:
         raise InputError(f"what to reproduce is missing: asgt reproduce {', '.join(_grids())} or FILE.yaml")
     for name in ("workers", "seeds"):
@@ -111,6 +112,7 @@ def _parser() -> Parser:
     parser.add_argument("--device", type=str, help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--out", type=str, help="where the run folders and the page go (default: reproduce/GRID)")
     add_allow(parser)
+    add_no_cache(parser)
     parser.add_argument(
         "--dry_run", action="store_true", help="list the runs with their passes and times, and run nothing"
     )

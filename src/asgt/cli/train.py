@@ -11,7 +11,7 @@ from ..names import is_foreign
 from ..training.config import TrainConfig, with_own_sizes
 from ..training.method_registry import known_settings
 from .assembly import preprocessing_line
-from .parsing import Parser, add_allow, add_settings, allowed, given
+from .parsing import Parser, add_allow, add_no_cache, add_settings, allowed, given, heed_no_cache
 from .stopping import stopping
 
 __all__ = ["run"]
@@ -29,11 +29,13 @@ def run(words: list[str]) -> int:
     parser.add_argument("--out", type=str, help="the run folder (default: runs/DATA-MODEL-METHOD-SEED)")
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
     add_allow(parser)
+    add_no_cache(parser)
     add_settings(parser, words)
 
     asked = given(parser, words)
     # Before a file adds its settings: a model of one's own is named on the command line.
     allow = allowed(asked)
+    heed_no_cache(asked)
     out, resume = asked.pop("out", None), asked.pop("resume", False)
     if file := asked.pop("config", None):
         settings = read_yaml(Path(file))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Literal, TypeAlias
 
 import torch
@@ -10,15 +11,28 @@ from torch import Tensor
 
 from ..randomness import Share, seeded
 from .images import Images
+from .stored_pixels import StoredPixels, in_memory
 
-__all__ = ["Augmentation", "augment", "batches", "steps_per_epoch", "to_unit", "training_batch", "training_order"]
+__all__ = [
+    "Augmentation",
+    "augment",
+    "batch_that_fits",
+    "batches",
+    "steps_per_epoch",
+    "to_unit",
+    "training_batch",
+    "training_order",
+]
+
+_BATCH_VALUES = 2**22
 
 Augmentation: TypeAlias = Literal["none", "crop-flip"]
 
 
-def to_unit(pixels: Tensor) -> Tensor:
+def to_unit(pixels: Tensor | StoredPixels) -> Tensor:
     """uint8 pixels to floats in [0, 1]; floats stay as they are."""
 
+    pixels = in_memory(pixels)
     return pixels if pixels.is_floating_point() else pixels.float() / 255
 
 
@@ -27,7 +41,19 @@ def batches(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
 
     for first in range(0, len(images), batch_size):
         rows = slice(first, first + batch_size)
-        yield to_unit(images.pixels[rows]), images.labels[rows]
+        pixels = images.pixels[rows]
+        if isinstance(images.pixels, StoredPixels) and rows.stop < len(images):
+            images.pixels.expect(slice(rows.stop, rows.stop + batch_size))
+        yield to_unit(pixels), images.labels[rows]
+
+
+def batch_that_fits(shape: Sequence[int], most: int) -> int:
+    """How many images of a shape (C, H, W) go through a model at a time: ``most``, and fewer large ones.
+
+    A batch has at most 2²² values, 16 MiB as floats, so that photographs do not need gigabytes for one pass.
+    """
+
+    return max(1, min(most, _BATCH_VALUES // prod(shape)))
 
 
 def steps_per_epoch(images: Images, batch_size: int) -> int:
@@ -37,9 +63,10 @@ def steps_per_epoch(images: Images, batch_size: int) -> int:
 
 
 def training_order(images: Images, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch, a function of (seed, epoch): int64 (N,), on the device of the images."""
+    """The order of an epoch, a function of (seed, epoch): int64 (N,), where it is needed to gather the images."""
 
-    return torch.randperm(len(images), generator=seeded(seed, "order", epoch)).to(images.labels.device)
+    order = torch.randperm(len(images), generator=seeded(seed, "order", epoch))
+    return order if isinstance(images.pixels, StoredPixels) else order.to(images.labels.device)
 
 
 def training_batch(
@@ -56,13 +83,20 @@ def training_batch(
     of one process are made, B of the whole batch's B · ranks.
     """
 
-    rows = order[step * batch_size : (step + 1) * batch_size]
-    if isinstance(generator, Share):
-        rows = rows.view(generator.ranks, -1)[generator.rank]
+    rows = _own_rows(order, step, batch_size, generator)
     pixels = images.pixels[rows]
+    if isinstance(images.pixels, StoredPixels) and len(order) >= (step + 2) * batch_size:
+        images.pixels.expect(_own_rows(order, step + 1, batch_size, generator))
     if augmentation == "crop-flip":
         pixels = augment(pixels, generator)
     return to_unit(pixels), images.labels[rows]
+
+
+def _own_rows(order: Tensor, step: int, batch_size: int, generator: torch.Generator | Share) -> Tensor:
+    """The rows of a batch, or of one process's part of it."""
+
+    rows = order[step * batch_size : (step + 1) * batch_size]
+    return rows.view(generator.ranks, -1)[generator.rank] if isinstance(generator, Share) else rows
 
 
 def augment(pixels: Tensor, generator: torch.Generator | Share, padding: int = 4) -> Tensor:

@@ -1,4 +1,4 @@
-"""Images in memory: one uint8 tensor, its labels, and the seeded splits of it."""
+"""Labelled images: one uint8 tensor, or a file in its place, their labels, and the seeded splits of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..files import digest_tensors
 from ..inputs import checked_images
 from ..randomness import seeded
+from .stored_pixels import StoredPixels, value_counts
 
 __all__ = ["Images", "Splits", "sample", "sampled_rows", "selection_text", "stratified"]
 
@@ -25,12 +26,13 @@ class Images:
     """A labelled set of images.
 
     Attributes:
-        pixels: uint8 (N, C, H, W), or floats in [0, 1] where images of one's own have more than 8 bits.
+        pixels: uint8 (N, C, H, W), or floats in [0, 1] where images of one's own have more than 8 bits. Those of large
+            data sets are :class:`asgt.data.StoredPixels`: ``pixels[rows]`` is a tensor of some of them.
         labels: (N,), in [0, K), of any integer type; they become int64.
         classes: the K names.
     """
 
-    pixels: Tensor
+    pixels: Tensor | StoredPixels
     labels: Tensor
     classes: tuple[str, ...]
 
@@ -40,7 +42,7 @@ class Images:
                 f"pixels are {self.pixels.dtype} {tuple(self.pixels.shape)}: expected uint8 (N, C, H, W), or floats in "
                 "[0, 1]"
             )
-        if self.pixels.is_floating_point():
+        if isinstance(self.pixels, Tensor) and self.pixels.is_floating_point():
             object.__setattr__(self, "pixels", checked_images(self.pixels, "pixels"))
         if self.labels.is_floating_point() or self.labels.is_complex() or self.labels.ndim != 1:
             raise InputError(f"labels are {self.labels.dtype} {tuple(self.labels.shape)}: expected int64 (N,)")
@@ -65,7 +67,8 @@ class Images:
         return len(self.labels)
 
     def __getitem__(self, index: Tensor | slice) -> Images:
-        return Images(self.pixels[index], self.labels[index], self.classes)
+        pixels = self.pixels.view(index) if isinstance(self.pixels, StoredPixels) else self.pixels[index]
+        return Images(pixels, self.labels[index], self.classes)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -75,31 +78,58 @@ class Images:
         return channels, height, width
 
     def to(self, device: torch.device | str) -> Images:
-        """The same images on another device."""
+        """The same images on another device; there, those of a file become one tensor where they take little room."""
 
-        return Images(self.pixels.to(device), self.labels.to(device), self.classes)
+        pixels = self.pixels.to(device)
+        if isinstance(pixels, StoredPixels) and pixels.nbytes <= _share_of_memory(pixels.device):
+            pixels = pixels.tensor()
+        return Images(pixels, self.labels.to(device), self.classes)
 
     def mean_std(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel, in units of the range [0, 1]."""
 
         if self.pixels.is_floating_point():
+            if isinstance(self.pixels, StoredPixels):
+                return _moments(self.pixels)
             channels = self.pixels.double().transpose(0, 1).flatten(1)
             return channels.mean(dim=1).tolist(), channels.std(dim=1, correction=0).clamp_min(1e-3).tolist()
 
         # From counts of the 256 values: exact, and no float copy of the data set.
+        counts = self.pixels.counts() if isinstance(self.pixels, StoredPixels) else None
+        if counts is None:
+            parts = self.pixels.chunks() if isinstance(self.pixels, StoredPixels) else [self.pixels]
+            counts = sum(
+                (value_counts(part.cpu()) for part in parts), start=torch.zeros(self.shape[0], 256, dtype=torch.int64)
+            )
         values = torch.arange(256, dtype=torch.float64) / 255
         means, stds = [], []
-        for channel in self.pixels.unbind(1):
-            counts = torch.bincount(channel.flatten().cpu().int(), minlength=256).double()
-            mean = (counts @ values) / counts.sum()
+        for own in counts.double():
+            mean = (own @ values) / own.sum()
             means.append(float(mean))
-            stds.append(max(float(((counts @ (values - mean) ** 2) / counts.sum()).sqrt()), 1e-3))
+            stds.append(max(float(((own @ (values - mean) ** 2) / own.sum()).sqrt()), 1e-3))
         return means, stds
 
     def digest(self) -> str:
         """A SHA-256 of pixels and labels: two evaluations with the same digest saw the same images."""
 
         return digest_tensors({"pixels": self.pixels, "labels": self.labels})
+
+
+def _share_of_memory(device: torch.device) -> int:
+    """Bytes of images that may move to a device as a whole: a quarter of what is free on an accelerator."""
+
+    return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
+
+
+def _moments(pixels: StoredPixels) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of floats, a part of the images at a time."""
+
+    count, mean, squares = pixels.shape.numel() / pixels.shape[1], torch.zeros(()), torch.zeros(())
+    for chunk in pixels.chunks():
+        mean = mean + chunk.double().sum(dim=(0, 2, 3)) / count
+    for chunk in pixels.chunks():
+        squares = squares + (chunk.double() - mean.view(1, -1, 1, 1)).square().sum(dim=(0, 2, 3)) / count
+    return mean.tolist(), squares.sqrt().clamp_min(1e-3).tolist()
 
 
 @dataclass(frozen=True)

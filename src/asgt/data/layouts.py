@@ -196,8 +196,13 @@ def _part(tree: Tree, layout: ClassFolders, split: str, classes: tuple[str, ...]
         for row in wanted:
             yield partial(tree.read, rows[row][0]), tree.shown(rows[row][0])
 
+    def files(wanted: Sequence[int]) -> Iterator[tuple[str, str]]:
+        for row in wanted:
+            path = tree.shown(rows[row][0])
+            yield (path, "") if tree.archive is None else (str(tree.place), path)
+
     labels = torch.tensor([label for _, label in rows], dtype=torch.int64)
-    return Part(layout.names[split] or "train", labels, cells)
+    return Part(layout.names[split] or "train", labels, cells, files)
 
 
 def _taken(tree: Tree, layout: ClassFolders, classes: tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -22,11 +22,14 @@ class Part:
         name: of the split, as the data calls it.
         labels: int64 (N,).
         cells: the encoded images.
+        files: for some rows, the file that each image lies in, and its name inside that file, ``""`` where it is all of
+            it; ``None`` where that is not known.
     """
 
     name: str
     labels: Tensor
     cells: Cells
+    files: Callable[[Sequence[int]], Iterable[tuple[str, str]]] | None = None
 
 
 @dataclass(frozen=True)

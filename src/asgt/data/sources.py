@@ -1,6 +1,6 @@
 """Loads a data set: finds it, has it read by its layout, and decodes the images in use.
 
-``folders`` states how a folder of images is read, ``tables`` how one with a column of images is, and ``decoding`` how
+``folders`` states how a folder of images is read, ``tables`` how one with a column of images is, ``split_decoding`` how
 pixels are made.
 """
 
@@ -12,7 +12,6 @@ import os
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,11 +20,13 @@ from ..errors import InputError, shown, unknown
 from ..numbers import Number, number
 from ..progress import SILENT, Progress
 from ..randomness import seeded
-from .decoding import INTERPOLATIONS, Decoder, PixelOptions
+from .image_decoding import INTERPOLATIONS, PixelOptions
 from .images import Images, Splits, stratified
 from .layouts import TableOptions, read_contents
 from .parts import Contents, Part
+from .pixel_cache import PixelCache, cache_folder
 from .spelling import printable
+from .split_decoding import DecodedSplit, Decoder
 
 __all__ = ["load_data"]
 
@@ -50,9 +51,10 @@ def load_data(
     train: bool = True,
     channels: int | None = None,
     place: str | None = None,
+    cache: bool = True,
     progress: Progress = SILENT,
 ) -> Splits:
-    """Loads a data set into memory.
+    """Loads a data set: what is small into memory, what is not into a file that batches are gathered from.
 
     A ``test`` split (or ``validation``, where there is no labelled one) is used as it is; without one, a stratified
     fifth of the images is set aside, always the same, and its rows are returned.
@@ -79,10 +81,13 @@ def load_data(
         train: whether the training images are needed; where the test split is separate, they are not decoded if not.
         channels: 1 or 3, as a trained model has it. Default: by the images.
         place: an absolute path where the data was earlier; it is used where there is nothing called ``name`` here.
+        cache: keep decoded images of 4 MiB and more in ``$ASGT_CACHE`` (default: ``~/.cache/asgt``), from where the
+            next call reads them without decoding. Those of more than 256 MiB are not read into memory but gathered
+            from there, batch by batch. Without it, all images are held in memory.
         progress: is told how many images were decoded.
 
     Returns:
-        Images in memory, uint8 (N, C, H, W), or float32 in [0, 1] where any image has more than 8 bits. Where
+        Images, uint8 (N, C, H, W), or float32 in [0, 1] where any image has more than 8 bits. Where
         ``train`` is false and the test split is separate, the test images stand in for the training images.
 
     Raises:
@@ -119,7 +124,9 @@ def load_data(
 
     try:
         contents = read_contents(name, columns, place)
-        return _read(name, contents, limit, Decoder(name, options, channels, progress), train)
+        folder = cache_folder() if cache else None
+        kept = None if folder is None else PixelCache(folder, printable(name), progress)
+        return _read(name, contents, limit, Decoder(name, options, channels, progress, kept), train)
     except InputError as error:
         # Names of files and classes are other people's, and may hold what a terminal obeys.
         raise type(error)(printable(str(error))) from error.__cause__
@@ -199,22 +206,23 @@ def _read(name: str, contents: Contents, limit: int | None, decoder: Decoder, tr
     wanted = ["train", "test"] if train else ["test"]
     decoder.start(sum(len(rows[split]) for split in wanted))
 
-    def decoded(split: str) -> list[np.ndarray[Any, Any]]:
+    def decoded(split: str) -> DecodedSplit:
         part = parts[split]
-        return [] if part is None else decoder.decode(part, rows[split].tolist())
+        assert part is not None
+        return decoder.decode(part, rows[split].tolist())
 
-    pixels = {split: decoded(split) for split in wanted}
-    if decoder.is_dark and not train:
+    splits = {split: decoded(split) for split in wanted}
+    if decoder.is_dark and not train and parts["train"] is not None:
         # Whether 16 bits are in use, all images tell, whatever part of them is wanted.
         decoded("train")
     decoder.check_range()
-    stacked = decoder.stack(pixels)
+    pixels = decoder.alike(splits)
 
     sets = {}
     for split in wanted:
         part = parts[split]
         assert part is not None
-        sets[split] = Images(stacked[split], part.labels[rows[split]], contents.classes)
+        sets[split] = Images(pixels[split], part.labels[rows[split]], contents.classes)
     notes = [printable(note) for note in (*contents.notes, *decoder.notes())]
     ignored = [printable(text) for text in contents.reading["ignored"]]
     reading = contents.reading | {

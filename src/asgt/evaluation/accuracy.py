@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..attacks import Attack
 from ..attacks.attack import logit_margin
-from ..data import Images, batches, to_unit
+from ..data import Images, batch_that_fits, batches, to_unit
 from ..errors import InputError
 from ..inputs import models_explained
 from ..modes import Classifier, ask, at_least_float32, evaluating
@@ -31,23 +31,26 @@ def predict(model: Classifier, x: Tensor, what: str = "clean images") -> Tensor:
     return logits.argmax(dim=1)
 
 
-def correct(model: Classifier, images: Images, batch_size: int = 256, *, votes: int = 1) -> tuple[Tensor, Tensor]:
+def correct(
+    model: Classifier, images: Images, batch_size: int | None = None, *, votes: int = 1
+) -> tuple[Tensor, Tensor]:
     """Which images are classified correctly, bool (N,), and the predictions, int64 (N,).
 
     Args:
         model: the classifier.
         images: N images.
-        batch_size: images per pass.
+        batch_size: images per pass. Default: 256, fewer large ones.
         votes: how often it is asked; right is what is right more often than not. The predictions are the first ones.
     """
 
+    batch_size = batch_size or batch_that_fits(images.shape, 256)
     asked = [torch.cat([predict(model, x) for x, _ in batches(images, batch_size)]) for _ in range(votes)]
     right = torch.stack([predictions == images.labels for predictions in asked]).sum(dim=0)
     return 2 * right > votes, asked[0]
 
 
 def correct_under_attack(
-    model: Classifier, images: Images, attack: Attack, *, seed: int = 0, batch_size: int = 256, first: int = 0
+    model: Classifier, images: Images, attack: Attack, *, seed: int = 0, batch_size: int | None = None, first: int = 0
 ) -> Tensor:
     """Which images are classified correctly at the attack's final iterate, bool (N,).
 
@@ -55,6 +58,7 @@ def correct_under_attack(
     counted from ``first``: not 0 for a part of more images.
     """
 
+    batch_size = batch_size or batch_that_fits(images.shape, 256)
     outcomes = []
     for number, (x, y) in enumerate(batches(images, batch_size)):
         rows = torch.arange(len(y), device=y.device) + first + number * batch_size

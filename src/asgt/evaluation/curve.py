@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import Attack, Norm
-from ..data import Images, LabelledImages, as_images
+from ..data import Images, LabelledImages, as_images, batch_that_fits
 from ..errors import AsgtError, InputError
 from ..files import digest_model
 from ..inputs import trusted
@@ -56,7 +56,7 @@ def evaluate(
     exhaustive: bool = False,
     thorough: bool = False,
     checks: Sequence[CheckFunction] = (),
-    batch_size: int = 256,
+    batch_size: int | None = None,
     folder: Path | str | None = None,
     resume: bool = False,
     selection: str = "",
@@ -90,7 +90,7 @@ def evaluate(
         thorough: run the expensive checks too (:mod:`asgt.evaluation.checks`).
         checks: checks of one's own, run after those of the house: each a function of a
             :class:`asgt.evaluation.second_look.SecondLook` that returns an :class:`asgt.Check`.
-        batch_size: images per forward pass; no bearing on what is drawn.
+        batch_size: images per forward pass; no bearing on what is drawn. Default: 256, fewer large ones.
         folder: where to save the evidence. Default: nowhere.
         resume: take up what ``folder`` holds, if it was made of the same model, images and settings. Of a finished
             evaluation only the checks are run, the expensive ones too if they had been.
@@ -103,7 +103,9 @@ def evaluate(
 
     asked = _protocol(protocol, norm, worst_case)
     images = as_images(images, "images")
-    grid, seed, batch_size = checked_grid(epsilons, norm), whole(seed, "seed"), whole(batch_size, "batch_size")
+    grid, seed = checked_grid(epsilons, norm), whole(seed, "seed")
+    default = batch_that_fits(images.shape, 256)
+    batch_size = default if batch_size is None else whole(batch_size, "batch_size")
     folder = None if folder is None else Path(folder)
     alone = nullcontext() if folder is None else locked(folder, "asgt evaluate", progress=progress)
     with trusted(), alone:

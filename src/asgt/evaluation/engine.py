@@ -33,13 +33,13 @@ import torch
 from torch import Tensor
 
 from ..attacks import Attack, State
-from ..data import Images
+from ..data import Images, batch_that_fits
 from ..errors import InputError
 from ..modes import Classifier, evaluating, untouched
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed
 from .accuracy import correct
-from .known import FIXED_BATCH, STREAMS, Known, Outcome, in_parts
+from .known import STREAMS, Known, Outcome, in_parts
 
 __all__ = ["smallest_norms"]
 
@@ -61,7 +61,7 @@ def smallest_norms(
     audited: Tensor | None = None,
     exhaustive: bool = False,
     votes: int = 1,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: Progress = SILENT,
 ) -> Outcome:
     """The smallest ε of a grid at which each image breaks.
@@ -81,7 +81,7 @@ def smallest_norms(
             them. NaN for the others. Default: none.
         exhaustive: attack every image at every ε below its own too.
         votes: how often a randomised model is asked; the majority is its answer to a clean image and to a witness.
-        batch_size: images per pass.
+        batch_size: images per pass. Default: 256, fewer large ones.
         progress: is advanced by each image and attack that is done.
 
     Raises:
@@ -94,6 +94,7 @@ def smallest_norms(
     if not attacks or (own and len(attacks) > 1):
         raise InputError(f"{len(attacks)} attacks: an own curve is that of one, a worst case that of one or more")
 
+    batch_size = batch_size or batch_that_fits(images.shape, 256)
     if rows is None:
         rows = torch.arange(len(images), device=images.labels.device)
     if clean is None:
@@ -228,7 +229,7 @@ class _Descent(Known):
         while queue or slots or waiting:
             # Successes wait for company: they are verified in batches of one size.
             if successes is not None and (
-                len(waiting) >= FIXED_BATCH or (not queue and len(waiting) >= _TAIL * len(slots))
+                len(waiting) >= self.fixed or (not queue and len(waiting) >= _TAIL * len(slots))
             ):
                 following, refuted = self._verified(waiting, successes, follow)
                 queue.extend(following)

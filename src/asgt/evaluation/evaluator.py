@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import torch
@@ -34,6 +35,8 @@ from .shards import EXHAUSTIVE, WORST_CASE, read_shard, refuse_other_evidence, s
 __all__ = ["AUDITED", "SHARD", "Evaluator"]
 
 SHARD = 1024
+_SHARD_VALUES, _FEWEST = 2**24, 16
+"""A shard of large images holds fewer: so many values, 64 MiB as floats, but at least so many images."""
 """Samples of a file of evidence: what a kill can cost, whatever the batch size.
 
 Half of it under a search in phases, which decides within a shard who is near. Under several attacks an eighth of it;
@@ -87,6 +90,7 @@ class Evaluator:
 
         attacks = search.among(self.request.classes).attacks
         size = SHARD // 2 if replace(search, attacks=attacks).is_whole else SHARD // 8 if len(attacks) > 1 else SHARD
+        size = min(size, max(_FEWEST, _SHARD_VALUES // prod(self.images.shape)))
         everything = torch.arange(len(self.images))
 
         def found(everywhere: bool, stem: str) -> dict[str, Tensor]:

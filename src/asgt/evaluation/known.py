@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..attacks import Norm
 from ..attacks.attack import delta_norm, is_legal
-from ..data import Images, to_unit
+from ..data import Images, batch_that_fits, to_unit
 from ..modes import Classifier, ask, at_least_float32, wraps_classifier
 from ..progress import Progress
 from .probing import PROBE_STEPS, levels_below, press, probe
@@ -25,7 +25,7 @@ NOTHING, CLEAN, MARGIN = -1, -2, -3
 """What found a sample's smallest norm, where it was no attack: nothing did, it was a clean error, probe or press."""
 
 FIXED_BATCH = 64
-"""Images of the batches in which witnesses are verified, padded."""
+"""Images of the batches in which witnesses are verified, padded; large images are verified in smaller ones."""
 
 STREAMS = 1000
 """Draws that an attack may take; the next one has others."""
@@ -91,6 +91,7 @@ class Known:
     ) -> None:
         self.asked, self.norm, self.seed, self.rows, self.own, self.votes = model, norm, seed, rows, own, votes
         self.batch_size, self.progress = batch_size, progress
+        self.fixed = batch_that_fits(images.shape, FIXED_BATCH)
         self.x, self.y = to_unit(images.pixels), images.labels
         device, count = self.y.device, len(images)
         self.grid = torch.tensor(grid, dtype=self.x.dtype, device=device)
@@ -219,8 +220,8 @@ class Known:
         """Whether the model is fooled, bool (B,), asked in batches of one size, padded; by majority of votes."""
 
         answers = []
-        for part, ids in zip(witnesses.split(FIXED_BATCH), samples.split(FIXED_BATCH), strict=True):
-            padded = torch.cat([part, part[-1:].expand(FIXED_BATCH - len(part), *part.shape[1:])])
+        for part, ids in zip(witnesses.split(self.fixed), samples.split(self.fixed), strict=True):
+            padded = torch.cat([part, part[-1:].expand(self.fixed - len(part), *part.shape[1:])])
             count = torch.zeros_like(ids)
             for _ in range(self.votes):
                 with torch.no_grad():

@@ -28,7 +28,7 @@ from torch import Tensor
 from ..attacks import Attack, State
 from ..attacks.annealed import AnnealedState
 from ..attacks.square import SquareState
-from ..data import Images
+from ..data import Images, batch_that_fits
 from ..modes import Classifier, evaluating
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed
@@ -99,7 +99,7 @@ def phased_norms(
     rows: Tensor | None = None,
     audited: Tensor | None = None,
     votes: int = 1,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: Progress = SILENT,
 ) -> PhasedOutcome:
     """The smallest ε of a grid at which a search in phases breaks each image.
@@ -117,13 +117,14 @@ def phased_norms(
         audited: shares in [0, 1), float (N,), of those to be attacked at one ε below their own too, by the first phase:
             at that share of them. NaN for the others. Default: none.
         votes: how often a randomised model is asked; the majority is its answer to a witness.
-        batch_size: images per pass.
+        batch_size: images per pass. Default: 256, fewer large ones.
         progress: is advanced by each image that is done.
     """
 
     if rows is None:
         rows = torch.arange(len(images), device=images.labels.device)
     norm = phases[0].attacks[0].norm
+    batch_size = batch_size or batch_that_fits(images.shape, 256)
     settings: dict[str, Any] = {"rows": rows, "votes": votes, "batch_size": batch_size, "progress": progress}
     run = _Phased(phases, model, images, norm, tuple(grid), seed=seed, own=False, **settings)
     with evaluating(model):

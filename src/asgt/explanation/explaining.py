@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import Norm, check_eps
-from ..data import Images, LabelledImages, as_images, batches
+from ..data import Images, LabelledImages, as_images, batch_that_fits, batches
 from ..errors import DamagedFileError, InputError
 from ..evaluation.accuracy import class_count, predict
 from ..files import digest_model, digest_tensors
@@ -52,7 +52,7 @@ def explain(
     objects: Tensor | None = None,
     ids: Tensor | None = None,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     folder: Path | str | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
@@ -74,7 +74,7 @@ def explain(
             the mass on it is not run.
         ids: the rows of the test split that the images are, int64 (N,), which key the noise. Default: 0 … N − 1.
         seed: keys it too.
-        batch_size: images, or perturbed copies of them, in a pass.
+        batch_size: images, or perturbed copies of them, in a pass. Default: 64, fewer large ones.
         folder: where to keep the evidence, as ``RUN/explanation/gradient``. Default: nowhere.
         resume: take what ``folder`` holds, if it was made of the same model, images and settings.
         progress: is told how many images are through.
@@ -84,7 +84,8 @@ def explain(
     """
 
     images, eps, seed = as_images(images, "images"), number(eps, "eps"), whole(seed, "seed")
-    batch_size = whole(batch_size, "batch_size")
+    default = batch_that_fits(images.shape, 64)
+    batch_size = default if batch_size is None else whole(batch_size, "batch_size")
     ids = torch.arange(len(images)) if ids is None else ids.cpu()
     _check(model, images, objects=objects, ids=ids, batch_size=batch_size)
     _check_eps(eps, norm)

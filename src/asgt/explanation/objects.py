@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..data import Images
+from ..data import Images, in_memory
 from ..datasets.mnist import stroke_pixels
 
 __all__ = ["strokes"]
@@ -17,4 +17,4 @@ def strokes(images: Images) -> Tensor:
         bool (N, H, W).
     """
 
-    return stroke_pixels(images.pixels)
+    return stroke_pixels(in_memory(images.pixels))

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..attacks import Norm
-from ..data import Images, sampled_rows
+from ..data import Images, in_memory, sampled_rows
 from ..datasets import data_set
 from ..devices import resolve_device
 from ..errors import InputError
@@ -30,7 +30,7 @@ def explain_run(
     attribution: str = "gradient",
     rows: Tensor | None = None,
     layer: str | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     device: str = "auto",
     resume: bool = False,
     progress: Progress = SILENT,
@@ -48,7 +48,7 @@ def explain_run(
         attribution: what makes the maps.
         rows: which they are, int64 (N,). Default: the first, or drawn class by class where these lack a class.
         layer: the layer that it looks at, where it looks at one.
-        batch_size: images a pass.
+        batch_size: images a pass. Default: as :func:`asgt.explain` has it.
         device: where to.
         resume: take up an explanation that was begun and not finished; a finished one is taken up anyway.
         progress: is told how many images are through.
@@ -102,4 +102,4 @@ def _objects(images: Images, data: str) -> Tensor | None:
     """Where the object is, bool (N, H, W), for data of which that is known; a folder goes by its own name."""
 
     known = data_set(Path(data).name if Path(data).is_dir() else data)
-    return None if known.objects is None else known.objects(images.pixels)
+    return None if known.objects is None else known.objects(in_memory(images.pixels))

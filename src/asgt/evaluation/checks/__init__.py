@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from ...data import Images
+from ...data import Images, batch_that_fits
 from ...errors import InputError
 from ...modes import Classifier, evaluating
 from ...progress import SILENT, Progress
@@ -74,7 +74,7 @@ def run_checks(
     *,
     more: Sequence[CheckFunction] = (),
     thorough: bool = False,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Check, ...]:
     """Checks an evaluation, in a fixed order; a result is a function of the evaluation's seed, not of the batches.
@@ -86,7 +86,7 @@ def run_checks(
         more: checks of one's own, after those of the house.
         thorough: also run the expensive checks, Square and doubled effort, on up to 256 survivors: of a few hundred
             images, they take several times as long as the evaluation. Default: they are NOT RUN.
-        batch_size: images per pass.
+        batch_size: images per pass. Default: 256, fewer large ones.
         progress: is told how many checks are through.
 
     Raises:
@@ -96,6 +96,7 @@ def run_checks(
     if evaluation.data != images.digest():
         raise InputError("the evaluation is one of other images: check it on those that it was made on")
 
+    batch_size = batch_size or batch_that_fits(images.shape, 256)
     look = SecondLook(model, images, evaluation, thorough, batch_size)
     checks = []
     progress.start("checks", len(CHECKS) + len(more))

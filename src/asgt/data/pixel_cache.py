@@ -1,0 +1,271 @@
+"""The cache of decoded images: a folder an entry, named by the content of the encoded images and how they are decoded.
+
+::
+
+    <key>/pixels.bin             the images, (N, C, H, W), one after the other
+    <key>/images.safetensors     the CRC-32 of each image, and how often each value occurs
+    seen/<standing>              the key of images, by what the file system says of their files
+    <key>/entry.json             type and shape, and what decoding had to say; sealed by its SHA-256
+
+An entry is built in a folder beside its place, under a lock, and renamed when it is whole: a kill leaves nothing that
+anybody reads, and of several processes one decodes while the others wait. Nothing in an entry can run.
+
+The cache lies in ``$ASGT_CACHE``, or in ``asgt`` in the user's cache folder. Set to nothing, there is none. Whenever an
+entry is added, those that were not used for longest are removed until all together take at most half of what they and
+the free space of the disk come to, or ``$ASGT_CACHE_SIZE``, as ``20GB``. A process that still reads a removed entry
+goes on reading it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..capacity import size_text
+from ..errors import DamagedFileError, InputError
+from ..files import read_sealed, read_tensors, write_bytes, write_sealed, write_tensors
+from ..locks import locked
+from ..progress import Progress
+from .stored_pixels import PixelFile
+
+__all__ = ["Entry", "PixelCache", "cache_folder"]
+
+_PIXELS, _IMAGES, _ENTRY = "pixels.bin", "images.safetensors", "entry.json"
+_SEEN = "seen"
+_KINDS = ("uint8", "float32")
+_WAIT = 7 * 24 * 3600.0
+"""Seconds that a process waits for another one that decodes the same images."""
+_ABANDONED = 24 * 3600.0
+"""Seconds after which what a kill left half-built is removed, if nothing was written to it since."""
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def cache_folder() -> Path | None:
+    """Where decoded images are cached; ``None`` where the environment says that they are not."""
+
+    place = os.environ.get("ASGT_CACHE")
+    if place is not None:
+        return Path(place).expanduser() if place.strip() else None
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "asgt"
+
+
+@dataclass
+class Entry:
+    """An entry that is being built.
+
+    Attributes:
+        pixels: takes the images, (N, C, H, W), mapped to the file.
+        checksums: take their CRC-32, uint32 (N,).
+        counts: take how often each value occurs, int64 (C, 256); ``None`` for floats.
+    """
+
+    folder: Path
+    pixels: np.ndarray[Any, Any]
+    checksums: np.ndarray[Any, np.dtype[np.uint32]]
+    counts: np.ndarray[Any, np.dtype[np.int64]] | None
+
+
+class PixelCache:
+    """The entries of a folder.
+
+    Args:
+        folder: of the cache.
+        name: of the data, for messages.
+        progress: is told of waiting, and of entries that are damaged.
+    """
+
+    def __init__(self, folder: Path, name: str, progress: Progress) -> None:
+        self.folder = folder
+        self.name = name
+        self.progress = progress
+
+    def find(self, key: str) -> tuple[PixelFile, dict[str, Any]] | None:
+        """An entry and what decoding had to say; ``None`` where there is none. A damaged one is removed."""
+
+        place = self.folder / key
+        if not (place / _ENTRY).exists():
+            return None
+        try:
+            found = self._read(place)
+        except (InputError, OSError, LookupError, TypeError, ValueError) as error:
+            self.progress.warn(f"{place} is damaged ({error}): the images are decoded again")
+            self._remove(place)
+            return None
+        with contextlib.suppress(OSError):  # a cache that others own is read all the same
+            os.utime(place)
+        return found
+
+    @contextlib.contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """Lets one process at a time build an entry.
+
+        Raises:
+            OSError: the cache cannot be written to.
+        """
+
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder, "decoding images", name=f".{key}.lock", wait=_WAIT))
+            except InputError as error:
+                raise OSError(str(error)) from error
+            yield
+
+    def room(self) -> int:
+        """The most bytes that an entry may have; 0 where the cache cannot be written to."""
+
+        place = self.folder
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not os.access(place, os.W_OK):
+            return 0
+        free = shutil.disk_usage(place).free
+        return _asked_size() or (sum(size for _, _, size in self._entries()) + free) // 2
+
+    def build(self, key: str, shape: tuple[int, int, int, int], kind: str) -> Entry:
+        """Reserves the room for an entry.
+
+        Raises:
+            OSError: the disk is full or forbidden.
+        """
+
+        folder = self._part(key)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        self._make_room(size)
+        with open(folder / _PIXELS, "wb") as file:
+            # Memory that is mapped to a file without room on the disk ends a process when it is written to.
+            os.posix_fallocate(file.fileno(), 0, size)
+        pixels = np.memmap(folder / _PIXELS, dtype=kind, mode="r+", shape=shape)
+        counts = np.zeros((shape[1], 256), dtype=np.int64) if kind == "uint8" else None
+        return Entry(folder, pixels, np.zeros(shape[0], dtype=np.uint32), counts)
+
+    def finish(self, key: str, entry: Entry, said: Mapping[str, Any]) -> None:
+        """Puts an entry into its place.
+
+        Raises:
+            OSError: the disk is full.
+        """
+
+        # Not waited for until it is on the disk: what a crash of the machine loses, the CRC-32 of an image tells.
+        pixels = entry.pixels
+        tensors = {"checksums": torch.from_numpy(entry.checksums.astype(np.int64))}
+        if entry.counts is not None:
+            tensors["counts"] = torch.from_numpy(entry.counts)
+        told = {"name": self.name, "kind": str(pixels.dtype), "shape": list(pixels.shape), "said": dict(said)}
+        try:
+            write_tensors(entry.folder / _IMAGES, tensors)
+            write_sealed(entry.folder / _ENTRY, told)
+        except InputError as error:
+            raise OSError(str(error)) from error
+        place = self.folder / key
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(entry.folder, place)
+
+    def abandon(self, key: str) -> None:
+        """Removes what was built of an entry."""
+
+        shutil.rmtree(self._part(key), ignore_errors=True)
+
+    def seen(self, standing: str) -> str | None:
+        """The key of images whose files stand as they stood; ``None`` where it is not known."""
+
+        try:
+            key = (self.folder / _SEEN / standing).read_text()
+        except (OSError, ValueError):
+            return None
+        return key if re.fullmatch("[0-9a-f]{64}", key) else None
+
+    def note_seen(self, standing: str, key: str) -> None:
+        """Notes the key of images whose files stand so."""
+
+        with contextlib.suppress(InputError):  # the key can be found again
+            write_bytes(self.folder / _SEEN / standing, key.encode())
+
+    def _part(self, key: str) -> Path:
+        return self.folder / f"{key}.part"
+
+    def _read(self, place: Path) -> tuple[PixelFile, dict[str, Any]]:
+        told, is_sealed = read_sealed(place / _ENTRY)
+        if not is_sealed:
+            raise DamagedFileError(f"{_ENTRY} has no digest")
+        shape, kind = tuple(told["shape"]), told["kind"]
+        tensors, _ = read_tensors(place / _IMAGES)
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        there = (place / _PIXELS).stat().st_size
+        if kind not in _KINDS or len(shape) != 4 or there != size or len(tensors["checksums"]) != shape[0]:
+            raise DamagedFileError(f"{_PIXELS} has {there:,} bytes, not {size:,}")
+        counts = tensors.get("counts")
+        file = PixelFile(
+            name=str(place),
+            pixels=np.memmap(place / _PIXELS, dtype=kind, mode="r", shape=shape),
+            checksums=tensors["checksums"].numpy().astype(np.uint32),
+            counts=None if counts is None else counts.numpy(),
+            discard=lambda: self._remove(place),
+        )
+        return file, dict(told["said"])
+
+    def _remove(self, place: Path) -> None:
+        # Renamed first: no other process finds half an entry.
+        gone = place.with_name(f"{place.name}.{os.getpid()}.part")
+        with contextlib.suppress(OSError):
+            os.replace(place, gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def _make_room(self, size: int) -> None:
+        """Removes entries by the rule of this module, until one more of a size fits.
+
+        Raises:
+            OSError: it is larger than all that there may be.
+        """
+
+        entries, most = sorted(self._entries(), key=lambda each: each[1]), self.room()
+        used, free = sum(each[2] for each in entries), shutil.disk_usage(self.folder).free
+        if size > most:
+            raise OSError(f"these images take {size_text(size)} when decoded, and the cache may take {size_text(most)}")
+        for place, _, own in entries:
+            if used + size <= most and size <= free:
+                break
+            self._remove(place)
+            used, free = used - own, free + own
+        for note in (self.folder / _SEEN).glob("*"):
+            with contextlib.suppress(OSError, ValueError):
+                is_old = time.time() - note.stat().st_mtime > _ABANDONED
+                if is_old and not (self.folder / note.read_text()).exists():
+                    note.unlink()
+
+    def _entries(self) -> Iterator[tuple[Path, float, int]]:
+        """The whole entries: where, when they were used last, and their bytes. What a kill left is removed."""
+
+        for place in self.folder.iterdir() if self.folder.is_dir() else ():
+            with contextlib.suppress(OSError):  # another process removes entries too
+                if place.name.endswith(".part"):
+                    last = max(each.stat().st_mtime for each in (place, *place.iterdir()))
+                    if time.time() - last > _ABANDONED:
+                        shutil.rmtree(place, ignore_errors=True)
+                elif (place / _ENTRY).exists():
+                    size = sum(each.stat().st_size for each in place.iterdir())
+                    yield place, place.stat().st_mtime, size
+
+
+def _asked_size() -> int | None:
+    """The bytes of ``$ASGT_CACHE_SIZE``."""
+
+    text = os.environ.get("ASGT_CACHE_SIZE", "").strip()
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text, re.IGNORECASE)
+    if match is None:
+        raise InputError(f"ASGT_CACHE_SIZE={text}: expected a size, as 20GB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])

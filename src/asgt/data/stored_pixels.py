@@ -1,0 +1,257 @@
+"""Pixels that lie in a file of the decoding cache: memory-mapped, gathered batch by batch, checked at the first use.
+
+A file's pages belong to the system, which drops them when it needs memory; so a set of any size is trained on with the
+memory of a few batches. While a batch is computed with, one thread gathers the next one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DamagedFileError
+
+__all__ = ["PixelFile", "StoredPixels", "checksum", "in_memory", "value_counts"]
+
+_CHUNK = 2**24
+"""Bytes that a pass over all pixels holds at a time."""
+
+_Rows: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def checksum(pixels: np.ndarray[Any, Any]) -> int:
+    """The CRC-32 of an image's bytes, (C, H, W) in one block of memory."""
+
+    return zlib.crc32(pixels.data)
+
+
+def value_counts(pixels: Tensor) -> Tensor:
+    """How often each of the 256 values occurs in images (N, C, H, W), by channel: int64 (C, 256)."""
+
+    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.unbind(1)])
+
+
+@dataclass(frozen=True)
+class PixelFile:
+    """The decoded images of a file, in their own precision.
+
+    Attributes:
+        name: of the file, for errors.
+        pixels: uint8 or float32 (N, C, H, W), mapped from the file.
+        checksums: the CRC-32 of each image as it was written, uint32 (N,).
+        counts: how often each of the 256 values occurs, by channel, int64 (C, 256); ``None`` for floats.
+        discard: removes the file from the cache, as it is damaged.
+    """
+
+    name: str
+    pixels: np.ndarray[Any, Any]
+    checksums: np.ndarray[Any, np.dtype[np.uint32]]
+    counts: np.ndarray[Any, np.dtype[np.int64]] | None
+    discard: Callable[[], None]
+    _checked: np.ndarray[Any, np.dtype[np.bool_]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_checked", np.zeros(len(self.pixels), dtype=bool))
+
+    def gather(self, rows: _Rows, out: np.ndarray[Any, Any]) -> None:
+        """Copies some images into an array of their shape and type; each is checked the first time.
+
+        Raises:
+            DamagedFileError: an image is not what was written.
+        """
+
+        np.take(self.pixels, rows, axis=0, out=out, mode="clip")
+        for place in np.flatnonzero(~self._checked[rows]):
+            row = int(rows[place])
+            if checksum(out[place]) != self.checksums[row]:
+                self.discard()
+                raise DamagedFileError(
+                    f"{self.name} is damaged at image {row}: it was removed from the cache; run the command again, "
+                    "which decodes the images again"
+                )
+            self._checked[row] = True
+
+
+class StoredPixels:
+    """Pixels (N, C, H, W) in the place of a tensor: what is indexed is read, and nothing else.
+
+    ``pixels[rows]`` is a tensor of these images; :meth:`view` takes a part without reading it. PyTorch's functions take
+    all of it as one tensor.
+
+    Args:
+        file: the decoded images.
+        rows: which of them these are, int64 (N,). Default: all.
+        channels: 3 makes colour of grey images. Default: as they are.
+        floats: whether 8-bit images become floats in [0, 1].
+        device: where the tensors go.
+    """
+
+    def __init__(
+        self,
+        file: PixelFile,
+        rows: Tensor | None = None,
+        *,
+        channels: int | None = None,
+        floats: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._file = file
+        self._rows: _Rows = np.arange(len(file.pixels)) if rows is None else rows.cpu().numpy()
+        self._channels = channels or file.pixels.shape[1]
+        self._floats = floats or file.pixels.dtype == np.float32
+        self.device = torch.device(device)
+        self._ahead: tuple[_Rows, Future[Tensor]] | None = None
+
+    # As a tensor says it ----------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, C, H, W)."""
+
+        return torch.Size((len(self._rows), self._channels, *self._file.pixels.shape[2:]))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """``torch.uint8``, or ``torch.float32`` where the images have more than 8 bits."""
+
+        return torch.float32 if self._floats else torch.uint8
+
+    @property
+    def ndim(self) -> int:
+        return 4
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def is_floating_point(self) -> bool:
+        return self._floats
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all of them would take as a tensor."""
+
+        return self.shape.numel() * self.dtype.itemsize
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return function(*_all_in_memory(args), **_all_in_memory(kwargs or {}))
+
+    # What is read -----------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Some images as a tensor on :attr:`device`: those of a tensor of rows or of truths, a slice, or one row."""
+
+        if isinstance(index, int):
+            return self._ready(self._rows[[index]])[0]
+        return self._ready(self._selected(index))
+
+    def tensor(self) -> Tensor:
+        """All images as one tensor on :attr:`device`."""
+
+        return self[:]
+
+    def view(self, index: Any) -> StoredPixels:
+        """A part of the images, of which nothing is read yet."""
+
+        return self._like(self._selected(index), self.device)
+
+    def to(self, device: torch.device | str) -> StoredPixels:
+        """The same images, whose tensors go to another device."""
+
+        return self._like(self._rows, torch.device(device))
+
+    def expect(self, index: Any) -> None:
+        """Begins to gather some images in another thread: they are likely to be indexed next."""
+
+        rows = self._selected(index)
+        self._ahead = rows, _reader().submit(self._gathered, rows)
+
+    def chunks(self) -> Iterator[Tensor]:
+        """All images in their order, as tensors on the CPU of some megabytes each."""
+
+        size = max(1, _CHUNK // max(1, self.nbytes // max(1, len(self))))
+        for first in range(0, len(self), size):
+            yield self._widened(self._gathered(self._rows[first : first + size]))
+
+    def counts(self) -> Tensor | None:
+        """How often each of the 256 values occurs, by channel, int64 (C, 256); ``None`` where it is not known."""
+
+        known = self._file.counts
+        is_whole = len(self._rows) == len(self._file.pixels) and bool((self._rows == np.arange(len(self._rows))).all())
+        if known is None or self._floats or not is_whole:
+            return None
+        return torch.from_numpy(known).expand(self._channels, 256)
+
+    def _like(self, rows: _Rows, device: torch.device) -> StoredPixels:
+        return StoredPixels(
+            self._file, torch.from_numpy(rows), channels=self._channels, floats=self._floats, device=device
+        )
+
+    def _selected(self, index: Any) -> _Rows:
+        if isinstance(index, Tensor):
+            index = index.cpu().numpy()
+        selected: _Rows = self._rows[index]
+        return selected
+
+    def _ready(self, rows: _Rows) -> Tensor:
+        """Some images of the file as they are asked for, those that were expected without a wait."""
+
+        ahead, self._ahead = self._ahead, None
+        gathered = ahead[1].result() if ahead is not None and np.array_equal(ahead[0], rows) else self._gathered(rows)
+        return self._widened(gathered.to(self.device, non_blocking=True))
+
+    def _gathered(self, rows: _Rows) -> Tensor:
+        # Only from pinned memory does a copy to the device go on beside the computation.
+        kind = torch.uint8 if self._file.pixels.dtype == np.uint8 else torch.float32
+        out = torch.empty((len(rows), *self._file.pixels.shape[1:]), dtype=kind, pin_memory=self.device.type == "cuda")
+        self._file.gather(rows, out.numpy())
+        return out
+
+    def _widened(self, pixels: Tensor) -> Tensor:
+        if self._floats and not pixels.is_floating_point():
+            pixels = pixels.float() / 255
+        return pixels if pixels.shape[1] == self._channels else pixels.expand(-1, self._channels, -1, -1).contiguous()
+
+
+@overload
+def in_memory(pixels: Tensor | StoredPixels) -> Tensor: ...
+@overload
+def in_memory(pixels: Any) -> Any: ...
+def in_memory(pixels: Any) -> Any:
+    """Stored pixels as one tensor; anything else as it is."""
+
+    return pixels.tensor() if isinstance(pixels, StoredPixels) else pixels
+
+
+def _all_in_memory(values: Any) -> Any:
+    """Arguments of a function, in which stored pixels are tensors."""
+
+    if isinstance(values, dict):
+        return {name: _all_in_memory(value) for name, value in values.items()}
+    if type(values) in (list, tuple):
+        return type(values)(map(_all_in_memory, values))
+    return in_memory(values)
+
+
+_readers: list[ThreadPoolExecutor] = []
+
+
+def _reader() -> ThreadPoolExecutor:
+    """The thread that gathers what is expected; one, as the next batch is all that is worth it."""
+
+    if not _readers:
+        _readers.append(ThreadPoolExecutor(1, thread_name_prefix="asgt-batches"))
+    return _readers[0]
