@@ -164,7 +164,7 @@ def _explain(
             samples = asked.get("samples") or (kept.samples if kept else min(_SAMPLES, len(data.test)))
             if samples > len(data.test):
                 raise InputError(f"--samples {shown(samples)}: the test split has {len(data.test)} images")
-            batch = min(asked.get("batch_size") or batch_that_fits(data.test.shape, 64), samples)
+            batch = min(asked.get("batch_size") or batch_that_fits(data.test, 64), samples)
             refuse_batch(model, data.test.shape, batch, resolve_device(asked.get("device", "auto")))
             eps = number(asked["eps"], "--eps") if "eps" in asked else kept.eps if kept else usual_eps
             layer = None

@@ -10,7 +10,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil, log10
 
@@ -62,30 +62,33 @@ def gradient_values_of(gradients: Mapping[str, Tensor], whose: str) -> GradientV
         Without the methods that have no gradient that is finite and not zero; ``None`` where there is no other.
     """
 
-    flat = {name: values.double().flatten(1) for name, values in gradients.items()}
+    flat = {name: values.flatten(1) for name, values in gradients.items()}
     # An image whose gradient is zero, or is no number, has no largest value.
     flat = {name: values[values.isfinite().all(dim=1) & (values != 0).any(dim=1)] for name, values in flat.items()}
     flat = {name: values for name, values in flat.items() if len(values)}
     if not flat:
         return None
 
-    relative = {name: values / values.abs().amax(dim=1, keepdim=True) for name, values in flat.items()}
+    def relative(values: Tensor) -> Tensor:
+        return values / values.abs().amax(dim=1, keepdim=True)
+
     edges = torch.linspace(-1, 1, _BINS + 1, dtype=torch.float64)
     # The largest of all, rounded up to a whole power of ten.
     top = ceil(log10(max(float(values.abs().max()) for values in flat.values())))
     decades = torch.linspace(top - _DECADES, top, 2 * _DECADES + 1, dtype=torch.float64)
-    logarithms = {
-        name: values.abs().clamp_min(10.0 ** (top - _DECADES)).log10().clamp(top - _DECADES, top)
-        for name, values in flat.items()
-    }
-    return GradientValues(whose, _histogram(relative, edges), _histogram(logarithms, decades))
+
+    def logarithm(values: Tensor) -> Tensor:
+        return values.abs().clamp_min(10.0 ** (top - _DECADES)).log10().clamp(top - _DECADES, top)
+
+    return GradientValues(whose, _histogram(flat, relative, edges), _histogram(flat, logarithm, decades))
 
 
-def _histogram(values: Mapping[str, Tensor], edges: Tensor) -> Histogram:
-    return Histogram(
-        tuple(((edges[1:] + edges[:-1]) / 2).tolist()),
-        {
-            name: tuple((100 * torch.histogram(each.flatten(), edges).hist / each.numel()).tolist())
-            for name, each in values.items()
-        },
-    )
+def _histogram(flat: Mapping[str, Tensor], of: Callable[[Tensor], Tensor], edges: Tensor) -> Histogram:
+    """Shares of what a function makes of values (N, D), a few images at a time, as they become float64 for it."""
+
+    def shares(values: Tensor) -> tuple[float, ...]:
+        counts = torch.stack([torch.histogram(of(part.double()).flatten(), edges).hist for part in values.split(16)])
+        return tuple((100 * counts.sum(dim=0) / values.numel()).tolist())
+
+    middles = tuple(((edges[1:] + edges[:-1]) / 2).tolist())
+    return Histogram(middles, {name: shares(values) for name, values in flat.items()})

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from ..attacks import Norm
-from ..data import Images, batches, sampled_rows, to_unit
+from ..data import Images, batch_that_fits, batches, sampled_rows, to_unit
 from ..errors import DamagedFileError, InputError
 from ..explanation.map_grid import SaliencyMaps, saliency_maps
 from ..names import refuse_unless_allowed
@@ -31,7 +32,8 @@ BLOCKS = 3
 """Images that are drawn with their attacked selves."""
 
 _CONTACT = 48
-_GRADIENTS = 256
+_GRADIENTS, _VALUES = 256, 2**24
+"""Images whose gradients are counted, and the most values that they have together."""
 
 
 @dataclass(frozen=True)
@@ -164,19 +166,20 @@ def _drawn(
 def _shown_rows(test: Images, among: int, explained: Sequence[Explained]) -> tuple[Tensor, str]:
     """The rows whose gradients are shown, and what they are in words."""
 
+    most = max(1, min(_GRADIENTS, _VALUES // prod(test.shape)))
     if explained and not explained[0].panel.not_run:
-        rows = explained[0].panel.ids[:_GRADIENTS]
+        rows = explained[0].panel.ids[:most]
         if int(rows.max()) >= len(test):
             raise DamagedFileError(
                 f"an explanation is damaged: it is of test image {int(rows.max())} of {len(test)}: explain again"
             )
         return rows, f"{counted(len(rows), 'image')} that all get right, first seeds"
-    rows = sampled_rows(test, min(_GRADIENTS, among))
+    rows = sampled_rows(test, min(most, among))
     return rows, f"{counted(len(rows), 'image')}, right or wrong, first seeds"
 
 
 def _gradients(model: nn.Module, images: Images) -> Tensor:
-    return torch.cat([saliency(model, x, y) for x, y in batches(images, 64)])
+    return torch.cat([saliency(model, x, y) for x, y in batches(images, batch_that_fits(images, 64))])
 
 
 def _one_a_class(test: Images, among: int, count: int = 10) -> Tensor:

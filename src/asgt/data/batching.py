@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import prod
 from typing import Literal, TypeAlias
 
@@ -24,7 +24,7 @@ __all__ = [
     "training_order",
 ]
 
-_BATCH_VALUES = 2**22
+_VALUES, _VALUES_OF_ACCELERATORS = 2**20, 2**24
 
 Augmentation: TypeAlias = Literal["none", "crop-flip"]
 
@@ -47,13 +47,16 @@ def batches(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield to_unit(pixels), images.labels[rows]
 
 
-def batch_that_fits(shape: Sequence[int], most: int) -> int:
-    """How many images of a shape (C, H, W) go through a model at a time: ``most``, and fewer large ones.
+def batch_that_fits(images: Images | Tensor, most: int) -> int:
+    """How many images go through a model at a time: ``most``, and fewer large ones.
 
-    A batch has at most 2²² values, 16 MiB as floats, so that photographs do not need gigabytes for one pass.
+    A batch has at most 2²⁰ values on a CPU, 4 MiB as floats, as the layers of a net take many times that; 2²⁴ on an
+    accelerator, which needs large batches to be fast.
     """
 
-    return max(1, min(most, _BATCH_VALUES // prod(shape)))
+    device = images.device if isinstance(images, Tensor) else images.labels.device
+    values = _VALUES if device.type == "cpu" else _VALUES_OF_ACCELERATORS
+    return max(1, min(most, values // max(1, prod(images.shape[-3:]))))
 
 
 def steps_per_epoch(images: Images, batch_size: int) -> int:

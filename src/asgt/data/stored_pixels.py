@@ -163,6 +163,11 @@ class StoredPixels:
 
         return self[:]
 
+    def float(self) -> Tensor:
+        """All images as one tensor of floats, in the range that they have."""
+
+        return self.tensor().float()
+
     def view(self, index: Any) -> StoredPixels:
         """A part of the images, of which nothing is read yet."""
 

@@ -43,7 +43,7 @@ def correct(
         votes: how often it is asked; right is what is right more often than not. The predictions are the first ones.
     """
 
-    batch_size = batch_size or batch_that_fits(images.shape, 256)
+    batch_size = batch_size or batch_that_fits(images, 256)
     asked = [torch.cat([predict(model, x) for x, _ in batches(images, batch_size)]) for _ in range(votes)]
     right = torch.stack([predictions == images.labels for predictions in asked]).sum(dim=0)
     return 2 * right > votes, asked[0]
@@ -58,7 +58,7 @@ def correct_under_attack(
     counted from ``first``: not 0 for a part of more images.
     """
 
-    batch_size = batch_size or batch_that_fits(images.shape, 256)
+    batch_size = batch_size or batch_that_fits(images, 256)
     outcomes = []
     for number, (x, y) in enumerate(batches(images, batch_size)):
         rows = torch.arange(len(y), device=y.device) + first + number * batch_size
@@ -106,8 +106,9 @@ def margin_change(answers: Tensor) -> float:
 def is_deterministic(model: Classifier, images: Images) -> bool:
     """Whether a model in evaluation mode answers the same each time, to a device's rounding."""
 
-    x = to_unit(images.pixels[:64])
+    parts = to_unit(images.pixels[:64]).split(batch_that_fits(images, 64))
     with evaluating(model):
-        change = margin_change(torch.stack([at_least_float32(ask(model, x)) for _ in range(5)]))
+        answers = [torch.cat([at_least_float32(ask(model, part)) for part in parts]) for _ in range(5)]
+    change = margin_change(torch.stack(answers))
     # A NaN is no noise: the clean images will tell.
     return not change > 1e-4

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
 from ..attacks import Norm
 from ..attacks.attack import delta_norm, is_legal
-from ..data import Images, batch_that_fits, to_unit
+from ..data import Images, to_unit
 from ..modes import Classifier, ask, at_least_float32, wraps_classifier
 from ..progress import Progress
 from .probing import PROBE_STEPS, levels_below, press, probe
@@ -24,8 +25,8 @@ __all__ = ["CLEAN", "FIXED_BATCH", "MARGIN", "NOTHING", "STREAMS", "Known", "Out
 NOTHING, CLEAN, MARGIN = -1, -2, -3
 """What found a sample's smallest norm, where it was no attack: nothing did, it was a clean error, probe or press."""
 
-FIXED_BATCH = 64
-"""Images of the batches in which witnesses are verified, padded; large images are verified in smaller ones."""
+FIXED_BATCH, FIXED_VALUES = 64, 2**20
+"""Images of the batches in which witnesses are verified, padded: so many, or fewer large ones of so many values."""
 
 STREAMS = 1000
 """Draws that an attack may take; the next one has others."""
@@ -91,7 +92,7 @@ class Known:
     ) -> None:
         self.asked, self.norm, self.seed, self.rows, self.own, self.votes = model, norm, seed, rows, own, votes
         self.batch_size, self.progress = batch_size, progress
-        self.fixed = batch_that_fits(images.shape, FIXED_BATCH)
+        self.fixed = max(1, min(FIXED_BATCH, FIXED_VALUES // prod(images.shape)))
         self.x, self.y = to_unit(images.pixels), images.labels
         device, count = self.y.device, len(images)
         self.grid = torch.tensor(grid, dtype=self.x.dtype, device=device)

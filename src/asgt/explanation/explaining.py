@@ -84,7 +84,7 @@ def explain(
     """
 
     images, eps, seed = as_images(images, "images"), number(eps, "eps"), whole(seed, "seed")
-    default = batch_that_fits(images.shape, 64)
+    default = batch_that_fits(images, 64)
     batch_size = default if batch_size is None else whole(batch_size, "batch_size")
     ids = torch.arange(len(images)) if ids is None else ids.cpu()
     _check(model, images, objects=objects, ids=ids, batch_size=batch_size)

@@ -5,7 +5,7 @@ For the eye; what can be said of maps is measured by the rest of :mod:`asgt.expl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..attacks import PGD, Norm
+from ..data import batch_that_fits
 from ..errors import InputError
 from ..evaluation.accuracy import predict
 from ..inputs import checked_images, checked_labels, models_explained, trusted
@@ -139,22 +140,35 @@ def saliency_maps(
     def column(name: str, model: Classifier) -> MapColumn:
         """A model on all images."""
 
-        predictions = predict(model, images)
+        parts = torch.arange(len(images), device=images.device).split(batch_that_fits(images, len(images)))
+
+        def in_parts(made: Callable[[Tensor], Tensor]) -> Tensor:
+            return torch.cat([made(part).cpu() for part in parts])
+
+        predictions = in_parts(lambda part: predict(model, images[part])).to(images.device)
         y = predictions if labels is None else labels
 
         def maps(x: Tensor) -> Tensor:
-            noise = SampleKeyed(seed_of("picture", seed), rows)
-            return attribute(model, x, y, attribution, layer=layer, generator=noise).cpu()
+            def of(part: Tensor) -> Tensor:
+                noise = SampleKeyed(seed_of("picture", seed), rows[part])
+                return attribute(model, x[part], y[part], attribution, layer=layer, generator=noise)
+
+            return in_parts(of)
 
         plain = MapColumn(name, (seeds or {}).get(name), y.cpu(), predictions.cpu(), maps(images))
         if eps is None:
             return plain
         attack = PGD(eps=eps, norm=norm, steps=STEPS)
-        attacked = attack(model, images, y, generator=SampleKeyed(seed_of("attack", seed), rows))
+
+        def attacked_part(part: Tensor) -> Tensor:
+            noise = SampleKeyed(seed_of("attack", seed), rows[part])
+            return attack(model, images[part], y[part], generator=noise)
+
+        attacked = in_parts(attacked_part).to(images.device)
         return replace(
             plain,
             attacked=attacked.cpu(),
-            attacked_predictions=predict(model, attacked, "attacked images").cpu(),
+            attacked_predictions=in_parts(lambda part: predict(model, attacked[part], "attacked images")),
             attacked_maps=maps(attacked),
         )
 
