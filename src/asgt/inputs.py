@@ -26,6 +26,7 @@ __all__ = [
     "checked_images",
     "checked_labels",
     "checked_start",
+    "checked_targets",
     "is_trusted",
     "labels_explained",
     "models_explained",
@@ -185,6 +186,33 @@ def _probabilities(y: Tensor, classes: int | None, soft: bool, name: str) -> Ten
     if not bool((y >= 0).all() & ((y.sum(dim=1) - 1).abs() < 1e-2).all()):
         raise InputError(f"{name} has the shape {shape}: its rows are no class probabilities, which sum to 1")
     return y
+
+
+def checked_targets(targets: Any, count: int) -> Tensor:
+    """What a loss takes for labels: labels (B,), or floats (B, K) that are finite and not below zero.
+
+    Args:
+        targets: labels as :func:`checked_labels` takes them; or rows of weighted class probabilities, of any sum.
+        count: B.
+
+    Raises:
+        InputError: they are of another shape, or a value is negative or not finite.
+    """
+
+    if not isinstance(targets, Tensor):
+        try:
+            targets = torch.as_tensor(np.asarray(targets))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"targets is a {type(targets).__name__}: expected floats ({count}, K)") from error
+    if targets.ndim != 2:
+        return checked_labels(targets, count, name="targets")
+    rows: Tensor = targets if targets.is_floating_point() else targets.float()
+    shape = tuple(rows.shape)
+    if shape[0] != count or shape[1] < 2:
+        raise InputError(f"targets has the shape {shape}: expected ({count}, K), a row an image")
+    if not bool(((rows >= 0) & rows.isfinite()).all()):
+        raise InputError(f"targets has the shape {shape} and holds values that are negative or not finite")
+    return rows
 
 
 def check_classes(model: Classifier, x: Tensor, y: Tensor) -> None:

@@ -142,15 +142,17 @@ class Shared(nn.Module):
         forward: what the loss goes forward through, where it is not the model itself.
         x: the clean images, which are a view of most losses.
         alone: whether the cross-entropy is all that the clean logits are for. Only the cost depends on it.
+        learns: whether the loss's cross-entropy is to the labels that attacks and saliency ask about. Only the cost
+            depends on it.
     """
 
     asks_by_itself = True
 
-    def __init__(self, model: nn.Module, forward: Classifier, x: Tensor, alone: bool) -> None:
+    def __init__(self, model: nn.Module, forward: Classifier, x: Tensor, alone: bool, *, learns: bool = True) -> None:
         super().__init__()
         self.model = model
         self._forward = (forward,)  # in a tuple, as a wrapper is no part of the model
-        self._clean, self._alone = _Snapshot(x), alone
+        self._clean, self._alone, self._learns = _Snapshot(x), alone, learns
         self._asked: list[_Asked] = []
 
     def forward(self, x: Tensor) -> Tensor:
@@ -175,7 +177,7 @@ class Shared(nn.Module):
     def learns(self, x: Tensor, again: bool) -> bool:
         """Whether the cross-entropy of images is likely to be all that the loss asks of them."""
 
-        return self._alone if self._clean.is_same(x) else again
+        return self._learns and (self._alone if self._clean.is_same(x) else again)
 
     def learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of the cross-entropy to images and weights at once, to the images returned, and the logits."""

@@ -72,7 +72,7 @@ def test_the_configuration_that_was_given_stays_as_it_was() -> None:
         ({"seed": True}, ["seed", "True", "whole number"]),
         ({"seed": np.array([1, 2])}, ["seed", "whole number"]),
         ({"lr": "fast"}, ["lr", "fast"]),
-        ({"lr": None}, ["lr"]),
+        ({"epochs": None}, ["epochs"]),
         ({"eps": [0.1]}, ["eps", "8/255"]),
         ({"grey": "false"}, ["grey", "false", "true"]),
         ({"data": 5}, ["data", "5"]),

@@ -135,8 +135,13 @@ def pair(tmp_path: Path) -> Iterator[Callable[..., Pair]]:
         ("--method", "st", "--augment", "crop-flip", "--average", "0.9"),
         ("--method", "asgt", "--steps", "3"),
         ("--method", "at", "--steps", "2", "--norm", "l2", "--eps", "0.5"),
+        # Weights whose sum differs from one process's images to the other's, and the norm of the whole gradient.
+        (
+            *("--method", "st", "--label-smoothing", "0.1", "--class-weights", "9,1,1,1,1,1,1,1,1,0"),
+            *("--clip-norm", "0.5"),
+        ),
     ],
-    ids=lambda settings: settings[1],
+    ids=["st", "asgt", "at", "weighted"],
 )
 def test_two_processes_give_the_losses_of_one_with_the_same_batch(
     settings: tuple[str, ...], pair: Callable[..., Pair], cli: Callable[..., Answer], tmp_path: Path
@@ -151,7 +156,7 @@ def test_two_processes_give_the_losses_of_one_with_the_same_batch(
     # They move by far more than the tolerance.
     assert abs(one[-1]["loss"] - one[0]["loss"]) > 1e-3
     for alone, together in zip(one, two, strict=True):
-        for name in {"loss", "clean", "adversarial", "consistency"} & set(alone):
+        for name in {"loss", "clean", "adversarial", "consistency", "gradient_norm"} & set(alone):
             assert together[name] == pytest.approx(alone[name], rel=0, abs=1e-5), name
     alone, together = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, weights in alone.items():

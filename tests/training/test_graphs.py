@@ -88,6 +88,25 @@ def test_every_replay_drops_out_anew() -> None:
 
 
 @cuda
+def test_a_recorded_step_takes_targets_and_its_gradient_is_clipped(tmp_path: Path) -> None:
+    targets = {"label_smoothing": 0.1, "class_weights": "balanced"}
+    for name, graphs in (("plain", False), ("again", False), ("recorded", True)):
+        config = quick(method="at", attack="fgsm", clip_norm=0.5, device="cuda", cuda_graphs=graphs, **targets)
+        train(config, tmp_path / name)
+    assert_alike(tmp_path, most=0.01)
+    plain, recorded = rows(tmp_path / "plain"), rows(tmp_path / "recorded")
+    assert plain[-1]["gradient_norm"] == pytest.approx(recorded[-1]["gradient_norm"], rel=5e-2)
+
+
+@cuda
+def test_adamw_goes_on_from_recorded_gradients(tmp_path: Path) -> None:
+    for name, graphs in (("plain", False), ("recorded", True)):
+        train(quick(method="st", optimizer="adamw", device="cuda", cuda_graphs=graphs), tmp_path / name)
+    plain, recorded = rows(tmp_path / "plain"), rows(tmp_path / "recorded")
+    assert plain[-1]["loss"] == pytest.approx(recorded[-1]["loss"], rel=5e-2)
+
+
+@cuda
 def test_a_run_goes_on_by_recorded_steps(tmp_path: Path) -> None:
     steps = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import partial
 from typing import Any
 
 from ..capacity import refuse_time
@@ -14,7 +15,10 @@ from .parsing import Parser, add_allow, add_settings, allowed, given
 
 __all__ = ["run"]
 
-_SETTINGS = {"model", "method", "width", "dropout", "batch_size", "device", *METHOD_SETTINGS} - {"warmup"}
+_STEP = ("optimizer", "clip_norm", "label_smoothing", "class_weights")
+"""The settings of the training that change what a step costs."""
+
+_SETTINGS = {"model", "method", "width", "dropout", "batch_size", "device", *_STEP, *METHOD_SETTINGS} - {"warmup"}
 
 
 def run(words: list[str]) -> int:
@@ -51,7 +55,10 @@ def run(words: list[str]) -> int:
     from ..memory import prepare
     from ..models import MODELS, build_model
     from ..models.footprint import refuse_batch, refuse_model
+    from ..training.foreign import check_takes_targets
     from ..training.methods import build_objective
+    from ..training.optimizers import make_optimizer
+    from ..training.targets import targets_of
     from ..training.timing import profile_step
     from .console import Console
 
@@ -61,17 +68,23 @@ def run(words: list[str]) -> int:
     refuse_model(
         first.model, MODELS.get(first.model), shape, classes, batch=first.batch_size, trained=True, options=options
     )
+    objectives = [build_objective(config) for config in configs]
+    for objective in objectives:
+        check_takes_targets(objective, first)
     x = torch.rand(first.batch_size, *shape, device=device)
     y = torch.arange(first.batch_size, device=device) % classes
+    # No class of random images is rarer than another.
+    soft = targets_of(first, torch.arange(classes, device=device), range(classes))
     model = place(build_model(first.model, shape, classes, **options), device, x).train()
     if first.batch_size == 1 and any("BatchNorm" in type(module).__name__ for module in model.modules()):
         raise InputError(f"{first.model} normalises over its batch: --batch-size must be 2 or more")
 
     refuse_batch(model, shape, first.batch_size, device, trained=True)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4, fused=True)
+    optimizer = make_optimizer(first.optimizer, model.parameters(), {**first.optimizer_settings(), "lr": 1e-6})
+    time_step = partial(profile_step, repetitions=repetitions, targets=soft, clip_norm=first.clip_norm)
     profiles = [
-        (name, profile_step(build_objective(config), model, x, y, optimizer, repetitions=repetitions))
-        for config, name in zip(configs, method_names(configs), strict=True)
+        (name, time_step(objective, model, x, y, optimizer))
+        for objective, name in zip(objectives, method_names(configs), strict=True)
     ]
     size = "×".join(map(str, shape))
     Console().profiled(

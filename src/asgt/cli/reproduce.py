@@ -9,6 +9,7 @@ from typing import Any
 
 from ..datasets import DATA_SETS, data_set
 from ..errors import InputError, cut, shown, unknown
+from ..numbers import number
 from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache, listed
 from .stopping import stopping
 
@@ -131,8 +132,15 @@ def _pairs(flag: str, asked: dict[str, Any]) -> dict[str, Any]:
 
     from ..files import plain_value
 
-    pairs = {}
-    for pair in filter(None, asked.get(flag, "").split(",")):
+    parts: list[str] = []
+    for part in filter(None, asked.get(flag, "").split(",")):
+        # Some settings are several numbers, as class_weights=0.5,2,1.
+        if parts and "=" not in part and _is_number(part):
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    pairs: dict[str, Any] = {}
+    for pair in parts:
         name, equals, value = pair.partition("=")
         if not (name and equals and value):
             raise InputError(f"--{flag} {cut(asked[flag])}: pairs are needed, as name=value,name=value")
@@ -144,6 +152,14 @@ def _pairs(flag: str, asked: dict[str, Any]) -> dict[str, Any]:
         except InputError as error:
             raise InputError(f"--{flag} {cut(pair)}: {error}") from error
     return pairs
+
+
+def _is_number(text: str) -> bool:
+    try:
+        number(text.strip(), "")
+    except InputError:
+        return False
+    return True
 
 
 def _data(asked: dict[str, Any], name: str) -> str | None:

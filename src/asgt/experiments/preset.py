@@ -30,6 +30,7 @@ from ..records import Setting
 from ..saliency import attribution_class
 from ..training.config import DATA_SETTINGS, MAY_CHANGE, METHOD_SETTINGS, TrainConfig, default_eps
 from ..training.method_registry import known_settings, listens_to
+from ..training.optimizers import OPTIMIZER_SETTINGS, OPTIMIZERS
 
 __all__ = ["Preset", "load_preset", "preset_names", "preset_words"]
 
@@ -281,13 +282,15 @@ def _foreign(what: str, settings: Sequence[Mapping[str, Any]]) -> list[str]:
 def _config(
     common: dict[str, Any], own: dict[str, Any], known: Mapping[str, Setting], path: Path, allow: Collection[str]
 ) -> TrainConfig:
-    """A method's configuration: the common settings that it listens to, under its own."""
+    """A method's configuration: the common settings that it and its optimizer listen to, under its own."""
 
     for settings in (common, own):
         TrainConfig.check_kinds(settings, str(path), known)
     name, attack = own.get("method", ""), own.get("attack", common.get("attack"))
     try:
         ignored = {*METHOD_SETTINGS, *known} - listens_to(name, attack)
+        if (kind := OPTIMIZERS.get(own.get("optimizer", common.get("optimizer", TrainConfig.optimizer)))) is not None:
+            ignored |= {*OPTIMIZER_SETTINGS} - {*kind.defaults}
         heard = {setting: value for setting, value in common.items() if setting not in ignored}
         return TrainConfig.of(heard | own).resolved(allow=allow)
     except InputError as error:

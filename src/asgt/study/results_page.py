@@ -42,8 +42,8 @@ __all__ = ["write_results"]
 _SCALES = ("paper", "tuned", "laptop")  # the best evidence first
 _STATES: tuple[State, ...] = ("holds", "does not hold", "not decided at this scale", "not run")
 _COMMON = (
-    *("model", "width", "dropout", "epochs", "batch_size", "lr", "momentum", "weight_decay", "schedule", "keep"),
-    *("limit", "augment", "precision"),
+    *("model", "width", "dropout", "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "clip_norm"),
+    *("label_smoothing", "class_weights", "schedule", "keep", "limit", "augment", "precision"),
 )
 _VARIED = {"momentum": 0.9, "target": "logit"}
 _DRAWN = ("*-figure*.svg", "*-saliency.png")
@@ -321,7 +321,8 @@ def _settings(grid: Grid) -> str:
     told = []
     for name in _COMMON:
         values = {getattr(config, name) for config in configs}
-        if len(values) == 1 and (value := values.pop()) is not None:
+        usual = TrainConfig.optimizer if name == "optimizer" else None
+        if len(values) == 1 and (value := values.pop()) not in (None, usual):
             told.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
     trained = grid.comparison.trained_eps()
     return ", ".join(told + ([] if trained is None else [f"ε {eps_text(trained)} in training"]))

@@ -124,10 +124,11 @@ def load_checkpoint(
             index, _, key = name.partition(".")
             whole["state"].setdefault(int(index), {})[key] = tensor
         learner.optimizer.load_state_dict(whole)
-        # The file knows no order of memory, and a fused step needs that of the weights.
+        # The file knows no order of memory, and a fused step needs that of the weights. AdamW's count of steps is of
+        # no weight's shape, but for a weight of a single number.
         for weight, own in learner.optimizer.state.items():
             for key, tensor in own.items():
-                if isinstance(tensor, Tensor) and tensor.shape == weight.shape:
+                if isinstance(tensor, Tensor) and key != "step" and tensor.shape == weight.shape:
                     own[key] = torch.empty_like(weight).copy_(tensor)
     except (RuntimeError, ValueError) as error:
         raise InputError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, get_type_hints
@@ -31,6 +31,7 @@ from .method_registry import (
     listens_to,
     method_settings,
 )
+from .optimizers import OPTIMIZER_SETTINGS, optimizer_settings
 
 __all__ = [
     "ATTACKS",
@@ -41,6 +42,7 @@ __all__ = [
     "Settings",
     "TrainConfig",
     "check_data_settings",
+    "class_weights",
     "data_settings",
     "default_eps",
     "listens_to",
@@ -184,10 +186,48 @@ def _pixel_range(value: Any) -> tuple[float, float]:
     return low, high
 
 
-def _pixel_range_text(value: Any) -> str:
-    """A range as it stands in ``config.yaml``, always spelled the same."""
+def class_weights(value: Any) -> tuple[float, ...] | None:
+    """The weight of each class that ``"0.5,2,1"``, or a list of numbers, stands for; ``None`` for ``"balanced"``.
 
-    return ",".join(str(int(end)) if end.is_integer() else repr(end) for end in _pixel_range(value))
+    Raises:
+        InputError: it stands for neither, or a weight is negative or not finite, or all are zero.
+    """
+
+    if isinstance(value, str) and value.strip() == "balanced":
+        return None
+    parts = value.split(",") if isinstance(value, str) else value.tolist() if hasattr(value, "tolist") else value
+    try:
+        weights = tuple(number(part.strip() if isinstance(part, str) else part, "class_weights") for part in parts)
+    except (InputError, TypeError):
+        weights = ()
+    if not weights:
+        raise InputError(
+            f"class_weights = {shown(value)}: balanced, or one number a class, as 0.5,2,1 for three of them"
+        )
+    for place, weight in enumerate(weights):
+        if in_float32(weight, f"class_weights[{place}]") < 0:
+            raise InputError(f"class_weights[{place}] = {weight:g}: a weight is a finite number, zero or more")
+    if not any(weights):
+        raise InputError(f"class_weights = {shown(value)}: every weight is zero, and nothing would be learned")
+    return weights
+
+
+def _numbers_text(numbers: tuple[float, ...]) -> str:
+    """Numbers as they stand in ``config.yaml``, always spelled the same."""
+
+    return ",".join(str(int(each)) if each.is_integer() else repr(each) for each in numbers)
+
+
+def _class_weights_text(value: Any) -> str:
+    weights = class_weights(value)
+    return "balanced" if weights is None else _numbers_text(weights)
+
+
+_TEXTS: dict[str, Callable[[Any], str]] = {
+    "pixel_range": lambda value: _numbers_text(_pixel_range(value)),
+    "class_weights": _class_weights_text,
+}
+"""How settings that are several numbers stand in ``config.yaml``, always spelled the same."""
 
 
 class Settings(dict[str, Any]):
@@ -224,9 +264,13 @@ class TrainConfig:
         dropout: dropout of alexnet (default: its own, 0.5)
         epochs: passes over the training images
         batch_size: images per step
-        lr: peak learning rate of SGD
-        momentum: momentum of SGD
-        weight_decay: weight decay of SGD
+        optimizer: sgd or adamw
+        lr: peak learning rate (default: 0.05 for sgd, 0.001 for adamw)
+        momentum: momentum of sgd (default: 0.9)
+        weight_decay: weight decay (default: 0.0005 for sgd; 0.01 for adamw, which decouples it)
+        clip_norm: largest L2 norm of the gradient of all weights together; a longer one is scaled down (default: none)
+        label_smoothing: share of each label that the loss spreads over all classes, in [0, 1) (default: 0)
+        class_weights: weights of the classes in the loss: balanced, or one number a class, as 0.5,2,1 (default: all 1)
         schedule: constant, cosine or one-cycle learning rate
         average: decay of an exponential average of the weights, which then is what counts (default: none)
         keep: which epoch's weights are the model: best on the validation part, or last
@@ -281,9 +325,13 @@ class TrainConfig:
 
     epochs: int = 10
     batch_size: int = 128
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    clip_norm: float | None = None
+    label_smoothing: float | None = None
+    class_weights: str | None = None
     schedule: Literal["constant", "cosine", "one-cycle"] = "one-cycle"
     average: float | None = None
     keep: Literal["best", "last"] = "best"
@@ -338,11 +386,17 @@ class TrainConfig:
 
         config = dataclasses.replace(self)._plain()
         filled = config._settled() if config._is_known(allow) else {}
+        filled |= optimizer_settings(config.optimizer, config.optimizer_settings())
         if self.augment is None:
             filled["augment"] = data_set(self.data).augment
         config = dataclasses.replace(config, **filled)
         config._check()
         return config
+
+    def optimizer_settings(self) -> dict[str, float | None]:
+        """The settings of the optimizer by name, as :func:`asgt.training.optimizers.make_optimizer` takes them."""
+
+        return {name: getattr(self, name) for name in OPTIMIZER_SETTINGS}
 
     @property
     def has_foreign_method(self) -> bool:
@@ -389,8 +443,8 @@ class TrainConfig:
                 if not isinstance(plain, int) or plain not in (0, 1):
                     raise InputError(f"{name} = {shown(value)}: true or false is needed")
                 plain = bool(plain)
-            elif name == "pixel_range":
-                plain = _pixel_range_text(value)
+            elif name in _TEXTS:
+                plain = _TEXTS[name](value)
             elif kind.startswith(("str", "Literal")):
                 if not isinstance(value, (str, os.PathLike)):
                     raise InputError(f"{name} = {shown(value)}: a word is needed")
@@ -500,8 +554,11 @@ class TrainConfig:
             )
         require("k", self.k is None or 0 < self.k <= 1, "the share of masked features lies above 0 and at most at 1")
         require("warmup", self.warmup is None or 0 <= self.warmup < 1, "the share lies in [0, 1)")
-        require("lr", 0 < self.lr < math.inf, "the learning rate is above zero")
-        require("momentum", 0 <= self.momentum < 1, "momentum lies in [0, 1)")
+        require("lr", self.lr is None or 0 < self.lr < math.inf, "the learning rate is above zero")
+        require("momentum", self.momentum is None or 0 <= self.momentum < 1, "momentum lies in [0, 1)")
+        require("clip_norm", self.clip_norm is None or 0 < self.clip_norm < math.inf, "a norm is finite and above zero")
+        smoothing = self.label_smoothing
+        require("label_smoothing", smoothing is None or 0 <= smoothing < 1, "the share lies in [0, 1)")
         require("average", self.average is None or 0 < self.average < 1, "the average's decay lies between 0 and 1")
         require("validation", 0 < self.validation < 1, "the share lies between 0 and 1")
         require("checkpoint_every", self.checkpoint_every >= 0, "seconds, zero or more")
@@ -594,8 +651,8 @@ class TrainConfig:
             kept = stored.get(name)
             if name in ("eps", "alpha") and value is not None:
                 value = number(value, name)
-            if name == "pixel_range" and value is not None:
-                value = _pixel_range_text(value)
+            if name in _TEXTS and value is not None:
+                value = _TEXTS[name](value)
             if name not in MAY_CHANGE and value != kept:
                 flag = f"--{name.replace('_', '-')}"
                 raise InputError(

@@ -86,20 +86,22 @@ class Counter(nn.Module):
         return logits + torch.tensor([1.0, 0.0])
 
 
-def step_passes(objective: Objective, *, modes_agree: bool = False) -> int:
+def step_passes(objective: Objective, *, modes_agree: bool = False, targets: bool = False) -> int:
     """Passes per image of a training step.
 
     Args:
         objective: the method.
         modes_agree: whether the model does the same in training and in evaluation mode, and forward passes may be
             shared (:func:`asgt.passes.modes_agree`). BatchNorm and dropout keep the two apart.
+        targets: whether the loss takes targets of its own (label smoothing, class weights). An attack's backward pass,
+            which is that of the labels, then never serves the loss too.
     """
 
-    return sum(bare.passes for bare in bare_passes(objective, modes_agree=modes_agree))
+    return sum(bare.passes for bare in bare_passes(objective, modes_agree=modes_agree, targets=targets))
 
 
-def bare_passes(objective: Objective, *, modes_agree: bool = False) -> list[Bare]:
-    """The passes of a training step, in order, without what the method does between them.
+def bare_passes(objective: Objective, *, modes_agree: bool = False, targets: bool = False) -> list[Bare]:
+    """The passes of a training step, in order, without what the method does between them; see :func:`step_passes`.
 
     Raises:
         InputError: the method fails with the model that counts.
@@ -109,7 +111,8 @@ def bare_passes(objective: Objective, *, modes_agree: bool = False) -> list[Bare
     model.train(not modes_agree)
     x, y = torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64)
     try:
-        objective(model, x, y, generator=torch.Generator()).loss.backward()
+        soft: dict[str, Any] = {"targets": torch.full((1, 2), 0.5)} if targets else {}
+        objective(model, x, y, generator=torch.Generator(), **soft).loss.backward()
     except Exception as error:  # other people's code may raise anything
         first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise InputError(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from copy import deepcopy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..attacks import Attack
 from ..attacks.attack import is_legal
-from ..errors import InputError
+from ..errors import InputError, cut
+from .config import TrainConfig
 from .objectives import Objective
 
-__all__ = ["check_trainable", "left_in_evaluation", "put_in_training"]
+__all__ = ["check_takes_targets", "check_trainable", "left_in_evaluation", "put_in_training"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -41,7 +42,36 @@ def put_in_training(model: M, frozen: Collection[nn.Module]) -> M:
     return model
 
 
-def check_trainable(model: nn.Module, objective: Objective, x: Tensor, y: Tensor, name: str) -> None:
+def check_takes_targets(objective: Objective, config: TrainConfig) -> None:
+    """Refuses label smoothing and class weights for a method that makes its loss by code of its own.
+
+    :meth:`Objective.__call__` hands targets to the method's ``terms``. A class that replaces it, or ``_loss`` behind
+    it, may leave them out, and no trial could tell for every batch: only a method that keeps both gets targets.
+
+    Args:
+        objective: the method.
+        config: what is asked.
+
+    Raises:
+        InputError: naming the setting and the method.
+    """
+
+    if config.class_weights is not None:
+        setting = f"--class-weights {cut(config.class_weights)}"
+    elif config.label_smoothing:
+        setting = f"--label-smoothing {config.label_smoothing:g}"
+    else:
+        return
+    for name in ("__call__", "_loss"):
+        if getattr(type(objective), name) is not getattr(Objective, name) or name in getattr(objective, "__dict__", {}):
+            raise InputError(
+                f"{setting}: method {type(objective).__name__} has a {name} of its own and ignores it, leave it out"
+            )
+
+
+def check_trainable(
+    model: nn.Module, objective: Objective, x: Tensor, y: Tensor, name: str, *, targets: Tensor | None = None
+) -> None:
     """Makes one step's passes with a copy of a model.
 
     Args:
@@ -50,10 +80,12 @@ def check_trainable(model: nn.Module, objective: Objective, x: Tensor, y: Tensor
         x: a few images (B, C, H, W) in [0, 1].
         y: their labels (B,).
         name: what to call the model in an error, and the method where it is foreign too: ``"model package:net"``.
+        targets: what the loss takes for labels (B, K). Default: the labels.
 
     Raises:
         InputError: in one line, why the model cannot be trained: no weight is free or reached by a gradient, weights
-            are in half precision, its state is more than tensors, or its code fails in training mode.
+            are in half precision, its state is more than tensors, its code fails in training mode, or the method's
+            terms do not depend on the targets.
     """
 
     free = [weight for weight in model.parameters() if weight.requires_grad]
@@ -79,7 +111,11 @@ def check_trainable(model: nn.Module, objective: Objective, x: Tensor, y: Tensor
     inside = list(copy.modules())
     try:
         put_in_training(copy, [inside[numbers[module]] for module in frozen])
-        objective(copy, x, y).loss.backward()
+        soft: dict[str, Any] = {} if targets is None else {"targets": targets}
+        output = objective(copy, x, y, **soft)
+        output.loss.backward()
+        if targets is not None:
+            _check_heard(objective, output.logits, targets)
         torch.optim.SGD(copy.parameters(), lr=0.0, fused=True)
     except InputError as error:
         raise InputError(f"{name} cannot be trained: {error}") from error
@@ -89,6 +125,18 @@ def check_trainable(model: nn.Module, objective: Objective, x: Tensor, y: Tensor
     _check_attack(objective.adversary, copy, x, y)
     if all(weight.grad is None for weight in copy.parameters()):
         raise InputError(f"{name} cannot be trained: no gradient reaches its weights; look for no_grad or detach")
+
+
+def _check_heard(objective: Objective, logits: Mapping[str, Tensor], targets: Tensor) -> None:
+    """Refuses a method whose terms are the same whatever the targets are."""
+
+    with torch.no_grad():
+        one, other = (objective.terms(logits, rows) for rows in (targets, targets + 1))
+    if all(torch.equal(one[name], other[name]) for name in one):
+        raise InputError(
+            f"the terms of {type(objective).__name__} do not depend on how a label is smoothed or weighted: leave "
+            "--label-smoothing and --class-weights out"
+        )
 
 
 def _check_attack(attack: Attack | None, model: nn.Module, x: Tensor, y: Tensor) -> None:

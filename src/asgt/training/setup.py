@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -29,13 +30,15 @@ from .building import build_from, refuse_size
 from .checkpoint import Learner, TrainingState, load_checkpoint
 from .config import MAY_CHANGE, TrainConfig
 from .counting import step_passes
-from .foreign import check_trainable, left_in_evaluation, put_in_training
+from .foreign import check_takes_targets, check_trainable, left_in_evaluation, put_in_training
 from .graphs import GraphedStep
 from .methods import build_objective
 from .objectives import Objective, Output
+from .optimizers import OPTIMIZERS, make_optimizer
 from .passed import Passed, as_splits, configured
 from .run_folder import RunFolder, TrainResult
 from .speed import Stopwatch
+from .targets import Targets, targets_of
 from .validating import TrainingWarnings, validation_share
 from .world import World
 
@@ -63,6 +66,7 @@ class Opened:
         images: the training images without the validation part, on the device.
         validation: the validation part, on the device.
         batch: images of a step of all processes together.
+        targets: from labels to what stands for them in the loss; ``None`` where they stand for themselves.
         progress: is told how far the run is.
     """
 
@@ -78,6 +82,7 @@ class Opened:
     images: Images
     validation: Images
     batch: int
+    targets: Targets | None
     progress: Progress
 
 
@@ -124,6 +129,7 @@ def open_run(
     # The run folder need not be within reach of the other hosts, nor then what it was begun with.
     config = world.from_main(configured, config, passed)
     objective = build_objective(config) if passed.objective is None else passed.objective
+    check_takes_targets(objective, config)
     if config.batch_size % world.size:
         raise InputError(_uneven(f"--batch-size {config.batch_size}", config.batch_size, world))
     folder = RunFolder(out)
@@ -154,6 +160,7 @@ def open_run(
     batch = min(config.batch_size, len(images))
     if batch % world.size:
         raise InputError(_uneven(f"the only batch, of {batch} training images,", batch, world))
+    targets = world.together(targets_of, config, images.labels, data.train.classes)
     return Opened(
         config=config,
         folder=folder,
@@ -167,6 +174,7 @@ def open_run(
         images=images,
         validation=validation,
         batch=batch,
+        targets=targets,
         progress=progress,
     )
 
@@ -186,9 +194,7 @@ def setup(opened: Opened, began: float) -> Fitting:
     begun = world.from_main(_begin, folder, config, opened.data.indices)
     if config.tensorboard:
         accelerator.init_trackers("tensorboard")
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = make_optimizer(config.optimizer, model.parameters(), config.optimizer_settings())
     learner = Learner(model, _average(model, config.average), optimizer)
 
     state = TrainingState(
@@ -244,7 +250,9 @@ def _model(opened: Opened) -> tuple[nn.Module, frozenset[nn.Module]]:
     model = place(built, opened.accelerator.device, few)
     frozen = left_in_evaluation(model)
     if is_foreign(config.model) or config.has_foreign_method:
-        world.together(check_trainable, model, opened.objective, few, opened.images.labels[:4], _subject(config))
+        labels = opened.images.labels[:4]
+        soft = None if opened.targets is None else opened.targets(labels)
+        world.together(check_trainable, model, opened.objective, few, labels, _subject(config), targets=soft)
     world.spread(model)
     if any("BatchNorm" in type(m).__name__ for m in model.modules() if m not in frozen):
         if batch == world.size:
@@ -268,7 +276,7 @@ def _counted_passes(opened: Opened, model: nn.Module) -> int:
     """Passes of a step; 0 for a foreign method that cannot be counted, as it needs more of a model than logits."""
 
     try:
-        return step_passes(opened.objective, modes_agree=modes_agree(model))
+        return step_passes(opened.objective, modes_agree=modes_agree(model), targets=opened.targets is not None)
     except InputError:
         if not opened.config.has_foreign_method:
             raise
@@ -280,10 +288,11 @@ def _gradients(
 ) -> Callable[[Tensor, Tensor, float | Tensor | None, Generators], dict[str, Tensor]]:
     """What a device does in a step: the function that leaves the loss's gradient in the weights."""
 
-    objective, accelerator = opened.objective, opened.accelerator
+    objective, accelerator, targets = opened.objective, opened.accelerator, opened.targets
 
     def gradients(x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators) -> dict[str, Tensor]:
-        output = objective(forward, x, y, eps=eps, generator=generators)
+        soft: dict[str, Any] = {} if targets is None else {"targets": targets(y)}
+        output = objective(forward, x, y, eps=eps, generator=generators, **soft)
         optimizer.zero_grad(set_to_none=True)
         with a_pass():
             accelerator.backward(output.loss)
@@ -323,8 +332,8 @@ def _announce(fitting: Fitting) -> None:
 def _refuse_other_run(folder: RunFolder, state: TrainingState, fresh: TrainingState, progress: Progress) -> None:
     """Refuses a checkpoint of a run that was begun with something else than ``fresh``."""
 
-    # A checkpoint of an older version lacks the settings that there were not yet.
-    began = TrainConfig().to_dict() | state.config
+    # A checkpoint of an older version lacks the settings that there were not yet, and its optimizer is the default.
+    began = TrainConfig().to_dict() | dict(OPTIMIZERS[TrainConfig.optimizer].defaults) | state.config
     if any(began.get(name) != value for name, value in fresh.config.items() if name not in MAY_CHANGE):
         raise InputError(f"{folder.checkpoint} is of a run with another configuration than {folder.config}")
     if state.data != fresh.data:

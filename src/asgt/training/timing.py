@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from ..randomness import Generators, seeded
 from ..statistics import median_interval
 from .counting import bare_passes, replay
 from .objectives import Objective
+from .targets import Targets
 
 __all__ = ["Profile", "in_turn", "profile_step"]
 
@@ -74,6 +76,8 @@ def profile_step(
     optimizer: torch.optim.Optimizer,
     *,
     repetitions: int = 5,
+    targets: Targets | None = None,
+    clip_norm: float | None = None,
 ) -> Profile:
     """Times training steps on a batch, in turn with their bare passes, after one of each to warm up.
 
@@ -84,20 +88,28 @@ def profile_step(
         y: labels (B,).
         optimizer: of the model's weights; it does step.
         repetitions: of each side.
+        targets: from labels to what the loss takes for them, which is part of the step. Default: the labels.
+        clip_norm: the largest norm of the gradient; clipping is part of the optimizer's step. Default: no clipping.
     """
 
-    passes = bare_passes(objective, modes_agree=modes_agree(model))
+    passes = bare_passes(objective, modes_agree=modes_agree(model), targets=targets is not None)
     streams = Generators(*(seeded("profile", name, device=x.device) for name in ("attack", "mask")))
+
+    def update() -> None:
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        optimizer.step()
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        objective(model, x, y, generator=streams).loss.backward()
-        optimizer.step()
+        soft: dict[str, Any] = {} if targets is None else {"targets": targets(y)}
+        objective(model, x, y, generator=streams, **soft).loss.backward()
+        update()
 
     def bare() -> None:
         optimizer.zero_grad(set_to_none=True)
         replay(passes, model, x)
-        optimizer.step()
+        update()
 
     taken = in_turn({"step": step, "bare": bare}, repetitions, x.device)
     return Profile(sum(bare.passes for bare in passes), len(x), tuple(taken["step"]), tuple(taken["bare"]))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from ..data import LabelledImages, Splits, steps_per_epoch, training_batch, training_order
 from ..devices import device_name, tensor_cores
@@ -110,6 +111,7 @@ def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> None:
 
     opened, state, learner, watch = fitting.opened, fitting.state, fitting.learner, fitting.watch
     config, world, images, progress = opened.config, opened.world, opened.images, opened.progress
+    assert config.lr is not None  # a resolved configuration has one
     epoch_steps = steps_per_epoch(images, config.batch_size)
     total = epoch_steps * config.epochs
     display, sums, saved = Display(opened.accelerator.device), fitting.sums, time.monotonic()
@@ -133,6 +135,9 @@ def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> None:
         with watch.on():
             measured = fitting.compute(x, y, eps, Generators(attack=streams["attack"], mask=streams["mask"]))
         measured = world.average(learner.model, measured)
+        if config.clip_norm is not None:
+            # Of the averaged gradient: all processes scale by the same factor. Nothing waits for the norm.
+            measured["gradient_norm"] = clip_grad_norm_(learner.model.parameters(), config.clip_norm)
         learner.optimizer.step()
         if learner.average is not None:
             learner.average.update_parameters(learner.model)
@@ -186,10 +191,12 @@ def _end_epoch(fitting: Fitting, epoch: int, sums: dict[str, Tensor], eps: float
     }
     row |= _means(sums)
     row["speed"] = fitting.watch.lap()
-    if not torch.isfinite(sums["loss"]):
+    for what, name in (("loss", "loss"), ("gradient's norm", "gradient_norm")):
+        if name not in sums or torch.isfinite(sums[name]):
+            continue
         progress.stop()
         raise InputError(
-            f"the loss is not a number in epoch {epoch}: lower --lr ({config.lr:g})"
+            f"the {what} is not a number in epoch {epoch}: lower --lr ({config.lr:g})"
             + (" or use --precision fp32" if config.precision == "bf16" else "")
         )
     row |= _validated(fitting, judged, epoch)

@@ -41,7 +41,10 @@ TEMPLATE = r"""<section id="tables">
 
 
 # What a page tells of a method's settings; the rest is in the run's config.yaml.
-_TOLD = ("model", "width", "attack", "eps", "norm", "steps", "k", "weight", "epochs", "batch_size", "lr", "limit")
+_TOLD = (
+    *("model", "width", "attack", "eps", "norm", "steps", "k", "weight", "epochs", "batch_size", "optimizer", "lr"),
+    *("clip_norm", "label_smoothing", "class_weights", "limit"),
+)
 
 
 def _context(page: PageRequest) -> dict[str, Any]:
@@ -59,7 +62,7 @@ def _settings(config: TrainConfig) -> str:
     flat = config.to_dict()
     for name in (*_TOLD, *config.settings):
         value = flat[name]
-        if value is not None:
+        if value is not None and not (name == "optimizer" and value == TrainConfig.optimizer):
             words = eps_text(value) if name == "eps" else f"{value:g}" if isinstance(value, float) else value
             told.append(f"{name} {words}")
     return ", ".join(told)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...attacks import Attack
 from ...attacks.attack import check_radii
 from ...errors import InputError
-from ...inputs import checked, is_trusted, labels_explained, trusted
+from ...inputs import checked, checked_targets, is_trusted, labels_explained, trusted
 from ...modes import Classifier, ask
 from ...numbers import Number, number
 from ...passes import Shared, a_pass, modes_agree, slopes_needed
@@ -55,6 +55,7 @@ class Objective(ABC):
         eps: Number | Tensor | None = None,
         generator: Generator | Generators | None = None,
         forward: Classifier | None = None,
+        targets: Tensor | None = None,
     ) -> Output:
         """The loss of a batch.
 
@@ -68,26 +69,30 @@ class Objective(ABC):
                 stream for each. Default: PyTorch's global generator.
             forward: what the loss goes forward through, where it is not the model itself: a wrapper of it that keeps
                 several processes in step. Attacks and saliency ask the model.
+            targets: what the loss's terms take for labels: labels (B,), probabilities (B, K), or probabilities times a
+                weight of each image, as :mod:`asgt.training.targets` makes them. Attacks and saliency keep ``y``.
+                Default: ``y``.
 
         Returns:
             The loss, its terms and the logits of each view.
 
         Raises:
-            InputError: images, labels or ε cannot be meant, or the model does not return logits (B, K).
+            InputError: images, labels, targets or ε cannot be meant, or the model does not return logits (B, K).
         """
 
         if not isinstance(generator, Generators):
             generator = Generators(attack=generator, mask=generator)
         radius = eps if eps is None or isinstance(eps, Tensor) else number(eps, "eps")
         if is_trusted():
-            return self._loss(model, x, y, radius, generator, forward)
+            return self._loss(model, x, y, radius, generator, forward, **_given(targets))
         x, y = checked(x, y)
         if len(x) == 0:
             raise InputError("x holds no images: a loss is a mean over some")
+        targets = None if targets is None else checked_targets(targets, len(x)).to(x.device)
         if isinstance(radius, Tensor):
             check_radii(radius, len(x), "linf" if self.adversary is None else self.adversary.norm)
         with trusted(), labels_explained(model, x, y), slopes_needed():
-            return self._loss(model, x, y, radius, generator, forward)
+            return self._loss(model, x, y, radius, generator, forward, **_given(targets))
 
     def _loss(
         self,
@@ -97,18 +102,23 @@ class Objective(ABC):
         eps: float | Tensor | None,
         generators: Generators,
         forward: Classifier | None,
+        *,
+        targets: Tensor | None = None,
     ) -> Output:
-        """The loss of images and labels that are known to fit."""
+        """The loss of images, labels and targets that are known to fit each other."""
 
         forward = model if forward is None else forward
         # Images that want a gradient of their own get it from a forward pass of their own.
         if isinstance(model, nn.Module) and modes_agree(model) and not x.requires_grad:
-            model = Shared(model, forward, x, self.clean_alone)
+            # An attack's backward pass is that of the labels; a loss of targets needs one of its own.
+            model = Shared(model, forward, x, self.clean_alone, learns=targets is None)
             forward = model.logits
         views = self.views(model, x, y, eps, generators)
         with a_pass():
             logits = {name: ask(forward, view) for name, view in views.items()}
-        terms = self.terms(logits, y)
+        if targets is not None and targets.ndim == 2:
+            _refuse_other_classes(logits, targets)
+        terms = self.terms(logits, y if targets is None else targets)
 
         return Output(sum(terms.values(), start=x.new_zeros(())), terms, logits)
 
@@ -133,6 +143,27 @@ class Objective(ABC):
         """The attack inside, where there is one: what the method trains against."""
 
         return getattr(self, "attack", None)
+
+
+def _given(targets: Tensor | None) -> dict[str, Tensor]:
+    """Targets as an argument, where there are any: a subclass's own ``_loss`` may know of none."""
+
+    return {} if targets is None else {"targets": targets}
+
+
+def _refuse_other_classes(logits: Mapping[str, Tensor], targets: Tensor) -> None:
+    """Refuses targets (B, K) of another number of classes than the model has logits.
+
+    Raises:
+        InputError: it says both.
+    """
+
+    for each in logits.values():
+        if each.shape[1] != targets.shape[1]:
+            raise InputError(
+                f"targets has {targets.shape[1]} classes, the model {each.shape[1]} logits: label smoothing and class "
+                "weights need as many logits as classes"
+            )
 
 
 def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
