@@ -262,6 +262,23 @@ def test_an_image_that_is_not_as_it_was_written_is_refused_at_its_first_use(
     assert pixels_of(load_data(folder).train).equal(expected)
 
 
+def test_a_small_set_that_is_damaged_is_decoded_again_at_once(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(split_decoding, "IN_MEMORY", 2**20)
+    folder = a_folder(tmp_path / "set", ("L", "RGB"))
+    expected = load_data(folder).train
+    assert isinstance(expected.pixels, torch.Tensor)
+    for entry in entries(cache):
+        content = bytearray((entry / "pixels.bin").read_bytes())
+        content[40] ^= 1
+        (entry / "pixels.bin").write_bytes(content)
+    said = Said()
+    assert load_data(folder, progress=said).train.digest() == expected.digest()
+    assert sum("damaged" in line for line in said.lines) == 2
+    assert load_data(folder, progress=Said()).train.digest() == expected.digest()
+
+
 def test_a_flipped_digit_of_an_entry_is_noticed(cache: Path, tmp_path: Path) -> None:
     folder = a_folder(tmp_path / "set")
     load_data(folder)

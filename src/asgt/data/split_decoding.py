@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ..capacity import size_text
-from ..errors import InputError
+from ..errors import DamagedFileError, InputError
 from ..progress import Progress
 from .batching import to_unit
 from .folders import counted
@@ -221,8 +221,7 @@ class Decoder:
         for name, split in splits.items():
             assert split.pixels is not None
             if isinstance(split.pixels, PixelFile):
-                stored = StoredPixels(split.pixels, channels=channels, floats=deep)
-                pixels[name] = stored if stored.nbytes > IN_MEMORY else stored.tensor()
+                pixels[name] = StoredPixels(split.pixels, channels=channels, floats=deep)
             else:
                 pixels[name] = torch.from_numpy(_widened(split.pixels, channels, deep))
         return pixels
@@ -250,24 +249,41 @@ class Decoder:
             return self._into(part, rows, self._memory(len(rows)))
 
         key = self._key(part, rows)
-        if (found := self.cache.find(key)) is not None:
+        if (found := self._found(key)) is not None:
             self.progress.advance(len(rows))
-            return DecodedSplit.of(*found)
+            return found
         try:
             with self.cache.alone(key):
                 # Another process may have decoded them meanwhile.
-                if (found := self.cache.find(key)) is None:
+                if (found := self._found(key)) is None:
                     split = self._built(key, part, rows)
                     if len(split.sizes) > 1:
                         return split
-                    found = self.cache.find(key)
+                    found = self._found(key)
         except OSError as error:
             self.progress.warn(
                 f"{size_text(size)} of decoded images cannot be cached in {self.cache.folder} "
                 f"({error.strerror or error}), and are held in memory: ASGT_CACHE names another folder"
             )
             found = None
-        return DecodedSplit.of(*found) if found is not None else self._into(part, rows, self._memory(len(rows)))
+        return found if found is not None else self._into(part, rows, self._memory(len(rows)))
+
+    def _found(self, key: str) -> DecodedSplit | None:
+        """What the cache holds; what is to be read into memory is read at once, so that it is made anew if damaged."""
+
+        assert self.cache is not None
+        if (found := self.cache.find(key)) is None:
+            return None
+        split = DecodedSplit.of(*found)
+        file, _ = found
+        if file.pixels.nbytes <= IN_MEMORY:
+            split.pixels = np.empty(file.pixels.shape, dtype=file.pixels.dtype)
+            try:
+                file.gather(np.arange(len(file.pixels)), split.pixels)
+            except DamagedFileError:
+                self.progress.warn(f"{file.name} is damaged and was removed: the images are decoded again")
+                return None
+        return split
 
     def _built(self, key: str, part: Part, rows: Sequence[int]) -> DecodedSplit:
         """Decodes images into an entry of the cache."""
