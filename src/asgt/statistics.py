@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import comb, inf, nan, sqrt
+from math import comb, fsum, inf, nan, sqrt
 from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -34,6 +34,7 @@ __all__ = [
     "holm",
     "holm_by_kind",
     "mcnemar",
+    "mean_of_shares",
     "median_interval",
     "paired_bootstrap",
     "paired_by_seed",
@@ -52,7 +53,7 @@ KINDS: tuple[Kind, ...] = ("methods", "models")
 
 Decision: TypeAlias = Literal["more", "less", "not decided"]
 
-Interval: TypeAlias = Literal["Wilson", "bootstrap", "t", "sd", "none"]
+Interval: TypeAlias = Literal["Wilson", "MOVER", "bootstrap", "t", "sd", "none"]
 
 ALPHA = 0.05
 """A difference is decided if its adjusted p is below this, and its interval excludes zero."""
@@ -74,8 +75,8 @@ class Estimate:
         high: the upper end.
         n: the images that it rests on.
         interval: what ``low`` and ``high`` are: a 95 % interval of one model over images (``"Wilson"`` of a share,
-            ``"bootstrap"`` of a mean), Student's 95 % interval over seeds (``"t"``), the mean ± one standard deviation
-            over seeds (``"sd"``), or ``"none"``.
+            ``"MOVER"`` of a mean of shares, ``"bootstrap"`` of a mean), Student's 95 % interval over seeds (``"t"``),
+            the mean ± one standard deviation over seeds (``"sd"``), or ``"none"``.
         values: the number of each run, by ascending seed.
         sd: the sample standard deviation over runs; ``None`` of one run.
         not_run: why there is no value; empty where there is one.
@@ -234,6 +235,37 @@ def share(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
 
     low, high = wilson(successes, trials, confidence)
     return Estimate(successes / trials, low, high, trials, values=(successes / trials,))
+
+
+def mean_of_shares(counts: Sequence[tuple[int, int]], confidence: float = 0.95) -> Estimate:
+    """The mean of the shares of several groups of one model, each with the same weight, with an interval.
+
+    The method of variance estimates recovery (MOVER) takes the variance of each share from its own Wilson interval:
+    with shares p and their bounds l and u, the mean of K groups lies between mean(p) − √Σ(p − l)² / K and
+    mean(p) + √Σ(u − p)² / K. Of one group that is Wilson's interval. Where each share is 0 or 1, it still has a width;
+    that of Σ p(1 − p) / n and that of a bootstrap have none.
+
+    Args:
+        counts: successes and trials of each group.
+        confidence: the share of such intervals that hold the mean.
+
+    Raises:
+        ValueError: no groups, no trials in one of them, or more successes than trials.
+
+    References:
+        Zou, Huang and Zhang 2009, "A note on confidence interval estimation for a linear function of binomial
+        proportions".
+    """
+
+    if not counts:
+        raise ValueError("no groups have no mean")
+    bounds = [wilson(successes, trials, confidence) for successes, trials in counts]
+    shares = [successes / trials for successes, trials in counts]
+    mean = fmean(shares)
+    below = sqrt(fsum((each - low) ** 2 for each, (low, _) in zip(shares, bounds, strict=True))) / len(shares)
+    above = sqrt(fsum((high - each) ** 2 for each, (_, high) in zip(shares, bounds, strict=True))) / len(shares)
+    trials = sum(trials for _, trials in counts)
+    return Estimate(mean, max(0.0, mean - below), min(1.0, mean + above), trials, "MOVER", values=(mean,))
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:

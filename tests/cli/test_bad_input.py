@@ -659,7 +659,7 @@ def test_an_evaluation_is_taken_up_only_with_the_same_settings(cli: Callable, fi
 def test_evidence_cut_in_half_is_named(cli: Callable, finished_run: Path) -> None:
     asked = ("evaluate", finished_run, "--samples", 5, "--epsilons", 0.1)
     assert cli(*asked).status == 0
-    evidence = next((finished_run / "evaluation" / "pgd").rglob("*.safetensors"))
+    evidence = next((finished_run / "evaluation" / "pgd").rglob("*-*.safetensors"))
     cut_in_half(evidence)
 
     assert_states(cli("compare", finished_run).refusal(), evidence.name, "damaged")

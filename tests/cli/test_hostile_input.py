@@ -21,9 +21,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from asgt import capacity
-from asgt.files import read_tensors, write_tensors
+from asgt.files import digest_tensors, read_tensors, write_tensors
 from asgt.models.small_net import small_cnn
-from support.edits import resealed, rewritten
+from support.edits import edited, resealed, rewritten
 from support.messages import assert_states
 
 GRID = """\
@@ -262,9 +262,18 @@ def test_a_row_or_a_class_that_there_is_not_is_damaged_evidence(
     assert_states(cli("compare", evident, "--out", "page").refusal(), "explanation/gradient")
 
 
+@pytest.mark.parametrize("value", [-1, 10**9, 2**62, None])
+def test_a_label_that_there_is_not_is_damaged_evidence(cli: Callable, evident: Path, value: int | None) -> None:
+    file = evident / "evaluation" / "pgd" / "labels.safetensors"
+    change(file, "labels", value)
+    labels = digest_tensors(read_tensors(file)[0])
+    edited(file.parent / "result.json", labels=labels)  # and the result names these
+    assert_states(cli("compare", evident, "--out", "page").refusal(), file.name, "damaged")
+
+
 @pytest.mark.parametrize("value", [-9, 7, None])
 def test_an_attack_that_there_is_not_is_damaged_evidence(cli: Callable, evident: Path, value: int | None) -> None:
-    (file,) = (evident / "evaluation" / "pgd").glob("*.safetensors")
+    (file,) = (evident / "evaluation" / "pgd").glob("*-*.safetensors")
     change(file, "found_by", value)
     assert_states(cli("compare", evident, "--out", "page").refusal(), file.name, "damaged")
 
@@ -272,7 +281,10 @@ def test_an_attack_that_there_is_not_is_damaged_evidence(cli: Callable, evident:
 @pytest.mark.parametrize("value", [None, "x", [], -1, 10**30, [None]])
 def test_a_result_of_evidence_with_a_wrong_value_is_damaged(cli: Callable, evident: Path, value: object) -> None:
     for place, names in (
-        ("evaluation/pgd", ["seed", "classes", "norm", "protocol", "attacks", "seconds"]),
+        (
+            "evaluation/pgd",
+            ["seed", "classes", "norm", "protocol", "attacks", "seconds", "labels", "balanced", "per_class"],
+        ),
         ("explanation/gradient", ["seed", "samples", "norm", "settings", "notes", "means"]),
     ):
         whole = (file := evident / place / "result.json").read_text()

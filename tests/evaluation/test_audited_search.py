@@ -462,7 +462,7 @@ def test_what_is_read_back_is_what_was_found_and_a_finished_evaluation_stays(
 ) -> None:
     case = Case(kind)
     found = case.made(tmp_path / "e")
-    stems = {file.name.rsplit("-", 1)[0] for file in (tmp_path / "e").glob("*.safetensors")}
+    stems = {file.name.rsplit("-", 1)[0] for file in (tmp_path / "e").glob("*-*.safetensors")}
     assert stems == {f"worst-case{ending}" for ending in KINDS[kind]}
     read = load_evaluation(tmp_path / "e")
     same(read, found)

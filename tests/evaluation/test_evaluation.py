@@ -255,7 +255,7 @@ def test_evidence_lies_in_shards_that_a_kill_leaves_whole(
     monkeypatch.setattr(evaluator, "SHARD", 16)
     whole = evaluate(net, images, protocol="pgd", epsilons=[0.02, 0.05], folder=tmp_path / "whole")
     names = [f"pgd-40x5-{number:05d}.safetensors" for number in range(3)]
-    assert sorted(path.name for path in (tmp_path / "whole").glob("*.safetensors")) == names
+    assert sorted(path.name for path in (tmp_path / "whole").glob("*.safetensors")) == ["labels.safetensors", *names]
     assert load_evaluation(tmp_path / "whole").to_dict() == whole.to_dict()
 
     # Killed in the second shard: the first stays as it is, and the end is the same, whatever the batch size.

@@ -487,7 +487,7 @@ def test_evidence_tells_attacks_and_models_apart_or_is_not_kept(digits_net: Net,
     names = [Foreign(0.0, made=lambda eps: lambda x, y: x, name="corner exhaustive"), replace(weak, name="corner")]
     both = curve(names, "names", worst_case=False)
     assert set(both.outcomes) == {"corner-exhaustive", "corner"}
-    assert len(list((tmp_path / "names").glob("*.safetensors"))) == 2
+    assert len(list((tmp_path / "names").glob("corner*.safetensors"))) == 2
 
 
 @pytest.mark.slow

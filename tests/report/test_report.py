@@ -20,7 +20,7 @@ from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -33,13 +33,16 @@ from scipy.stats import binomtest, ttest_1samp
 from sklearn.datasets import load_digits
 
 import asgt
-from asgt.comparison.comparing import compare
+from asgt.comparison.comparing import Comparison, compare
+from asgt.comparison.map_evidence import MapEvidence
+from asgt.comparison.summary import Summary
 from asgt.errors import DamagedFileError
 from asgt.files import write_bytes
 from asgt.report.figures import Chart, Line, swatch_svg
 from asgt.report.page import write_report
 from asgt.report.section import PageRequest, Section
 from asgt.report.sections import SECTIONS
+from asgt.report.sections.classes_section import CLASSES
 from asgt.runs.run import load_run
 from asgt.training.config import TrainConfig
 from support.edits import listed
@@ -532,6 +535,82 @@ def test_a_new_section_is_one_record(place: Path, monkeypatch: pytest.MonkeyPatc
     assert json.loads(page.split('id="figure-data">')[1].split("</script>")[0])["mine"]["lines"][0]["y"] == [2.0, 3.0]
     assert (folder / "mine.txt").read_bytes() == b"mine"
     assert "mine" not in (report_of(place, ["runs/st-0", "runs/at-fgsm-0"]) / "report.html").read_text()
+
+
+def with_labels(comparison: Comparison, labels: torch.Tensor, names: tuple[str, ...]) -> Comparison:
+    """The same comparison, as if its evaluations had saved the labels of the images."""
+
+    for run in (run for method in comparison.methods for run in method.runs):
+        for key, found in run.evaluations.items():
+            run.evaluations[key] = dataclasses.replace(found, labels=labels, class_names=names)
+    return comparison
+
+
+def summary_of(comparison: Comparison) -> Summary:
+    """What the section of classes needs of a summary."""
+
+    return Summary(comparison, (), (), (), (), cast(MapEvidence, None), ())
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_classes_stand_in_a_section_with_the_worst_marked(
+    place: Path, monkeypatch: pytest.MonkeyPatch, seeds: int
+) -> None:
+    monkeypatch.setattr("asgt.report.page.SECTIONS", (CLASSES,))
+    runs = [run for run in RUNS if int(run[-1]) < seeds]
+    comparison = compare([place / run for run in runs])
+    write_report(summary_of(comparison), place / "page")
+    assert not Page(place / "page").section("classes"), "evaluations of earlier versions know no labels"
+
+    # The first of four classes has no image, and the second a name that is markup.
+    labels = np.arange(comparison.samples) % 3 + 1
+    names = ("none", "<b>one", "two", "three")
+    write_report(summary_of(with_labels(comparison, torch.tensor(labels), names)), place / "page")
+    page = Page(place / "page")
+    whole, *tables = page.kind("sortable classes")
+    assert "<b>one" not in page.source
+    for fact in ("pgd v3", "ε\xa0=\xa00.1", "not corrected", "3 classes", "7 that"):
+        assert fact in html.unescape(page.section("classes")), fact
+
+    for row, table, (title, slug) in zip(whole.rows[1:], tables, METHODS.items(), strict=True):
+        shares = np.array(
+            [
+                [
+                    [
+                        evidence(place / f"runs/{slug}-{seed}", COLUMNS[-1], eps)[labels == label].mean()
+                        for label in (1, 2, 3)
+                    ]
+                    for eps in (None, 0.1)
+                ]
+                for seed in range(seeds)
+            ]
+        )
+        means = 100 * shares.mean(axis=0)
+        assert words_of(row[0]) == title
+        for cell, mean in zip(row[1:3], means.mean(axis=1), strict=True):
+            assert words_of(cell).split()[0] == f"{mean:.1f}"
+        lowest = means[1].min()
+        worst = int(np.argmin(means[1]))
+        assert words_of(row[3]).startswith(names[1 + worst])
+        for number, cells in enumerate(table.rows[1:]):
+            assert ("worst" in words_of(cells[0])) == (means[1][number] == lowest)
+            assert words_of(cells[1]) == str((labels == number + 1).sum())
+            assert [words_of(cell).split()[0] for cell in cells[2:]] == [f"{mean:.1f}" for mean in means[:, number]]
+            assert all(("±" if seeds == 2 else "[") in words_of(cell) for cell in cells[2:])
+
+
+def test_of_many_classes_the_worst_are_listed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgt.report.page.SECTIONS", (CLASSES,))
+    comparison = compare([place / "runs/at-fgsm-0"])
+    labels = torch.arange(comparison.samples)
+    names = tuple(f"class {number}" for number in labels.tolist())
+    write_report(summary_of(with_labels(comparison, labels, names)), place / "page")
+    page = Page(place / "page")
+    _, table = page.kind("sortable classes")
+    wrong = np.flatnonzero(~evidence(place / "runs/at-fgsm-0", COLUMNS[-1], 0.1))
+    assert len(wrong) > 5
+    assert [words_of(row[0]) for row in table.rows[1:]] == [f"class {number} ▼ worst" for number in wrong[:5]]
+    assert f"and {len(wrong) - 1} more" in page.section("classes")
 
 
 @pytest.mark.slow

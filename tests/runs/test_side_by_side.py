@@ -204,6 +204,8 @@ def test_what_is_saved_of_a_run_holds_both_and_the_earlier_one_as_it_ever_was(ru
     assert set(loaded.evaluations) == set(STORED)
     for key, evaluation in loaded.evaluations.items():
         assert evaluation.protocol == read.evaluations[key].protocol
+        assert evaluation.by_class() is not None
+        assert evaluation.by_class() == read.evaluations[key].by_class()
         assert evaluation.curve(next(iter(evaluation.outcomes))) == read.evaluations[key].curve(
             next(iter(evaluation.outcomes))
         )
@@ -221,6 +223,12 @@ def test_a_saved_version_that_is_not_here_or_not_called_so_is_refused(run: Path,
         part.pop("sha256")
         kept["evaluations"][name] = part
         rewritten(file, kept)
+
+    for changes in ({"class_names": ["one"]}, {"labels": {"shape": [1], "kind": "byte", "data": "AA=="}}):
+        saved("standard", **changes)
+        with pytest.raises(DamagedFileError) as damaged:
+            load_kept(file)
+        assert_states(damaged.value, file, "damaged", "label")
 
     saved("standard", version=9)
     with pytest.raises(InputError) as refused:

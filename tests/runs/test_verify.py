@@ -28,13 +28,14 @@ from asgt.training.config import TrainConfig
 from asgt.training.run_folder import RunFolder
 from asgt.training.trainer import train
 from support.command import Answer
-from support.edits import write_plain
+from support.edits import edited, write_plain
 from support.messages import assert_states
 from support.paths import ROOT
 
 CONFIG = TrainConfig(method="at", attack="pgd", steps=1, epochs=2, limit=120, batch_size=20, lr=0.1, width=0.25)
 SAMPLES, GRID = 20, (0.05, 0.1)
 EVALUATION, SHARD = "evaluation/pgd/result.json", "evaluation/pgd/pgd-40x5-00000.safetensors"
+LABELS = "evaluation/pgd/labels.safetensors"
 EXPLANATION, VALUES = "explanation/gradient/result.json", "explanation/gradient/values.safetensors"
 ASKED = ("--protocol", "pgd", "--samples", SAMPLES, "--epsilons", "0.05,0.1")
 
@@ -108,6 +109,8 @@ def timeless(path: Path) -> dict[str, Any]:
         (EVALUATION, lambda run: load_evaluation(run / "evaluation" / "pgd")),
         (SHARD, read_run),
         (SHARD, lambda run: load_evaluation(run / "evaluation" / "pgd")),
+        (LABELS, read_run),
+        (LABELS, lambda run: load_evaluation(run / "evaluation" / "pgd")),
         (EXPLANATION, read_run),
         (VALUES, read_run),
         (VALUES, lambda run: asgt.load_explanation(run / "explanation" / "gradient")),
@@ -178,6 +181,15 @@ def test_an_edit_of_what_stands_beside_the_evidence_is_refused(run: Path, name: 
     assert states(run) == {name: "changed"}
 
 
+def test_balanced_accuracies_are_those_of_the_metrics(run: Path) -> None:
+    told = read_sealed(run / "training.json")[0]
+    assert told["balanced"].keys() == told["validation"].keys() == {"clean", "fgsm", "pgd"}
+    for balanced in ({**told["balanced"], "pgd": 0.123}, {}):
+        edited(run / "training.json", balanced=balanced)
+        [(_, state)] = states(run).items()
+        assert state == "damaged"
+
+
 def test_checks_that_were_taken_away_are_missed_also_without_a_digest(run: Path) -> None:
     result = read_sealed(run / EVALUATION)[0]
     assert result["checks"]
@@ -202,7 +214,7 @@ def test_a_damaged_manifest_can_be_mended_only_by_the_user(cli: Callable, run: P
 
 
 def test_nothing_is_as_written_where_a_file_is_gone(cli: Callable, run: Path) -> None:
-    for name in ("model.safetensors", SHARD, VALUES, "metrics.jsonl", "config.yaml"):
+    for name in ("model.safetensors", SHARD, LABELS, VALUES, "metrics.jsonl", "config.yaml"):
         whole = (run / name).read_bytes()
         (run / name).unlink()
         assert states(run)[name] == "missing"
@@ -273,12 +285,12 @@ def test_resume_does_not_write_over_a_result_that_its_evidence_denies(cli: Calla
     result = read_sealed(run / EVALUATION)[0]
     result["clean"] = {"accuracy": 0.5} if isinstance(result["clean"], dict) else 1 - result["clean"]
     write_sealed(run / EVALUATION, result)
-    edited = (run / EVALUATION).read_bytes()
+    denied = (run / EVALUATION).read_bytes()
 
     line = cli("evaluate", run, *ASKED, "--resume").failure()
 
     assert_states(line, run / EVALUATION, "damaged")
-    assert (run / EVALUATION).read_bytes() == edited
+    assert (run / EVALUATION).read_bytes() == denied
 
 
 def test_a_kill_between_the_result_and_the_manifest_is_mended_by_resume(cli: Callable, run: Path) -> None:
@@ -353,7 +365,7 @@ def test_an_accepted_edit_is_told_from_then_on(cli: Callable, run: Path) -> None
 
 
 def test_what_is_broken_is_not_accepted(cli: Callable, run: Path) -> None:
-    for name in ("model.safetensors", SHARD, VALUES):
+    for name in ("model.safetensors", SHARD, LABELS, VALUES):
         whole = (run / name).read_bytes()
         flip(run / name, random.Random(2))
         manifest = (run / "manifest.json").read_bytes()
@@ -369,9 +381,9 @@ def test_what_is_broken_is_not_accepted(cli: Callable, run: Path) -> None:
 def test_a_saved_result_is_verified_and_accepted_too(cli: Callable, run: Path) -> None:
     file = run.parent / "run.json"
     assert states(file) == {}
-    edited = read_json(file)
-    edited["config"]["lr"] = 0.3
-    write_plain(file, edited)
+    saved = read_json(file)
+    saved["config"]["lr"] = 0.3
+    write_plain(file, saved)
     with pytest.raises(DamagedFileError):
         load_kept(file)
     assert_states(cli("verify", file).failure(), "1")

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 
 import asgt
 from asgt.data import load_data, stratified
 from asgt.errors import InputError
-from asgt.files import read_tensors
+from asgt.files import read_sealed, read_tensors
 from asgt.training.config import METHODS, TrainConfig
 from asgt.training.run_folder import RunFolder
 from asgt.training.schedule import learning_rate, ramped
 from asgt.training.trainer import train
+from support.edits import rewritten
 from support.messages import assert_states
 
 
@@ -102,6 +104,17 @@ def test_the_chosen_epoch_is_the_best_after_the_ramp_and_its_weights_are_the_mod
     held_out = images[stratified(images.labels, config.validation, "validation")[1]]
     right = model(held_out.pixels / 255).argmax(dim=1) == held_out.labels
     assert float(right.float().mean()) == pytest.approx(result.validation["clean"])
+    balanced = balanced_accuracy_score(held_out.labels, model(held_out.pixels / 255).argmax(dim=1))
+    assert result.balanced["clean"] == pytest.approx(balanced)
+    assert result.balanced.keys() == result.validation.keys()
+    assert rows[result.chosen_epoch]["balanced_pgd"] == result.balanced["pgd"]
+    assert_states(str(result), "balanced accuracy", f"{100 * balanced:.1f} %")
+    # A training.json of an earlier version knows none, and is read.
+    told = read_sealed(tmp_path / "run" / "training.json")[0]
+    del told["balanced"]
+    rewritten(tmp_path / "run" / "training.json", told)
+    assert RunFolder(tmp_path / "run").load_result().balanced == {}
+    assert "balanced" not in str(RunFolder(tmp_path / "run").load_result())
 
 
 def test_keep_last_takes_the_last_epoch(tmp_path: Path) -> None:

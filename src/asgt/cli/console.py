@@ -158,6 +158,8 @@ class Console:
                 f"n = {result.validation_images} validation images that chose it: {figures}"
             )
         )
+        if balanced := result.balanced_text(names):
+            self.out.print(escape(balanced))
         for line in result.warnings:
             self.warn(line)
         if result.speed:
@@ -206,6 +208,7 @@ class Console:
         # Above the table, not in it: a table's own title is broken to the table's width.
         self.out.print(escape(title), style="bold")
         self.out.print(table)
+        self._by_class(evaluation)
         if evaluation.adapted:
             self.out.print(f"attacks adapted to {evaluation.classes} classes: not their authors' own")
         if evaluation.votes > 1:
@@ -223,6 +226,35 @@ class Console:
         for line in warnings:
             self.warn(line)
         self.out.print(escape(f"evidence: {folder}"))
+
+    def _by_class(self, evaluation: Evaluation) -> None:
+        """Balanced accuracy, and the classes at one ε: all of a few, else the worst; nothing without labels."""
+
+        from ..evaluation.by_class import FEW, MANY, NOT_CORRECTED
+
+        eps = evaluation.class_eps
+        clean, robust = evaluation.by_class(), evaluation.by_class(eps)
+        if clean is None or robust is None:
+            return
+        shown, which = robust.classes, "by class"
+        if len(shown) > MANY:
+            shown, which = robust.lowest(FEW), f"the {FEW} worst of {len(shown)} classes at eps {eps_text(eps)}"
+        table = Table("class", box=box.SIMPLE_HEAD)
+        for title in ("n", "clean", f"eps {eps_text(eps)}"):
+            table.add_column(title, justify="right", no_wrap=True)
+        cleans = {each.label: each.accuracy.percent() for each in clean.classes}
+        for each in shown:
+            n = f"{each.accuracy.n:,}"
+            table.add_row(escape(_short(each.name)), n, escape(cleans[each.label]), escape(each.accuracy.percent()))
+        protocol = evaluation.protocol
+        self.out.print(escape(evaluation.class_sentence()), style="bold")
+        self.out.print(
+            escape(
+                f"{which}, accuracy % [Wilson 95 %] · protocol {protocol.name} v{protocol.version} · "
+                f"{norm_sign(evaluation.norm)} · {NOT_CORRECTED}"
+            )
+        )
+        self.out.print(table)
 
     def checked(self, checks: tuple[Check, ...]) -> None:
         """What the checks say together, then those that did not pass, each with its evidence and its remedy."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..attacks import Norm
-from ..numbers import eps_text, norm_sign
+from ..numbers import Number, eps_text, norm_sign
 from ..statistics import Estimate
 from ..tabular import Table, Tabular, draw_curves
+from .by_class import ByClass, counted_classes
 from .check import Check, checks_text
 from .discard_audit import Discards
 from .protocols import Protocol
@@ -43,6 +44,10 @@ class Displayed(Tabular):
 
         def curve(self, search: str | None = None) -> dict[float, Estimate]: ...
 
+        def robust_accuracy(self, eps: Number, search: str | None = None) -> Estimate: ...
+
+        def by_class(self, eps: Number = 0, search: str | None = None) -> ByClass | None: ...
+
     def table(self) -> Table:
         """A row for each ε, a column for each search; what the checks say stands under it."""
 
@@ -58,8 +63,38 @@ class Displayed(Tabular):
             [
                 *(f"{name}: {told.told(self.samples)}" for name, told in self.discards.items()),
                 f"can it be believed? {checks_text(self.checks)}" if self.checks else "no check was run",
+                *filter(None, [self.class_sentence()]),
             ],
         )
+
+    def class_sentence(self) -> str:
+        """Balanced accuracy, clean and at :attr:`class_eps`, and the worst class there; empty without labels.
+
+        Under several searches, a sample is right if it is right under all of them.
+        """
+
+        eps = self.class_eps
+        clean, robust = self.by_class(), self.by_class(eps)
+        if clean is None or robust is None:
+            return ""
+        at = f"ε = {eps_text(eps)}" + (" under all attacks together" if len(self.outcomes) > 1 else "")
+        if eps < self.epsilons[-1] and robust.balanced.value > 0:
+            at += " (beyond it no image is right)"
+        absent = f" ({counted_classes(clean.absent)} without images left out)" if clean.absent else ""
+        return (
+            f"balanced accuracy % [95 %]: clean {clean.balanced.percent()}, at {at} {robust.balanced.percent()}, over "
+            f"{counted_classes(len(clean.classes))}{absent}; worst class there: {robust.worst_text()}"
+        )
+
+    @property
+    def class_eps(self) -> float:
+        """The ε at which classes are shown: the largest of the grid at which an image is right under all searches.
+
+        At a larger one all classes are alike. Where no image is right at any ε, the smallest.
+        """
+
+        left = [eps for eps in self.epsilons if self.robust_accuracy(eps).value > 0]
+        return max(left, default=self.epsilons[0])
 
     def to_frame(self) -> DataFrame:
         """A row for each search and ε: ``search``, ``eps``, ``accuracy``, ``low``, ``high``, ``n``; ε = 0 is clean."""

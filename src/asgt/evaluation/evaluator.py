@@ -76,7 +76,14 @@ class Evaluator:
             details[search.name], seconds[search.name] = tensors, self.seconds
         self.progress.stop()
         return Evaluation(
-            **vars(request), clean=clean, outcomes=outcomes, details=details, seconds=seconds, discards=discards
+            **vars(request),
+            clean=clean,
+            outcomes=outcomes,
+            details=details,
+            seconds=seconds,
+            discards=discards,
+            labels=self.images.labels.cpu(),
+            class_names=self.images.classes,
         )
 
     def work(self, search: Search) -> int:

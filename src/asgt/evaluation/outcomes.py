@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ..attacks import Norm, check_eps
 from ..errors import InputError
-from ..files import package_versions
+from ..files import digest_tensors, package_versions
 from ..numbers import Number, eps_text, number
 from ..statistics import Estimate, clopper_pearson, share
+from .by_class import ByClass, by_class, told_by_class
 from .check import Check
 from .discard_audit import Discards
 from .display import Displayed
@@ -75,6 +76,9 @@ class Evaluation(Request, Displayed):
         seconds: for each search, what it took, on whatever machine it ran.
         discards: for each search in phases, what it discarded and how much too high robust accuracy is at most for
             that (:class:`asgt.evaluation.discard_audit.Discards`).
+        labels: the class of each sample, int64 (N,); ``None`` where it is not known, as of evaluations of earlier
+            versions, which did not save it. Then there are no figures by class.
+        class_names: the names of the classes, by their numbers; empty without labels.
     """
 
     clean: Tensor
@@ -83,6 +87,8 @@ class Evaluation(Request, Displayed):
     checks: tuple[Check, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     discards: Mapping[str, Discards] = field(default_factory=dict)
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -113,16 +119,52 @@ class Evaluation(Request, Displayed):
             InputError: the evaluation holds no such ε or search.
         """
 
-        radius = number(eps, "eps")
-        if radius == 0:
-            return self.accuracy
-        place = grid_place(self.epsilons, radius)
-        if search is not None:
-            return _share(self._outcomes(search)[place])
-        right = self.clean
-        for outcomes in self.outcomes.values():
-            right = right & outcomes[place]
-        return _share(right)
+        return _share(self._right(eps, search))
+
+    @property
+    def balanced_accuracy(self) -> Estimate | None:
+        """The mean of the clean accuracies of the classes that occur; ``None`` where the labels are not known.
+
+        Its 95 % interval is that of :func:`asgt.statistics.mean_of_shares`.
+        """
+
+        return self.balanced_robust_accuracy(0)
+
+    def balanced_robust_accuracy(self, eps: Number, search: str | None = None) -> Estimate | None:
+        """The mean of the accuracies of the classes that occur, under attack at an ε of the grid.
+
+        Args:
+            eps: as :meth:`robust_accuracy` takes it.
+            search: likewise.
+
+        Returns:
+            The mean with the 95 % interval of :func:`asgt.statistics.mean_of_shares`; ``None`` where the labels are not
+            known.
+
+        Raises:
+            InputError: the evaluation holds no such ε or search.
+        """
+
+        found = self.by_class(eps, search)
+        return None if found is None else found.balanced
+
+    def by_class(self, eps: Number = 0, search: str | None = None) -> ByClass | None:
+        """The accuracy of each class that occurs, their mean, and the worst class.
+
+        Args:
+            eps: as :meth:`robust_accuracy` takes it. Default: clean accuracy.
+            search: likewise.
+
+        Returns:
+            The classes, each with Wilson's 95 % interval, which is not corrected for their number; ``None`` where the
+            labels are not known.
+
+        Raises:
+            InputError: the evaluation holds no such ε or search.
+        """
+
+        right = self._right(eps, search)
+        return None if self.labels is None else by_class(right, self.labels, self.class_names, self.classes)
 
     def curve(self, search: str | None = None) -> dict[float, Estimate]:
         """Accuracy under attack by ε, ascending, each with its interval.
@@ -197,6 +239,7 @@ class Evaluation(Request, Displayed):
             "attacks": {
                 name: [{"eps": eps} | _row(estimate) for eps, estimate in self.curve(name).items()] for name in outcomes
             },
+            **self._told_by_class(),
             **({"discards": {name: told.to_dict() for name, told in self.discards.items()}} if self.discards else {}),
             "exhaustive": self.exhaustive,
             "first_to_break": first,
@@ -206,11 +249,39 @@ class Evaluation(Request, Displayed):
             "versions": package_versions("torch", "numpy", "datasets", "safetensors", "pyautoattack"),
         }
 
+    def _told_by_class(self) -> dict[str, Any]:
+        """What ``result.json`` says of labels and classes; nothing where the labels are not known."""
+
+        clean, shown = self.by_class(), self.by_class(self.class_eps)
+        if self.labels is None or clean is None or shown is None:
+            return {}
+        attacked = {
+            name: [(eps, each) for eps in self.epsilons if (each := self.by_class(eps, name)) is not None]
+            for name in self.outcomes
+        }
+        return {"labels": digest_tensors({"labels": self.labels})} | told_by_class(
+            clean, attacked, (self.class_eps, shown)
+        )
+
     def _search(self, name: str) -> Search:
         for search in self.protocol.searches:
             if search.name == name:
                 return search
         raise InputError(f"there is no search {name!r}: the evaluation has {', '.join(self.outcomes)}")
+
+    def _right(self, eps: Number, search: str | None) -> Tensor:
+        """Which samples are right at an ε under a search, or under all of them, bool (N,)."""
+
+        radius = number(eps, "eps")
+        if radius == 0:
+            return self.clean
+        place = grid_place(self.epsilons, radius)
+        if search is not None:
+            return self._outcomes(search)[place]
+        right = self.clean
+        for outcomes in self.outcomes.values():
+            right = right & outcomes[place]
+        return right
 
     def _outcomes(self, name: str) -> Tensor:
         return self.outcomes[self._search(name).name]

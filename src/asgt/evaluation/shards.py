@@ -1,11 +1,14 @@
 """The evidence of an evaluation on disk.
 
 An evaluation's folder holds ``result.json`` and, beside it, shards of samples with their outcomes under a search, each
-written as soon as its samples are through and never rewritten.
+written as soon as its samples are through and never rewritten. The labels of the samples, by which figures of classes
+are made again, are written just before the result, which names them by their digest. A result of an earlier version
+names none, and has no figures by class.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DamagedFileError, InputError, shown
-from ..files import agree, digest, read_sealed, read_tensors, write_sealed, write_tensors
+from ..files import agree, digest, digest_tensors, read_sealed, read_tensors, write_sealed, write_tensors
 from ..locks import holds_nothing
 from ..manifest import Manifest, check_evidence, home_of, record, withdraw
 from .check import THOROUGH, Check
@@ -30,6 +33,7 @@ from .recorded import record_of, recorded_protocol
 
 __all__ = [
     "EXHAUSTIVE",
+    "LABELS",
     "WORST_CASE",
     "claim_folder",
     "finished_before",
@@ -46,6 +50,9 @@ __all__ = [
 EXHAUSTIVE = ".exhaustive"
 """What the names of shards end in where every sample was attacked at every ε after all; no search is called so."""
 
+LABELS = "labels.safetensors"
+"""The file of the samples' labels, with the names of the classes in its metadata."""
+
 _COUNTS = ("found_by", "gradients", "forwards", "floor", "audit", "tested", "missed", "illegal")
 WORST_CASE = dict.fromkeys(_COUNTS, torch.int64) | {"norms": torch.float32}
 """What a worst case keeps of each sample beside its outcomes, as :class:`asgt.evaluation.known.Outcome` calls it."""
@@ -56,9 +63,12 @@ _FIGURES = ("samples", "clean", "attacks", "exhaustive", "first_to_break", "disc
 
 
 def write_result(folder: Path, evaluation: Evaluation) -> None:
-    """Writes ``result.json``, whole or not at all, and then lists the evidence in the manifest."""
+    """Writes the labels, then ``result.json``, each whole or not at all; then lists the evidence in the manifest."""
 
     accepted = withdraw(folder)
+    if evaluation.labels is not None:
+        told = {"data": evaluation.data, "classes": json.dumps(evaluation.class_names)}
+        write_tensors(folder / LABELS, {"labels": evaluation.labels}, told, begin=False)
     write_sealed(folder / "result.json", evaluation.to_dict(), begin=False)
     record(folder, {"weights": evaluation.model, "data": evaluation.data}, accepted)
 
@@ -121,6 +131,7 @@ def load_evaluation(folder: Path | str) -> Evaluation:
             )
         clean = own
     assert clean is not None
+    labels, class_names = _labels(folder, result, request, len(clean))
     evaluation = Evaluation(
         **vars(request),
         clean=clean,
@@ -129,11 +140,41 @@ def load_evaluation(folder: Path | str) -> Evaluation:
         checks=checks,
         seconds=seconds,
         discards=discards,
+        labels=labels,
+        class_names=class_names,
     )
     # The versions are those of the machine that evaluated.
     if not agree(evaluation.to_dict() | {"versions": result.get("versions")}, result):
         raise DamagedFileError(f"{path} is damaged: its figures are not those of the evidence beside it")
     return evaluation
+
+
+def _labels(folder: Path, result: Any, request: Request, samples: int) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The labels of the samples and the names of the classes; ``None`` where the result was made without labels.
+
+    A file of labels that the result does not name is that of a kill just before a new result, and says nothing.
+    """
+
+    file = folder / LABELS
+    if "labels" not in result:
+        return None, ()
+    again = "--resume writes it again"
+    if not file.exists():
+        raise DamagedFileError(f"{file} is missing, and {folder / 'result.json'} was made with it: {again}")
+    tensors, metadata = read_tensors(file)
+    if metadata.get("data") != request.data or digest_tensors(tensors) != result["labels"]:
+        raise DamagedFileError(f"{file} is damaged: it does not hold the labels of {folder / 'result.json'}; {again}")
+    try:
+        labels, names = tensors["labels"], json.loads(metadata["classes"])
+        if (labels.dtype, tuple(labels.shape)) != (torch.int64, (samples,)):
+            raise ValueError(LABELS)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError(LABELS)
+        if not 0 <= int(labels.min()) <= int(labels.max()) < min(request.classes, len(names)):
+            raise ValueError(LABELS)
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"{file} is damaged: it does not hold a label of each sample; {again}") from error
+    return labels, tuple(names)
 
 
 def _protocol(result: Any, folder: Path) -> Protocol:
@@ -429,7 +470,9 @@ def refuse_other_figures(folder: Path, evaluation: Evaluation, stored: dict[str,
     """
 
     new = evaluation.to_dict()
-    if not agree({name: new.get(name) for name in _FIGURES}, {name: stored.get(name) for name in _FIGURES}):
+    # The names of classes may be others; a result of an earlier version has no labels yet.
+    figures = (*_FIGURES, "labels") if "labels" in stored else _FIGURES
+    if not agree({name: new.get(name) for name in figures}, {name: stored.get(name) for name in figures}):
         raise DamagedFileError(
             f"{folder / 'result.json'} is damaged: its figures are not those of the evidence beside it; remove "
             f"{folder} to evaluate again"

@@ -100,7 +100,6 @@ def _page(request: PageRequest) -> str:
     for section in SECTIONS:
         context = section.context(request)
         if context is None:
-            parts.append("")
             continue
         parts.append(Markup(environment.from_string(section.template).render(shared | context)))  # noqa: S704
         entries.append((section.anchor, section.title))

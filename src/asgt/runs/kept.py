@@ -223,6 +223,7 @@ def _packed_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "votes": evaluation.votes,
         "clean": _packed(evaluation.clean),
         "outcomes": {search: [_packed(row) for row in rows] for search, rows in evaluation.outcomes.items()},
+        **_packed_labels(evaluation),
         "checks": [check.to_dict() for check in evaluation.checks],
         "seconds": dict(evaluation.seconds),
         **(
@@ -231,6 +232,28 @@ def _packed_evaluation(evaluation: Evaluation) -> dict[str, Any]:
             else {}
         ),
     }
+
+
+def _packed_labels(evaluation: Evaluation) -> dict[str, Any]:
+    """The labels, a byte each where there are few classes, and the classes' names; nothing where they are not known."""
+
+    if (labels := evaluation.labels) is None:
+        return {}
+    packed = _packed_tensors({"labels": labels.byte() if evaluation.classes <= 256 else labels})
+    return packed | {"class_names": list(evaluation.class_names)}
+
+
+def _labels(values: dict[str, Any], samples: int, file: Path) -> dict[str, Any]:
+    """The labels and the classes' names, as an evaluation takes them; nothing where the file was saved without."""
+
+    if "labels" not in values:
+        return {}
+    labels, names = _unpacked_tensors({"labels": values["labels"]}, file)["labels"].long(), values["class_names"]
+    if tuple(labels.shape) != (samples,) or not 0 <= int(labels.min()) <= int(labels.max()) < min(
+        len(names), values["classes"]
+    ):
+        raise DamagedFileError(f"{file} is damaged: it does not hold a label of each of {samples} samples")
+    return {"labels": labels, "class_names": tuple(map(str, names))}
 
 
 def _said(folder: Path) -> dict[str, Any]:
@@ -264,6 +287,7 @@ def _evaluation(name: str, values: dict[str, Any], file: Path) -> Evaluation:
         details={search.name: {} for search in protocol.searches},
         checks=tuple(_check(check, file) for check in values["checks"]),
         seconds=values["seconds"],
+        **_labels(values, samples, file),
         # Of a search in phases: without it nobody would know that images were discarded.
         discards={
             search.name: Discards.from_dict(values["discards"][search.name])

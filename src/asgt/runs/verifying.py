@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from ..errors import DamagedFileError, InputError
 from ..evaluation.outcomes import Evaluation
 from ..evaluation.protocols import KNOWN, OWN
-from ..evaluation.shards import load_evaluation
+from ..evaluation.shards import LABELS, load_evaluation
 from ..explanation import Explanation, load_explanation
 from ..files import (
     agree,
@@ -36,6 +36,7 @@ from ..manifest import MANIFEST, UNVERIFIED, Manifest, home_of, only_writer
 from ..training.config import TrainConfig
 from ..training.run_folder import RunFolder
 from ..training.setup import STEP
+from ..training.validating import balanced_of
 from .kept import SCHEMA, changed_parts, of_other_versions, read_kept, without_digest
 from .run import read_run
 
@@ -299,8 +300,7 @@ def _written(folder: Path) -> Iterator[Path]:
     run = RunFolder(folder)
     own = (run.config, run.metrics, run.model, run.checkpoint, run.result, run.split, folder / "result.json")
     yield from (file for file in own if file.exists())
-    if (values := folder / "values.safetensors").exists():
-        yield values
+    yield from (file for file in (folder / "values.safetensors", folder / LABELS) if file.exists())
     yield from folder.glob(_SHARDS)
     for place in _PLACES:
         yield from folder.glob(f"{place}/*/result.json")
@@ -449,6 +449,8 @@ def _remedy_of_evidence(folder: Path, name: str, state: State) -> str:
     if name.endswith(".safetensors") and place != "explanation" and name != "values.safetensors":
         # What is whole would be taken for evidence, or for that of other settings.
         again = f"{evaluate} --resume"
+        if name.endswith(f"/{LABELS}") or name == LABELS:
+            return f"{again} writes it again"
         return f"remove the file, then: {again}" if state == "changed" else f"{again} evaluates its samples again"
     verb = evaluate if place == "evaluation" else f"asgt explain {folder}"
     if place == name:
@@ -532,10 +534,11 @@ def _refuse_mixture(run: RunFolder) -> None:
             raise DamagedFileError(f"{run.result} is damaged: its {name} is not that of {run.config}; {together}")
     if row is None:
         raise DamagedFileError(f"{run.metrics} is damaged: it lacks the epoch that {run.result} chose; {together}")
-    measured = {name.removeprefix("validation_"): row[name] for name in row if name.startswith("validation_")}
-    measured = {"validation": measured} | {
-        name: row[name] for name in ("collapsed", "catastrophic_overfitting") if name in row
-    }
+    validation = {name.removeprefix("validation_"): row[name] for name in row if name.startswith("validation_")}
+    measured: dict[str, Any] = {"validation": validation}
+    if "balanced" in told:  # a run of an earlier version has none
+        measured["balanced"] = balanced_of(row, validation)
+    measured |= {name: row[name] for name in ("collapsed", "catastrophic_overfitting") if name in row}
     for name, value in measured.items():
         if not agree(value, told.get(name)):
             raise DamagedFileError(

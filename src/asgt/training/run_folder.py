@@ -62,6 +62,8 @@ class TrainResult(Tabular):
             ``device``.
         reading: how the images were read, as :attr:`asgt.data.Splits.reading` says; ``place`` is where they lay, an
             absolute path or a hub id.
+        balanced: balanced accuracies, means over the classes, by the names of ``validation``, of the same epoch and
+            images; empty for a run of an earlier version.
     """
 
     folder: str
@@ -83,20 +85,27 @@ class TrainResult(Tabular):
     processes: int = 1
     speed: dict[str, Any] = field(default_factory=dict)
     reading: dict[str, Any] = field(default_factory=dict)
+    balanced: dict[str, float] = field(default_factory=dict)
 
     def table(self) -> Table:
         """The accuracies of the chosen epoch on the validation images, with Wilson's 95 % interval."""
 
         at = "" if self.eps is None else f" at ε = {self.eps:.4g} ({norm_sign(self.norm)})"
         names = {"clean": "clean", "fgsm": f"FGSM{at}", "pgd": f"PGD-10{at}"}
-        count = self.validation_images
+        count, balanced = self.validation_images, self.balanced_text(names)
         return Table(
             f"model of epoch {self.chosen_epoch + 1} of {self.epochs}, chosen by {self.chosen_by} on the n = {count} "
             "validation images; accuracy % [Wilson 95 %]",
             [names.get(name, name) for name in self.validation],
             [[share(round(value * count), count).percent() for value in self.validation.values()]],
-            [*self.warnings, f"run folder: {self.folder}"],
+            [*filter(None, [balanced]), *self.warnings, f"run folder: {self.folder}"],
         )
+
+    def balanced_text(self, names: Mapping[str, str]) -> str:
+        """The balanced accuracies in a line, under these names; empty where they were not measured."""
+
+        told = ", ".join(f"{names.get(name, name)} {100 * value:.1f} %" for name, value in self.balanced.items())
+        return f"balanced accuracy, the mean over the classes: {told}" if told else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what ``training.json`` holds."""

@@ -32,7 +32,7 @@ from .run_folder import RunFolder, TrainResult
 from .schedule import learning_rate, ramped
 from .setup import STEP, Fitting, Opened, forgotten_if_refused, open_run, setup
 from .speed import Display, speed_text
-from .validating import chosen_by, is_better, judge, ramp_is_over
+from .validating import balanced_of, chosen_by, is_better, judge, ramp_is_over
 from .world import join
 
 __all__ = ["finish", "fit", "train"]
@@ -214,14 +214,14 @@ def finish(fitting: Fitting) -> TrainResult:
     config, world, data, adversary = opened.config, opened.world, opened.data, opened.objective.adversary
     chosen = world.from_main(_chosen, opened.folder, state.best_epoch)
     device = opened.accelerator.device
+    validation = {name.removeprefix("validation_"): chosen[name] for name in chosen if name.startswith("validation_")}
     result = TrainResult(
         folder=str(opened.folder.path),
         epochs=config.epochs,
         chosen_epoch=state.best_epoch,
         chosen_by=chosen_by(config, state, chosen),
-        validation={
-            name.removeprefix("validation_"): chosen[name] for name in chosen if name.startswith("validation_")
-        },
+        validation=validation,
+        balanced=balanced_of(chosen, validation),
         validation_images=len(opened.validation),
         eps=None if config.eps is None else float(config.eps),
         norm=config.norm or ("linf" if adversary is None else adversary.norm),
@@ -248,8 +248,9 @@ def _validated(fitting: Fitting, model: nn.Module, epoch: int) -> dict[str, Any]
 
     opened = fitting.opened
     images, config = opened.validation, opened.config
-    accuracies, predictions = judge(model, images, opened.objective.adversary, config.seed, opened.world)
+    accuracies, balanced, predictions = judge(model, images, opened.objective.adversary, config.seed, opened.world)
     row: dict[str, Any] = {f"validation_{name}": accuracy for name, accuracy in accuracies.items()}
+    row |= {f"balanced_{name}": accuracy for name, accuracy in balanced.items()}
     row["collapsed"] = is_collapsed(predictions, images.labels)
     row["catastrophic_overfitting"] = False
     # Before the ramp is over, the model has not yet met the ε that it is judged at.

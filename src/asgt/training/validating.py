@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,12 +10,21 @@ from torch import Tensor, nn
 from ..attacks import FGSM, PGD, Attack
 from ..data import Images
 from ..evaluation.accuracy import correct, correct_under_attack
+from ..evaluation.by_class import mean_over_classes
 from ..progress import Progress
 from .checkpoint import TrainingState
 from .config import TrainConfig
 from .world import World
 
-__all__ = ["TrainingWarnings", "chosen_by", "is_better", "judge", "ramp_is_over", "validation_share"]
+__all__ = [
+    "TrainingWarnings",
+    "balanced_of",
+    "chosen_by",
+    "is_better",
+    "judge",
+    "ramp_is_over",
+    "validation_share",
+]
 
 _VALIDATION_IMAGES = 2_000
 
@@ -27,7 +37,7 @@ def validation_share(config: TrainConfig, images: int) -> float:
 
 def judge(
     model: nn.Module, images: Images, adversary: Attack | None, seed: int = 0, world: World | None = None
-) -> tuple[dict[str, float], Tensor]:
+) -> tuple[dict[str, float], dict[str, float], Tensor]:
     """How an epoch is judged: ``clean`` accuracy; with an adversary, ``fgsm`` (one step) and ``pgd`` (PGD-10) at its ε.
 
     Args:
@@ -38,7 +48,8 @@ def judge(
         world: the processes that split the images, each of which returns the same. Default: this one alone.
 
     Returns:
-        The accuracies by name, and the predicted classes of the clean images, int64 (N,).
+        The accuracies by name; the balanced accuracies, means over the classes that occur, by the same names; and the
+        predicted classes of the clean images, int64 (N,).
     """
 
     world = world or World()
@@ -59,7 +70,15 @@ def judge(
 
     whole = {name: world.whole(own, count) for name, own in world.together(own_outcomes).items()}
     predictions = whole.pop("predictions")
-    return {name: float(right.float().mean()) for name, right in whole.items()}, predictions
+    accuracies = {name: float(right.float().mean()) for name, right in whole.items()}
+    balanced = {name: mean_over_classes(right, images.labels) for name, right in whole.items()}
+    return accuracies, balanced, predictions
+
+
+def balanced_of(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
+    """The balanced accuracies in a line of ``metrics.jsonl`` by the names of the accuracies; one may have none."""
+
+    return {name: row[f"balanced_{name}"] for name in names if f"balanced_{name}" in row}
 
 
 def is_better(row: dict[str, Any], config: TrainConfig, state: TrainingState, last: bool) -> bool:

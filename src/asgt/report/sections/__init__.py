@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..section import Section
 from .again_section import AGAIN
 from .checks_section import CHECKS
+from .classes_section import CLASSES
 from .curves_section import CURVES
 from .differences_section import DIFFERENCES
 from .evidence_section import EVIDENCE
@@ -22,6 +23,7 @@ SECTIONS: tuple[Section, ...] = (
     WARNINGS,
     CURVES,
     TABLES,
+    CLASSES,
     CHECKS,
     DIFFERENCES,
     MEASURES_OF_MAPS,
