@@ -21,7 +21,7 @@ from ..files import plain_value, read_yaml
 from ..names import is_foreign, module_of
 from ..numbers import number
 from ..records import REQUIRED, Setting
-from ..training.config import METHOD_SETTINGS, TrainConfig
+from ..training.config import METHOD_SETTINGS, TrainConfig, flag_of
 from ..training.method_registry import ATTACKS, METHODS, known_settings, listens_to, method_record
 
 _MODE = "plain"
@@ -29,6 +29,9 @@ _MODE = "plain"
 
 _LONGEST = 4000
 """Characters of a message of the library that are looked through for what it says."""
+
+_LONGER = {flag_of("from_run"): "--from_run"}
+"""Flags whose setting has another name."""
 
 __all__ = ["Parser", "add_allow", "add_no_cache", "add_settings", "allowed", "given", "heed_no_cache", "listed"]
 
@@ -238,7 +241,7 @@ def _spelled_out(parser: ArgumentParser, words: list[str]) -> list[str]:
     for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         if word.startswith("--"):
             flag, equals, value = word.partition("=")
-            word = f"--{flag[2:].replace('-', '_')}{equals}{value}"
+            word = f"{_LONGER.get(flag, '--' + flag[2:].replace('-', '_'))}{equals}{value}"
             if word in switches and following not in ("true", "false"):
                 word += "=true"
         elif re.match(r"-[\d.]", word) and spelled and re.fullmatch(r"--\w+", spelled[-1]):
@@ -291,7 +294,7 @@ def _is_switch(kind: Any) -> bool:
 
 
 def _hyphened(option: str) -> str:
-    return f"--{option[2:].replace('_', '-')}" if option.startswith("--") else option
+    return flag_of(option[2:]) if option.startswith("--") else option
 
 
 def _plain(text: str) -> str:

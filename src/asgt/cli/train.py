@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError, InterruptedRunError, cut, shown
 from ..files import read_yaml
@@ -43,6 +45,8 @@ def run(words: list[str]) -> int:
         TrainConfig.check_kinds(settings, file, known_settings() if is_own else None)
         asked = settings | asked
     config = TrainConfig.of(asked)
+    if config.from_run is not None:
+        config = _with_source(config, out, asked, allow, resume=resume)
     if out is None:
         name = config.data.rstrip("/").split("/")[-1]
         parts = (name, config.model.replace(":", "-"), config.method.replace(":", "-"), shown(config.seed))
@@ -68,6 +72,8 @@ def run(words: list[str]) -> int:
         from ..models import preprocessing
 
         if (own := preprocessing(config.model)) is not None:
+            if config.has_start:  # the weights may bring their own, which is told when they are loaded
+                own = dataclasses.replace(own, mean=None, std=None)
             console.say(preprocessing_line(own, with_own_sizes(config.to_dict(), own), asked))
     try:
         with stopping() as should_stop:
@@ -81,3 +87,18 @@ def run(words: list[str]) -> int:
     if rank() == 0:
         console.trained(result)
     return 0
+
+
+def _with_source(
+    config: TrainConfig, out: str | None, asked: dict[str, Any], allow: tuple[str, ...], *, resume: bool
+) -> TrainConfig:
+    """The configuration with the model of the run of ``--from``, which may be the default one only if both say so."""
+
+    from ..training.starting import with_source
+
+    filled = with_source(config, out, resume=resume, allow=allow)
+    if "model" in asked and filled.model != config.model:
+        raise InputError(
+            f"--model {config.model}: the model of --from {config.from_run} is {filled.model}, leave it out"
+        )
+    return filled

@@ -292,7 +292,12 @@ def _config(
         if (kind := OPTIMIZERS.get(own.get("optimizer", common.get("optimizer", TrainConfig.optimizer)))) is not None:
             ignored |= {*OPTIMIZER_SETTINGS} - {*kind.defaults}
         heard = {setting: value for setting, value in common.items() if setting not in ignored}
-        return TrainConfig.of(heard | own).resolved(allow=allow)
+        config = TrainConfig.of(heard | own)
+        if config.from_run is not None:
+            from ..training.starting import with_source
+
+            config = with_source(config, None, resume=False, allow=allow)
+        return config.resolved(allow=allow)
     except InputError as error:
         raise DamagedFileError(f"{path}: {error}") from error
 

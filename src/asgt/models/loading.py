@@ -41,6 +41,7 @@ def build_model(
     std: Sequence[float] | None = None,
     pretrained: bool = False,
     factory: Callable[..., nn.Module] | None = None,
+    exact: bool = True,
     **options: float,
 ) -> nn.Sequential:
     """Builds a classifier with its normalisation inside.
@@ -55,6 +56,7 @@ def build_model(
         std: per channel, or one for all.
         pretrained: of ``timm:NAME``, load timm's own weights. Others of that kind bring theirs along.
         factory: the function that a foreign name stands for. Default: it is imported.
+        exact: refuse a model that gives another number of logits than ``classes``, as one with a fixed head does.
         options: ``width`` and ``dropout``, where the model has them.
 
     Returns:
@@ -96,7 +98,7 @@ def build_model(
     if (dtype := precision_of(net)) != torch.float32 and isinstance(normalize, Normalize):
         # Normalised in float32 and cast then, as whoever trained the net in another precision does.
         model = nn.Sequential(OrderedDict(normalize=normalize, cast=Cast(dtype), net=net))
-    _check_logits(name, model, shape, classes)
+    _check_logits(name, model, shape, classes if exact else None)
     return model
 
 

@@ -15,7 +15,7 @@ import os
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from ..errors import DamagedFileError, InputError, cut, shown
 from ..files import read_tensors
 from .normalize import Cast, Normalize, precision_of
 
-__all__ = ["load_weights", "versions_text"]
+__all__ = ["Loaded", "load_all_but_head", "load_weights", "put_before_net", "versions_text"]
 
 _WRAPPERS = ("module", "_orig_mod", "model")
 _NORMALISATION = frozenset({"normalize.mean", "normalize.std"})
@@ -66,6 +66,19 @@ class _Match:
     line: str = ""
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What of a file went into a model.
+
+    Attributes:
+        line: what was matched, in words; empty where the file fits as it is.
+        left_out: how many logits the head of the file gives, where it was left out; ``None`` where it was loaded.
+    """
+
+    line: str
+    left_out: int | None = None
+
+
 def load_weights(model: nn.Module, path: Path | str) -> str:
     """Loads weights into a model, from safetensors or from a PyTorch file read with ``weights_only=True``.
 
@@ -84,15 +97,36 @@ def load_weights(model: nn.Module, path: Path | str) -> str:
         InputError: it holds no weights, or those of another model; the line names the first that is missing or wrong.
     """
 
-    path = Path(path)
+    return _loaded(model, Path(path), None).line
+
+
+def load_all_but_head(model: nn.Module, path: Path | str, head: str | None) -> Loaded:
+    """The same, but the file may be of other classes: then the model's head stays as it is.
+
+    Args:
+        model: as :func:`load_weights` takes it.
+        path: the file.
+        head: the dotted name of the layer that gives the logits. Its tensors are left out where those of the file have
+            another first dimension, and no other difference. ``None``: there is no such layer.
+
+    Raises:
+        DamagedFileError: the file cannot be read whole.
+        InputError: it holds no weights, or those of another model.
+    """
+
+    return _loaded(model, Path(path), head, headless=head is None)
+
+
+def _loaded(model: nn.Module, path: Path, head: str | None, *, headless: bool = False) -> Loaded:
     key, state, match = _chosen(model, _content(path), path)
-    _check_values(match, state, path)
+    others = {} if head is None else _of_other_classes(model, match, state, head)
+    _check_values(match, state, path, skip=others, headless=headless)
 
     weights = state
     if (names := match.names) is not None:
         # Files of old versions of PyTorch lack BatchNorm's counter, which no answer depends on.
         own = match.target.state_dict()
-        renamed = {name: state[names[name]] if name in names else own[name] for name in own}
+        renamed = {name: state[names[name]] if name in names.keys() - others else own[name] for name in own}
         weights = _versioned(renamed, _versions(own, state, names))
     normalize = None if match.normalisation is None else _normalisation(match.normalisation, state, path)
     before = deepcopy(match.target.state_dict())
@@ -103,9 +137,28 @@ def load_weights(model: nn.Module, path: Path | str) -> str:
         reasons = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
         raise InputError(f"{path} does not fit the model: {(reasons or [str(error)])[0][:200]}") from error
     if normalize is not None:
-        _put_before_net(model, normalize)
+        put_before_net(model, normalize)
     where = f"found under {key!r}" if key else ""
-    return "; ".join(part for part in (where, match.line) if part)
+    return Loaded("; ".join(part for part in (where, match.line) if part), next(iter(others.values()), None))
+
+
+def _of_other_classes(model: nn.Module, match: _Match, state: State, head: str) -> dict[str, int]:
+    """The tensors of the head that the file has of another number of classes, by the target's names: that number.
+
+    Nothing where they fit, or differ in anything else: then they are loaded, or refused, as all others are.
+    """
+
+    place = next(name for name, module in model.named_modules() if module is match.target)
+    own, start = match.target.state_dict(), f"{head.removeprefix(f'{place}.' if place else '')}."
+    mine = {name: value for name, value in own.items() if name.startswith(start) and isinstance(value, Tensor)}
+    rows: dict[str, int] = {}
+    for name, value in mine.items():
+        theirs = state.get((match.names or {}).get(name, ""))
+        if not isinstance(theirs, Tensor) or theirs.ndim == 0 or theirs.shape[1:] != value.shape[1:]:
+            return {}
+        rows[name] = len(theirs)
+    count = len(next(iter(mine.values()), ()))
+    return rows if len({*rows.values()} | {count}) == 2 and count not in rows.values() else {}
 
 
 def versions_text(state: Mapping[str, Any]) -> dict[str, str]:
@@ -161,7 +214,7 @@ def _normalisation(names: tuple[str, str], state: State, path: Path) -> Normaliz
     return Normalize(mean.flatten().tolist(), std.flatten().tolist())
 
 
-def _put_before_net(model: nn.Module, normalize: Normalize) -> None:
+def put_before_net(model: nn.Module, normalize: Normalize) -> None:
     """Adds normalisation to a model that was built without it, and the cast that the net's precision needs."""
 
     model.normalize = normalize
@@ -416,23 +469,35 @@ def _loads(target: nn.Module, state: State) -> bool:
 # What does not fit ---------------------------------------------------------------------------------------------------
 
 
-def _check_values(match: _Match, state: State, path: Path) -> None:
-    """Refuses tensors of another shape or kind than the model's, before any is loaded."""
+def _check_values(
+    match: _Match, state: State, path: Path, *, skip: Collection[str] = (), headless: bool = False
+) -> None:
+    """Refuses tensors of another shape or kind than the model's, before any is loaded.
+
+    Args:
+        match: where they go.
+        state: the tensors.
+        path: the file.
+        skip: the target's names of those that are not loaded.
+        headless: whether other classes would be no reason to refuse, if only the model had a head.
+    """
 
     own = match.target.state_dict()
     trained = {name for name, _ in match.target.named_parameters()}
     for name, other in (match.names or {name: name for name in state}).items():
         mine, theirs = own.get(name), state[other]
-        if not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
+        if name in skip or not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
             continue
         if theirs.layout != torch.strided or theirs.is_meta:
             raise InputError(f"{path}: {shown(other)} is sparse or holds no values: save dense tensors")
         # A lazy module takes its shape from the file. PyTorch loads shape (1,) into a scalar.
         fits = is_lazy(mine) or mine.shape == theirs.shape or (mine.ndim == 0 and theirs.shape == (1,))
         if not fits:
+            is_longer = headless and mine.ndim > 0 and mine.shape[1:] == theirs.shape[1:]
+            hint = "; no single Linear or Conv2d of the model gives its logits, to be replaced for other classes"
             raise InputError(
                 f"{path} holds the weights of another model: {shown(other)} has the shape {tuple(theirs.shape)}, the "
-                f"model's {name!r} has {tuple(mine.shape)}"
+                f"model's {name!r} has {tuple(mine.shape)}{hint if is_longer else ''}"
             )
         if mine.is_complex() and theirs.is_complex():
             continue

@@ -229,7 +229,7 @@ def load_run(
     if data is not None and splits.test.digest() != result.test_data:
         raise InputError(f"the test images that were passed are not those of {path}")
     with torch.random.fork_rng():
-        built = build_from(config, splits, model)
+        built = build_from(config, splits, model, result.start.get("head") or None)
     if (manifest := Manifest.of(folder.path)) is not None:
         manifest.check(folder.model.name)
     load_weights(built, folder.model)

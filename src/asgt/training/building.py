@@ -9,12 +9,14 @@ from torch import nn
 from ..capacity import PASS, refuse_time
 from ..data import Splits
 from ..devices import resolve_device
+from ..errors import InputError
 from ..launch import launched
 from ..models import MODELS, build_model
 from ..models.footprint import refuse_batch, refuse_model
-from .config import TrainConfig
+from ..models.head import Replaced, give_classes
+from .config import TrainConfig, channel_numbers
 
-__all__ = ["build_from", "refuse_size"]
+__all__ = ["build_from", "build_with_head", "refuse_size"]
 
 
 def refuse_size(config: TrainConfig) -> None:
@@ -32,38 +34,72 @@ def refuse_size(config: TrainConfig) -> None:
 
 
 def build_from(
-    config: TrainConfig, splits: Splits, model: nn.Module | Callable[..., nn.Module] | None = None
+    config: TrainConfig,
+    splits: Splits,
+    model: nn.Module | Callable[..., nn.Module] | None = None,
+    head: str | None = None,
 ) -> nn.Module:
     """The untrained model of a configuration, normalised by the training images.
 
-    A model ``hf:…`` brings its weights along, and with them the normalisation that they were trained with.
+    A model ``hf:…`` brings its weights along, and with them the normalisation that they were trained with. The model of
+    a training that starts from given weights has no normalisation yet: they may bring theirs. Where it gives another
+    number of logits than there are classes, its head is replaced.
 
     Args:
         config: names the model.
         splits: the data.
-        model: a model that takes images in [0, 1] and is returned as it is, or the factory that the configuration's
-            name stands for. Default: it is looked up by its name.
+        model: a model that takes images in [0, 1] and is returned as it is, but for its head; or the factory that the
+            configuration's name stands for. Default: it is looked up by its name.
+        head: the dotted name of the layer to replace. Default: it is searched for.
 
     Raises:
         InputError: there is no such model, or no room for it or for a batch.
     """
 
+    return build_with_head(config, splits, model, head)[0]
+
+
+def build_with_head(
+    config: TrainConfig,
+    splits: Splits,
+    model: nn.Module | Callable[..., nn.Module] | None = None,
+    head: str | None = None,
+) -> tuple[nn.Module, Replaced | None]:
+    """The same, and which head was replaced, if any."""
+
+    def fitted(built: nn.Module) -> Replaced | None:
+        shape, classes = splits.train.shape, len(splits.train.classes)
+        return give_classes(built, shape, classes, config.model, head) if config.has_start else None
+
     if isinstance(model, nn.Module):
-        return model
+        return model, fitted(model)
 
     options = {name: value for name in ("width", "dropout") if (value := getattr(config, name)) is not None}
     mean: Sequence[float] | None
     std: Sequence[float] | None
-    mean, std = splits.train.mean_std()
+    mean, std = (None, None) if config.has_start else splits.train.mean_std()
     if config.model.startswith("hf:"):
         # Only such a model imports transformers.
         from ..models import preprocessing
 
         own = preprocessing(config.model)
-        mean, std = (None, None) if own is None else (own.mean, own.std)
+        mean, std = (None, None) if own is None or config.has_start else (own.mean, own.std)
+    if not config.has_start:
+        mean = mean if config.mean is None else channel_numbers(config.mean, "mean")
+        std = std if config.std is None else channel_numbers(config.std, "std")
+        if (mean is None) != (std is None):
+            raise InputError(f"{config.model} has no normalisation of its own: give both --mean and --std")
     built = build_model(
-        config.model, splits.train.shape, len(splits.train.classes), mean=mean, std=std, factory=model, **options
+        config.model,
+        splits.train.shape,
+        len(splits.train.classes),
+        mean=mean,
+        std=std,
+        factory=model,
+        exact=not config.has_start,
+        **options,
     )
+    replaced = fitted(built)
     # Of a run that is read again, the test images stand for those of the training, which are not needed.
     if splits.train is not splits.test:
         batch = min(config.batch_size, len(splits.train)) // launched()
@@ -72,4 +108,4 @@ def build_from(
         what = f"epochs = {config.epochs:,} over {len(splits.train):,} images: a training"
         refuse_time(passes * PASS, what, "fewer --epochs or --steps, or a smaller --limit")
         refuse_batch(built, splits.train.shape, batch, device, trained=True, half=half)
-    return built
+    return built, replaced

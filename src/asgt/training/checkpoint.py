@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import DamagedFileError, InputError
 from ..files import write_tensors
 
-__all__ = ["Learner", "TrainingState", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Learner", "TrainingState", "load_checkpoint", "save_checkpoint", "standing"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class TrainingState:
         processes: how many train together: another number sums in another order, and draws other noise for dropout.
         files: the SHA-256 of the other files of the run folder as they were written, by name.
         unverified: what the run rests on that had no digest, in words.
+        start: the weights that it started from, as :meth:`asgt.training.starting.Start.to_dict` gives them; empty where
+            they were random.
     """
 
     step: int = 0
@@ -67,6 +69,7 @@ class TrainingState:
     processes: int = 1
     files: dict[str, str] = field(default_factory=dict)
     unverified: list[str] = field(default_factory=list)
+    start: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, state: TrainingState, learner: Learner, sums: Mapping[str, Tensor]) -> None:
@@ -80,6 +83,21 @@ def save_checkpoint(path: Path, state: TrainingState, learner: Learner, sums: Ma
     tensors |= {f"sums.{name}": tensor for name, tensor in sums.items()}
 
     write_tensors(path, tensors, {"standing": json.dumps(asdict(state))}, begin=False)
+
+
+def standing(path: Path, metadata: Mapping[str, str]) -> TrainingState:
+    """Where a run stands, by the metadata of its checkpoint.
+
+    Raises:
+        DamagedFileError: they do not say so.
+    """
+
+    try:
+        state = TrainingState(**json.loads(metadata["standing"]))
+        _check_types(state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"{path} is damaged: it does not say where the run stands") from error
+    return state
 
 
 def load_checkpoint(
@@ -101,11 +119,7 @@ def load_checkpoint(
     """
 
     tensors, metadata = held
-    try:
-        state = TrainingState(**json.loads(metadata["standing"]))
-        _check_types(state)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedFileError(f"{path} is damaged: it does not say where the run stands") from error
+    state = standing(path, metadata)
 
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}, "sums": {}}
     for name, tensor in tensors.items():

@@ -41,10 +41,12 @@ __all__ = [
     "METHOD_SETTINGS",
     "Settings",
     "TrainConfig",
+    "channel_numbers",
     "check_data_settings",
     "class_weights",
     "data_settings",
     "default_eps",
+    "flag_of",
     "listens_to",
     "with_own_sizes",
 ]
@@ -92,6 +94,12 @@ _STEP, _MOST_STEPS = 2e-5, 100_000
 """Seconds that a step of an attack on a batch takes at least, and the most steps: published attacks take thousands."""
 
 _KINDS: dict[type, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting: ``--batch-size`` of ``batch_size``. ``from`` alone is no name that Python takes."""
+
+    return "--from" if name == "from_run" else f"--{name.replace('_', '-')}"
 
 
 def default_eps(data: str) -> float:
@@ -223,9 +231,31 @@ def _class_weights_text(value: Any) -> str:
     return "balanced" if weights is None else _numbers_text(weights)
 
 
+def channel_numbers(value: Any, name: str) -> tuple[float, ...]:
+    """The number per channel, or one for all, that ``"0.485,0.456,0.406"``, a number or a list of them stands for.
+
+    Raises:
+        InputError: it stands for none.
+    """
+
+    value = value.tolist() if hasattr(value, "tolist") else value
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    try:
+        numbers = tuple(number(part.strip() if isinstance(part, str) else part, name) for part in parts)
+    except InputError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise InputError(f"{name} = {shown(value)}: a number per channel, in units of [0, 1], as 0.485,0.456,0.406")
+    for each in numbers:
+        in_float32(each, name)
+    return numbers
+
+
 _TEXTS: dict[str, Callable[[Any], str]] = {
     "pixel_range": lambda value: _numbers_text(_pixel_range(value)),
     "class_weights": _class_weights_text,
+    "mean": lambda value: _numbers_text(channel_numbers(value, "mean")),
+    "std": lambda value: _numbers_text(channel_numbers(value, "std")),
 }
 """How settings that are several numbers stand in ``config.yaml``, always spelled the same."""
 
@@ -262,10 +292,18 @@ class TrainConfig:
         clean_weight: weight of the clean loss in AT (default: 0)
         width: factor on the model's hidden layers (default: the model's own, 1)
         dropout: dropout of alexnet (default: its own, 0.5)
+        weights: start from the weights in this file, safetensors or of torch.save; the layer that gives the logits is
+            replaced where the file is of another number of classes (default: random weights)
+        from_run: start from the weights of this finished run folder; its model, width and dropout are taken over where
+            they are not set
+        mean: mean per channel that the model normalises by, in units of [0, 1], as 0.485,0.456,0.406 (default: that of
+            the weights, else of the model's own configuration, else none; without weights that of the training images)
+        std: standard deviation per channel, in units of [0, 1] (default: as for mean)
         epochs: passes over the training images
         batch_size: images per step
         optimizer: sgd or adamw
         lr: peak learning rate (default: 0.05 for sgd, 0.001 for adamw)
+        head_lr: peak learning rate of the layer that gives the logits, on the same schedule (default: lr)
         momentum: momentum of sgd (default: 0.9)
         weight_decay: weight decay (default: 0.0005 for sgd; 0.01 for adamw, which decouples it)
         clip_norm: largest L2 norm of the gradient of all weights together; a longer one is scaled down (default: none)
@@ -322,11 +360,16 @@ class TrainConfig:
 
     width: float | None = None
     dropout: float | None = None
+    weights: str | None = None
+    from_run: str | None = None
+    mean: str | None = None
+    std: str | None = None
 
     epochs: int = 10
     batch_size: int = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float | None = None
+    head_lr: float | None = None
     momentum: float | None = None
     weight_decay: float | None = None
     clip_norm: float | None = None
@@ -397,6 +440,12 @@ class TrainConfig:
         """The settings of the optimizer by name, as :func:`asgt.training.optimizers.make_optimizer` takes them."""
 
         return {name: getattr(self, name) for name in OPTIMIZER_SETTINGS}
+
+    @property
+    def has_start(self) -> bool:
+        """Whether the training starts from given weights, those of a file or of another run."""
+
+        return self.weights is not None or self.from_run is not None
 
     @property
     def has_foreign_method(self) -> bool:
@@ -526,6 +575,7 @@ class TrainConfig:
         require("steps", self.steps is None or self.steps >= 1, "an attack takes at least one step")
         require("limit", self.limit is None or self.limit >= 2, "training takes at least two images")
         check_data_settings(self.to_dict())
+        self.check_start()
         self._check_effort()
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
@@ -555,6 +605,7 @@ class TrainConfig:
         require("k", self.k is None or 0 < self.k <= 1, "the share of masked features lies above 0 and at most at 1")
         require("warmup", self.warmup is None or 0 <= self.warmup < 1, "the share lies in [0, 1)")
         require("lr", self.lr is None or 0 < self.lr < math.inf, "the learning rate is above zero")
+        require("head_lr", self.head_lr is None or 0 < self.head_lr < math.inf, "the learning rate is above zero")
         require("momentum", self.momentum is None or 0 <= self.momentum < 1, "momentum lies in [0, 1)")
         require("clip_norm", self.clip_norm is None or 0 < self.clip_norm < math.inf, "a norm is finite and above zero")
         smoothing = self.label_smoothing
@@ -565,6 +616,15 @@ class TrainConfig:
         for name in ("weight_decay", "weight", "clean_weight"):
             value = getattr(self, name)
             require(name, value is None or 0 <= value < math.inf, "a weight is a finite number, zero or more")
+
+    def check_start(self) -> None:
+        """Refuses settings of what a training starts from that contradict each other."""
+
+        for name, what in (("weights", "a file of weights"), ("from_run", "a run folder")):
+            if getattr(self, name) == "":
+                raise InputError(f"{name} is empty: {flag_of(name)} takes {what}")
+        if self.weights is not None and self.from_run is not None:
+            raise InputError("--weights and --from contradict each other: a run starts from one of them")
 
     def _check_effort(self) -> None:
         """Refuses counts that no machine gets to the end of."""
@@ -635,6 +695,7 @@ class TrainConfig:
                 _check_extra(str(name), value, where, extra, hints)
                 continue
             kinds = {kind if isinstance(kind, type) else str for kind in get_args(hints[name]) or (hints[name],)}
+            kinds |= {int, float} if name in ("mean", "std") else set()  # a single number is no text in YAML
             if type(value) not in kinds and not (type(value) is int and float in kinds):
                 expected = " or ".join(sorted(_KINDS[kind] for kind in kinds if kind in _KINDS))
                 raise DamagedFileError(f"{where} is damaged: {cut(str(name))} = {shown(value)}: expected {expected}")
@@ -654,7 +715,7 @@ class TrainConfig:
             if name in _TEXTS and value is not None:
                 value = _TEXTS[name](value)
             if name not in MAY_CHANGE and value != kept:
-                flag = f"--{name.replace('_', '-')}"
+                flag = flag_of(name)
                 raise InputError(
                     f"{where} was begun with {name} = {kept}, not {cut(str(value))}: leave {flag} out to resume"
                 )

@@ -57,7 +57,7 @@ def configured(config: TrainConfig, passed: Passed) -> TrainConfig:
             refuse_object(getattr(config, what), "the configuration", what)
     if passed.model is not None:
         if isinstance(passed.model, nn.Module):
-            _refuse_set(config, ("width", "dropout"), "model")
+            _refuse_set(config, ("width", "dropout", "mean", "std"), "model")
         config = replace(config, model=_name_of(passed.model))
     if passed.data is not None:
         _refuse_set(config, ("limit", *DATA_SETTINGS), "data")

@@ -64,6 +64,8 @@ class TrainResult(Tabular):
             absolute path or a hub id.
         balanced: balanced accuracies, means over the classes, by the names of ``validation``, of the same epoch and
             images; empty for a run of an earlier version.
+        start: the weights that the training started from, as :class:`asgt.training.starting.Start` has them: file,
+            SHA-256, and the layer that was replaced for other classes. Empty where they were random.
     """
 
     folder: str
@@ -86,6 +88,7 @@ class TrainResult(Tabular):
     speed: dict[str, Any] = field(default_factory=dict)
     reading: dict[str, Any] = field(default_factory=dict)
     balanced: dict[str, float] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
 
     def table(self) -> Table:
         """The accuracies of the chosen epoch on the validation images, with Wilson's 95 % interval."""

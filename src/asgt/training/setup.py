@@ -26,8 +26,8 @@ from ..numbers import counted
 from ..passes import a_pass, modes_agree
 from ..progress import SILENT, Progress
 from ..randomness import Generators, seed_of
-from .building import build_from, refuse_size
-from .checkpoint import Learner, TrainingState, load_checkpoint
+from .building import build_with_head, refuse_size
+from .checkpoint import Learner, TrainingState, load_checkpoint, standing
 from .config import MAY_CHANGE, TrainConfig
 from .counting import step_passes
 from .foreign import check_takes_targets, check_trainable, left_in_evaluation, put_in_training
@@ -38,6 +38,7 @@ from .optimizers import OPTIMIZERS, make_optimizer
 from .passed import Passed, as_splits, configured
 from .run_folder import RunFolder, TrainResult
 from .speed import Stopwatch
+from .starting import Start, load_start, normalise, parameter_groups, refuse_changed, with_source
 from .targets import Targets, targets_of
 from .validating import TrainingWarnings, validation_share
 from .world import World
@@ -98,6 +99,7 @@ class Fitting:
         state: where the run stands; every step changes it.
         sums: the sums of the metrics of the epoch so far.
         compute: from images, labels, ε and generators to the metrics of a step; leaves the gradients in the weights.
+        rates: the peak learning rate of each group of the optimizer.
         watch: takes the time.
         warnings: notes collapse and catastrophic overfitting.
         began: when the call began, by :func:`time.monotonic`.
@@ -110,6 +112,7 @@ class Fitting:
     state: TrainingState
     sums: dict[str, Tensor]
     compute: Callable[[Tensor, Tensor, float | None, Generators], dict[str, Tensor]]
+    rates: tuple[float, ...]
     watch: Stopwatch
     warnings: TrainingWarnings
     began: float
@@ -127,6 +130,8 @@ def open_run(
     if not world.is_main:
         progress = SILENT
     # The run folder need not be within reach of the other hosts, nor then what it was begun with.
+    has_model = passed.model is not None
+    config = world.from_main(with_source, config, out, resume=resume, has_model=has_model)
     config = world.from_main(configured, config, passed)
     objective = build_objective(config) if passed.objective is None else passed.objective
     check_takes_targets(objective, config)
@@ -188,13 +193,16 @@ def setup(opened: Opened, began: float) -> Fitting:
 
     config, world, folder, progress = opened.config, opened.world, opened.folder, opened.progress
     accelerator, device = opened.accelerator, opened.accelerator.device
+    is_begun = world.from_main(folder.checkpoint.exists)
+    held = world.from_main(read_tensors, folder.checkpoint) if is_begun else None
     torch.manual_seed(seed_of(config.seed, "initialisation"))
-    model, frozen = _model(opened)
+    model, frozen, start = _model(opened, None if held is None else standing(folder.checkpoint, held[1]))
     # Only now that data, device and model are known to fit does the run begin to exist.
     begun = world.from_main(_begin, folder, config, opened.data.indices)
     if config.tensorboard:
         accelerator.init_trackers("tensorboard")
-    optimizer = make_optimizer(config.optimizer, model.parameters(), config.optimizer_settings())
+    weights, rates = parameter_groups(model, config, opened.data.train.shape)
+    optimizer = make_optimizer(config.optimizer, weights, config.optimizer_settings())
     learner = Learner(model, _average(model, config.average), optimizer)
 
     state = TrainingState(
@@ -203,10 +211,10 @@ def setup(opened: Opened, began: float) -> Fitting:
         threads=torch.get_num_threads(),
         processes=world.size,
         files=begun,
+        start={} if start is None else start.to_dict(),
     )
     fresh, sums = state, dict[str, Tensor]()
-    if world.from_main(folder.checkpoint.exists):
-        held = world.from_main(read_tensors, folder.checkpoint)
+    if held is not None:
         state, sums = load_checkpoint(folder.checkpoint, held, learner)
         _refuse_other_run(folder, state, fresh, progress)
         sums = {name: tensor.to(device) for name, tensor in sums.items()}
@@ -233,6 +241,7 @@ def setup(opened: Opened, began: float) -> Fitting:
         state=state,
         sums=sums,
         compute=GraphedStep(compute, model) if config.cuda_graphs else compute,
+        rates=rates,
         watch=watch,
         warnings=warnings,
         began=began,
@@ -241,12 +250,12 @@ def setup(opened: Opened, began: float) -> Fitting:
     return fitting
 
 
-def _model(opened: Opened) -> tuple[nn.Module, frozenset[nn.Module]]:
-    """The model on its device, alike on all processes, and the modules of it that stay in evaluation mode."""
+def _model(opened: Opened, begun: TrainingState | None) -> tuple[nn.Module, frozenset[nn.Module], Start | None]:
+    """The model on its device, alike on all processes; the modules of it that stay in evaluation mode; its start."""
 
     config, world, batch = opened.config, opened.world, opened.batch
     few = to_unit(opened.images.pixels[:4])
-    built = world.together(build_from, config, opened.data, opened.passed.model)
+    built, start = _started(opened, begun)
     model = place(built, opened.accelerator.device, few)
     frozen = left_in_evaluation(model)
     if is_foreign(config.model) or config.has_foreign_method:
@@ -262,7 +271,25 @@ def _model(opened: Opened) -> tuple[nn.Module, frozenset[nn.Module]]:
                 f"{config.model} has BatchNorm: each of the {world.size} processes normalises over its own "
                 f"{batch // world.size} images of a batch; the running statistics are the mean of theirs"
             )
-    return model, frozen
+    return model, frozen, start
+
+
+def _started(opened: Opened, begun: TrainingState | None) -> tuple[nn.Module, Start | None]:
+    """The model with the weights that it starts from; where the run has a checkpoint, with room for those of that."""
+
+    config, world, folder = opened.config, opened.world, opened.folder
+    start = Start.of(begun.start, folder.checkpoint) if begun is not None and begun.start else None
+    head = None if start is None else start.head or None
+    built, replaced = world.together(build_with_head, config, opened.data, opened.passed.model, head)
+    if not config.has_start or (begun is not None and start is None):
+        return built, None
+    if start is None:
+        start = world.from_main(load_start, built, config, opened.data, replaced, opened.progress)
+    else:
+        world.from_main(refuse_changed, config, start, folder.path)
+    # The others get the weights when all do; what they have no room for is made here.
+    world.together(normalise, built, start.mean, start.std)
+    return built, start
 
 
 def _subject(config: TrainConfig) -> str:

@@ -111,7 +111,6 @@ def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> None:
 
     opened, state, learner, watch = fitting.opened, fitting.state, fitting.learner, fitting.watch
     config, world, images, progress = opened.config, opened.world, opened.images, opened.progress
-    assert config.lr is not None  # a resolved configuration has one
     epoch_steps = steps_per_epoch(images, config.batch_size)
     total = epoch_steps * config.epochs
     display, sums, saved = Display(opened.accelerator.device), fitting.sums, time.monotonic()
@@ -124,8 +123,8 @@ def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> None:
             sums = {}
         done = step / total
         eps = None if config.eps is None else ramped(float(config.eps), done, config.warmup or 0.0)
-        for group in learner.optimizer.param_groups:
-            group["lr"] = learning_rate(config.schedule, config.lr, done)
+        for group, peak in zip(learner.optimizer.param_groups, fitting.rates, strict=True):
+            group["lr"] = learning_rate(config.schedule, peak, done)
 
         streams = _streams(opened, step)
         x, y = training_batch(
@@ -233,6 +232,7 @@ def finish(fitting: Fitting) -> TrainResult:
         train_data=state.data,
         test_data=data.test.digest(),
         reading=data.reading,
+        start=state.start,
         seconds=round(time.monotonic() - fitting.began, 2),
         processes=world.size,
         speed=fitting.watch.summary()

@@ -43,7 +43,7 @@ TEMPLATE = r"""<section id="tables">
 # What a page tells of a method's settings; the rest is in the run's config.yaml.
 _TOLD = (
     *("model", "width", "attack", "eps", "norm", "steps", "k", "weight", "epochs", "batch_size", "optimizer", "lr"),
-    *("clip_norm", "label_smoothing", "class_weights", "limit"),
+    *("clip_norm", "label_smoothing", "class_weights", "limit", "weights", "from_run", "head_lr"),
 )
 
 
