@@ -66,7 +66,7 @@ SEALED = {
     "checkpoint": Sealed("unfinished", "begun/checkpoint.safetensors", "verify begun", (_BEGUN,)),
     "unfinished shard": Sealed(
         "unfinished",
-        "half/evaluation/pgd/*.safetensors",
+        "half/evaluation/pgd/*-*.safetensors",
         "verify half",
         ("evaluate half --samples 4 --epsilons 0.1 --resume",),
     ),

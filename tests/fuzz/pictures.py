@@ -232,7 +232,9 @@ def _zipped(steps: list[Step], how: int, place: float) -> bytes:
             if step.kind == "write":
                 name = step.path.removeprefix("data/").encode(errors="replace").decode()
                 prefix = {2: "../", 3: "/"}.get(how, "")
-                archive.writestr(f"{prefix}{name}" if number or how != 4 else "a" * 60000, step.content)
+                # With the time of the day in it, no archive would be the same again.
+                entry = zipfile.ZipInfo(f"{prefix}{name}" if number or how != 4 else "a" * 60000)
+                archive.writestr(entry, step.content, archive.compression)
     content = file.getvalue()
     if how == 5 and content:
         at = int(place * (len(content) - 1))
