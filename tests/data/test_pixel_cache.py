@@ -391,7 +391,8 @@ def test_of_two_processes_one_decodes(cache: Path, tmp_path: Path) -> None:
 
 
 def test_a_kill_leaves_nothing_that_is_read(cache: Path, tmp_path: Path) -> None:
-    folder = a_folder(tmp_path / "set")
+    # Far more images than a thread takes at a time: most are yet to come when the entry is begun.
+    folder = a_folder(tmp_path / "set", count=160)
     fork = multiprocessing.get_context("fork")
     killed = fork.Process(target=_load, args=(folder, 0.05, fork.Queue()))
     killed.start()
