@@ -120,10 +120,10 @@ def plain_fields(record: Any) -> None:
         object.__setattr__(record, field.name, plain)
 
 
-def counted(count: int, what: str) -> str:
-    """``1 run``, ``2 runs``."""
+def counted(count: int, what: str, plural: str | None = None) -> str:
+    """``1 run``, ``2 runs``; ``plural`` where it is not formed by an s."""
 
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    return f"{count} {what}" if count == 1 else f"{count} {plural or what + 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -268,6 +268,17 @@ def mean_of_shares(counts: Sequence[tuple[int, int]], confidence: float = 0.95) 
     return Estimate(mean, max(0.0, mean - below), min(1.0, mean + above), trials, "MOVER", values=(mean,))
 
 
+def share_over_runs(values: Sequence[float], trials: int) -> Estimate:
+    """The mean of the shares of several runs on the same trials ± one standard deviation, kept in [0, 1].
+
+    Raises:
+        ValueError: fewer than two values have no spread.
+    """
+
+    mean, sd = spread(values)
+    return Estimate(mean, max(0.0, mean - sd), min(1.0, mean + sd), trials, "sd", tuple(values), sd=sd)
+
+
 def spread(values: Sequence[float]) -> tuple[float, float]:
     """The mean of some runs' values, and their sample standard deviation (n − 1).
 

@@ -97,18 +97,14 @@ def assemble(asked: dict[str, Any], progress: Progress) -> Assembly:
 def _loaded(model: nn.Module, asked: dict[str, Any], values: dict[str, list[float]]) -> str:
     """Loads the weights that are asked for, and says whose they are."""
 
-    import torch
-
-    from ..models import load_weights
+    from ..models import Normalize, load_weights
 
     weights = asked.get("weights")
     if weights is None:
         return f"weights: those that {asked['model']} brings along, for --weights is not given"
     matched = load_weights(model, Path(weights))
-    for name, given in values.items():
-        held = getattr(getattr(model, "normalize", None), name, None)
-        if held is not None and held.flatten().tolist() != torch.tensor(given).expand(held.numel()).tolist():
-            raise InputError(f"--{name} contradicts the {name} that {weights} holds: leave --mean and --std out")
+    if isinstance(held := getattr(model, "normalize", None), Normalize):
+        held.refuse_other(values, weights)
     return f"weights: {weights}" + (f" ({matched})" if matched else "")
 
 

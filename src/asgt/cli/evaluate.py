@@ -79,7 +79,7 @@ def run(words: list[str]) -> int:
         images, selection = _sampled(images, count, console)
     grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else data_set(data).epsilons)
 
-    batch = asked.get("batch_size") or batch_that_fits(images, 256)
+    batch = asked.get("batch_size") or batch_that_fits(images)
     refuse_batch(model, images.shape, min(batch, len(images)), device)
     for line in lines:
         console.out.print(escape(line), soft_wrap=True)  # one line each, however wide the terminal

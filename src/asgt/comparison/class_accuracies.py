@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..evaluation.by_class import FEW, MANY, ByClass, by_class
-from ..statistics import Estimate, spread
+from ..statistics import Estimate, share_over_runs
 from .comparing import Column, Comparison
 from .method_naming import Method
 
@@ -124,10 +124,8 @@ def _of_method(method: Method, clean: Sequence[ByClass], robust: Sequence[ByClas
 
 
 def _over_runs(estimates: Sequence[Estimate]) -> Estimate:
-    """That of the only run, or the mean ± one standard deviation of several; bounds are kept in [0, 1]."""
+    """That of the only run, or the mean ± one standard deviation of several."""
 
     if len(estimates) == 1:
         return estimates[0]
-    values = tuple(each.value for each in estimates)
-    mean, sd = spread(values)
-    return Estimate(mean, max(0.0, mean - sd), min(1.0, mean + sd), estimates[0].n, "sd", values, sd=sd)
+    return share_over_runs([each.value for each in estimates], estimates[0].n)

@@ -24,7 +24,7 @@ from ..evaluation.protocols import Protocol, protocol_key
 from ..numbers import Number, counted, eps_text, norm_sign, number
 from ..runs.kept import load_kept
 from ..runs.run import Run, data_name, read_run
-from ..statistics import Estimate, share, spread
+from ..statistics import Estimate, share, share_over_runs
 from ..tabular import Table, Tabular, draw_curves
 from .comparable import left_out, refuse_other_evaluations, refuse_other_runs, shared_epsilons, shared_protocols
 from .method_naming import Method, group_by_method
@@ -369,9 +369,7 @@ def _accuracy(outcomes: Sequence[Tensor]) -> Estimate:
     samples = len(outcomes[0])
     if len(counts) == 1:
         return share(counts[0], samples)
-    values = tuple(count / samples for count in counts)
-    mean, sd = spread(values)
-    return Estimate(mean, max(0.0, mean - sd), min(1.0, mean + sd), samples, "sd", values, sd=sd)
+    return share_over_runs([count / samples for count in counts], samples)
 
 
 def _trained_eps(run: Run, norm: Norm) -> float | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +165,7 @@ def _drawn(
 def _shown_rows(test: Images, among: int, explained: Sequence[Explained]) -> tuple[Tensor, str]:
     """The rows whose gradients are shown, and what they are in words."""
 
-    most = max(1, min(_GRADIENTS, _VALUES // prod(test.shape)))
+    most = batch_that_fits(test, _GRADIENTS, _VALUES)
     if explained and not explained[0].panel.not_run:
         rows = explained[0].panel.ids[:most]
         if int(rows.max()) >= len(test):

@@ -47,15 +47,19 @@ def batches(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield to_unit(pixels), images.labels[rows]
 
 
-def batch_that_fits(images: Images | Tensor, most: int) -> int:
-    """How many images go through a model at a time: ``most``, and fewer large ones.
+def batch_that_fits(images: Images | Tensor, most: int = 256, values: int | None = None) -> int:
+    """How many images go through a model at a time: ``most``, and fewer large ones; at least one.
 
-    A batch has at most 2²⁰ values on a CPU, 4 MiB as floats, as the layers of a net take many times that; 2²⁴ on an
-    accelerator, which needs large batches to be fast.
+    Args:
+        images: of the size in question, on their device.
+        most: the images of a batch of small ones.
+        values: the most values of a batch. Default: 2²⁰ on a CPU, 4 MiB as floats, as the layers of a net take many
+            times that; 2²⁴ on an accelerator, which needs large batches to be fast.
     """
 
-    device = images.device if isinstance(images, Tensor) else images.labels.device
-    values = _VALUES if device.type == "cpu" else _VALUES_OF_ACCELERATORS
+    if values is None:
+        device = images.device if isinstance(images, Tensor) else images.labels.device
+        values = _VALUES if device.type == "cpu" else _VALUES_OF_ACCELERATORS
     return max(1, min(most, values // max(1, prod(images.shape[-3:]))))
 
 

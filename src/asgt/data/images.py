@@ -95,12 +95,8 @@ class Images:
             return channels.mean(dim=1).tolist(), channels.std(dim=1, correction=0).clamp_min(1e-3).tolist()
 
         # From counts of the 256 values: exact, and no float copy of the data set.
-        counts = self.pixels.counts() if isinstance(self.pixels, StoredPixels) else None
-        if counts is None:
-            parts = self.pixels.chunks() if isinstance(self.pixels, StoredPixels) else [self.pixels]
-            counts = sum(
-                (value_counts(part.cpu()) for part in parts), start=torch.zeros(self.shape[0], 256, dtype=torch.int64)
-            )
+        pixels = self.pixels
+        counts = pixels.counts() if isinstance(pixels, StoredPixels) else value_counts(pixels.cpu())
         values = torch.arange(256, dtype=torch.float64) / 255
         means, stds = [], []
         for own in counts.double():

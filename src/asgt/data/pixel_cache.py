@@ -129,8 +129,7 @@ class PixelCache:
             place = place.parent
         if not os.access(place, os.W_OK):
             return 0
-        free = shutil.disk_usage(place).free
-        return _asked_size() or (sum(size for _, _, size in self._entries()) + free) // 2
+        return _limit(sum(size for _, _, size in self._entries()), shutil.disk_usage(place).free)
 
     def build(self, key: str, shape: tuple[int, int, int, int], kind: str) -> Entry:
         """Reserves the room for an entry.
@@ -230,8 +229,9 @@ class PixelCache:
             OSError: it is larger than all that there may be.
         """
 
-        entries, most = sorted(self._entries(), key=lambda each: each[1]), self.room()
+        entries = sorted(self._entries(), key=lambda each: each[1])
         used, free = sum(each[2] for each in entries), shutil.disk_usage(self.folder).free
+        most = _limit(used, free)
         if size > most:
             raise OSError(f"these images take {size_text(size)} when decoded, and the cache may take {size_text(most)}")
         for place, _, own in entries:
@@ -259,12 +259,12 @@ class PixelCache:
                     yield place, place.stat().st_mtime, size
 
 
-def _asked_size() -> int | None:
-    """The bytes of ``$ASGT_CACHE_SIZE``."""
+def _limit(used: int, free: int) -> int:
+    """The most bytes of all entries: ``$ASGT_CACHE_SIZE``, or half of what they have and the disk has left."""
 
     text = os.environ.get("ASGT_CACHE_SIZE", "").strip()
     if not text:
-        return None
+        return (used + free) // 2
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text, re.IGNORECASE)
     if match is None:
         raise InputError(f"ASGT_CACHE_SIZE={text}: expected a size, as 20GB")

@@ -16,6 +16,7 @@ import json
 import os
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -53,6 +54,8 @@ IN_MEMORY = 2**28
 
 _SETTLED = 2.0
 """Seconds: a file that was changed just now may be changed again without a later time of change."""
+
+_SMALLER = "a smaller --image-size or --limit"
 
 _PER_TASK, _AHEAD = 16, 4
 """Images that a thread takes at a time, and such tasks for each thread that wait to be taken."""
@@ -402,9 +405,6 @@ def _standing(part: Part, rows: Sequence[int], before: float | None = None) -> s
     return "\n".join(told)
 
 
-_SMALLER = "a smaller --image-size or --limit"
-
-
 @dataclass(frozen=True)
 class _Some:
     """A few images in their order, decoded by one thread.
@@ -426,7 +426,7 @@ class _Some:
     counts: _Array | None = None
 
 
-class _Target:
+class _Target(ABC):
     """Takes decoded images (C, H, W), and becomes wider when one needs it: three channels, or floats."""
 
     def __init__(self, count: int) -> None:
@@ -472,10 +472,9 @@ class _Target:
             self.note(self.noted(_Some(first, [], list(self.pixels[rows]))))
         return self.pixels
 
+    @abstractmethod
     def make(self, shape: tuple[int, int, int, int], kind: str) -> _Array:
         """Room for all images."""
-
-        raise NotImplementedError
 
     def noted(self, some: _Some) -> _Some:
         """Images with what is to be noted of them."""
@@ -483,7 +482,9 @@ class _Target:
         return some
 
     def note(self, some: _Some) -> None:
-        """Notes it."""
+        """Notes it; nothing, where nobody asks."""
+
+        return
 
 
 class _InMemory(_Target):

@@ -191,14 +191,14 @@ class StoredPixels:
         for first in range(0, len(self), size):
             yield self._widened(self._gathered(self._rows[first : first + size]))
 
-    def counts(self) -> Tensor | None:
-        """How often each of the 256 values occurs, by channel, int64 (C, 256); ``None`` where it is not known."""
+    def counts(self) -> Tensor:
+        """How often each of the 256 values of 8-bit images occurs, by channel, int64 (C, 256)."""
 
         known = self._file.counts
         is_whole = len(self._rows) == len(self._file.pixels) and bool((self._rows == np.arange(len(self._rows))).all())
-        if known is None or self._floats or not is_whole:
-            return None
-        return torch.from_numpy(known).expand(self._channels, 256)
+        if known is not None and is_whole:
+            return torch.from_numpy(known).expand(self._channels, 256)
+        return sum(map(value_counts, self.chunks()), start=torch.zeros(self._channels, 256, dtype=torch.int64))
 
     def _like(self, rows: _Rows, device: torch.device) -> StoredPixels:
         return StoredPixels(

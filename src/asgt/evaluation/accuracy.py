@@ -43,7 +43,7 @@ def correct(
         votes: how often it is asked; right is what is right more often than not. The predictions are the first ones.
     """
 
-    batch_size = batch_size or batch_that_fits(images, 256)
+    batch_size = batch_size or batch_that_fits(images)
     asked = [torch.cat([predict(model, x) for x, _ in batches(images, batch_size)]) for _ in range(votes)]
     right = torch.stack([predictions == images.labels for predictions in asked]).sum(dim=0)
     return 2 * right > votes, asked[0]
@@ -58,7 +58,7 @@ def correct_under_attack(
     counted from ``first``: not 0 for a part of more images.
     """
 
-    batch_size = batch_size or batch_that_fits(images, 256)
+    batch_size = batch_size or batch_that_fits(images)
     outcomes = []
     for number, (x, y) in enumerate(batches(images, batch_size)):
         rows = torch.arange(len(y), device=y.device) + first + number * batch_size

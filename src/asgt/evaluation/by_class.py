@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..numbers import eps_text
+from ..numbers import counted, eps_text
 from ..statistics import Estimate, mean_of_shares, share
 from ..visible import LONGEST_NAME, visible
 
@@ -28,7 +28,6 @@ __all__ = [
     "ByClass",
     "ClassShare",
     "by_class",
-    "counted_classes",
     "mean_over_classes",
     "told_by_class",
 ]
@@ -100,7 +99,11 @@ class ByClass:
         """The worst class in one line, as ``7 with 12.0 [5.6, 23.8] % (n = 50)``."""
 
         worst, others = self.worst, self.as_bad - 1
-        more = f", as {'has' if others == 1 else 'have'} {counted_classes(others, 'other ')}" if others else ""
+        more = (
+            f", as {'has' if others == 1 else 'have'} {counted(others, 'other class', 'other classes')}"
+            if others
+            else ""
+        )
         name = " ".join(visible(worst.name, LONGEST_NAME).split())  # a name cannot pretend to be a line of ours
         return f"{name} with {worst.accuracy.percent()} % (n = {worst.accuracy.n}){more}"
 
@@ -115,8 +118,7 @@ def by_class(right: Tensor, labels: Tensor, names: Sequence[str], classes: int) 
         classes: how many the model tells apart.
     """
 
-    counts = labels.bincount().tolist()
-    rights = labels[right].bincount(minlength=len(counts)).tolist()
+    rights, counts = (each.tolist() for each in _by_label(right, labels))
     often = Counter(names)
     present = [label for label, count in enumerate(counts) if count]
     return ByClass(
@@ -133,12 +135,6 @@ def by_class(right: Tensor, labels: Tensor, names: Sequence[str], classes: int) 
     )
 
 
-def counted_classes(count: int, which: str = "") -> str:
-    """``1 class``, ``2 other classes``."""
-
-    return f"{count} {which}{'class' if count == 1 else 'classes'}"
-
-
 def mean_over_classes(right: Tensor, labels: Tensor) -> float:
     """Balanced accuracy: the mean, over the classes that occur, of the share of their images that are right.
 
@@ -147,11 +143,16 @@ def mean_over_classes(right: Tensor, labels: Tensor) -> float:
         labels: their classes, int64 (N,).
     """
 
-    right, labels = right.cpu(), labels.cpu()
-    counts = labels.bincount()
-    rights = labels[right].bincount(minlength=len(counts))
+    rights, counts = _by_label(right.cpu(), labels.cpu())
     occur = counts > 0
     return float((rights[occur].double() / counts[occur].double()).mean())
+
+
+def _by_label(right: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """How many images of each label are right, and how many there are, int64 (L,) each."""
+
+    counts = labels.bincount()
+    return labels[right].bincount(minlength=len(counts)), counts
 
 
 def told_by_class(

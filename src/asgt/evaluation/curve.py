@@ -104,7 +104,7 @@ def evaluate(
     asked = _protocol(protocol, norm, worst_case)
     images = as_images(images, "images")
     grid, seed = checked_grid(epsilons, norm), whole(seed, "seed")
-    default = batch_that_fits(images, 256)
+    default = batch_that_fits(images)
     batch_size = default if batch_size is None else whole(batch_size, "batch_size")
     folder = None if folder is None else Path(folder)
     alone = nullcontext() if folder is None else locked(folder, "asgt evaluate", progress=progress)

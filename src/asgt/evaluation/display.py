@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..attacks import Norm
-from ..numbers import Number, eps_text, norm_sign
+from ..numbers import Number, counted, eps_text, norm_sign
 from ..statistics import Estimate
 from ..tabular import Table, Tabular, draw_curves
-from .by_class import ByClass, counted_classes
+from .by_class import ByClass
 from .check import Check, checks_text
 from .discard_audit import Discards
 from .protocols import Protocol
@@ -80,10 +80,10 @@ class Displayed(Tabular):
         at = f"ε = {eps_text(eps)}" + (" under all attacks together" if len(self.outcomes) > 1 else "")
         if eps < self.epsilons[-1] and robust.balanced.value > 0:
             at += " (beyond it no image is right)"
-        absent = f" ({counted_classes(clean.absent)} without images left out)" if clean.absent else ""
+        absent = f" ({counted(clean.absent, 'class', 'classes')} without images left out)" if clean.absent else ""
         return (
             f"balanced accuracy % [95 %]: clean {clean.balanced.percent()}, at {at} {robust.balanced.percent()}, over "
-            f"{counted_classes(len(clean.classes))}{absent}; worst class there: {robust.worst_text()}"
+            f"{counted(len(clean.classes), 'class', 'classes')}{absent}; worst class there: {robust.worst_text()}"
         )
 
     @property

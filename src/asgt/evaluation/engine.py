@@ -94,7 +94,7 @@ def smallest_norms(
     if not attacks or (own and len(attacks) > 1):
         raise InputError(f"{len(attacks)} attacks: an own curve is that of one, a worst case that of one or more")
 
-    batch_size = batch_size or batch_that_fits(images, 256)
+    batch_size = batch_size or batch_that_fits(images)
     if rows is None:
         rows = torch.arange(len(images), device=images.labels.device)
     if clean is None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import prod
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from ..attacks import Attack
 from ..attacks.attack import is_legal
-from ..data import Images, batches
+from ..data import Images, batch_that_fits, batches
 from ..errors import DamagedFileError, InputError
 from ..files import is_sealed
 from ..manifest import check_evidence
@@ -35,13 +34,13 @@ from .shards import EXHAUSTIVE, WORST_CASE, read_shard, refuse_other_evidence, s
 __all__ = ["AUDITED", "SHARD", "Evaluator"]
 
 SHARD = 1024
-_SHARD_VALUES, _FEWEST = 2**24, 16
-"""A shard of large images holds fewer: so many values, 64 MiB as floats, but at least so many images."""
 """Samples of a file of evidence: what a kill can cost, whatever the batch size.
 
 Half of it under a search in phases, which decides within a shard who is near. Under several attacks an eighth of it;
 half of it where they are called whole, for small groups take them long.
 """
+_SHARD_VALUES, _FEWEST = 2**24, 16
+"""A shard of large images holds fewer: so many values, 64 MiB as floats, but at least so many images."""
 
 AUDITED = 64
 """Random samples that a worst-case search attacks at a random ε below their failure too."""
@@ -97,7 +96,7 @@ class Evaluator:
 
         attacks = search.among(self.request.classes).attacks
         size = SHARD // 2 if replace(search, attacks=attacks).is_whole else SHARD // 8 if len(attacks) > 1 else SHARD
-        size = min(size, max(_FEWEST, _SHARD_VALUES // prod(self.images.shape)))
+        size = max(_FEWEST, batch_that_fits(self.images, size, _SHARD_VALUES))
         everything = torch.arange(len(self.images))
 
         def found(everywhere: bool, stem: str) -> dict[str, Tensor]:

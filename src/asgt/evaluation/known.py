@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor
 
 from ..attacks import Norm
 from ..attacks.attack import delta_norm, is_legal
-from ..data import Images, to_unit
+from ..data import Images, batch_that_fits, to_unit
 from ..modes import Classifier, ask, at_least_float32, wraps_classifier
 from ..progress import Progress
 from .probing import PROBE_STEPS, levels_below, press, probe
@@ -92,7 +91,7 @@ class Known:
     ) -> None:
         self.asked, self.norm, self.seed, self.rows, self.own, self.votes = model, norm, seed, rows, own, votes
         self.batch_size, self.progress = batch_size, progress
-        self.fixed = max(1, min(FIXED_BATCH, FIXED_VALUES // prod(images.shape)))
+        self.fixed = batch_that_fits(images, FIXED_BATCH, FIXED_VALUES)
         self.x, self.y = to_unit(images.pixels), images.labels
         device, count = self.y.device, len(images)
         self.grid = torch.tensor(grid, dtype=self.x.dtype, device=device)

@@ -124,7 +124,7 @@ def phased_norms(
     if rows is None:
         rows = torch.arange(len(images), device=images.labels.device)
     norm = phases[0].attacks[0].norm
-    batch_size = batch_size or batch_that_fits(images, 256)
+    batch_size = batch_size or batch_that_fits(images)
     settings: dict[str, Any] = {"rows": rows, "votes": votes, "batch_size": batch_size, "progress": progress}
     run = _Phased(phases, model, images, norm, tuple(grid), seed=seed, own=False, **settings)
     with evaluating(model):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,23 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
+
+    def refuse_other(self, given: Mapping[str, Sequence[float]], file: Path | str) -> None:
+        """Refuses a mean or a std that is not the one that came with weights, whose numbers are in single precision.
+
+        Args:
+            given: what was asked for: under ``"mean"`` and ``"std"`` a number per channel, or one for all.
+            file: of the weights.
+
+        Raises:
+            InputError: it names the flag.
+        """
+
+        for name, numbers in given.items():
+            held = getattr(self, name).flatten().tolist()
+            each = list(numbers) * len(held) if len(numbers) == 1 else list(numbers)
+            if held != torch.tensor(each, dtype=torch.float32).tolist():
+                raise InputError(f"--{name} contradicts the {name} that {file} holds: leave --mean and --std out")
 
 
 class Cast(nn.Module):

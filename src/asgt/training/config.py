@@ -194,6 +194,16 @@ def _pixel_range(value: Any) -> tuple[float, float]:
     return low, high
 
 
+def _listed(value: Any, name: str) -> tuple[float, ...]:
+    """The numbers in ``"0.5,2,1"``, an array or a list of them; none where it stands for none."""
+
+    parts = value.split(",") if isinstance(value, str) else value.tolist() if hasattr(value, "tolist") else value
+    try:
+        return tuple(number(part.strip() if isinstance(part, str) else part, name) for part in parts)
+    except (InputError, TypeError):
+        return ()
+
+
 def class_weights(value: Any) -> tuple[float, ...] | None:
     """The weight of each class that ``"0.5,2,1"``, or a list of numbers, stands for; ``None`` for ``"balanced"``.
 
@@ -203,11 +213,7 @@ def class_weights(value: Any) -> tuple[float, ...] | None:
 
     if isinstance(value, str) and value.strip() == "balanced":
         return None
-    parts = value.split(",") if isinstance(value, str) else value.tolist() if hasattr(value, "tolist") else value
-    try:
-        weights = tuple(number(part.strip() if isinstance(part, str) else part, "class_weights") for part in parts)
-    except (InputError, TypeError):
-        weights = ()
+    weights = _listed(value, "class_weights")
     if not weights:
         raise InputError(
             f"class_weights = {shown(value)}: balanced, or one number a class, as 0.5,2,1 for three of them"
@@ -239,11 +245,7 @@ def channel_numbers(value: Any, name: str) -> tuple[float, ...]:
     """
 
     value = value.tolist() if hasattr(value, "tolist") else value
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-    try:
-        numbers = tuple(number(part.strip() if isinstance(part, str) else part, name) for part in parts)
-    except InputError:
-        numbers = ()
+    numbers = _listed(value if isinstance(value, (str, list, tuple)) else [value], name)
     if not numbers or not all(map(math.isfinite, numbers)):
         raise InputError(f"{name} = {shown(value)}: a number per channel, in units of [0, 1], as 0.485,0.456,0.406")
     for each in numbers:

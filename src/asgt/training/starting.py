@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..data import Splits
@@ -215,9 +214,7 @@ def _normalisation(
     given = {name: channel_numbers(text, name) for name in ("mean", "std") if (text := getattr(config, name))}
     held = getattr(model, "normalize", None)
     if isinstance(held, Normalize):
-        for name, numbers in given.items():
-            if not _same(getattr(held, name).flatten().tolist(), numbers):
-                raise InputError(f"--{name} contradicts the {name} that {file} holds: leave --mean and --std out")
+        held.refuse_other(given, file)
         source = "the model that was passed" if was_normalised else str(file)
     else:
         own = preprocessing(config.model)
@@ -239,13 +236,6 @@ def _normalisation(
         raise InputError(f"{len(mean)} means for images of {channels} channel(s), from {source}{hint}")
     texts = [", ".join(f"{value:.4g}" for value in each) for each in (mean, std)]
     return mean, std, f"normalisation, from {source}: mean {texts[0]}; std {texts[1]}"
-
-
-def _same(held: list[float], given: tuple[float, ...]) -> bool:
-    """Whether numbers per channel are those of a model, which has them in single precision."""
-
-    each = given * len(held) if len(given) == 1 else given
-    return held == torch.tensor(each, dtype=torch.float32).tolist()
 
 
 def normalise(model: nn.Module, mean: Collection[float], std: Collection[float]) -> None:

@@ -96,7 +96,7 @@ def run_checks(
     if evaluation.data != images.digest():
         raise InputError("the evaluation is one of other images: check it on those that it was made on")
 
-    batch_size = batch_size or batch_that_fits(images, 256)
+    batch_size = batch_size or batch_that_fits(images)
     look = SecondLook(model, images, evaluation, thorough, batch_size)
     checks = []
     progress.start("checks", len(CHECKS) + len(more))
