@@ -19,7 +19,10 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import asgt
+from asgt.comparison.class_accuracies import class_accuracies
+from asgt.comparison.comparable import refuse_other_evaluations
 from asgt.comparison.comparing import Comparison, compare
+from asgt.comparison.differences import differences_at
 from asgt.comparison.method_naming import Method, method_names
 from asgt.errors import DamagedFileError, InputError
 from asgt.evaluation.curve import evaluate
@@ -30,7 +33,7 @@ from asgt.evaluation.shards import load_evaluation
 from asgt.files import read_json, read_tensors, write_tensors
 from asgt.manifest import withdraw
 from asgt.runs.run import load_run
-from asgt.statistics import spread
+from asgt.statistics import share, spread
 from asgt.training.config import TrainConfig
 from support.comparisons import hand_made, side_by_side
 from support.edits import edited, resealed, rewritten
@@ -654,12 +657,40 @@ def test_evaluations_on_different_images_are_refused_with_the_command_that_mends
     line = refusal("runs/at-0", "runs/at-1")
     assert_states(line, evaluation, command)
     assert_states(line.replace(evaluation, "").replace(command, ""), "runs/at-0", "runs/at-1", *facts)
-    line = refusal("runs/at-1")
-    assert_states(line, evaluation, command)
-    assert_states(line.replace(command, ""), "runs/at-1/evaluation/paper", *facts)
     # Of an evaluation that is left out anyway, nothing is asked.
     shutil.rmtree(runs / "at-0" / "evaluation" / "pgd")
     assert compare(["runs/at-0", "runs/at-1"]).samples == IMAGES
+
+
+def test_a_costly_protocol_may_have_fewer_images_than_a_cheap_one(runs: Path) -> None:
+    for name in ("at-0", "at-1", "st-0"):
+        again(runs / name, "pgd", images=12)
+    comparison = compare(["runs/at-0", "runs/at-1", "runs/st-0"])
+    assert comparison.counts == {"paper": IMAGES, "pgd": 12}
+    assert comparison.samples == IMAGES
+    assert "n = 20 test images (pgd v3: 12)" in str(comparison)
+
+    pgd, standard = comparison.judges()[-1], comparison.methods[0]
+    (run,) = standard.runs
+    for column, key in ((None, "paper"), (pgd, "pgd")):
+        assert len(comparison.right(run, column, 0.0 if column is None else comparison.judging_eps())) == (
+            comparison.samples_of(column)
+        )
+        accuracy = comparison.clean(standard) if column is None else dict(comparison.curve(standard, column))[0.0]
+        assert accuracy == share(int(run.evaluations[key].clean.sum()), comparison.counts[key])
+    assert differences_at(comparison, pgd, comparison.judging_eps()).differences[0].value == pytest.approx(
+        comparison.at(standard, pgd, comparison.judging_eps()).value
+        - comparison.at(comparison.methods[1], pgd, comparison.judging_eps()).value
+    )
+    by_class = class_accuracies(comparison)
+    assert by_class is not None
+    assert sum(row.n for row in by_class.methods[0].rows) == 12
+
+    # So many images, but others: no table of them says one n.
+    damaged = replace(run.evaluations["pgd"], data="0" * 64)
+    same = replace(run, evaluations={"pgd": damaged, "standard": replace(damaged, data="1" * 64)})
+    with pytest.raises(InputError, match="different images"):
+        refuse_other_evaluations([same], ["pgd", "standard"])
 
 
 def test_evaluations_without_a_common_norm_protocol_or_eps_are_refused(runs: Path) -> None:

@@ -254,3 +254,17 @@ def test_an_edited_version_of_a_result_is_not_accepted_as_another(run: Path) -> 
         read_run(run)
     [found] = verify(run)
     assert not found.is_sound
+
+
+def test_what_is_saved_of_a_run_names_no_place_on_the_machine(run: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    file, read = tmp_path / "kept.json", read_run(run)
+    places = {"data": tmp_path / "photos", "weights": tmp_path / "net.pt", "from_run": tmp_path / "runs" / "before"}
+    config = replace(
+        read.config, model=f"hf:{tmp_path / 'vit'}", **{name: str(place) for name, place in places.items()}
+    )
+    keep_run(replace(read, config=config), file)
+    assert str(tmp_path) not in file.read_text(encoding="utf-8")
+    kept = read_sealed(file)[0]["config"]
+    assert [kept[name] for name in ("model", "data", "weights", "from_run")] == ["hf:vit", "photos", "net.pt", "before"]

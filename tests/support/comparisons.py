@@ -85,4 +85,4 @@ def side_by_side(*methods: Method, epsilons: dict[str, tuple[float, ...]]) -> Co
         for protocol in (KNOWN[key] for key in epsilons)
         for search in protocol.searches
     )
-    return Comparison(methods, columns, epsilons, "linf", 100, "digits", ("0", "1"), ())
+    return Comparison(methods, columns, epsilons, "linf", dict.fromkeys(epsilons, 100), "digits", ("0", "1"), ())

@@ -326,8 +326,8 @@ class Console:
         }
         self.out.print(
             escape(
-                f"accuracy % {spread} · {comparison.data}, n = {comparison.samples} test images · {norm} · {several} · "
-                f"protocols {', '.join(claims)}"
+                f"accuracy % {spread} · {comparison.data}, n = {comparison.samples} test images"
+                f"{comparison.fewer_text()} · {norm} · {several} · protocols {', '.join(claims)}"
             ),
             style="bold",
         )

@@ -73,30 +73,34 @@ class ClassAccuracies:
 
 
 def class_accuracies(comparison: Comparison) -> ClassAccuracies | None:
-    """Accuracies by class; ``None`` where no evaluation of the comparison knows its labels.
+    """Accuracies by class; ``None`` where no evaluation of the images that are judged knows its labels.
 
     All runs were evaluated on the same images, so the labels of one evaluation are those of all.
     """
 
+    judge, eps = comparison.judges()[-1], comparison.judging_eps()
+    runs = [run for method in comparison.methods for run in method.runs]
+    images = runs[0].evaluations[judge.key].data
     known = next(
         (
             (each.labels, each.class_names, each.classes)
-            for method in comparison.methods
-            for run in method.runs
+            for run in runs
             for key in comparison.epsilons
             for each in [run.evaluations[key]]
-            if each.labels is not None
+            if each.labels is not None and each.data == images
         ),
         None,
     )
     if known is None:
         return None
-    judge, eps = comparison.judges()[-1], comparison.judging_eps()
-
-    def found(method: Method, column: Column | None) -> list[ByClass]:
-        return [by_class(comparison.right(run, column, eps), *known) for run in method.runs]
-
-    several = [(method, found(method, None), found(method, judge)) for method in comparison.methods]
+    several = [
+        (
+            method,
+            [by_class(run.evaluations[judge.key].clean, *known) for run in method.runs],
+            [by_class(comparison.right(run, judge, eps), *known) for run in method.runs],
+        )
+        for method in comparison.methods
+    ]
     first = several[0][1][0]
     return ClassAccuracies(judge, eps, len(first.classes), first.absent, tuple(_of_method(*each) for each in several))
 

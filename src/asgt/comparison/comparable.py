@@ -126,24 +126,36 @@ def _refuse_other_data(runs: Sequence[Run]) -> None:
 
 
 def _refuse_other_images(runs: Sequence[Run], protocols: Sequence[str]) -> None:
-    """Refuses evaluations on other images of the test split, or in another norm."""
+    """Refuses evaluations on other images of the test split, or in another norm.
 
-    (first_run, first_name, first), *others = _evaluations(runs, protocols)
+    Two protocols may have different numbers of images: a costly one fewer than a cheap one.
+    """
+
+    (first_run, first_name, first), *others = found = _evaluations(runs, protocols)
     for run, name, evaluation in others:
-        both = f"{first_run.folder} and {run.folder}"
-        if run is first_run:
-            both = f"{_folder(run, first_name)} and {_folder(run, name)}"
-        if evaluation.data != first.data:
-            counts = "" if evaluation.samples == first.samples else f" (n = {first.samples} and {evaluation.samples})"
+        other_run, other_name, other = next(
+            each for each in found if each[1] == name or each[2].samples == evaluation.samples
+        )
+        if evaluation.data != other.data:
+            both = _both(other_run, other_name, run, name)
+            counts = "" if evaluation.samples == other.samples else f" (n = {other.samples} and {evaluation.samples})"
             raise InputError(
                 f"{both} were tested on different images of {data_name(run)}{counts}: "
-                + evaluate_again(run.folder, name, f"--samples {first.samples}")
+                + evaluate_again(run.folder, name, f"--samples {other.samples}")
             )
         if evaluation.norm != first.norm:
             raise InputError(
-                f"{both} were evaluated in different norms ({first.norm} and {evaluation.norm}): "
-                + evaluate_again(run.folder, name, f"--norm {first.norm}")
+                f"{_both(first_run, first_name, run, name)} were evaluated in different norms ({first.norm} and "
+                f"{evaluation.norm}): " + evaluate_again(run.folder, name, f"--norm {first.norm}")
             )
+
+
+def _both(first: Run, first_protocol: str, second: Run, protocol: str) -> str:
+    """Two runs, or two evaluations of one."""
+
+    if first is second:
+        return f"{_folder(first, first_protocol)} and {_folder(second, protocol)}"
+    return f"{first.folder} and {second.folder}"
 
 
 def _refuse_other_grids(runs: Sequence[Run], protocols: Sequence[str]) -> None:

@@ -80,7 +80,8 @@ class Comparison(Tabular):
         columns: the attacks of every shared protocol.
         epsilons: by the key of the protocol, the ε that all runs share, ascending.
         norm: the norm of ε.
-        samples: the test images of each run.
+        counts: by the key of the protocol, how many test images each run was evaluated on. A costly protocol may have
+            fewer than a cheap one.
         data: the name of the data, for people.
         classes: the names of the classes.
         left_out: sentences on what only some runs hold.
@@ -90,7 +91,7 @@ class Comparison(Tabular):
     columns: tuple[Column, ...]
     epsilons: dict[str, tuple[float, ...]]
     norm: Norm
-    samples: int
+    counts: dict[str, int]
     data: str
     classes: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -98,16 +99,38 @@ class Comparison(Tabular):
     def right(self, run: Run, column: Column | None, eps: Number) -> Tensor:
         """Which images a run gets right, bool (N,), under an attack at an ε of ``epsilons[column.key]``.
 
-        Without a column, which it gets right as they are.
+        Without a column, which of the most images that a protocol has it gets right as they are.
 
         Raises:
             InputError: the run was not evaluated there.
         """
 
         if column is None or number(eps, "eps") == 0:
-            return run.evaluations[self.columns[0].key].clean
+            return run.evaluations[max(self.counts, key=lambda key: self.counts[key])].clean
         evaluation = run.evaluations[column.key]
         return evaluation.outcomes[column.attack][grid_place(evaluation.epsilons, eps)]
+
+    @property
+    def samples(self) -> int:
+        """The test images of each run, by the protocol that has the most of them."""
+
+        return max(self.counts.values())
+
+    def samples_of(self, column: Column | None) -> int:
+        """The test images of each run under an attack; without one, those that it gets as they are."""
+
+        return self.samples if column is None else self.counts[column.key]
+
+    def fewer_text(self) -> str:
+        """Which protocols have fewer test images than others, as `` (standard v2: 100)``; empty where none has."""
+
+        protocols = self.protocols
+        fewer = [
+            f"{protocols[key].name} v{protocols[key].version}: {count}"
+            for key, count in self.counts.items()
+            if count < self.samples
+        ]
+        return f" ({', '.join(fewer)})" if fewer else ""
 
     def clean(self, method: Method) -> Estimate:
         """The accuracy without an attack."""
@@ -124,10 +147,10 @@ class Comparison(Tabular):
         return _accuracy([self.right(run, column, eps) for run in method.runs])
 
     def curve(self, method: Method, column: Column) -> list[tuple[float, Estimate]]:
-        """Accuracy over the shared ε; the clean accuracy stands at 0."""
+        """Accuracy over the shared ε; at 0 that of the same images without an attack."""
 
         points = [(eps, self.at(method, column, eps)) for eps in self.epsilons[column.key]]
-        return [(0.0, self.clean(method)), *points]
+        return [(0.0, _accuracy([run.evaluations[column.key].clean for run in method.runs])), *points]
 
     def trained_eps(self) -> float | None:
         """The ε that most runs were trained at (of equally many, the largest), in the norm of the evaluations.
@@ -191,8 +214,8 @@ class Comparison(Tabular):
             for method in self.methods
         ]
         return Table(
-            f"accuracy % {spread_text} · {self.data}, n = {self.samples} test images · {norm_sign(self.norm)}, "
-            f"ε = {eps_text(eps)} · protocols {protocols}",
+            f"accuracy % {spread_text} · {self.data}, n = {self.samples} test images{self.fewer_text()} · "
+            f"{norm_sign(self.norm)}, ε = {eps_text(eps)} · protocols {protocols}",
             ["method", "clean", *headings(self.columns)],
             rows,
             [
@@ -214,7 +237,7 @@ class Comparison(Tabular):
         return draw_curves(
             {method.name: dict(self.curve(method, judge)) for method in self.methods},
             axes,
-            title=f"{judge.title}: protocol {judge.protocol} v{judge.version}, n = {self.samples}",
+            title=f"{judge.title}: protocol {judge.protocol} v{judge.version}, n = {self.samples_of(judge)}",
             x_label=f"ε ({norm_sign(self.norm)}, pixels in [0, 1])",
             label=label,
         )
@@ -302,7 +325,7 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
         ),
         epsilons=epsilons,
         norm=first.norm,
-        samples=first.samples,
+        counts={name: runs[0].evaluations[name].samples for name in protocols},
         data=data_name(runs[0]),
         classes=tuple(runs[0].result.classes),
         left_out=tuple(left_out(runs, epsilons)),

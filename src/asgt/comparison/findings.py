@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..numbers import counted, eps_text
 from ..runs.run import Run
 from ..statistics import Estimate, PairedDifference
-from .comparing import Comparison
+from .comparing import Column, Comparison
 from .credibility import Credibility, Finding
 from .differences import DifferenceTable
 from .explained import Explained
@@ -88,10 +88,10 @@ def failed_checks(credibility: Sequence[Credibility]) -> list[Finding]:
     return [finding for each in credibility if each.protocol.worst_case for finding in each.failed]
 
 
-def _measured(comparison: Comparison) -> str:
+def _measured(comparison: Comparison, column: Column) -> str:
     seeds = sorted({len(method.runs) for method in comparison.methods})
     over = "one seed" if seeds == [1] else f"mean over {' or '.join(map(str, seeds))} seeds"
-    return f"n = {comparison.samples}, {over}"
+    return f"n = {comparison.samples_of(column)}, {over}"
 
 
 def _range_under_judge(comparison: Comparison) -> list[str]:
@@ -105,7 +105,7 @@ def _range_under_judge(comparison: Comparison) -> list[str]:
     return [
         f"Under {judge.title} (protocol {judge.protocol} v{judge.version}) at ε = {eps_text(eps)}, accuracy runs "
         f"from {low.percent()} % ({ranked[0].name}) to {high.percent()} % ({ranked[-1].name}); "
-        f"{_measured(comparison)}."
+        f"{_measured(comparison, judge)}."
     ]
 
 
@@ -133,6 +133,8 @@ def _weak_beside_strong(comparison: Comparison) -> list[str]:
     weak = next((column for column in comparison.columns if column.attack == "pgd-constant-rs"), None)
     if weak is None or not comparison.protocols[judge.key].worst_case:
         return []
+    if comparison.samples_of(weak) != comparison.samples_of(judge):
+        return []  # of different images, the gap would be no attack's
     both = sorted(set(comparison.epsilons[weak.key]) & set(comparison.epsilons[judge.key]))
     gap, method, eps = max(
         (
@@ -147,7 +149,7 @@ def _weak_beside_strong(comparison: Comparison) -> list[str]:
     return [
         f"The attack decides the number: at ε = {eps_text(eps)}, {weak.title} leaves {method.name} "
         f"{comparison.at(method, weak, eps).percent()} %, {judge.title} leaves it "
-        f"{comparison.at(method, judge, eps).percent()} %; {_measured(comparison)}."
+        f"{comparison.at(method, judge, eps).percent()} %; {_measured(comparison, judge)}."
     ]
 
 

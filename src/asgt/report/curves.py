@@ -29,7 +29,7 @@ def robustness_curves(comparison: Comparison, path: Path | str, order: Sequence[
     write_charts(
         robustness_charts(comparison, order),
         Path(path),
-        title=f"{comparison.data}, n = {comparison.samples} test images; {bands(comparison)}",
+        title=f"{comparison.data}, n = {comparison.samples} test images{comparison.fewer_text()}; {bands(comparison)}",
     )
 
 

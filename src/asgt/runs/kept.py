@@ -76,8 +76,7 @@ def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
         file,
         {
             "schema": SCHEMA,
-            # The path of the data is its place on one machine.
-            "config": run.config.to_dict() | {"data": data_name(run)},
+            "config": run.config.to_dict() | _without_paths(run),
             "training": {
                 name: value for name, value in run.result.to_dict().items() if name not in ("folder", "reading")
             },
@@ -96,6 +95,17 @@ def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
         | ({"remarks": list(run.remarks)} if run.remarks else {})
         | ({} if maps is None else {"maps": _packed_maps(maps)}),
     )
+
+
+def _without_paths(run: Run) -> dict[str, str]:
+    """The settings that are places on one machine, as names."""
+
+    config = run.config
+    started = {name: Path(place).name for name in ("weights", "from_run") if (place := getattr(config, name))}
+    kind, _, place = config.model.partition(":")
+    if kind == "hf" and (Path(place).is_dir() or place.startswith((".", "/", "~"))):
+        started["model"] = f"hf:{Path(place).name}"
+    return {"data": data_name(run)} | started
 
 
 def load_kept(file: Path) -> Run:

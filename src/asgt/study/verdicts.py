@@ -323,7 +323,7 @@ def _pair(comparison: Comparison, blank: Verdict, first: Method, second: Method,
         (comparison.right(of_first[seed], blank.column, eps), comparison.right(of_second[seed], blank.column, eps))
         for seed in seeds
     ]
-    verdict = replace(blank, seeds=seeds, samples=comparison.samples)
+    verdict = replace(blank, seeds=seeds, samples=comparison.samples_of(blank.column))
     if len(right) > 1:
         mean, low, high, p = over_seeds(right)
         return replace(verdict, mean=mean, low=low, high=high, p=p)

@@ -15,7 +15,7 @@ __all__ = ["CURVES"]
 
 TEMPLATE = r"""<section id="curves">
 <h2>Robustness curves</h2>
-<p class="note">Accuracy on {{ comparison.samples }} test images over ε; {{ bands }}. Hover or touch a figure for its numbers, a name for its curve.</p>
+<p class="note">Accuracy on {{ comparison.samples }} test images{{ comparison.fewer_text() }} over ε; {{ bands }}. Hover or touch a figure for its numbers, a name for its curve.</p>
 {{ legend("curves") }}
 {% if pair %}
 <h3>The same models under a weak and a stronger attack</h3>

@@ -19,7 +19,7 @@ TEMPLATE = r"""<section id="differences">
 <h3>{{ matrix.where[0] | upper }}{{ matrix.where[1:] }}</h3>
 <div class="scroll" tabindex="0" role="region" aria-label="differences {{ matrix.where }}">
 <table class="differences">
-<caption>{{ matrix.decided }} of {{ matrix.count }} {{ "pair is" if matrix.count == 1 else "pairs are" }} decided; ▲: the row {{ matrix.more }} than the column; n&nbsp;=&nbsp;{{ comparison.samples }} test images of {{ comparison.data }}, {{ norm }}. {{ matrix.basis | join(". ") }}.{% if matrix.unpaired %} –: several seeds, and none in common.{% endif %}</caption>
+<caption>{{ matrix.decided }} of {{ matrix.count }} {{ "pair is" if matrix.count == 1 else "pairs are" }} decided; ▲: the row {{ matrix.more }} than the column; n&nbsp;=&nbsp;{{ matrix.samples }} test images of {{ comparison.data }}, {{ norm }}. {{ matrix.basis | join(". ") }}.{% if matrix.unpaired %} –: several seeds, and none in common.{% endif %}</caption>
 <thead>
 <tr><th scope="col">row − column</th>{% for name, _ in matrix.rows %}<th scope="col">{{ name | name }}</th>{% endfor %}</tr>
 </thead>
@@ -56,6 +56,7 @@ def _matrix(comparison: Comparison, table: DifferenceTable) -> dict[str, Any]:
         "where": table.where,
         "more": "withstands more" if table.column is not None else "is right on more images",
         "rows": [(row, [cells.get((row, column)) for column in names]) for row in names],
+        "samples": comparison.samples_of(table.column),
         "kinds": {each.kind for each in table.differences},
         "decided": len(table.decided),
         "count": len(table.differences),

@@ -17,7 +17,7 @@ TEMPLATE = r"""<section id="tables">
 <h3>ε = {{ table.eps | eps }}{{ " (trained at)" if table.trained }}</h3>
 <div class="scroll" tabindex="0" role="region" aria-label="accuracies at ε = {{ table.eps | eps }}">
 <table class="sortable">
-<caption>accuracy (%), mean ± standard deviation over seeds, or Wilson's 95 % interval of a single one; n&nbsp;=&nbsp;{{ comparison.samples }} test images of {{ comparison.data }}, {{ norm }}; protocols {% for protocol in protocols %}{{ protocol.name }} v{{ protocol.version }} ({{ protocol.claim }}{% if comparison.discarded(protocol.key) %}; {{ comparison.discarded(protocol.key) }}{% endif %}){{ ", " if not loop.last }}{% endfor %}</caption>
+<caption>accuracy (%), mean ± standard deviation over seeds, or Wilson's 95 % interval of a single one; n&nbsp;=&nbsp;{{ comparison.samples }} test images of {{ comparison.data }}{{ comparison.fewer_text() }}, {{ norm }}; protocols {% for protocol in protocols %}{{ protocol.name }} v{{ protocol.version }} ({{ protocol.claim }}{% if comparison.discarded(protocol.key) %}; {{ comparison.discarded(protocol.key) }}{% endif %}){{ ", " if not loop.last }}{% endfor %}</caption>
 <thead>
 <tr><td colspan="3"></td>{% for protocol in protocols %}<th scope="colgroup" colspan="{{ protocol.searches | length }}">{{ protocol.name }} v{{ protocol.version }}</th>{% endfor %}</tr>
 <tr><th scope="col"><button type="button">method</button></th><th scope="col"><button type="button">seeds</button></th><th scope="col"><button type="button">clean</button></th>{% for column in table.columns %}<th scope="col"><button type="button">{% for part in column.title.split(", ") %}<span>{{ part }}{{ "," if not loop.last }}</span>{{ " " if not loop.last }}{% endfor %}</button></th>{% endfor %}</tr>
