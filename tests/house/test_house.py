@@ -1,4 +1,4 @@
-"""The house as a whole: a light front door, and the README and the examples as they stand."""
+"""The house as a whole: a light front door, and README, pages and examples as they stand."""
 
 from __future__ import annotations
 
@@ -61,10 +61,11 @@ def test_every_public_name_exists() -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_commands_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "report"), [("README.md", "page"), ("docs/tour.md", "comparison")])
+def test_the_commands_of_the_pages_run(page: str, report: str, tmp_path: Path) -> None:
     lines = [
         line
-        for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+        for block in re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
         for line in block.splitlines()
         if line.startswith("asgt ")
     ]
@@ -75,15 +76,16 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         said += done.stdout
     assert "protocol pgd v3 (not yet a robustness claim)" in said
-    assert "report: comparison/report.html" in said
-    assert (tmp_path / "comparison" / "report.html").is_file()
+    assert f"report: {report}/report.html" in said
+    assert (tmp_path / report / "report.html").is_file()
 
 
 @pytest.mark.slow
-def test_the_readmes_mnist_commands_run_at_a_small_scale(tmp_path: Path, mnist: Path) -> None:
+@pytest.mark.parametrize("page", ["docs/mnist.md", "docs/repeat-the-paper.md"])
+def test_the_mnist_commands_of_the_pages_run_at_a_small_scale(page: str, tmp_path: Path, mnist: Path) -> None:
     lines = [
         line.removeprefix("$ ")
-        for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+        for block in re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
         for line in block.replace("\\\n", " ").splitlines()
         if line.startswith("$ asgt ")
     ]
@@ -94,7 +96,9 @@ def test_the_readmes_mnist_commands_run_at_a_small_scale(tmp_path: Path, mnist: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md", "docs/saliency.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/evaluation.md", "docs/methods.md", "docs/saliency.md", "docs/tour.md"]
+)
 def test_the_python_of_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
