@@ -65,7 +65,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 # torchvision, which in turn would ask for another torch.
 $(VENV)/.ready-test: $(VENV)/.ready
 	$(PIP) install -q -c constraints.txt --no-deps torchattacks torchvision
-	$(PIP) install -q -c constraints.txt -e '.[test,tensorboard,hf,timm]'
+	$(PIP) install -q -c constraints.txt -e '.[test,tensorboard,hf,timm,augment]'
 	@touch $@
 
 # The list of the peers is whole: what torchattacks asks for beside it would not go together with foolbox.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,12 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import asgt
-from asgt.data import training_batch, training_order
+from asgt.data import Augmentation, crop_flip, to_unit, training_batch, training_order
 from asgt.devices import place
 from asgt.memory import keeps_memory, prepare
 from asgt.models.layers import BatchNorm2d, Conv2d
 from asgt.passes import input_gradient
 from asgt.randomness import Generators, seeded
+from asgt.training.augmentation_registry import AUGMENTATIONS, augmentation_named
 from asgt.training.timing import in_turn, profile_step
 from page import replace_section
 from timing import machine
@@ -40,7 +42,7 @@ NETS = {"resnet18": ((3, 32, 32), 64), "alexnet": ((1, 28, 28), 128)}
 
 REPETITIONS = {"resnet18": 9, "alexnet": 31}
 OVER_BARE, OVER_PLAIN, OVER_LOOP, MASK_OVER_LOOP, DATA_SHARE, MASK_SHARE = 1.05, 1.4, 1.3, 8.0, 0.01, 0.02
-EPS, K = 8 / 255, 0.1
+EPS, K, LARGE = 8 / 255, 0.1, 224
 CPU = torch.device("cpu")
 
 FGSM, PGD, MASK = asgt.FGSM(EPS), asgt.PGD(EPS, steps=2), asgt.SaliencyMask(K)
@@ -254,7 +256,7 @@ def shares(subject: Subject) -> list[str]:
     order, generator = training_order(images, 0, 0), seeded("benchmark", "augmentation")
     sides: dict[str, Callable[[], object]] = {
         "ST": partial(subject.ours, METHODS["ST"]),
-        "data": lambda: training_batch(images, order, 1, subject.batch, "crop-flip", generator),
+        "data": lambda: training_batch(images, order, 1, subject.batch, crop_flip, generator),
         "SGT": partial(subject.ours, METHODS["SGT"]),
         "mask": lambda: MASK.apply(subject.x, MASK.scores_of(gradient), generator=seeded("benchmark", "mask")),
     }
@@ -272,6 +274,43 @@ def shares(subject: Subject) -> list[str]:
     return rows
 
 
+def augmentations(subject: Subject) -> list[str]:
+    """What each augmentation takes of a batch, beside a step of ST, and at the size of ImageNet's images.
+
+    In processor time: an augmentation is so short that it falls between what else the machine does, and a step is not.
+    """
+
+    generator = seeded("benchmark", "augmentation")
+    sides: dict[str, Callable[[], object]] = {"ST": partial(subject.ours, METHODS["ST"])}
+    names = [name for name in AUGMENTATIONS if name != "none"]
+    for size in (subject.shape[-1], LARGE):
+        pixels = torch.randint(256, (subject.batch, subject.shape[0], size, size), dtype=torch.uint8)
+        for name in names:
+            sides[f"{name} {size}"] = partial(augmented, augmentation_named(name), pixels, generator)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(subject.repetitions + 1):
+        for name, side in sides.items():
+            began = time.process_time()
+            side()
+            seconds[name].append(time.process_time() - began)
+    # The first of each warms up.
+    taken = {name: median(each[1:]) for name, each in seconds.items()}
+    rows = []
+    for name in names:
+        own, large = (taken[f"{name} {size}"] for size in (subject.shape[-1], LARGE))
+        rows.append(
+            f"| {subject.name} | `{name}` | {1e3 * own:.2f} | {1e3 * large:.1f} | {1e3 * taken['ST']:.1f} | "
+            f"**{own / taken['ST']:.2%}** |"
+        )
+    return rows
+
+
+def augmented(augmentation: Augmentation, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """A batch as the step wants it: crops and flips give 8-bit images, the others floats."""
+
+    return to_unit(augmentation(pixels, generator))
+
+
 def met(holds: bool) -> str:
     return "yes" if holds else "no"
 
@@ -283,6 +322,10 @@ TABLES: dict[str, tuple[Callable[[Subject], list[str]], str]] = {
         "| net | what | theirs, ms | the same in our process, ms | ours, ms | over that | faster | target | met |",
     ),
     "shares": (shares, "| net | what | ms | of a step, ms | share | target | met |"),
+    "augmentations": (
+        augmentations,
+        f"| net | augmentation | of its batch, ms | of as many images of {LARGE} px, ms | a step of ST, ms | share |",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Data: what is read equals what PIL and pyarrow read by hand; splits, order and augmentation are what they say."""
+"""Data: what is read equals what PIL and pyarrow read by hand; splits and order are what they say."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from sklearn.datasets import load_digits
 
 from asgt.data import (
     Images,
-    augment,
     batches,
     load_data,
     steps_per_epoch,
@@ -24,6 +23,7 @@ from asgt.data import (
     to_unit,
     training_batch,
     training_order,
+    unchanged,
 )
 from asgt.errors import InputError
 from support.messages import assert_states
@@ -481,7 +481,7 @@ def test_an_epoch_takes_whole_batches_and_no_image_twice(batch_size: int, steps:
     order = training_order(images, 0, 0)
     generator = torch.Generator()
 
-    taken = [training_batch(images, order, step, batch_size, "none", generator) for step in range(steps)]
+    taken = [training_batch(images, order, step, batch_size, unchanged, generator) for step in range(steps)]
 
     assert steps_per_epoch(images, batch_size) == steps
     seen = [pixels.numpy().tobytes() for x, _ in taken for pixels in (x * 255).round().to(torch.uint8)]
@@ -499,54 +499,6 @@ def test_the_order_is_a_permutation_and_a_function_of_seed_and_epoch() -> None:
     assert len({tuple(order) for order in orders.values()}) == len(orders)
     torch.manual_seed(17)
     assert all(training_order(images, *key).tolist() == order for key, order in orders.items())
-
-
-def test_augmentation_is_what_a_loop_over_the_images_does() -> None:
-    pixels = some_images(40, channels=3, size=9).pixels[:, :, :, :7]
-    padding = 2
-
-    found = augment(pixels, torch.Generator().manual_seed(5), padding)
-
-    draws = torch.Generator().manual_seed(5)
-    top = torch.randint(0, 2 * padding + 1, (40, 1), generator=draws)
-    left = torch.randint(0, 2 * padding + 1, (40, 1), generator=draws)
-    flip = torch.rand((40, 1), generator=draws) < 0.5
-    assert found.shape == pixels.shape
-    for n in range(40):
-        frame = np.zeros((3, 9 + 2 * padding, 7 + 2 * padding), dtype=np.uint8)
-        frame[:, padding:-padding, padding:-padding] = pixels[n].numpy()
-        crop = frame[:, int(top[n]) : int(top[n]) + 9, int(left[n]) : int(left[n]) + 7]
-        assert np.array_equal(found[n].numpy(), crop[:, :, ::-1] if flip[n] else crop)
-
-
-def test_augmentation_pads_with_zeros_and_reaches_every_place() -> None:
-    # One bright pixel in the middle of white ones, 81 crops and 2 flips: 162 outcomes, each some 31 times.
-    pixels = torch.full((5_000, 1, 9, 9), 100, dtype=torch.uint8)
-    pixels[:, :, 4, 3] = 255
-
-    found = augment(pixels, torch.Generator().manual_seed(0))[:, 0]
-
-    assert set(found.unique().tolist()) == {0, 100, 255}
-    outcomes = {image.numpy().tobytes() for image in found}
-    expected = set()
-    frame = np.pad(pixels[0, 0].numpy(), 4)
-    for top in range(9):
-        for left in range(9):
-            crop = frame[top : top + 9, left : left + 9]
-            expected |= {crop.tobytes(), crop[:, ::-1].tobytes()}
-    assert outcomes == expected
-
-
-def test_augmentation_comes_with_its_name_only() -> None:
-    images = some_images()
-    order = torch.arange(23)
-    plain, _ = training_batch(images, order, 0, 23, "none", torch.Generator().manual_seed(1))
-    augmented, labels = training_batch(images, order, 0, 23, "crop-flip", torch.Generator().manual_seed(1))
-
-    assert torch.equal(plain, to_unit(images.pixels))
-    assert torch.equal(augmented, to_unit(augment(images.pixels, torch.Generator().manual_seed(1))))
-    assert not torch.equal(augmented, plain)
-    assert torch.equal(labels, images.labels)
 
 
 # What cannot be images -----------------------------------------------------------------------------------------------

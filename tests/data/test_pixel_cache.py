@@ -16,7 +16,16 @@ import pytest
 import torch
 from PIL import Image
 
-from asgt.data import Images, StoredPixels, batches, load_data, split_decoding, training_batch, training_order
+from asgt.data import (
+    Images,
+    StoredPixels,
+    batches,
+    crop_flip,
+    load_data,
+    split_decoding,
+    training_batch,
+    training_order,
+)
 from asgt.data.tree import Tree
 from asgt.errors import DamagedFileError, InputError
 from asgt.randomness import Share, seeded
@@ -155,7 +164,7 @@ def test_training_batches_are_those_in_memory_in_any_order(both: tuple[Images, I
             def made(images: Images, order: torch.Tensor, step: int = step, rank: int = rank) -> torch.Tensor:
                 generator = seeded(0, "augmentation", step)
                 share = generator if ranks == 1 else Share(generator, rank, ranks)
-                return training_batch(images, order, step, 8, "crop-flip", share)[0]
+                return training_batch(images, order, step, 8, crop_flip, share)[0]
 
             assert made(stored, orders[0]).equal(made(plain, orders[1]))
 

@@ -78,6 +78,8 @@ _FLAGS = [
     "--crop 0.5 --image-size 8",
     "--interpolation nearest --image-size 5",
     "--augment crop-flip",
+    "--augment resized-crop",
+    "--augment randaugment",
     "--label-column label",
     "--limit 4",
     "--validation 0.5",

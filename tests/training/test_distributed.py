@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from asgt.cli.stopping import stopping
-from asgt.data import Images, augment, training_batch
+from asgt.data import Images, crop_flip, training_batch, unchanged
 from asgt.errors import InputError
 from asgt.models import small_cnn
 from asgt.randomness import Generators, SampleKeyed, Share, keys_like, normal_like, uniform_like
@@ -131,8 +131,9 @@ def pair(tmp_path: Path) -> Iterator[Callable[..., Pair]]:
 @pytest.mark.parametrize(
     "settings",
     [
-        # Crops, random starts and fills: the noise of a row must not depend on who draws it.
+        # Crops, operations, random starts and fills: the noise of a row must not depend on who draws it.
         ("--method", "st", "--augment", "crop-flip", "--average", "0.9"),
+        ("--method", "st", "--augment", "randaugment"),
         ("--method", "asgt", "--steps", "3"),
         ("--method", "at", "--steps", "2", "--norm", "l2", "--eps", "0.5"),
         # Weights whose sum differs from one process's images to the other's, and the norm of the whole gradient.
@@ -141,7 +142,7 @@ def pair(tmp_path: Path) -> Iterator[Callable[..., Pair]]:
             *("--clip-norm", "0.5"),
         ),
     ],
-    ids=["st", "asgt", "at", "weighted"],
+    ids=["st", "augmented", "asgt", "at", "weighted"],
 )
 def test_two_processes_give_the_losses_of_one_with_the_same_batch(
     settings: tuple[str, ...], pair: Callable[..., Pair], cli: Callable[..., Answer], tmp_path: Path
@@ -207,13 +208,13 @@ def test_shares_of_a_batch_are_the_whole_batch_augmented() -> None:
     order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
     for generator in (torch.Generator(), Share(torch.Generator(), 0, 1)):
         # By another route: the rows by hand.
-        x, y = training_batch(images, order, 1, 12, "none", generator)
+        x, y = training_batch(images, order, 1, 12, unchanged, generator)
         assert torch.equal(x, pixels[order[12:24]] / 255)
         assert torch.equal(y, images.labels[order[12:24]])
 
-    moved = augment(pixels[order[12:24]], torch.Generator().manual_seed(2)) / 255
+    moved = crop_flip(pixels[order[12:24]], torch.Generator().manual_seed(2)) / 255
     parts = [
-        training_batch(images, order, 1, 12, "crop-flip", Share(torch.Generator().manual_seed(2), rank, 4))
+        training_batch(images, order, 1, 12, crop_flip, Share(torch.Generator().manual_seed(2), rank, 4))
         for rank in range(4)
     ]
     assert [len(x) for x, _ in parts] == [3] * 4

@@ -28,7 +28,7 @@ RUNS = {
     # BatchNorm's buffers, the average of the weights and the augmentation have a state or a stream of their own.
     "averaged resnet18": (
         *("--method", "at", "--steps", "2", "--model", "resnet18", "--width", "0.05", "--average", "0.9"),
-        *("--augment", "crop-flip", "--epochs", "3", *SMALL),
+        *("--augment", "resized-crop", "--epochs", "3", *SMALL),
     ),
 }
 
@@ -212,7 +212,7 @@ def test_a_run_stopped_after_any_step_ends_bit_identical(image_folder: Callable,
     folder = image_folder("pets", {"cat": 22, "dog": 22}, size=(16, 16), mode="RGB")
     config = TrainConfig(
         **{"data": str(folder), "model": "alexnet", "width": 0.05, "method": "sga", "steps": 2, "epochs": 2},
-        **{"batch_size": 8, "augment": "crop-flip", "average": 0.5, "device": "cpu"},
+        **{"batch_size": 8, "augment": "randaugment", "average": 0.5, "device": "cpu"},
     )
     train(config, tmp_path / "whole")
     total = step_of(tmp_path / "whole")

@@ -1,19 +1,12 @@
 """Data: images as uint8, in memory or in a file, seeded splits, and batches made on the device."""
 
-from .batching import (
-    Augmentation,
-    augment,
-    batch_that_fits,
-    batches,
-    steps_per_epoch,
-    to_unit,
-    training_batch,
-    training_order,
-)
+from .augmentation import Augmentation, crop_flip, resized_crop, unchanged
+from .batching import batch_that_fits, batches, steps_per_epoch, training_batch, training_order
 from .collect import LabelledImages, as_images
 from .images import Images, Splits, sample, sampled_rows, selection_text, stratified
+from .random_operations import rand_augment
 from .sources import load_data
-from .stored_pixels import StoredPixels, in_memory
+from .stored_pixels import StoredPixels, in_memory, to_unit
 
 __all__ = [
     "Augmentation",
@@ -22,11 +15,13 @@ __all__ = [
     "Splits",
     "StoredPixels",
     "as_images",
-    "augment",
     "batch_that_fits",
     "batches",
+    "crop_flip",
     "in_memory",
     "load_data",
+    "rand_augment",
+    "resized_crop",
     "sample",
     "sampled_rows",
     "selection_text",
@@ -35,4 +30,5 @@ __all__ = [
     "to_unit",
     "training_batch",
     "training_order",
+    "unchanged",
 ]

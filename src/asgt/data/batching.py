@@ -4,36 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ..randomness import Share, seeded
+from .augmentation import Augmentation
 from .images import Images
-from .stored_pixels import StoredPixels, in_memory
+from .stored_pixels import StoredPixels, to_unit
 
 __all__ = [
-    "Augmentation",
-    "augment",
     "batch_that_fits",
     "batches",
     "steps_per_epoch",
-    "to_unit",
     "training_batch",
     "training_order",
 ]
 
 _VALUES, _VALUES_OF_ACCELERATORS = 2**20, 2**24
-
-Augmentation: TypeAlias = Literal["none", "crop-flip"]
-
-
-def to_unit(pixels: Tensor | StoredPixels) -> Tensor:
-    """uint8 pixels to floats in [0, 1]; floats stay as they are."""
-
-    pixels = in_memory(pixels)
-    return pixels if pixels.is_floating_point() else pixels.float() / 255
 
 
 def batches(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -94,9 +82,7 @@ def training_batch(
     pixels = images.pixels[rows]
     if isinstance(images.pixels, StoredPixels) and len(order) >= (step + 2) * batch_size:
         images.pixels.expect(_own_rows(order, step + 1, batch_size, generator))
-    if augmentation == "crop-flip":
-        pixels = augment(pixels, generator)
-    return to_unit(pixels), images.labels[rows]
+    return to_unit(augmentation(pixels, generator)), images.labels[rows]
 
 
 def _own_rows(order: Tensor, step: int, batch_size: int, generator: torch.Generator | Share) -> Tensor:
@@ -104,35 +90,3 @@ def _own_rows(order: Tensor, step: int, batch_size: int, generator: torch.Genera
 
     rows = order[step * batch_size : (step + 1) * batch_size]
     return rows.view(generator.ranks, -1)[generator.rank] if isinstance(generator, Share) else rows
-
-
-def augment(pixels: Tensor, generator: torch.Generator | Share, padding: int = 4) -> Tensor:
-    """Pads with zeros, crops at random and flips at random, each image by itself, in one gather.
-
-    Args:
-        pixels: (B, C, H, W).
-        generator: on the device of the pixels, or a share of one.
-        padding: pixels of zeros on each side.
-    """
-
-    count, _, height, width = pixels.shape
-    device = pixels.device
-    padded = torch.nn.functional.pad(pixels, (padding,) * 4)
-
-    def draw(pixels: Tensor, generator: torch.Generator) -> Tensor:
-        size = (len(pixels), 1)
-        top = torch.randint(0, 2 * padding + 1, size, generator=generator, device=device)
-        left = torch.randint(0, 2 * padding + 1, size, generator=generator, device=device)
-        flip = torch.rand(size, generator=generator, device=device) < 0.5
-        return torch.cat([top, left, flip], dim=1)
-
-    drawn = generator.of(draw, pixels) if isinstance(generator, Share) else draw(pixels, generator)
-    top, left, flip = drawn.split(1, dim=1)
-
-    rows = top + torch.arange(height, device=device)
-    across = torch.arange(width, device=device)
-    columns = left + torch.where(flip.bool(), across.flip(0), across)
-
-    sample = torch.arange(count, device=device)[:, None, None]
-    # Indices around a slice put the sliced axis last.
-    return padded[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

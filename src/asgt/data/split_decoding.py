@@ -31,12 +31,11 @@ from torch import Tensor
 from ..capacity import size_text
 from ..errors import DamagedFileError, InputError
 from ..progress import Progress
-from .batching import to_unit
 from .folders import counted
 from .image_decoding import DecodedImage, PixelOptions, check_memory, decoded
 from .parts import Part
 from .pixel_cache import Entry, PixelCache
-from .stored_pixels import PixelFile, StoredPixels, checksum, value_counts
+from .stored_pixels import PixelFile, StoredPixels, checksum, to_unit, value_counts
 
 __all__ = ["DecodedSplit", "Decoder"]
 

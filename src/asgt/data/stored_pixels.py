@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import DamagedFileError
 
-__all__ = ["PixelFile", "StoredPixels", "checksum", "in_memory", "value_counts"]
+__all__ = ["PixelFile", "StoredPixels", "checksum", "in_memory", "to_unit", "value_counts"]
 
 _CHUNK = 2**24
 """Bytes that a pass over all pixels holds at a time."""
@@ -239,6 +239,13 @@ def in_memory(pixels: Any) -> Any:
     """Stored pixels as one tensor; anything else as it is."""
 
     return pixels.tensor() if isinstance(pixels, StoredPixels) else pixels
+
+
+def to_unit(pixels: Tensor | StoredPixels) -> Tensor:
+    """uint8 pixels to floats in [0, 1]; floats stay as they are."""
+
+    pixels = in_memory(pixels)
+    return pixels if pixels.is_floating_point() else pixels.float() / 255
 
 
 def _all_in_memory(values: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class DataSet:
         hub: the hub id that the name stands for; ``None`` for data that comes with a package.
         eps: the default radius in L∞ of adversarial training, in [0, 1].
         epsilons: the default grid of radii in L∞ of ``asgt evaluate``, as ``--epsilons`` takes it.
-        augment: the default augmentation of training.
+        augment: the default augmentation of training, by its name in ``--augment``.
         loader: gives the images of a data set that comes with a package. It imports what it needs when it is called.
             ``None``: the data is read from a folder or from the hub.
         objects: marks the object in each image, where that is known; ``None`` where it is not. It imports what it
@@ -42,7 +42,7 @@ class DataSet:
     hub: str | None = None
     eps: float = 8 / 255
     epsilons: str = "1/255,2/255,4/255,8/255,12/255,16/255"
-    augment: Literal["none", "crop-flip"] = "none"
+    augment: str = "none"
     loader: Loader | None = None
     objects: Objects | None = None
 

@@ -18,6 +18,7 @@ from ..files import read_yaml
 from ..names import names_of, refuse_unless_allowed
 from ..progress import SILENT, Progress
 from ..runs.explain_run import explained_alike
+from ..training.augmentation_registry import augmentation_named
 from ..training.building import refuse_size
 from ..training.config import MAY_CHANGE, TrainConfig
 from ..training.run_folder import RunFolder
@@ -69,6 +70,9 @@ def plan(
     for attribution in preset.attributions:
         refuse_unless_allowed(attribution, allow, preset.name, what="attribution", flag=None)
     _refuse_other(out, preset)
+    # A grid that was begun is read without the packages that its trainings need; those say it themselves.
+    for method in preset.methods if not (out / NOTE).exists() else ():
+        augmentation_named(method.augment or "none")
     first, limits = preset.methods[0], [method.limit for method in preset.methods]
     data = load_data(
         first.data,

@@ -21,6 +21,7 @@ from ..files import read_yaml, write_yaml
 from ..names import is_allowed, is_foreign, refuse_unless_allowed
 from ..numbers import Number, in_float32, number, plain_fields
 from ..records import REQUIRED, Setting
+from .augmentation_registry import AUGMENTATIONS, augmentations_help
 from .method_registry import (
     ATTACKS,
     METHODS,
@@ -63,7 +64,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "kl": ("forward", "reverse"),
     "schedule": ("constant", "cosine", "one-cycle"),
     "precision": ("fp32", "tf32", "bf16"),
-    "augment": ("none", "crop-flip"),
     "keep": ("best", "last"),
     "interpolation": ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"),
     "decode": ("browser", "imagefolder"),
@@ -317,7 +317,7 @@ class TrainConfig:
         seed: fixes initialisation, order, augmentation, attack and mask
         limit: train on at most so many images, stratified (default: all)
         validation: share of the training images that only picks the epoch, at most 2,000 of them
-        augment: none or crop-flip (default: [AUGMENT])
+        augment: [AUGMENTATIONS] (default: [AUGMENT])
         image_size: resize the short side and crop the centre (default: as they are)
         crop: share of the resized short side that the centre crop keeps, in (0, 1] (default: 1)
         interpolation: of resizing: bilinear (default), bicubic, nearest, lanczos, box or hamming
@@ -384,7 +384,7 @@ class TrainConfig:
 
     limit: int | None = None
     validation: float = 0.1
-    augment: Literal["none", "crop-flip"] | None = None
+    augment: str | None = None
     image_size: int | None = None
     crop: float | None = None
     interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"] | None = None
@@ -565,6 +565,8 @@ class TrainConfig:
         for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) is not None and value not in choices:
                 raise unknown(name, str(value), choices)
+        if self.augment is not None and self.augment not in AUGMENTATIONS:
+            raise unknown("augment", self.augment, AUGMENTATIONS)
 
         def require(name: str, holds: bool, says: str) -> None:
             if not holds:
@@ -764,5 +766,6 @@ TrainConfig.__doc__ = (
     (TrainConfig.__doc__ or "")
     .replace("[DATA SETS]", data_help())
     .replace("[EPS]", eps_help())
+    .replace("[AUGMENTATIONS]", augmentations_help())
     .replace("[AUGMENT]", augment_help())
 )

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..data import Images, Splits, load_data, steps_per_epoch, stratified, to_unit
+from ..data import Augmentation, Images, Splits, load_data, steps_per_epoch, stratified, to_unit
 from ..devices import place, resolve_device
 from ..errors import DamagedFileError, InputError
 from ..files import digest, digest_file, is_sealed, read_tensors, write_tensors
@@ -26,6 +26,7 @@ from ..numbers import counted
 from ..passes import a_pass, modes_agree
 from ..progress import SILENT, Progress
 from ..randomness import Generators, seed_of
+from .augmentation_registry import augmentation_named
 from .building import build_with_head, refuse_size
 from .checkpoint import Learner, TrainingState, load_checkpoint, standing
 from .config import MAY_CHANGE, TrainConfig
@@ -67,6 +68,7 @@ class Opened:
         images: the training images without the validation part, on the device.
         validation: the validation part, on the device.
         batch: images of a step of all processes together.
+        augmentation: what a batch of training images goes through.
         targets: from labels to what stands for them in the loss; ``None`` where they stand for themselves.
         progress: is told how far the run is.
     """
@@ -83,6 +85,7 @@ class Opened:
     images: Images
     validation: Images
     batch: int
+    augmentation: Augmentation
     targets: Targets | None
     progress: Progress
 
@@ -146,6 +149,7 @@ def open_run(
         return finished
     is_new = not world.from_main(folder.config.exists)
     accelerator = world.together(_accelerator, config, folder, world)
+    augmentation = world.together(augmentation_named, config.augment or "none")
     if passed.data is None:
         world.together(refuse_size, config)
         data = world.main_first(load_data, config.data, limit=config.limit, **config.data_settings(), progress=progress)
@@ -179,6 +183,7 @@ def open_run(
         images=images,
         validation=validation,
         batch=batch,
+        augmentation=augmentation,
         targets=targets,
         progress=progress,
     )

@@ -127,9 +127,7 @@ def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> None:
             group["lr"] = learning_rate(config.schedule, peak, done)
 
         streams = _streams(opened, step)
-        x, y = training_batch(
-            images, order, position, config.batch_size, config.augment or "none", streams["augmentation"]
-        )
+        x, y = training_batch(images, order, position, config.batch_size, opened.augmentation, streams["augmentation"])
         put_in_training(fitting.forward, fitting.frozen)
         with watch.on():
             measured = fitting.compute(x, y, eps, Generators(attack=streams["attack"], mask=streams["mask"]))

@@ -1,0 +1,68 @@
+"""The augmentations by name. To add one: a function in ``data/``, and one line in :data:`AUGMENTATIONS`.
+
+Configurations and help texts read the names, so the functions are imported only where one is looked up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ..errors import unknown
+
+if TYPE_CHECKING:  # asgt --help does without PyTorch
+    from ..data import Augmentation
+
+__all__ = ["AUGMENTATIONS", "AugmentationKind", "augmentation_named", "augmentations_help"]
+
+
+@dataclass(frozen=True)
+class AugmentationKind:
+    """What a name of ``--augment`` stands for.
+
+    Attributes:
+        place: the function, ``package.module:name``; it is an :data:`asgt.data.Augmentation`.
+        title: what it does to an image, in a few words; empty where the name says it.
+    """
+
+    place: str
+    title: str = ""
+
+
+AUGMENTATIONS: dict[str, AugmentationKind] = {
+    "none": AugmentationKind("asgt.data.augmentation:unchanged"),
+    "crop-flip": AugmentationKind("asgt.data.augmentation:crop_flip", "shifts by up to 4 pixels and mirrors"),
+    "resized-crop": AugmentationKind(
+        "asgt.data.augmentation:resized_crop", "enlarges a random part of the image and mirrors"
+    ),
+    "randaugment": AugmentationKind(
+        "asgt.data.random_operations:rand_augment", "two random operations an image; needs asgt[augment]"
+    ),
+}
+"""The augmentations, in the order in which help texts list them."""
+
+
+def augmentations_help() -> str:
+    """The names and titles for a help text."""
+
+    told = [f"{name} ({kind.title})" if kind.title else name for name, kind in AUGMENTATIONS.items()]
+    return f"{', '.join(told[:-1])} or {told[-1]}"
+
+
+def augmentation_named(name: str) -> Augmentation:
+    """The function of an augmentation.
+
+    Raises:
+        InputError: there is no such name, or a package that it needs cannot be imported.
+    """
+
+    if name not in AUGMENTATIONS:
+        raise unknown("augment", name, AUGMENTATIONS)
+    import torch
+
+    module, _, function = AUGMENTATIONS[name].place.partition(":")
+    augmentation: Augmentation = getattr(import_module(module), function)
+    # What it imports is missed now, and not in the first step of a training whose images were decoded for minutes.
+    augmentation(torch.zeros(1, 1, 1, 1), torch.Generator())
+    return augmentation
