@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from .experiments import Preset, load_preset, reproduce
     from .explanation import Explanation, Measure, Panel, explain, load_explanation, panel, strokes
     from .explanation.map_grid import SaliencyMaps, saliency_maps
-    from .models import Normalize, build_model, load_weights
+    from .exporting import export_run
+    from .models import Normalize, build_model, from_pretrained, load_weights
     from .randomness import Generators, SampleKeyed
     from .report.curves import robustness_curves
     from .report.map_drawing import write_contact_sheet, write_maps
@@ -120,6 +121,8 @@ __all__ = [
     "compare",
     "evaluate",
     "explain",
+    "export_run",
+    "from_pretrained",
     "load_data",
     "load_evaluation",
     "load_explanation",
@@ -197,9 +200,11 @@ _HOMES = {
         "SaliencyMaps",
         "saliency_maps",
     ),
+    "exporting": ("export_run",),
     "models": (
         "Normalize",
         "build_model",
+        "from_pretrained",
         "load_weights",
     ),
     "randomness": (

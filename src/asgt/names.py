@@ -23,7 +23,7 @@ __all__ = [
 OBJECT = "object:"
 """What the name of an object begins with that was passed to a function: no file and no flag can name it."""
 
-_LIBRARIES = ("timm:", "hf:")
+_LIBRARIES = ("timm:", "hf:", "hub:")
 
 
 def short_name(data: str) -> str:

@@ -18,7 +18,7 @@ import pytest
 from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
-VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile")
+VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "verify", "export")
 SMALL = {"train": " --limit 200 --epochs 1", "evaluate": " --samples 20 --epsilons 0.3", "reproduce": " --dry-run"}
 
 
@@ -97,7 +97,11 @@ def test_the_mnist_commands_of_the_pages_run_at_a_small_scale(page: str, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/evaluation.md", "docs/methods.md", "docs/saliency.md", "docs/tour.md"]
+    "page",
+    [
+        "README.md",
+        *(f"docs/{name}.md" for name in ("evaluation", "methods", "saliency", "share-a-model", "tour")),
+    ],
 )
 def test_the_python_of_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..datasets import data_set
 from ..errors import InputError, unknown
 from ..numbers import number
 from ..training.config import data_settings, with_own_sizes
@@ -41,11 +42,16 @@ class Assembly:
     lines: list[str] = field(default_factory=list)
 
 
-def assemble(asked: dict[str, Any], progress: Progress) -> Assembly:
+def assemble(asked: dict[str, Any], progress: Progress, allow: Collection[str] = ()) -> Assembly:
     """Builds what the flags of ``asgt evaluate --model M --data D`` ask for.
 
     What they leave open of mean, std, image size, crop and interpolation comes from the model's own configuration, for
-    models of timm and of transformers.
+    models of timm and of transformers, and for exported ones.
+
+    Args:
+        asked: the flags.
+        progress: is told how many images were decoded.
+        allow: whose code may run for the architecture that an exported model names.
 
     Raises:
         InputError: the parts do not fit together.
@@ -57,8 +63,12 @@ def assemble(asked: dict[str, Any], progress: Progress) -> Assembly:
     from ..modes import in_evaluation
 
     name, weights = str(asked["model"]), asked.get("weights")
+    if name.startswith("hub:"):
+        return _exported(name, asked, progress, allow)
     if ":" not in name and name not in MODELS:
-        raise unknown("model", name, [*MODELS, "hf:FOLDER_OR_ID", "timm:NAME", "package.module:factory"])
+        raise unknown(
+            "model", name, [*MODELS, "hf:FOLDER_OR_ID", "hub:FOLDER_OR_ID", "timm:NAME", "package.module:factory"]
+        )
     if weights is None and not brings_weights(name):
         raise InputError(f"--weights is missing: {name} has none of its own")
     table = read_classes(asked["classes"]) if "classes" in asked else None
@@ -92,6 +102,44 @@ def assemble(asked: dict[str, Any], progress: Progress) -> Assembly:
     if own is not None:
         lines.append(preprocessing_line(own, settings, asked))
     return Assembly(in_evaluation(model), images, lines + ([classes_line] if classes_line else []))
+
+
+def _exported(name: str, asked: dict[str, Any], progress: Progress, allow: Collection[str]) -> Assembly:
+    """A model that ``asgt export`` wrote, on images that are read as those of its training were."""
+
+    from ..data import load_data
+    from ..data.classes import read_classes
+    from ..models.exported import load_exported, read_exported
+
+    for flag in ("weights", "mean", "std", "width"):
+        if flag in asked:
+            raise InputError(f"--{flag} is told by the exported model {name}: leave it out")
+    table = read_classes(asked["classes"]) if "classes" in asked else None
+    exported = read_exported(name.removeprefix("hub:"))
+    own, known = exported.preprocessing(), data_set(asked["data"])
+    kept = dict(exported.reading) if known.reads_options else {}
+    if {"grey", "rgb"} & asked.keys():
+        kept = {setting: value for setting, value in kept.items() if setting not in ("grey", "rgb")}
+    settings = with_own_sizes(kept | asked, own)
+    channels = None if {"grey", "rgb"} & settings.keys() else exported.shape[0]
+    splits = load_data(asked["data"], train=False, channels=channels, progress=progress, **data_settings(settings))
+    model = load_exported(exported, allow=allow)
+    if splits.test.shape != exported.shape:
+        sizes = ["×".join(map(str, shape)) for shape in (splits.test.shape, exported.shape)]
+        flags = [f"--image-size {exported.shape[1]}"] if splits.test.shape[1:] != exported.shape[1:] else []
+        if splits.test.shape[0] != exported.shape[0]:
+            flags.append("--grey" if exported.shape[0] == 1 else "--rgb")
+        raise InputError(
+            f"the images of {asked['data']} are {sizes[0]}, {name} takes {sizes[1]}: {' '.join(flags)} makes them so"
+        )
+    images, classes_line = _labelled(splits.test, table, exported.classes, name)
+    lines = [
+        *splits.notes,
+        f"weights: those of {name}, whose files match their digests",
+        *(f"{name}: {remark}" for remark in exported.remarks),
+        preprocessing_line(own, settings, asked),
+    ]
+    return Assembly(model, images, lines + ([classes_line] if classes_line else []))
 
 
 def _loaded(model: nn.Module, asked: dict[str, Any], values: dict[str, list[float]]) -> str:

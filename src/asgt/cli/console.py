@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ..evaluation.discard_audit import Discards
     from ..evaluation.outcomes import Evaluation
     from ..experiments.grid import Planned
+    from ..exporting import Export
     from ..runs.verifying import Verified
     from ..training.run_folder import TrainResult
     from ..training.timing import Profile
@@ -267,6 +268,23 @@ class Console:
                 where = f" (samples {', '.join(map(str, check.samples))})" if check.samples else ""
                 line = f"{check.verdict} {check.name}: {check.evidence}{where}; {check.remedy}"
                 self.out.print(escape(line), style={"FAIL": "red", "WARN": "yellow"}.get(check.verdict, "dim"))
+
+    def exported(self, export: Export) -> None:
+        """Says what an export wrote, and how to load it."""
+
+        self.out.print(f"exported: {escape(str(export.folder))} ({', '.join(export.files)})", soft_wrap=True)
+        for file, parity in export.parity:
+            self.out.print(f"{file}: {escape(parity)}", soft_wrap=True)
+        if not export.is_loaded:
+            self.warn("the export was not loaded here, for its architecture is code of your own: name it by --model")
+        if not export.is_evaluated:
+            self.warn("the run is not evaluated, and its card says so: asgt evaluate RUN, then export again")
+        self.out.print(f"load it: asgt.from_pretrained({escape(repr(str(export.folder)))})", soft_wrap=True)
+
+    def pushed(self, repository: str, address: str) -> None:
+        """Says where an export was uploaded to."""
+
+        self.out.print(f"uploaded: {escape(address)}; asgt.from_pretrained({repository!r}) loads it", soft_wrap=True)
 
     def verified(self, verified: Verified | InputError) -> None:
         """The result for a place, and a line for each file that does not match its digest, or has none.

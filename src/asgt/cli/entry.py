@@ -30,7 +30,7 @@ from .interrupts import STOPPED, Interruption
 
 __all__ = ["main", "process"]
 
-_VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "verify")
+_VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "verify", "export")
 
 _USAGE = """usage: asgt VERB [OPTIONS]
 
@@ -44,6 +44,7 @@ verbs:
   reproduce  a grid of methods and seeds, trained, evaluated and compared
   profile    what a training step of each method costs, in passes and seconds
   verify     checks the files of runs against their digests
+  export     a run as a folder to share: weights, model card, digests
 
 asgt VERB --help tells what each takes; asgt --version the version.
 """

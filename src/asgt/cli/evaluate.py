@@ -69,7 +69,7 @@ def run(words: list[str]) -> int:
         model, images, data, trained_norm, warnings = _from_run(asked, allow, console)
         lines: list[str] = []
     else:
-        assembly = assemble(asked, console)
+        assembly = assemble(asked, console, allow)
         model, images, lines = assembly.model, assembly.images, assembly.lines
         data, trained_norm, warnings = asked["data"], "linf", []
     norm = norm or trained_norm
@@ -111,7 +111,7 @@ def _parser() -> Parser:
         usage="asgt evaluate RUN | --model M [--weights FILE] --data D --out DIR [OPTIONS]",
     )
     parser.add_argument("run", nargs="?", type=str, help="a run folder of asgt train")
-    parser.add_argument("--model", type=str, help="the model of the weights; with RUN, only to name your own again")
+    parser.add_argument("--model", type=str, help="its name, or hub:FOLDER_OR_ID; with RUN, names your own again")
     parser.add_argument(
         "--weights", type=str, help="weights as safetensors, or .pt that holds plain tensors (default: the model's own)"
     )
@@ -272,11 +272,11 @@ def _as_before(out: Path) -> dict[str, Any]:
 def _from_run(
     asked: dict[str, Any], allow: Sequence[str], console: Console
 ) -> tuple[nn.Module, Images, str, Any, list[str]]:
-    from ..runs.run import load_run, remarks_on
+    from ..runs.run import load_run, refuse_other_model, remarks_on
     from ..training.run_folder import RunFolder
 
-    folder, named = RunFolder(asked["run"]), asked.get("model")
-    if named is not None and folder.config.exists() and (stored := TrainConfig.load(folder.config).model) != named:
-        raise InputError(f"{folder.path} holds a {stored}, not a {named}: leave --model out")
+    folder = RunFolder(asked["run"])
+    if "model" in asked:
+        refuse_other_model(folder.path, asked["model"])
     model, splits, config, result = load_run(folder.path, allow=allow, progress=console)
     return model, splits.test, config.data, config.norm or "linf", [*result.warnings, *remarks_on(folder)]

@@ -1,5 +1,6 @@
 """Models: the paper's, a small one, and anybody's own. Normalisation lives inside the model."""
 
+from .exported import from_pretrained
 from .loading import MODELS, build_model
 from .normalize import Normalize
 from .paper_alexnet import alexnet
@@ -15,6 +16,7 @@ __all__ = [
     "alexnet",
     "brings_weights",
     "build_model",
+    "from_pretrained",
     "load_weights",
     "preprocessing",
     "resnet18",

@@ -87,6 +87,11 @@ def build_model(
         _check_options(name, MODELS[name], options)
         refuse_model(name, MODELS[name], shape, classes, options=options)
         net = MODELS[name](channels, height if height == width else (height, width), classes, **options)
+    elif name.startswith("hub:"):
+        raise InputError(
+            f"{name}: an exported model has weights of its own: asgt evaluate --model {name} and asgt.from_pretrained "
+            "take it; to train on, give --model ARCHITECTURE --weights DIR/model.safetensors"
+        )
     else:
         raise unknown("model", name, [*MODELS, "timm:NAME", "hf:FOLDER_OR_ID", "package.module:factory"])
 

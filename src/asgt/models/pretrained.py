@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +19,17 @@ from torch import nn
 from ..errors import DamagedFileError, InputError, unknown
 from ..files import read_json
 from ..names import is_foreign
+from .hub_access import hub_errors, quiet
 
-__all__ = ["Preprocessing", "brings_weights", "build_hf", "build_timm", "preprocessing"]
+__all__ = [
+    "Preprocessing",
+    "brings_weights",
+    "build_hf",
+    "build_hf_without_weights",
+    "build_timm",
+    "hf_architecture",
+    "preprocessing",
+]
 
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's numbers, as processors of transformers store them."""
@@ -31,6 +38,9 @@ _SQUASHED = " (it squashes images that are not square; here they are cropped)"
 
 _ATTENTIONS = ("eager", "sdpa", "flex_attention")
 """What transformers has itself; any other implementation of attention is a package, or a program from the hub."""
+
+_PLACES = ("_name_or_path", "name_or_path", "auto_map", "use_pretrained_backbone", "quantization_config")
+"""Keys of a configuration of transformers by which it is more than an architecture."""
 
 _INTERPOLATIONS = tuple(_RESAMPLING.values())
 
@@ -106,7 +116,7 @@ def build_timm(
         )
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     try:
-        with _quiet():
+        with quiet():
             try:
                 net: nn.Module = timm.create_model(
                     name, pretrained=pretrained, in_chans=channels, img_size=image_size, **options
@@ -148,7 +158,7 @@ def _of_timm(name: str) -> Preprocessing:
 
 def _timm(name: str) -> Any:
     try:
-        with _quiet():
+        with quiet():
             import timm
     except Exception as error:  # timm imports torchvision, which fails in many ways beside a torch it was not built for
         raise InputError(
@@ -169,25 +179,18 @@ def build_hf(name: str) -> nn.Module:
         DamagedFileError: its weights cannot be read.
     """
 
-    transformers = _transformers(name)
+    transformers = _transformers(f"hf:{name}")
     config = _config(name)
     if "pretrained_cfg" in config:
         raise InputError(
             f"hf:{name} is a model of timm: write timm:{config.get('architecture')}, and give its weights by --weights"
         )
-    if not any("ForImageClassification" in each for each in config.get("architectures") or []):
-        kinds = ", ".join(config.get("architectures") or ["nothing"])
-        raise InputError(f"hf:{name} is no image classifier: its configuration names {kinds}")
-    if other := next((each for each in _attentions(config) if each not in _ATTENTIONS), None):
-        raise InputError(
-            f"hf:{name}: its config.json asks for the attention {other}, which the hub may hold as a program: remove "
-            "attn_implementation from it"
-        )
+    _refuse_config(config, f"hf:{name}")
     where = str(Path(name)) if Path(name).is_dir() else name
     error: Exception | None = None
     for plain in (True, False):
         try:
-            with _quiet():
+            with quiet():
                 net, report = transformers.AutoModelForImageClassification.from_pretrained(
                     where, trust_remote_code=False, use_safetensors=plain, output_loading_info=True
                 )
@@ -197,13 +200,73 @@ def build_hf(name: str) -> nn.Module:
     else:
         assert error is not None
         if isinstance(error, ImportError):
-            raise _unusable(name, error) from error
+            raise _unusable(f"hf:{name}", error) from error
         raise DamagedFileError(f"hf:{name} cannot be loaded: {_first_line(error)}") from error
     if lacking := sorted(report.get("missing_keys") or ()):
         more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
         raise InputError(f"hf:{name}: its weights lack {lacking[0]!r}{more}, which would be random")
     built: nn.Module = net
     return built
+
+
+def hf_architecture(name: str) -> dict[str, Any]:
+    """The configuration of a model ``hf:…``, from which :func:`build_hf_without_weights` builds it anywhere.
+
+    Names of places and of code are left out, and so are weights that a part would take from the hub by itself.
+
+    Raises:
+        InputError: there is no such model.
+        DamagedFileError: its configuration cannot be read.
+    """
+
+    config: dict[str, Any] = _without_places(_config(name))
+    return config
+
+
+def build_hf_without_weights(config: Mapping[str, Any], called: str) -> nn.Module:
+    """An image classifier of transformers with random weights.
+
+    Args:
+        config: as :func:`hf_architecture` gives it; it may be a stranger's, and nothing in it can run.
+        called: what to call the model in an error.
+
+    Raises:
+        InputError: transformers is not there, or the configuration is no image classifier's.
+    """
+
+    transformers = _transformers(called)
+    _refuse_config(config, called)
+    try:
+        with quiet():
+            kind = transformers.AutoConfig.for_model(**_without_places(config))
+            net: nn.Module = transformers.AutoModelForImageClassification.from_config(kind, trust_remote_code=False)
+    except ImportError as error:
+        raise _unusable(called, error) from error
+    except Exception as error:  # each kind of model has errors of its own
+        raise InputError(f"{called} cannot be built: {type(error).__name__}: {_first_line(error)}") from error
+    return net
+
+
+def _refuse_config(config: Mapping[str, Any], called: str) -> None:
+    """Refuses the configuration of what is no image classifier, or of one that asks for code of the hub."""
+
+    architectures = config.get("architectures")
+    kinds = [each for each in _listed(architectures) if isinstance(each, str)]
+    if not any("ForImageClassification" in each for each in kinds):
+        raise InputError(f"{called} is no image classifier: its configuration names {', '.join(kinds) or 'nothing'}")
+    if other := next((each for each in _attentions(config) if each not in _ATTENTIONS), None):
+        raise InputError(
+            f"{called}: its config.json asks for the attention {other}, which the hub may hold as a program: remove "
+            "attn_implementation from it"
+        )
+
+
+def _without_places(value: Any) -> Any:
+    """A configuration without the keys that name a place, code, or weights to be fetched, at any depth."""
+
+    if isinstance(value, Mapping):
+        return {key: _without_places(each) for key, each in value.items() if key not in _PLACES}
+    return [_without_places(each) for each in value] if isinstance(value, list) else value
 
 
 def _attentions(value: Any, asked: bool = False) -> Iterator[str]:
@@ -265,13 +328,13 @@ def _processor(name: str) -> dict[str, Any] | None:
         written = (_json(name, "processor_config.json", None) or {}).get("image_processor")
     if written is None:
         return None
-    transformers = _transformers(name)
+    transformers = _transformers(f"hf:{name}")
     try:
-        with _quiet():
+        with quiet():
             own = transformers.AutoImageProcessor.from_pretrained(name, use_fast=False, trust_remote_code=False)
             whole = json.loads(own.to_json_string())
     except ImportError as error:
-        raise _unusable(name, error) from error
+        raise _unusable(f"hf:{name}", error) from error
     except Exception:  # a processor with code of its own: only its file can be read
         return dict(written)
     return dict(whole)
@@ -342,23 +405,23 @@ def _side(size: Any, name: str) -> int | None:
     return _whole(size.get("shortest_edge", size.get("height")))
 
 
-def _transformers(name: str) -> Any:
+def _transformers(called: str) -> Any:
     try:
-        with _quiet():
+        with quiet():
             import transformers
     except Exception as error:
         raise InputError(
-            f"hf:{name}: transformers cannot be imported here ({type(error).__name__}): pip install 'asgt[hf]'"
+            f"{called}: transformers cannot be imported here ({type(error).__name__}): pip install 'asgt[hf]'"
         ) from error
     transformers.utils.logging.disable_progress_bar()
     return transformers
 
 
-def _unusable(name: str, error: ImportError) -> InputError:
+def _unusable(called: str, error: ImportError) -> InputError:
     """The error where transformers is installed but a part of it fails to import, most often because of torchvision."""
 
     return InputError(
-        f"hf:{name}: {_first_line(error).split('. ')[0]}: install a torchvision that matches this torch, or none"
+        f"{called}: {_first_line(error).split('. ')[0]}: install a torchvision that matches this torch, or none"
     )
 
 
@@ -399,21 +462,10 @@ def _from_hub(name: str, file: str) -> Any:
     from huggingface_hub import errors
 
     try:
-        with _quiet():
+        with hub_errors(f"hf:{name}"):
             return read_json(Path(huggingface_hub.hf_hub_download(name, file)))
-    except errors.HFValidationError as error:
-        raise InputError(f"hf:{name}: there is no such folder, and it is no name of a model on the hub") from error
-    except errors.RepositoryNotFoundError as error:
-        raise InputError(f"hf:{name}: there is no such folder, nor such a model on the hub") from error
     except errors.EntryNotFoundError:
         return None
-    except InputError:
-        raise
-    except Exception as error:  # no network, a proxy, a full disk
-        raise InputError(
-            f"hf:{name}: there is no such folder, and the hub cannot be reached ({type(error).__name__}): download the "
-            "model, and give its folder"
-        ) from error
 
 
 # Both ----------------------------------------------------------------------------------------------------------------
@@ -442,35 +494,3 @@ def _listed(value: Any) -> list[Any]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings, logs and progress bars of these libraries."""
-
-    import logging
-
-    loggers = [logging.getLogger(name) for name in ("transformers", "timm", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), _no_bars():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    from huggingface_hub import utils
-
-    shown = not utils.are_progress_bars_disabled()
-    utils.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            utils.enable_progress_bars()

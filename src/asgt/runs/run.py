@@ -31,7 +31,7 @@ from ..training.config import TrainConfig
 from ..training.passed import as_splits
 from ..training.run_folder import RunFolder, TrainResult
 
-__all__ = ["Run", "data_name", "evaluate_again", "load_run", "read_run", "remarks_on"]
+__all__ = ["Run", "data_name", "evaluate_again", "load_run", "read_run", "refuse_other_model", "remarks_on"]
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,18 @@ def evaluate_again(run: Path, protocol: str, flags: str = "") -> str:
     if protocol == OWN:
         return f"remove {folder}, then: asgt evaluate {run} --attack … {flags}".rstrip()
     return f"remove {folder}, then: asgt evaluate {run} --protocol {protocol} {flags}".rstrip()
+
+
+def refuse_other_model(path: Path | str, named: str) -> None:
+    """Refuses a model that is named beside a run folder, where the run holds another one.
+
+    Raises:
+        InputError: it says which.
+    """
+
+    folder = RunFolder(path)
+    if folder.config.exists() and (stored := TrainConfig.load(folder.config).model) != named:
+        raise InputError(f"{folder.path} holds a {stored}, not a {named}: leave --model out")
 
 
 def load_run(

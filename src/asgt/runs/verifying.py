@@ -33,6 +33,7 @@ from ..files import (
 )
 from ..locks import locked
 from ..manifest import MANIFEST, UNVERIFIED, Manifest, home_of, only_writer
+from ..models.exported import exported_files
 from ..training.config import TrainConfig
 from ..training.run_folder import RunFolder
 from ..training.setup import STEP
@@ -302,6 +303,7 @@ def _written(folder: Path) -> Iterator[Path]:
     yield from (file for file in own if file.exists())
     yield from (file for file in (folder / "values.safetensors", folder / LABELS) if file.exists())
     yield from folder.glob(_SHARDS)
+    yield from (file for file in exported_files(folder) if file not in own)
     for place in _PLACES:
         yield from folder.glob(f"{place}/*/result.json")
         yield from folder.glob(f"{place}/*/*.safetensors")
@@ -427,8 +429,14 @@ def _remedy(folder: Path, name: str, state: State) -> str:
         remove = "remove it, then " if state == "damaged" else ""
         return f"only --resume needs it; restore it, or {remove}{accept}"
     if name == run.model.name:
-        return "weights are not edited; restore them, or train again into another folder"
+        return f"weights are not edited; restore them, or {_made_again(folder)}"
     return f"restore it, or {accept} if the edit was intended" if state == "changed" else "restore it"
+
+
+def _made_again(folder: Path) -> str:
+    """How to make the weights of a run, or of an export, again."""
+
+    return "export the run again" if exported_files(folder) else "train again into another folder"
 
 
 def _is_shard(run: RunFolder, name: str) -> bool:
@@ -607,7 +615,7 @@ def _refuse_other_weights(folder: Path, manifest: Manifest) -> None:
     if written and written != (digest_stored(model) if manifest.weights else digest_file(model)):
         raise DamagedFileError(
             f"{model} is damaged: it does not hold the weights that the training wrote, and weights are not edited; "
-            "restore them, or train again into another folder"
+            f"restore them, or {_made_again(folder)}"
         )
 
 

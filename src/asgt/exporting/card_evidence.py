@@ -1,0 +1,160 @@
+"""The part of a model card that is measured: accuracy under attack, what the checks say, and what is not known."""
+
+from __future__ import annotations
+
+from ..evaluation.check import checks_text
+from ..evaluation.outcomes import Evaluation
+from ..numbers import counted, eps_text, norm_sign
+from .card_source import CardSource
+from .markdown import escaped, table
+
+__all__ = ["accuracy_section", "checks_section", "limits_section", "summary"]
+
+_INTERVAL = "95 % interval (Wilson)"
+
+
+def summary(source: CardSource) -> str:
+    """The first lines: the numbers, and what they rest on."""
+
+    if not source.evaluations:
+        return (
+            "**Not evaluated.** This model was not attacked: nothing is known about its robustness. "
+            "[Below](#repeat) is the command that evaluates it."
+        )
+    evaluation = source.evaluations[0]
+    eps = source.eps_of(evaluation)
+    rows = [
+        ["clean accuracy", evaluation.accuracy.percent(), str(evaluation.samples), "no attack"],
+        [
+            f"robust accuracy at ε = {eps_text(eps)} ({norm_sign(evaluation.norm)})",
+            evaluation.robust_accuracy(eps).percent(),
+            str(evaluation.samples),
+            f"{_protocol(evaluation)}: {escaped(evaluation.protocol.claim)}",
+        ],
+    ]
+    seeds = f"training seed {source.run.seed}, attack seed {evaluation.seed}"
+    lines = [
+        table(["quantity", f"% [{_INTERVAL}]", "test images", "measured by"], rows),
+        f"One model, {seeds}. Checks of the attack: {escaped(checks_text(evaluation.checks))}."
+        if evaluation.checks
+        else f"One model, {seeds}. No check of the attack was run.",
+    ]
+    return "\n\n".join(lines)
+
+
+def accuracy_section(source: CardSource) -> str:
+    """A table for each evaluation."""
+
+    if not source.evaluations:
+        return ""
+    parts = ["## Accuracy under attack"]
+    for evaluation in source.evaluations:
+        parts += _accuracy(source, evaluation)
+    return "\n\n".join(parts)
+
+
+def _accuracy(source: CardSource, evaluation: Evaluation) -> list[str]:
+    protocol = evaluation.protocol
+    selection = f" ({source.text(evaluation.selection)})" if evaluation.selection else ""
+    titles = [source.text(search.title or search.name) for search in protocol.searches]
+    curves = [evaluation.curve(search.name) for search in protocol.searches]
+    rows = [["0 (clean)", *[evaluation.accuracy.percent()] * len(curves)]]
+    rows += [[eps_text(eps), *(curve[eps].percent() for curve in curves)] for eps in evaluation.epsilons]
+    told = [
+        f"### Protocol {_protocol(evaluation)}: {escaped(protocol.claim)}",
+        f"n = {evaluation.samples} test images{selection}; attacks in {norm_sign(evaluation.norm)}, ε in units of "
+        f"pixels in [0, 1]; attack seed {evaluation.seed}. Accuracy in % with its {_INTERVAL}.",
+        table(["ε", *titles], rows),
+        _what_counts(source, evaluation),
+    ]
+    if evaluation.adapted:
+        told.append("With so few classes an attack had to be adapted, and is not its authors' own.")
+    if sentence := evaluation.class_sentence():
+        told.append(f"By class: {source.text(sentence)}.")
+    told += [
+        f"{source.text(name)}: {source.text(each.told(evaluation.samples))}."
+        for name, each in evaluation.discards.items()
+    ]
+    told.append(f"All figures: [`results/{protocol.stored_as}.json`](results/{protocol.stored_as}.json).")
+    return told
+
+
+def _what_counts(source: CardSource, evaluation: Evaluation) -> str:
+    """When an image counts as right, and what attacks it."""
+
+    if not evaluation.protocol.worst_case:
+        return "Each column is one attack. It starts anew at every ε, and its last iterate counts."
+    attacks = "; ".join(search.among(evaluation.classes).described() for search in evaluation.protocol.searches)
+    return (
+        "An image counts as right at an ε if the clean image is classified right and no attack breaks it at that ε or "
+        f"a smaller one. Attacks: {source.text(attacks)}, and a search along the gradient of the margin."
+    )
+
+
+def checks_section(source: CardSource) -> str:
+    """Every check of every evaluation, with its outcome."""
+
+    checked = [evaluation for evaluation in source.evaluations if evaluation.checks]
+    if not checked:
+        return ""
+    parts = [
+        "## Checks of the attacks",
+        "An attack that fails makes a model look robust. Each check looks for one reason why it may have failed. A "
+        "PASS is no proof: it says that no failure was detected.",
+    ]
+    for evaluation in checked:
+        rows = [
+            [source.text(check.name), check.verdict, source.text(check.evidence), source.text(check.remedy) or "–"]
+            for check in evaluation.checks
+        ]
+        parts += [f"### {_protocol(evaluation)}", table(["check", "outcome", "evidence", "what to do"], rows)]
+    return "\n\n".join(parts)
+
+
+def limits_section(source: CardSource) -> str:
+    """What the numbers do not say."""
+
+    lines = [*_limits_of_evaluation(source), *_limits_of_training(source)]
+    return "## Known limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _limits_of_evaluation(source: CardSource) -> list[str]:
+    if not source.evaluations:
+        return ["The model was not evaluated. Do not use it where somebody may change its input on purpose."]
+    strongest = source.evaluations[0]
+    norms = sorted({norm_sign(evaluation.norm) for evaluation in source.evaluations})
+    largest = eps_text(max(evaluation.epsilons[-1] for evaluation in source.evaluations))
+    lines = [
+        f"Robust accuracy by protocol {_protocol(strongest)} is {escaped(strongest.protocol.claim)}. It is an upper "
+        "bound: a stronger attack may find more.",
+        f"Measured in {' and '.join(norms)} up to ε = {largest}, on test images of {source.text(source.data)} alone. "
+        "Other norms, larger ε, corruptions such as blur or noise, and other data are not measured.",
+        f"One training run (seed {source.run.seed}). Intervals are over images. They say nothing about other seeds, "
+        "and so nothing about the method.",
+    ]
+    for evaluation in source.evaluations:
+        for verdict, verb in (("FAIL", "failed"), ("WARN", "warned")):
+            names = [check.name for check in evaluation.checks if check.verdict == verdict]
+            if names:
+                listed = source.text(", ".join(names))
+                lines.append(f"{_protocol(evaluation)}: {counted(len(names), 'check')} {verb} ({listed}).")
+    return lines
+
+
+def _limits_of_training(source: CardSource) -> list[str]:
+    result = source.run.result
+    lines = [f"Training warned: {source.text(each)}" for each in result.warnings]
+    if result.collapsed and not result.warnings:
+        lines.append("The model predicts one class for nearly all images.")
+    lines += [f"Files of the run: {source.text(remark)}" for remark in source.run.remarks]
+    lines.append(
+        "The digests in `manifest.json` notice accidents and edits. They are no signature: who can change the files "
+        "can change the digests too."
+    )
+    return lines
+
+
+def _protocol(evaluation: Evaluation) -> str:
+    """The protocol by name and version, as code."""
+
+    return f"`{evaluation.protocol.name}` v{evaluation.protocol.version}"

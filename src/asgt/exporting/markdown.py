@@ -1,0 +1,76 @@
+"""Other people's texts in Markdown: they are shown as they are, and are never markup, HTML, a link or a path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
+
+from ..visible import LONGEST, visible
+
+__all__ = ["code", "escaped", "fenced", "last_part", "table", "without_places"]
+
+_MARKUP = re.compile(
+    r"""[\\`*{}\[\]<>#!|~&$@"^]|(?<![^\W_])_|_(?![^\W_])|:(?!\s|$)|(?<=www)\.|(?<=ftp)\.""", re.IGNORECASE
+)
+"""What begins or ends markup within a line.
+
+An underscore does not within a word, and a colon makes a link or an emoji of what touches it.
+"""
+
+_PLAIN = re.compile(r"[\w.,:=+/@-]+( [\w.,:=+/@-]+)*")
+"""What a span of code shows as it is."""
+
+_PLACE = re.compile(
+    r"(?<![\w/\\.])(?:file:/+|~?/|~\w+/|[A-Za-z]:[\\/])(?:[^\s\"'<>|:;,()]*[/\\])*([^\s\"'<>|:;,()/\\]*)"
+)
+"""An absolute path in a sentence: its last part is the group."""
+
+
+def escaped(text: str, longest: int = LONGEST) -> str:
+    """A text in a line of Markdown, as a reader should see it: control characters in their backslash form.
+
+    Args:
+        text: any text. Absolute paths in it become the names of what they lead to.
+        longest: characters; of a longer text the middle is left out.
+    """
+
+    line = visible(" ".join(visible(without_places(text), longest).split()))
+    return _MARKUP.sub(lambda found: f"&#{ord(found.group())};", line)
+
+
+def code(text: str) -> str:
+    """The same in the type of code."""
+
+    shown = visible(without_places(text), LONGEST)
+    return f"`{shown}`" if _PLAIN.fullmatch(shown) else f"<code>{escaped(text)}</code>"
+
+
+def without_places(text: str, known: Iterable[str] = ()) -> str:
+    """The text with the name alone in the place of each absolute path, and of each known one, the longest first."""
+
+    for place in known:
+        text = text.replace(place, last_part(place))
+    return _PLACE.sub(lambda found: found.group(1) or "…", text)
+
+
+def last_part(place: str) -> str:
+    """The last part of a path, as a name; a text without separators as it is."""
+
+    name = PureWindowsPath(PurePosixPath(place).name).name
+    return name or "data"
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A block of code, behind a fence that is longer than any in the text."""
+
+    lines = visible(text)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", lines)), default=0))
+    return f"{fence}{language}\n{lines}\n{fence}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
