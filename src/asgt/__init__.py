@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from .saliency import Attribution, SaliencyMask, attribute
     from .statistics import Estimate, PairedDifference
     from .training.config import TrainConfig
-    from .training.objectives import ASGT, AT, SGA, SGT, ST, TRADES, Objective, Output
+    from .training.objectives import ASGT, AT, RRR, SGA, SGT, ST, TRADES, Objective, Output
     from .training.run_folder import TrainResult
     from .training.trainer import train
 
@@ -78,6 +78,7 @@ __all__ = [
     "MIFGSM",
     "PGD",
     "PROTOCOLS",
+    "RRR",
     "SGA",
     "SGT",
     "ST",

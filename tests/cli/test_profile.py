@@ -55,6 +55,8 @@ def test_profile_prints_all_methods(cli: Callable) -> None:
         "SGA": 22,
         "ASGT-FGSM": 13,
         "ASGT-PGD": 25,
+        # One to the images, and two back through that.
+        "RRR": 6,
     }
     for _, step, bare, ratio, rate in table.values():
         # Of one repetition, as asked for here, the ratio is that of the two times.

@@ -206,7 +206,7 @@ def registered(own: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.slow
 def test_a_registered_method_is_known_to_help_profile_and_errors(cli: Callable, registered: str) -> None:
-    assert "asgt or smooth" in cli("--help").out
+    assert "rrr or smooth" in cli("--help").out
     with pytest.raises(SystemExit):
         cli("train", "--help")
     assert "--share" in cli("train", "--shar", "0.2").err

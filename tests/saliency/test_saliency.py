@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from asgt.errors import InputError
-from asgt.randomness import SampleKeyed
+from asgt.randomness import SampleKeyed, Share
 from asgt.saliency import SaliencyMask, saliency
 from support.explained import Linear, delicate_net, images, rand
 from support.messages import assert_states
@@ -534,7 +534,64 @@ def test_no_gradient_flows_through_the_mask() -> None:
     assert not SaliencyMask(k=0.2)(net, x, y).requires_grad
 
 
-@pytest.mark.parametrize("k", [0.0, -0.1, 1.0001, 10, math.nan, math.inf])
+# Controls -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", ["pixel", "element"])
+def test_a_random_mask_fills_exactly_its_share_and_asks_the_model_for_nothing(
+    unit: Literal["pixel", "element"],
+) -> None:
+    x, y = images(60, 3, 5, 4), torch.zeros(60, dtype=torch.int64)
+    mask = SaliencyMask(k=0.35, rank="random", unit=unit, fill="zero")
+
+    def never(x: Tensor) -> Tensor:
+        raise AssertionError("the model was asked")
+
+    hidden = mask(never, x, y, generator=torch.Generator().manual_seed(1)) == 0
+    of_features = hidden.flatten(1) if unit == "element" else hidden.all(dim=1).flatten(1)
+    features = of_features.shape[1]
+    assert (of_features.sum(dim=1) == math.floor(0.35 * features)).all()
+    if unit == "pixel":
+        assert hidden.all(dim=1).equal(hidden.any(dim=1))
+    # Each sample has its own, and no place is left out for good.
+    assert len(of_features.unique(dim=0)) == 60
+    assert of_features.any(dim=0).all()
+    assert not of_features.all(dim=0).any()
+
+
+def test_a_random_mask_follows_its_generator_and_no_gradient() -> None:
+    net, x, y = delicate_net(), images(6, 3, 6, 6), torch.tensor([1, 4, 0, 1, 2, 3])
+    mask = SaliencyMask(k=0.25, rank="random")
+    one, same, other = (mask(net, x, y, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
+    assert one.equal(same)
+    assert not one.equal(other)
+
+    rows = torch.tensor([4, 1])
+    alone = mask(net, x[rows], y[rows], generator=SampleKeyed(0, rows))
+    assert alone.equal(mask(net, x, y, generator=SampleKeyed(0, torch.arange(6)))[rows])
+    shares = [
+        mask(net, x[part], y[part], generator=Share(torch.Generator().manual_seed(3), r, 2))
+        for r, part in enumerate((slice(0, 3), slice(3, 6)))
+    ]
+    assert torch.cat(shares).equal(one)
+    with pytest.raises(InputError) as refused:
+        mask.scores_of(torch.rand(2, 3, 4, 4))
+    assert_states(refused.value, "random", "gradient")
+
+
+def test_a_share_of_zero_masks_nothing_and_asks_the_model_for_nothing() -> None:
+    x, y = images(4, 3, 6, 6).requires_grad_(), torch.tensor([1, 4, 0, 1])
+
+    def never(x: Tensor) -> Tensor:
+        raise AssertionError("the model was asked")
+
+    masked = SaliencyMask(k=0)(never, x, y)
+    assert masked.equal(x)
+    assert not masked.requires_grad
+    assert SaliencyMask(k=0).apply(x, torch.rand(4, 36)).equal(x)
+
+
+@pytest.mark.parametrize("k", [-0.1, -1e-9, 1.0001, 10, math.nan, math.inf])
 def test_a_share_outside_of_zero_to_one_is_refused(k: float) -> None:
     with pytest.raises(InputError) as caught:
         SaliencyMask(k=k)

@@ -29,6 +29,7 @@ from asgt.training.config import METHODS, TrainConfig
 from asgt.training.methods import build_objective
 from asgt.training.world import World, join
 from support.command import Answer
+from support.informed import told
 from support.messages import assert_states
 from support.trainings import assert_same, rows, step_of
 
@@ -141,8 +142,10 @@ def pair(tmp_path: Path) -> Iterator[Callable[..., Pair]]:
             *("--method", "st", "--label-smoothing", "0.1", "--class-weights", "9,1,1,1,1,1,1,1,1,0"),
             *("--clip-norm", "0.5"),
         ),
+        # Where the shortcut lies, each process is told of its own images.
+        ("--method", "rrr", "--shortcut", "disc:0.9", "--augment", "crop-flip"),
     ],
-    ids=["st", "augmented", "asgt", "at", "weighted"],
+    ids=["st", "augmented", "asgt", "at", "weighted", "rrr"],
 )
 def test_two_processes_give_the_losses_of_one_with_the_same_batch(
     settings: tuple[str, ...], pair: Callable[..., Pair], cli: Callable[..., Answer], tmp_path: Path
@@ -157,7 +160,7 @@ def test_two_processes_give_the_losses_of_one_with_the_same_batch(
     # They move by far more than the tolerance.
     assert abs(one[-1]["loss"] - one[0]["loss"]) > 1e-3
     for alone, together in zip(one, two, strict=True):
-        for name in {"loss", "clean", "adversarial", "consistency", "gradient_norm"} & set(alone):
+        for name in {"loss", "clean", "adversarial", "consistency", "reasons", "gradient_norm"} & set(alone):
             assert together[name] == pytest.approx(alone[name], rel=0, abs=1e-5), name
     alone, together = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, weights in alone.items():
@@ -185,7 +188,7 @@ def test_the_mean_of_the_shares_losses_is_the_loss_of_the_whole_batch(method: st
     def losses(rows: slice, share: Callable[[torch.Generator], Any]) -> tuple[torch.Tensor, torch.Tensor]:
         streams = [share(torch.Generator().manual_seed(seed)) for seed in (1, 2)]
         net.zero_grad()
-        loss = objective(net, x[rows], y[rows], generator=Generators(*streams)).loss
+        loss = objective(net, x[rows], y[rows], generator=Generators(*streams), **told(objective, x[rows])).loss
         loss.backward()
         return loss.detach(), torch.cat([weight.grad.flatten() for weight in net.parameters()])
 

@@ -18,6 +18,7 @@ from asgt.training.config import METHODS, TrainConfig
 from asgt.training.graphs import GraphedStep
 from asgt.training.methods import build_objective
 from asgt.training.trainer import train
+from support.informed import shortcut_for, told
 from support.messages import assert_states
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -46,7 +47,7 @@ def assert_alike(folder: Path, most: float) -> None:
 def test_a_replayed_step_is_the_step_itself(method: str, tmp_path: Path) -> None:
     # A ramp of ε, random starts, fills and momentum: all that differs from step to step must reach the recording.
     for name, graphs in (("plain", False), ("again", False), ("recorded", True)):
-        train(quick(method=method, device="cuda", cuda_graphs=graphs), tmp_path / name)
+        train(quick(method=method, device="cuda", cuda_graphs=graphs, **shortcut_for(method)), tmp_path / name)
 
     assert_alike(tmp_path, most=0.01)
     for one, other in zip(rows(tmp_path / "plain"), rows(tmp_path / "recorded"), strict=True):
@@ -158,7 +159,9 @@ def test_a_radius_on_the_device_is_the_number_itself(method: str) -> None:
     objective, model = build_objective(config), build_model("small_cnn", (1, 8, 8), 10, mean=[0.3], std=[0.4]).eval()
     x, y = torch.rand(8, 1, 8, 8, generator=seeded("x")), torch.arange(8)
     losses = [
-        objective(model, x, y, eps=eps, generator=Generators(seeded("attack"), seeded("mask"))).loss
+        objective(
+            model, x, y, eps=eps, generator=Generators(seeded("attack"), seeded("mask")), **told(objective, x)
+        ).loss
         for eps in (0.07, torch.full((), 0.07))
     ]
     assert torch.equal(*losses)

@@ -180,6 +180,13 @@ def slow_asgt(weight: float, kl: KL, detach: bool) -> Slow:
     return loss
 
 
+def slow_asgt_unmasked(net: nn.Module, x: Tensor, y: int) -> Tensor:
+    x_adv = slow_attack(against_label(net, y), x)
+    clean, attacked = logits_of(net, x), logits_of(net, x_adv)
+    both = slow_cross_entropy(clean, y) + slow_cross_entropy(attacked, y)
+    return both + 1.7 * slow_divergence(attacked, clean, "forward", False)
+
+
 def mean_with_gradients(net: nn.Module, x: Tensor, y: Tensor, slow: Slow) -> tuple[Tensor, list[Tensor]]:
     losses = [slow(net, x[i], int(y[i])) for i in range(len(x))]
     total = losses[0]
@@ -224,6 +231,7 @@ CASES = [
         ]
         for kl, detach in VARIANTS
     ],
+    pytest.param(ASGT(attack=ATTACK, mask=SaliencyMask(k=0), weight=1.7), slow_asgt_unmasked, id="asgt-without-a-mask"),
 ]
 
 
@@ -406,6 +414,31 @@ def test_asgt_attacks_then_masks() -> None:
     # what is not hidden is the attacked image, bit by bit: nothing moved after the mask
     assert torch.equal(masked, attacked.masked_fill(hidden[:, None], 0.0))
     assert (attacked - x).abs().max() == pytest.approx(EPS)
+
+
+def test_sgt_without_a_mask_is_standard_training() -> None:
+    net, (x, y) = small_net(), batch()
+
+    assert_equal(with_gradients(net, x, y, SGT(mask=SaliencyMask(k=0))), mean_with_gradients(net, x, y, slow_st))
+
+
+def test_asgt_with_a_random_mask_hides_as_many_features_elsewhere() -> None:
+    net, (x, y) = small_net(), batch()
+    x = 0.2 + 0.6 * x
+
+    def hidden(rank: str, seed: int) -> tuple[Tensor, Tensor]:
+        mask = SaliencyMask(k=0.33, fill="zero", rank=rank)  # type: ignore[arg-type]
+        generators = Generators(mask=torch.Generator().manual_seed(seed))
+        _, attacked, masked = ASGT(attack=ATTACK, mask=mask).views(net, x, y, None, generators).values()
+        places = (masked == 0).all(dim=1)
+        assert torch.equal(masked, attacked.masked_fill(places[:, None], 0.0))
+        assert places.sum(dim=(1, 2)).tolist() == [FILLED] * SAMPLES
+        return places, attacked
+
+    (by_rank, attacked), (drawn, same), (other, _) = hidden("magnitude", 0), hidden("random", 0), hidden("random", 1)
+    # The mask is all that differs.
+    assert torch.equal(attacked, same)
+    assert len({tuple(places.flatten().tolist()) for places in (by_rank, drawn, other)}) == 3
 
 
 def test_sga_masks_then_attacks() -> None:

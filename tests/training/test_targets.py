@@ -26,6 +26,7 @@ from asgt.training.methods import build_objective
 from asgt.training.objectives import ASGT, AT, SGT, ST, TRADES
 from asgt.training.targets import Targets, balanced_weights, targets_of
 from asgt.training.trainer import train
+from support.informed import told
 from support.messages import assert_states
 from support.trainings import rows
 
@@ -163,14 +164,19 @@ def test_shared_passes_of_hard_labels_never_serve_soft_targets(
     theirs = copy.deepcopy(model)
     targets = Targets.of(torch.tensor([0.5, 2.0, 1.0]), 0.2)(y).double()
 
-    out = objective(model, x, y, generator=streams(), targets=targets)
+    out = objective(model, x, y, generator=streams(), targets=targets, **told(objective, x))
     out.loss.backward()
 
     # Plainly: a function shares nothing, and the terms are those of its logits.
     assert modes_agree(model)
     views = objective.views(theirs.forward, x, y, None, streams())
     logits = {name: theirs(view) for name, view in views.items()}
-    loss = torch.stack(list(objective.terms(logits, targets).values())).sum()
+    penalties = {}
+    if objective.needs_shortcut:
+        x = x.clone().requires_grad_()
+        views, logits = {"clean": x}, {"clean": theirs(x)}
+        penalties = objective.penalties(x, logits, told(objective, x)["shortcut"])
+    loss = torch.stack(list((objective.terms(logits, targets) | penalties).values())).sum()
     hard = torch.stack(list(objective.terms(logits, y).values())).sum()
     theirs.zero_grad()
     loss.backward()

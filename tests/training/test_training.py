@@ -18,6 +18,7 @@ from asgt.training.run_folder import RunFolder
 from asgt.training.schedule import learning_rate, ramped
 from asgt.training.trainer import train
 from support.edits import rewritten
+from support.informed import shortcut_for
 from support.messages import assert_states
 
 
@@ -42,16 +43,16 @@ def quick(**settings: Any) -> TrainConfig:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_leaves_a_whole_run_folder(method: str, tmp_path: Path) -> None:
-    result = train(quick(method=method, epochs=1), tmp_path / "run")
+    result = train(quick(method=method, epochs=1, **shortcut_for(method)), tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     for file in (folder.config, folder.metrics, folder.model, folder.checkpoint, folder.result, folder.split):
         assert file.is_file()
     assert result == folder.load_result()
 
     [row] = folder.rows()
-    terms = [row[name] for name in ("clean", "adversarial", "consistency") if name in row]
+    terms = [row[name] for name in ("clean", "adversarial", "consistency", "reasons") if name in row]
     assert row["loss"] == pytest.approx(sum(terms), abs=1e-5)
-    assert ("validation_pgd" in row) is (method not in ("st", "sgt"))
+    assert ("validation_pgd" in row) is (method not in ("st", "sgt", "rrr"))
     model, data, config, _ = asgt.load_run(folder.path)
     assert config.method == method
     assert not model.training

@@ -195,7 +195,7 @@ class Console:
         norm = norm_sign(evaluation.norm)
         title = (
             f"accuracy % [Wilson 95 %] · protocol {protocol.name} v{protocol.version} ({protocol.claim}) · {norm} · "
-            f"{data}, n = {evaluation.samples} test images · one model, seed {evaluation.seed}"
+            f"{data}, n = {evaluation.samples} test images{evaluation.view_text} · one model, seed {evaluation.seed}"
         )
         clean = "clean" if protocol.worst_case else "clean (not attacked)"
         rows = [("0", clean, evaluation.accuracy.percent())]

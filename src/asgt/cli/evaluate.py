@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..datasets import data_help, data_set
-from ..errors import InputError, cut, shown
+from ..errors import InputError, cut, shown, unknown
 from ..files import read_sealed
 from ..names import is_foreign
+from ..shortcuts import VIEWS, ShortcutView
 from ..training.config import DATA_SETTINGS, TrainConfig
 from .assembly import assemble, listed_numbers
 from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_FOREIGN_ONLY = ("weights", "data", "mean", "std", "width", "classes", *DATA_SETTINGS)
+_FOREIGN_ONLY = ("weights", "data", "mean", "std", "width", "classes", "shortcut", *DATA_SETTINGS)
 _L2_EPSILONS = "0.25,0.5,1,1.5,2"
 
 
@@ -35,8 +36,9 @@ def run(words: list[str]) -> int:
     heed_no_cache(asked)
     _check(asked)
     protocol = _protocol(asked)
-    out = Path(asked["out"] if "out" in asked else Path(asked["run"]) / "evaluation" / _stored_as(asked, protocol))
+    out = Path(asked["out"]) if "out" in asked else _evidence_of(asked, protocol)
     asked = _as_before(out) | asked if "resume" in asked else asked
+    view = asked.get("shortcut_view", "absent")
 
     from rich.markup import escape
 
@@ -70,7 +72,7 @@ def run(words: list[str]) -> int:
         lines: list[str] = []
     else:
         assembly = assemble(asked, console, allow)
-        model, images, lines = assembly.model, assembly.images, assembly.lines
+        model, images, lines = assembly.model, _viewed(assembly.images, asked.get("shortcut"), view), assembly.lines
         data, trained_norm, warnings = asked["data"], "linf", []
     norm = norm or trained_norm
 
@@ -98,6 +100,7 @@ def run(words: list[str]) -> int:
         folder=out,
         resume=asked.get("resume", False),
         selection=selection,
+        shortcut_view=view,
         progress=console,
     )
     console.evaluated(evaluation, data, out, warnings)
@@ -110,28 +113,7 @@ def _parser() -> Parser:
         description="Accuracy under attack over a grid of eps, printed with 95 % intervals and kept per sample.",
         usage="asgt evaluate RUN | --model M [--weights FILE] --data D --out DIR [OPTIONS]",
     )
-    parser.add_argument("run", nargs="?", type=str, help="a run folder of asgt train")
-    parser.add_argument("--model", type=str, help="its name, or hub:FOLDER_OR_ID; with RUN, names your own again")
-    parser.add_argument(
-        "--weights", type=str, help="weights as safetensors, or .pt that holds plain tensors (default: the model's own)"
-    )
-    add_allow(parser)
-    add_no_cache(parser)
-    parser.add_argument("--data", type=str, help=f"{data_help()}, a hub id, or a folder")
-    parser.add_argument(
-        "--mean", type=str, help="means the weights were trained with, as 0.49,0.48,0.45 (default: in the weights)"
-    )
-    parser.add_argument("--std", type=str, help="standard deviations, likewise")
-    parser.add_argument("--width", type=float, help="factor on the model's hidden layers")
-    parser.add_argument(
-        "--classes",
-        type=str,
-        help="the model's classes where the data has others: a file with a name a line or a JSON list, in the order of "
-        "the logits; names as cat,dog; or a JSON object that gives each class of the data its logit",
-    )
-    parser.add_class_arguments(
-        TrainConfig, as_group=False, skip={field.name for field in fields(TrainConfig)} - set(DATA_SETTINGS)
-    )
+    _add_subject(parser)
     parser.add_argument(
         "--protocol",
         type=str,
@@ -175,7 +157,10 @@ def _parser() -> Parser:
     parser.add_argument("--batch_size", type=int, help="images per forward pass (default: 256, fewer large ones)")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument(
-        "--out", type=str, help="where to keep the evidence (default: RUN/evaluation/PROTOCOL or …/PROTOCOL@VERSION)"
+        "--out",
+        type=str,
+        help="where to keep the evidence (default: RUN/evaluation/PROTOCOL or …/PROTOCOL@VERSION; "
+        "…+VIEW with a shortcut)",
     )
     parser.add_argument(
         "--resume",
@@ -184,6 +169,44 @@ def _parser() -> Parser:
     )
 
     return parser
+
+
+def _add_subject(parser: Parser) -> None:
+    """Adds the flags that say which model is evaluated on which images."""
+
+    parser.add_argument("run", nargs="?", type=str, help="a run folder of asgt train")
+    parser.add_argument("--model", type=str, help="its name, or hub:FOLDER_OR_ID; with RUN, names your own again")
+    parser.add_argument(
+        "--weights", type=str, help="weights as safetensors, or .pt that holds plain tensors (default: the model's own)"
+    )
+    add_allow(parser)
+    add_no_cache(parser)
+    parser.add_argument("--data", type=str, help=f"{data_help()}, a hub id, or a folder")
+    parser.add_argument(
+        "--mean", type=str, help="means the weights were trained with, as 0.49,0.48,0.45 (default: in the weights)"
+    )
+    parser.add_argument("--std", type=str, help="standard deviations, likewise")
+    parser.add_argument("--width", type=float, help="factor on the model's hidden layers")
+    parser.add_argument(
+        "--classes",
+        type=str,
+        help="the model's classes where the data has others: a file with a name a line or a JSON list, in the order of "
+        "the logits; names as cat,dog; or a JSON object that gives each class of the data its logit",
+    )
+    parser.add_class_arguments(
+        TrainConfig, as_group=False, skip={field.name for field in fields(TrainConfig)} - set(DATA_SETTINGS)
+    )
+    parser.add_argument(
+        "--shortcut",
+        type=str,
+        help="with --model, the shortcut of its training images, as patch:0.99,size=4 (a run tells its own)",
+    )
+    parser.add_argument(
+        "--shortcut_view",
+        type=str,
+        help="plant the shortcut of the training in the test images: that of the true class (aligned), of a random "
+        "class (random), of a random wrong class (reversed), or none (absent, the default)",
+    )
 
 
 def _check(asked: dict[str, Any]) -> None:
@@ -195,6 +218,10 @@ def _check(asked: dict[str, Any]) -> None:
         for name in ("model", "data", "out"):
             if name not in asked:
                 raise InputError(f"--{name} is missing: give a run folder, or --model, --weights, --data and --out")
+    if (view := asked.get("shortcut_view")) is not None and view not in VIEWS:
+        raise unknown("--shortcut-view", view, VIEWS)
+    if "run" not in asked and ("shortcut" in asked) != ("shortcut_view" in asked):
+        raise InputError("--shortcut and --shortcut-view belong together: what is planted, and in which test set")
     for flag in ("attack", "check"):
         for name in asked.get(flag, []):
             if not is_foreign(name):
@@ -223,12 +250,22 @@ def _protocol(asked: dict[str, Any]) -> str:
     return "standard-quick"
 
 
-def _stored_as(asked: dict[str, Any], protocol: str) -> str:
-    """The folder in ``evaluation/`` of a run."""
+def _evidence_of(asked: dict[str, Any], protocol: str) -> Path:
+    """The folder of an evaluation in a run's own."""
 
     from ..evaluation.protocols import OWN, stored_name
+    from ..training.run_folder import RunFolder
 
-    return OWN if "attack" in asked else stored_name(protocol)
+    stored_as = OWN if "attack" in asked else stored_name(protocol)
+    return RunFolder(asked["run"]).evaluation(stored_as, asked.get("shortcut_view", ""))
+
+
+def _viewed(images: Images, shortcut: str | None, view: str) -> Images:
+    """The test images with the shortcut as a view has it."""
+
+    from ..data import shortcut_view
+
+    return images if shortcut is None else shortcut_view(images, shortcut, cast(ShortcutView, view))
 
 
 def _sampled(images: Images, count: int, console: Console) -> tuple[Images, str]:
@@ -264,6 +301,7 @@ def _as_before(out: Path) -> dict[str, Any]:
             "samples": int(kept["samples"]),
             "seed": int(kept["seed"]),
             "exhaustive": kept["exhaustive"] is True,
+            **({"shortcut_view": str(view)} if (view := kept.get("shortcut_view")) else {}),
         }
     except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError):
         return {}  # what is wrong with it, the evaluation says
@@ -279,4 +317,8 @@ def _from_run(
     if "model" in asked:
         refuse_other_model(folder.path, asked["model"])
     model, splits, config, result = load_run(folder.path, allow=allow, progress=console)
-    return model, splits.test, config.data, config.norm or "linf", [*result.warnings, *remarks_on(folder)]
+    view = asked.get("shortcut_view", "absent")
+    if config.shortcut is None and "shortcut_view" in asked:
+        raise InputError(f"--shortcut-view {view}: {folder.path} was trained without a shortcut, leave it out")
+    images = _viewed(splits.test, config.shortcut, view)
+    return model, images, config.data, config.norm or "linf", [*result.warnings, *remarks_on(folder)]

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
 from ..randomness import Share, keyed_uniform, keys_like
-from .stored_pixels import to_unit
+from .lazy_pixels import to_unit
 
 __all__ = ["Augmentation", "crop_flip", "own_draws", "resized_crop", "unchanged"]
 

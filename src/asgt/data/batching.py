@@ -8,16 +8,19 @@ from math import prod
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..randomness import Share, seeded
 from .augmentation import Augmentation
 from .images import Images
-from .stored_pixels import StoredPixels, to_unit
+from .lazy_pixels import LazyPixels, to_unit
+from .planting import PlantedPixels
 
 __all__ = [
     "batch_that_fits",
     "batches",
     "steps_per_epoch",
     "training_batch",
+    "training_batch_with_masks",
     "training_order",
 ]
 
@@ -30,7 +33,7 @@ def batches(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     for first in range(0, len(images), batch_size):
         rows = slice(first, first + batch_size)
         pixels = images.pixels[rows]
-        if isinstance(images.pixels, StoredPixels) and rows.stop < len(images):
+        if isinstance(images.pixels, LazyPixels) and rows.stop < len(images):
             images.pixels.expect(slice(rows.stop, rows.stop + batch_size))
         yield to_unit(pixels), images.labels[rows]
 
@@ -61,7 +64,8 @@ def training_order(images: Images, seed: int, epoch: int) -> Tensor:
     """The order of an epoch, a function of (seed, epoch): int64 (N,), where it is needed to gather the images."""
 
     order = torch.randperm(len(images), generator=seeded(seed, "order", epoch))
-    return order if isinstance(images.pixels, StoredPixels) else order.to(images.labels.device)
+    pixels = images.pixels
+    return order.to(pixels.index_device if isinstance(pixels, LazyPixels) else images.labels.device)
 
 
 def training_batch(
@@ -80,9 +84,40 @@ def training_batch(
 
     rows = _own_rows(order, step, batch_size, generator)
     pixels = images.pixels[rows]
-    if isinstance(images.pixels, StoredPixels) and len(order) >= (step + 2) * batch_size:
-        images.pixels.expect(_own_rows(order, step + 1, batch_size, generator))
+    _expect_next(images, order, step, batch_size, generator)
     return to_unit(augmentation(pixels, generator)), images.labels[rows]
+
+
+def training_batch_with_masks(
+    images: Images,
+    order: Tensor,
+    step: int,
+    batch_size: int,
+    augmentation: Augmentation,
+    generator: torch.Generator | Share,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same batch of images with a planted shortcut, and where it lies, bool (B, H, W), moved as the images are.
+
+    Raises:
+        InputError: the images have no shortcut.
+    """
+
+    if not isinstance(images.pixels, PlantedPixels):
+        raise InputError("the images have no shortcut, so there is no mask of it: asgt.data.plant puts one in")
+    rows = _own_rows(order, step, batch_size, generator)
+    pixels, masks = images.pixels.planted(rows)
+    _expect_next(images, order, step, batch_size, generator)
+    # One more channel is moved by the same draws.
+    moved = augmentation(torch.cat([pixels, masks[:, None].to(pixels.dtype)], dim=1), generator)
+    pixels, masks = moved[:, :-1], moved[:, -1] > 0
+    return to_unit(pixels).contiguous(), images.labels[rows], masks
+
+
+def _expect_next(images: Images, order: Tensor, step: int, batch_size: int, generator: torch.Generator | Share) -> None:
+    """Says which images the next step needs, where they are not in memory."""
+
+    if isinstance(images.pixels, LazyPixels) and len(order) >= (step + 2) * batch_size:
+        images.pixels.expect(_own_rows(order, step + 1, batch_size, generator))
 
 
 def _own_rows(order: Tensor, step: int, batch_size: int, generator: torch.Generator | Share) -> Tensor:

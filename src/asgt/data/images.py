@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..files import digest_tensors
 from ..inputs import checked_images
 from ..randomness import seeded
-from .stored_pixels import StoredPixels, value_counts
+from .lazy_pixels import LazyPixels, value_counts
 
 __all__ = ["Images", "Splits", "sample", "sampled_rows", "selection_text", "stratified"]
 
@@ -27,12 +27,13 @@ class Images:
 
     Attributes:
         pixels: uint8 (N, C, H, W), or floats in [0, 1] where images of one's own have more than 8 bits. Those of large
-            data sets are :class:`asgt.data.StoredPixels`: ``pixels[rows]`` is a tensor of some of them.
+            data sets, and those with a planted shortcut, are :class:`asgt.data.LazyPixels`: ``pixels[rows]`` is a
+            tensor of some of them.
         labels: (N,), in [0, K), of any integer type; they become int64.
         classes: the K names.
     """
 
-    pixels: Tensor | StoredPixels
+    pixels: Tensor | LazyPixels
     labels: Tensor
     classes: tuple[str, ...]
 
@@ -67,7 +68,7 @@ class Images:
         return len(self.labels)
 
     def __getitem__(self, index: Tensor | slice) -> Images:
-        pixels = self.pixels.view(index) if isinstance(self.pixels, StoredPixels) else self.pixels[index]
+        pixels = self.pixels.view(index) if isinstance(self.pixels, LazyPixels) else self.pixels[index]
         return Images(pixels, self.labels[index], self.classes)
 
     @property
@@ -81,22 +82,22 @@ class Images:
         """The same images on another device; there, those of a file become one tensor where they take little room."""
 
         pixels = self.pixels.to(device)
-        if isinstance(pixels, StoredPixels) and pixels.nbytes <= _share_of_memory(pixels.device):
-            pixels = pixels.tensor()
+        if isinstance(pixels, LazyPixels):
+            pixels = pixels.settled(_share_of_memory(pixels.device))
         return Images(pixels, self.labels.to(device), self.classes)
 
     def mean_std(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel, in units of the range [0, 1]."""
 
         if self.pixels.is_floating_point():
-            if isinstance(self.pixels, StoredPixels):
+            if isinstance(self.pixels, LazyPixels):
                 return _moments(self.pixels)
             channels = self.pixels.double().transpose(0, 1).flatten(1)
             return channels.mean(dim=1).tolist(), channels.std(dim=1, correction=0).clamp_min(1e-3).tolist()
 
         # From counts of the 256 values: exact, and no float copy of the data set.
         pixels = self.pixels
-        counts = pixels.counts() if isinstance(pixels, StoredPixels) else value_counts(pixels.cpu())
+        counts = pixels.counts() if isinstance(pixels, LazyPixels) else value_counts(pixels.cpu())
         values = torch.arange(256, dtype=torch.float64) / 255
         means, stds = [], []
         for own in counts.double():
@@ -117,7 +118,7 @@ def _share_of_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
 
 
-def _moments(pixels: StoredPixels) -> tuple[list[float], list[float]]:
+def _moments(pixels: LazyPixels) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of floats, a part of the images at a time."""
 
     count, mean, squares = pixels.shape.numel() / pixels.shape[1], torch.zeros(()), torch.zeros(())

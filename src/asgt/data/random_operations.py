@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..randomness import Share
 from .augmentation import own_draws
-from .stored_pixels import to_unit
+from .lazy_pixels import to_unit
 
 __all__ = ["OPERATIONS", "rand_augment"]
 

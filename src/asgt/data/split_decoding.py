@@ -33,9 +33,10 @@ from ..errors import DamagedFileError, InputError
 from ..progress import Progress
 from .folders import counted
 from .image_decoding import DecodedImage, PixelOptions, check_memory, decoded
+from .lazy_pixels import to_unit, value_counts
 from .parts import Part
 from .pixel_cache import Entry, PixelCache
-from .stored_pixels import PixelFile, StoredPixels, checksum, to_unit, value_counts
+from .stored_pixels import PixelFile, StoredPixels, checksum
 
 __all__ = ["DecodedSplit", "Decoder"]
 

@@ -7,21 +7,19 @@ memory of a few batches. While a batch is computed with, one thread gathers the 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DamagedFileError
+from .lazy_pixels import CHUNK, LazyPixels
 
-__all__ = ["PixelFile", "StoredPixels", "checksum", "in_memory", "to_unit", "value_counts"]
-
-_CHUNK = 2**24
-"""Bytes that a pass over all pixels holds at a time."""
+__all__ = ["PixelFile", "StoredPixels", "checksum"]
 
 _Rows: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -30,12 +28,6 @@ def checksum(pixels: np.ndarray[Any, Any]) -> int:
     """The CRC-32 of an image's bytes, (C, H, W) in one block of memory."""
 
     return zlib.crc32(pixels.data)
-
-
-def value_counts(pixels: Tensor) -> Tensor:
-    """How often each of the 256 values occurs in images (N, C, H, W), by channel: int64 (C, 256)."""
-
-    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.unbind(1)])
 
 
 @dataclass(frozen=True)
@@ -79,11 +71,8 @@ class PixelFile:
             self._checked[row] = True
 
 
-class StoredPixels:
-    """Pixels (N, C, H, W) in the place of a tensor: what is indexed is read, and nothing else.
-
-    ``pixels[rows]`` is a tensor of these images; :meth:`view` takes a part without reading it. PyTorch's functions take
-    all of it as one tensor.
+class StoredPixels(LazyPixels):
+    """Pixels of a file: what is indexed is read, and nothing else.
 
     Args:
         file: the decoded images.
@@ -123,32 +112,6 @@ class StoredPixels:
 
         return torch.float32 if self._floats else torch.uint8
 
-    @property
-    def ndim(self) -> int:
-        return 4
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def is_floating_point(self) -> bool:
-        return self._floats
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that all of them would take as a tensor."""
-
-        return self.shape.numel() * self.dtype.itemsize
-
-    @classmethod
-    def __torch_function__(
-        cls,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        return function(*_all_in_memory(args), **_all_in_memory(kwargs or {}))
-
     # What is read -----------------------------------------------------------------------------------------------------
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -157,16 +120,6 @@ class StoredPixels:
         if isinstance(index, int):
             return self._ready(self._rows[[index]])[0]
         return self._ready(self._selected(index))
-
-    def tensor(self) -> Tensor:
-        """All images as one tensor on :attr:`device`."""
-
-        return self[:]
-
-    def float(self) -> Tensor:
-        """All images as one tensor of floats, in the range that they have."""
-
-        return self.tensor().float()
 
     def view(self, index: Any) -> StoredPixels:
         """A part of the images, of which nothing is read yet."""
@@ -178,6 +131,13 @@ class StoredPixels:
 
         return self._like(self._rows, torch.device(device))
 
+    def settled(self, room: int) -> Tensor | StoredPixels:
+        return self.tensor() if self.nbytes <= room else self
+
+    @property
+    def index_device(self) -> torch.device:
+        return torch.device("cpu")
+
     def expect(self, index: Any) -> None:
         """Begins to gather some images in another thread: they are likely to be indexed next."""
 
@@ -187,7 +147,7 @@ class StoredPixels:
     def chunks(self) -> Iterator[Tensor]:
         """All images in their order, as tensors on the CPU of some megabytes each."""
 
-        size = max(1, _CHUNK // max(1, self.nbytes // max(1, len(self))))
+        size = max(1, CHUNK // max(1, self.nbytes // max(1, len(self))))
         for first in range(0, len(self), size):
             yield self._widened(self._gathered(self._rows[first : first + size]))
 
@@ -198,7 +158,7 @@ class StoredPixels:
         is_whole = len(self._rows) == len(self._file.pixels) and bool((self._rows == np.arange(len(self._rows))).all())
         if known is not None and is_whole:
             return torch.from_numpy(known).expand(self._channels, 256)
-        return sum(map(value_counts, self.chunks()), start=torch.zeros(self._channels, 256, dtype=torch.int64))
+        return super().counts()
 
     def _like(self, rows: _Rows, device: torch.device) -> StoredPixels:
         return StoredPixels(
@@ -229,33 +189,6 @@ class StoredPixels:
         if self._floats and not pixels.is_floating_point():
             pixels = pixels.float() / 255
         return pixels if pixels.shape[1] == self._channels else pixels.expand(-1, self._channels, -1, -1).contiguous()
-
-
-@overload
-def in_memory(pixels: Tensor | StoredPixels) -> Tensor: ...
-@overload
-def in_memory(pixels: Any) -> Any: ...
-def in_memory(pixels: Any) -> Any:
-    """Stored pixels as one tensor; anything else as it is."""
-
-    return pixels.tensor() if isinstance(pixels, StoredPixels) else pixels
-
-
-def to_unit(pixels: Tensor | StoredPixels) -> Tensor:
-    """uint8 pixels to floats in [0, 1]; floats stay as they are."""
-
-    pixels = in_memory(pixels)
-    return pixels if pixels.is_floating_point() else pixels.float() / 255
-
-
-def _all_in_memory(values: Any) -> Any:
-    """Arguments of a function, in which stored pixels are tensors."""
-
-    if isinstance(values, dict):
-        return {name: _all_in_memory(value) for name, value in values.items()}
-    if type(values) in (list, tuple):
-        return type(values)(map(_all_in_memory, values))
-    return in_memory(values)
 
 
 _readers: list[ThreadPoolExecutor] = []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..attacks import Attack, Norm
 from ..data import Images, LabelledImages, as_images, batch_that_fits
-from ..errors import AsgtError, InputError
+from ..errors import AsgtError, InputError, unknown
 from ..files import digest_model
 from ..inputs import trusted
 from ..locks import locked
@@ -22,6 +22,7 @@ from ..modes import Classifier
 from ..numbers import Number, whole
 from ..progress import SILENT, Progress
 from ..randomness import seed_of, seeded_globally
+from ..shortcuts import VIEWS
 from .accuracy import class_count, correct, is_deterministic
 from .checks import CheckFunction, run_checks
 from .evaluator import Evaluator
@@ -60,6 +61,7 @@ def evaluate(
     folder: Path | str | None = None,
     resume: bool = False,
     selection: str = "",
+    shortcut_view: str = "",
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Evaluates a classifier over a grid of ε by a protocol, or by attacks of one's own.
@@ -95,12 +97,16 @@ def evaluate(
         resume: take up what ``folder`` holds, if it was made of the same model, images and settings. Of a finished
             evaluation only the checks are run, the expensive ones too if they had been.
         selection: which images of a larger set these are, in words, for the result.
+        shortcut_view: which of :func:`asgt.data.shortcut_views` these are, for the result. Default: none of them, or
+            ``"absent"``, which is the same.
         progress: is told how many images are through.
 
     Raises:
         InputError: the images, the attacks, the grid, the model or the folder does not fit.
     """
 
+    if shortcut_view not in ("", *VIEWS):
+        raise unknown("shortcut view", shortcut_view, VIEWS)
     asked = _protocol(protocol, norm, worst_case)
     images = as_images(images, "images")
     grid, seed = checked_grid(epsilons, norm), whole(seed, "seed")
@@ -111,7 +117,8 @@ def evaluate(
     with trusted(), alone:
         _check(model, images, asked, batch_size, folder)
         request, clean = _request(model, images, asked, norm, grid, seed=seed, batch_size=batch_size)
-        request = replace(request, exhaustive=exhaustive, selection=selection)
+        view = "" if shortcut_view == "absent" else shortcut_view
+        request = replace(request, exhaustive=exhaustive, selection=selection, shortcut_view=view)
         stored: dict[str, Any] | None = None
         if folder is not None:
             claim_folder(folder, resume)

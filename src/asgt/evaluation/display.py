@@ -32,6 +32,7 @@ class Displayed(Tabular):
         epsilons: tuple[float, ...]
         seed: int
         selection: str
+        shortcut_view: str
         outcomes: Mapping[str, Tensor]
         checks: tuple[Check, ...]
         discards: Mapping[str, Discards]
@@ -52,7 +53,7 @@ class Displayed(Tabular):
         """A row for each ε, a column for each search; what the checks say stands under it."""
 
         protocol, curves = self.protocol, {name: self.curve(name) for name in self.outcomes}
-        selection = f" ({self.selection})" if self.selection else ""
+        selection = (f" ({self.selection})" if self.selection else "") + self.view_text
         rows = [["0", self.accuracy.percent(), *("" for _ in curves)]]
         rows += [[eps_text(eps), "", *(curve[eps].percent() for curve in curves.values())] for eps in self.epsilons]
         return Table(
@@ -66,6 +67,12 @@ class Displayed(Tabular):
                 *filter(None, [self.class_sentence()]),
             ],
         )
+
+    @property
+    def view_text(self) -> str:
+        """Which shortcut was planted in the images, for a title; empty where none was."""
+
+        return f" · shortcut {self.shortcut_view}" if self.shortcut_view else ""
 
     def class_sentence(self) -> str:
         """Balanced accuracy, clean and at :attr:`class_eps`, and the worst class there; empty without labels.

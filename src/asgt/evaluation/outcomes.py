@@ -47,6 +47,8 @@ class Request:
         exhaustive: whether every sample was asked to be attacked at every ε.
         votes: how often the model was asked for each answer of a worst case: 1, or more if it is not deterministic.
         selection: which images of a larger set are evaluated, in words; empty where nobody said.
+        shortcut_view: which shortcut was planted in the images for this evaluation, ``"aligned"``, ``"random"`` or
+            ``"reversed"``; empty where they are as they were.
     """
 
     protocol: Protocol
@@ -59,6 +61,7 @@ class Request:
     exhaustive: bool = False
     votes: int = 1
     selection: str = ""
+    shortcut_view: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -229,6 +232,7 @@ class Evaluation(Request, Displayed):
             "norm": self.norm,
             "samples": self.samples,
             **({"selection": self.selection} if self.selection else {}),
+            **({"shortcut_view": self.shortcut_view} if self.shortcut_view else {}),
             "classes": self.classes,
             "seed": self.seed,
             "interval": f"Wilson {CONFIDENCE:.0%}",

@@ -23,6 +23,7 @@ from ..errors import DamagedFileError, InputError, shown
 from ..files import agree, digest, digest_tensors, read_sealed, read_tensors, write_sealed, write_tensors
 from ..locks import holds_nothing
 from ..manifest import Manifest, check_evidence, home_of, record, withdraw
+from ..shortcuts import VIEWS
 from .check import THOROUGH, Check
 from .discard_audit import RISKS
 from .known import MARGIN
@@ -103,7 +104,10 @@ def load_evaluation(folder: Path | str) -> Evaluation:
             exhaustive=result.get("exhaustive") is True,
             votes=int(result["votes"]),
             selection=str(result.get("selection", "")),
+            shortcut_view=str(result.get("shortcut_view", "")),
         )
+        if request.shortcut_view not in ("", *VIEWS):
+            raise ValueError("shortcut_view")
         seconds = {search.name: float(result["seconds"][search.name]) for search in protocol.searches}
         checks = tuple(map(Check.from_dict, result["checks"]))
         fallen_back = {
@@ -382,6 +386,11 @@ def finished_before(folder: Path, request: Request) -> tuple[dict[str, Any] | No
     }
     if not isinstance(stored, dict):
         raise _damaged(path)
+    if (view := stored.get("shortcut_view", "")) != request.shortcut_view:
+        said, asked_for = (
+            f"the shortcut {each}" if each else "no shortcut planted" for each in (view, request.shortcut_view)
+        )
+        raise InputError(f"{path} was made with {said}, not with {asked_for}: name another folder by --out")
     if "own" in stored and not request.protocol.is_house:
         asked["own"] = record_of(request.protocol, request.classes)
     try:

@@ -97,6 +97,9 @@ def read_run(path: Path) -> Run:
             raise InputError(
                 f"{place} holds an evaluation by {protocol.name} v{protocol.version}: rename it to {protocol.stored_as}"
             )
+        if view := evaluation.shortcut_view:
+            renamed = folder.evaluation(stored_name(key), view).name
+            raise InputError(f"{place} holds an evaluation with the shortcut {view}: rename it to {renamed}")
         if evaluation.model != weights:
             raise InputError(f"{place} was made of other weights than {folder.model}: {evaluate_again(path, key)}")
     explanations = _explanations(folder, weights)

@@ -451,7 +451,9 @@ def _remedy_of_evidence(folder: Path, name: str, state: State) -> str:
     place, _, rest = name.partition("/")
     kind = rest.partition("/")[0]
     keys = {protocol.stored_as: key for key, protocol in KNOWN.items()}
-    evaluate = f"asgt evaluate {folder} " + ("--attack …" if kind == OWN else f"--protocol {keys.get(kind, kind)}")
+    by, _, view = kind.partition("+")
+    evaluate = f"asgt evaluate {folder} " + ("--attack …" if by == OWN else f"--protocol {keys.get(by, by)}")
+    evaluate += f" --shortcut-view {view}" if view else ""
     if place == name:
         evaluate = f"asgt evaluate … --out {folder}"
     if name.endswith(".safetensors") and place != "explanation" and name != "values.safetensors":
@@ -506,6 +508,11 @@ def _figures_of(folder: Path, weights: str) -> list[Finding]:
         return [Finding(result, "damaged", str(error))]
     except InputError as error:
         return [Finding(result, "unverified", str(error))]
+    if isinstance(evidence, Evaluation) and folder.parent.name == "evaluation":
+        view = evidence.shortcut_view
+        if view != folder.name.partition("+")[2]:
+            said = f"the shortcut {view}" if view else "no shortcut planted"
+            return [Finding(result, "damaged", f"{folder} holds an evaluation with {said}: rename it back")]
     if weights not in ("", evidence.model):
         return [Finding(result, "damaged", f"{folder} was made of other weights than those of the run: remove it")]
     return []

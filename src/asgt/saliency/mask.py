@@ -30,11 +30,16 @@ class SaliencyMask:
 
     A feature is a pixel, shared by its channels. Exactly ``max(1, floor(k·n))`` of a sample's n features are filled.
 
+    Two controls isolate what the saliency adds: ``rank="random"`` fills as many features, drawn at random, and ``k=0``
+    fills none.
+
     Args:
-        k: the share of the features to fill, in (0, 1]. The paper fine-tunes it to 0.1 and draws 0.1 to 0.5.
+        k: the share of the features to fill, in [0, 1]. The paper fine-tunes it to 0.1 and draws 0.1 to 0.5. With 0,
+            the images stay as they are, and the other settings say nothing.
         target: what the saliency is the gradient of, ``"logit"`` or ``"log_prob"``.
         rank: ``"magnitude"`` (default) orders by the channel mean of |∇|, the paper's "gradient values close to zero";
-            ``"signed"`` by the signed channel mean, as the original code does, which fills the most negative first.
+            ``"signed"`` by the signed channel mean, as the original code does, which fills the most negative first;
+            ``"random"`` draws the order anew for each sample, and asks the model for no gradient.
         unit: ``"pixel"`` (default) ranks pixels; ``"element"`` ranks every value by itself, for inputs of any shape.
         fill: ``"uniform"`` (default) draws within the sample's range, per channel; ``"mean"`` takes the sample's mean,
             per channel; ``"zero"`` takes 0.
@@ -46,14 +51,14 @@ class SaliencyMask:
 
     k: float
     target: Target = "logit"
-    rank: Literal["magnitude", "signed"] = "magnitude"
+    rank: Literal["magnitude", "signed", "random"] = "magnitude"
     unit: Literal["pixel", "element"] = "pixel"
     fill: Literal["uniform", "mean", "zero"] = "uniform"
 
     def __post_init__(self) -> None:
         plain_fields(self)
-        if not 0 < self.k <= 1:
-            raise InputError(f"k = {self.k}: the share of masked features lies above 0 and at most at 1")
+        if not 0 <= self.k <= 1:
+            raise InputError(f"k = {self.k}: the share of masked features lies in [0, 1]; 0 masks none")
         for name, known in _CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 raise InputError(f"{name} = {value!r} is unknown: use {' or '.join(map(repr, known))}")
@@ -65,33 +70,52 @@ class SaliencyMask:
             model: the classifier, inputs to logits (B, K); run in evaluation mode, modes restored.
             x: images (B, C, H, W), or with ``unit="element"`` inputs (B, …).
             y: labels (B,), int64.
-            generator: where the uniform fill comes from. Default: PyTorch's global generator.
+            generator: where a random order and then the uniform fill come from. Default: PyTorch's global generator.
 
         Returns:
             The masked inputs, detached, of the shape of ``x``.
         """
 
         if is_trusted():
-            return self.apply(x, self.scores(model, x, y), generator=generator)
+            return self._masked(model, x, y, generator)
         x, y = checked(x, y)
         with trusted(), labels_explained(model, x, y):
-            return self.apply(x, self.scores(model, x, y), generator=generator)
+            return self._masked(model, x, y, generator)
 
-    def scores(self, model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-        """The score of each feature, (B, n), the lowest of which are masked; n is H·W, or all elements by ``unit``."""
+    def _masked(self, model: Classifier, x: Tensor, y: Tensor, generator: Generator | None) -> Tensor:
+        if self.k == 0:
+            return x.detach()
+        return self.apply(x, self.scores(model, x, y, generator=generator), generator=generator)
 
+    def scores(self, model: Classifier, x: Tensor, y: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """The score of each feature, (B, n), the lowest of which are masked; n is H·W, or all elements by ``unit``.
+
+        A random rank draws them from the generator.
+        """
+
+        if self.rank == "random":
+            return uniform_like(x.new_empty(len(x), self._by_feature(x[:1]).shape[1]), generator)
         return self.scores_of(saliency(model, x, y, self.target))
 
     def scores_of(self, gradient: Tensor) -> Tensor:
-        """The scores (B, n) from a gradient (B, C, H, W) that exists already."""
+        """The scores (B, n) from a gradient (B, C, H, W) that exists already.
 
-        if self.rank == "magnitude":
-            gradient = gradient.abs()
+        Raises:
+            InputError: the rank is random, and no gradient decides it.
+        """
+
+        if self.rank == "random":
+            raise InputError("rank = 'random' follows no gradient: call the mask itself, or its scores()")
+        return self._by_feature(gradient.abs() if self.rank == "magnitude" else gradient)
+
+    def _by_feature(self, values: Tensor) -> Tensor:
+        """One number for each feature (B, n): the mean over a pixel's channels, or each value by itself."""
+
         if self.unit == "element":
-            return gradient.flatten(1)
-        if gradient.ndim < 3:
-            raise InputError(f"inputs of shape {tuple(gradient.shape)} have no pixels: use unit='element'")
-        return gradient.mean(dim=1).flatten(1)
+            return values.flatten(1)
+        if values.ndim < 3:
+            raise InputError(f"inputs of shape {tuple(values.shape)} have no pixels: use unit='element'")
+        return values.mean(dim=1).flatten(1)
 
     def apply(self, x: Tensor, scores: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Fills the features of lowest score, given ``scores`` (B, n); no gradient flows through the choice.
@@ -100,6 +124,8 @@ class SaliencyMask:
         """
 
         x = x.detach()
+        if self.k == 0:
+            return x
         features = scores.shape[1]
         # 0.29 · 100 is 28.999… in floating point; the guard is far below one feature.
         count = max(1, floor(self.k * features + 1e-9))
@@ -134,7 +160,7 @@ class SaliencyMask:
 
 _CHOICES = {
     "target": ("logit", "log_prob"),
-    "rank": ("magnitude", "signed"),
+    "rank": ("magnitude", "signed", "random"),
     "unit": ("pixel", "element"),
     "fill": ("uniform", "mean", "zero"),
 }

@@ -24,10 +24,13 @@ class AugmentationKind:
     Attributes:
         place: the function, ``package.module:name``; it is an :data:`asgt.data.Augmentation`.
         title: what it does to an image, in a few words; empty where the name says it.
+        moves_only: whether it only moves and mixes the values of neighbouring pixels, so that a mask of the image can
+            go along as one more channel.
     """
 
     place: str
     title: str = ""
+    moves_only: bool = True
 
 
 AUGMENTATIONS: dict[str, AugmentationKind] = {
@@ -37,7 +40,9 @@ AUGMENTATIONS: dict[str, AugmentationKind] = {
         "asgt.data.augmentation:resized_crop", "enlarges a random part of the image and mirrors"
     ),
     "randaugment": AugmentationKind(
-        "asgt.data.random_operations:rand_augment", "two random operations an image; needs asgt[augment]"
+        "asgt.data.random_operations:rand_augment",
+        "two random operations an image; needs asgt[augment]",
+        moves_only=False,
     ),
 }
 """The augmentations, in the order in which help texts list them."""

@@ -21,6 +21,7 @@ from ..files import read_yaml, write_yaml
 from ..names import is_allowed, is_foreign, refuse_unless_allowed
 from ..numbers import Number, in_float32, number, plain_fields
 from ..records import REQUIRED, Setting
+from ..shortcuts import shortcut_help, shortcut_named
 from .augmentation_registry import AUGMENTATIONS, augmentations_help
 from .method_registry import (
     ATTACKS,
@@ -58,7 +59,7 @@ METHOD_SETTINGS = (*OF_ATTACKS, *OF_MASKS, *OF_METHODS)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("linf", "l2"),
     "target": ("logit", "log_prob"),
-    "rank": ("magnitude", "signed"),
+    "rank": ("magnitude", "signed", "random"),
     "unit": ("pixel", "element"),
     "fill": ("uniform", "mean", "zero"),
     "kl": ("forward", "reverse"),
@@ -258,8 +259,9 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
     "class_weights": _class_weights_text,
     "mean": lambda value: _numbers_text(channel_numbers(value, "mean")),
     "std": lambda value: _numbers_text(channel_numbers(value, "std")),
+    "shortcut": lambda value: str(shortcut_named(value)),
 }
-"""How settings that are several numbers stand in ``config.yaml``, always spelled the same."""
+"""How settings that are several values stand in ``config.yaml``, always spelled the same."""
 
 
 class Settings(dict[str, Any]):
@@ -283,14 +285,15 @@ class TrainConfig:
         steps: steps of PGD (default: 7)
         alpha: length of a PGD step (default: 2.5 eps / steps)
         warmup: share of the training over which eps ramps up from 0 (default: 0.3 for eps of 0.1 and more, else 0)
-        k: share of the features that the mask fills, in (0, 1] (default: 0.1)
+        k: share of the features that the mask fills, in [0, 1] (default: 0.1); 0 masks none
         target: saliency of the true label's logit (default) or its log_prob
-        rank: mask the lowest magnitude (default) or the lowest signed gradients
+        rank: mask the lowest magnitude (default), the lowest signed gradients, or as many features at random
         unit: rank each pixel (default) or each element
         fill: fill masked features with uniform noise in the sample's range (default), its mean, or zero
         kl: forward, D(masked || clean), as in the paper (default), or reverse
         detach_clean: let no gradient flow through the clean side of the divergence (default: it flows)
-        weight: weight of the divergence: lambda of SGT, SGA, ASGT (default: 1), beta of TRADES (default: 6)
+        weight: weight of the divergence: lambda of SGT, SGA, ASGT (default: 1), beta of TRADES (default: 6); weight
+            of RRR's penalty (default: 1)
         clean_weight: weight of the clean loss in AT (default: 0)
         width: factor on the model's hidden layers (default: the model's own, 1)
         dropout: dropout of alexnet (default: its own, 0.5)
@@ -329,6 +332,8 @@ class TrainConfig:
         image_column: the column of the images, where several could be meant
         label_column: the column of the labels, where several could be meant
         data_config: the configuration of a hub data set
+        shortcut: plant a shortcut in the training images, as patch:0.99 or patch:0.99,size=4,contrast=0.5: one of
+            [SHORTCUTS], the share of images in which it agrees with the label, and its settings (default: none)
         device: auto, cpu, cuda, cuda:N or mps
         precision: fp32, where PyTorch gives only convolutions to the tensor cores of a CUDA device; tf32, where matrix
             products go there too; or bf16 autocast
@@ -352,7 +357,7 @@ class TrainConfig:
 
     k: float | None = None
     target: Literal["logit", "log_prob"] | None = None
-    rank: Literal["magnitude", "signed"] | None = None
+    rank: Literal["magnitude", "signed", "random"] | None = None
     unit: Literal["pixel", "element"] | None = None
     fill: Literal["uniform", "mean", "zero"] | None = None
     kl: Literal["forward", "reverse"] | None = None
@@ -395,6 +400,7 @@ class TrainConfig:
     image_column: str | None = None
     label_column: str | None = None
     data_config: str | None = None
+    shortcut: str | None = None
 
     device: str = "auto"
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -606,7 +612,7 @@ class TrainConfig:
                 self.norm == "l2" or length <= 1,
                 f"beyond the pixels' range [0, 1] in L∞; write {length:g}/255 if that is meant",
             )
-        require("k", self.k is None or 0 < self.k <= 1, "the share of masked features lies above 0 and at most at 1")
+        require("k", self.k is None or 0 <= self.k <= 1, "the share of masked features lies in [0, 1]; 0 masks none")
         require("warmup", self.warmup is None or 0 <= self.warmup < 1, "the share lies in [0, 1)")
         require("lr", self.lr is None or 0 < self.lr < math.inf, "the learning rate is above zero")
         require("head_lr", self.head_lr is None or 0 < self.head_lr < math.inf, "the learning rate is above zero")
@@ -767,5 +773,6 @@ TrainConfig.__doc__ = (
     .replace("[DATA SETS]", data_help())
     .replace("[EPS]", eps_help())
     .replace("[AUGMENTATIONS]", augmentations_help())
+    .replace("[SHORTCUTS]", shortcut_help())
     .replace("[AUGMENT]", augment_help())
 )

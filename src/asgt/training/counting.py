@@ -1,7 +1,7 @@
 """What a training step costs, in passes, counted by running it on a model that counts; and those passes by themselves.
 
 One pass is a forward pass of one image, or a backward pass to the image alone, which costs about as much; a backward
-pass to the weights as well counts for two.
+pass to the weights as well counts for two, and so does one through a backward pass.
 """
 
 from __future__ import annotations
@@ -42,17 +42,18 @@ class Bare:
 
 
 class _Counted(torch.autograd.Function):
-    """Notes a gradient that goes back through it."""
+    """Notes a gradient that goes back through it, and one that goes back through that in turn."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, note: Callable[[], None]) -> Tensor:
-        ctx.note = note
+    def forward(ctx: Any, value: Tensor, note: Callable[[], None], again: Callable[[], None] | None = None) -> Tensor:
+        ctx.note, ctx.again = note, again
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         ctx.note()
-        return gradients[0], None
+        is_noted = ctx.again is not None and torch.is_grad_enabled()
+        return _Counted.apply(gradients[0], ctx.again) if is_noted else gradients[0], None, None
 
 
 class Counter(nn.Module):
@@ -75,6 +76,10 @@ class Counter(nn.Module):
             self.passes += len(x)
             bare.back.append(set())
 
+        def back_through_back() -> None:
+            self.passes += 2 * len(x)
+            bare.back.append({"weights"})
+
         def to_weight() -> None:
             self.passes += len(x)
             bare.back[-1].add("weights")
@@ -82,7 +87,9 @@ class Counter(nn.Module):
         # Every backward pass comes by the logits first; one to the weights as well costs another pass.
         weight: Tensor = _Counted.apply(self.weight, to_weight)
         image: Tensor = _Counted.apply(x, lambda: bare.back[-1].add("image"))
-        logits: Tensor = _Counted.apply(0.0 * weight * image.flatten(1).sum(dim=1, keepdim=True), back)
+        logits: Tensor = _Counted.apply(
+            0.0 * weight * image.flatten(1).sum(dim=1, keepdim=True), back, back_through_back
+        )
         return logits + torch.tensor([1.0, 0.0])
 
 
@@ -111,8 +118,9 @@ def bare_passes(objective: Objective, *, modes_agree: bool = False, targets: boo
     model.train(not modes_agree)
     x, y = torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64)
     try:
-        soft: dict[str, Any] = {"targets": torch.full((1, 2), 0.5)} if targets else {}
-        objective(model, x, y, generator=torch.Generator(), **soft).loss.backward()
+        told: dict[str, Any] = {"targets": torch.full((1, 2), 0.5)} if targets else {}
+        told |= {"shortcut": torch.ones(1, 2, 2, dtype=torch.bool)} if objective.needs_shortcut else {}
+        objective(model, x, y, generator=torch.Generator(), **told).loss.backward()
     except Exception as error:  # other people's code may raise anything
         first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise InputError(

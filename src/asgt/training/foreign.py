@@ -70,7 +70,14 @@ def check_takes_targets(objective: Objective, config: TrainConfig) -> None:
 
 
 def check_trainable(
-    model: nn.Module, objective: Objective, x: Tensor, y: Tensor, name: str, *, targets: Tensor | None = None
+    model: nn.Module,
+    objective: Objective,
+    x: Tensor,
+    y: Tensor,
+    name: str,
+    *,
+    targets: Tensor | None = None,
+    shortcut: Tensor | None = None,
 ) -> None:
     """Makes one step's passes with a copy of a model.
 
@@ -81,6 +88,7 @@ def check_trainable(
         y: their labels (B,).
         name: what to call the model in an error, and the method where it is foreign too: ``"model package:net"``.
         targets: what the loss takes for labels (B, K). Default: the labels.
+        shortcut: where the shortcut lies, bool (B, H, W), for a method that needs to know.
 
     Raises:
         InputError: in one line, why the model cannot be trained: no weight is free or reached by a gradient, weights
@@ -111,8 +119,9 @@ def check_trainable(
     inside = list(copy.modules())
     try:
         put_in_training(copy, [inside[numbers[module]] for module in frozen])
-        soft: dict[str, Any] = {} if targets is None else {"targets": targets}
-        output = objective(copy, x, y, **soft)
+        told: dict[str, Any] = {} if targets is None else {"targets": targets}
+        told |= {} if shortcut is None else {"shortcut": shortcut}
+        output = objective(copy, x, y, **told)
         output.loss.backward()
         if targets is not None:
             _check_heard(objective, output.logits, targets)

@@ -28,6 +28,7 @@ class _Recording:
     graph: torch.cuda.CUDAGraph
     x: Tensor
     y: Tensor
+    shortcut: Tensor | None
     eps: Tensor | None
     generators: tuple[torch.Generator, ...]
     measured: dict[str, Tensor]
@@ -38,15 +39,16 @@ class GraphedStep:
     """Gradients and metrics of a step, as the function that it records computes them, but for rounding.
 
     Args:
-        compute: from images (B, C, H, W), labels (B,), ε and generators to the metrics, leaving each weight's gradient
-            in its ``grad``, which it sets to ``None`` first. Every call does the same work on the device, waits for
-            nothing, and draws noise from these generators and the global one alone.
+        compute: from images (B, C, H, W), labels (B,), ε, generators and, where there is one, the mask of the shortcut
+            to the metrics, leaving each weight's gradient in its ``grad``, which it sets to ``None`` first. Every call
+            does the same work on the device, waits for nothing, and draws noise from these generators and the global
+            one alone.
         model: whose weights they are.
     """
 
     def __init__(
         self,
-        compute: Callable[[Tensor, Tensor, float | Tensor | None, Generators], dict[str, Tensor]],
+        compute: Callable[..., dict[str, Tensor]],
         model: nn.Module,
     ) -> None:
         self.compute = compute
@@ -55,7 +57,9 @@ class GraphedStep:
         self.taken = 0
         self.recording: _Recording | None = None
 
-    def __call__(self, x: Tensor, y: Tensor, eps: float | None, generators: Generators) -> dict[str, Tensor]:
+    def __call__(
+        self, x: Tensor, y: Tensor, eps: float | None, generators: Generators, shortcut: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The metrics of a step, on the device, until the next one.
 
         Args:
@@ -63,6 +67,7 @@ class GraphedStep:
             y: labels (B,).
             eps: the radius of the attack inside, or ``None`` in every call.
             generators: fresh ones, of which the seeds matter.
+            shortcut: where the shortcut lies, bool (B, H, W), or ``None`` in every call.
 
         Raises:
             InputError: the step cannot be recorded. PyTorch's generators may not be of use any more in this process.
@@ -70,33 +75,37 @@ class GraphedStep:
 
         if self.taken < _PLAIN:
             self.taken += 1
-            return self._plain(x, y, eps, generators)
+            return self._plain(x, y, eps, generators, shortcut)
         if self.recording is None:
-            self.recording = self._record(x, y, eps, generators)
-        return self._replay(self.recording, x, y, eps, generators)
+            self.recording = self._record(x, y, eps, generators, shortcut)
+        return self._replay(self.recording, x, y, eps, generators, shortcut=shortcut)
 
-    def _plain(self, x: Tensor, y: Tensor, eps: float | None, generators: Generators) -> dict[str, Tensor]:
+    def _plain(
+        self, x: Tensor, y: Tensor, eps: float | None, generators: Generators, shortcut: Tensor | None
+    ) -> dict[str, Tensor]:
         """A step as it is, in the stream of the recording."""
 
         usual = torch.cuda.current_stream()
         self.stream.wait_stream(usual)
         with torch.cuda.stream(self.stream):
-            measured = self.compute(x, y, eps, generators)
+            measured = self.compute(x, y, eps, generators, *_told(shortcut))
         usual.wait_stream(self.stream)
         return measured
 
-    def _record(self, x: Tensor, y: Tensor, eps: float | None, generators: Generators) -> _Recording:
+    def _record(
+        self, x: Tensor, y: Tensor, eps: float | None, generators: Generators, shortcut: Tensor | None
+    ) -> _Recording:
         """The recording of a step: nothing runs yet."""
 
         graph = torch.cuda.CUDAGraph()
         own = tuple(torch.Generator(x.device) for _ in _plain_generators(generators))
         for generator in own:
             graph.register_generator_state(generator)
-        x, y = x.clone(), y.clone()
+        x, y, shortcut = x.clone(), y.clone(), None if shortcut is None else shortcut.clone()
         radius = None if eps is None else torch.full((), eps, dtype=x.dtype, device=x.device)
         try:
             with torch.cuda.graph(graph, stream=self.stream):
-                measured = self.compute(x, y, radius, Generators(*own))
+                measured = self.compute(x, y, radius, Generators(*own), *_told(shortcut))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -104,13 +113,22 @@ class GraphedStep:
             cause = str(error.__context__ or error).strip().splitlines()[0]
             raise InputError(f"a step cannot be recorded ({cause}): train with --cuda-graphs false") from error
         gradients = [weight.grad for weight in self.weights]
-        return _Recording(graph, x, y, radius, own, measured=measured, gradients=gradients)
+        return _Recording(graph, x, y, shortcut, radius, generators=own, measured=measured, gradients=gradients)
 
     def _replay(
-        self, recorded: _Recording, x: Tensor, y: Tensor, eps: float | None, generators: Generators
+        self,
+        recorded: _Recording,
+        x: Tensor,
+        y: Tensor,
+        eps: float | None,
+        generators: Generators,
+        *,
+        shortcut: Tensor | None,
     ) -> dict[str, Tensor]:
         recorded.x.copy_(x)
         recorded.y.copy_(y)
+        if recorded.shortcut is not None and shortcut is not None:
+            recorded.shortcut.copy_(shortcut)
         if recorded.eps is not None and eps is not None:
             recorded.eps.fill_(eps)
         for own, fresh in zip(recorded.generators, _plain_generators(generators), strict=True):
@@ -119,6 +137,12 @@ class GraphedStep:
         for weight, gradient in zip(self.weights, recorded.gradients, strict=True):
             weight.grad = gradient
         return recorded.measured
+
+
+def _told(shortcut: Tensor | None) -> tuple[Tensor, ...]:
+    """The mask of the shortcut as one more argument, where there is one."""
+
+    return () if shortcut is None else (shortcut,)
 
 
 def _plain_generators(generators: Generators) -> list[torch.Generator]:

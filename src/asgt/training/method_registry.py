@@ -42,6 +42,7 @@ METHODS: dict[str, str] = {
     "sgt": "asgt.training.objectives.sgt:SGT",
     "sga": "asgt.training.objectives.sga:SGA",
     "asgt": "asgt.training.objectives.asgt:ASGT",
+    "rrr": "asgt.training.objectives.rrr:RRR",
 }
 """The methods, in the order of tables: the class of each."""
 

@@ -9,7 +9,8 @@
     training.json           how it ended
     split.safetensors       the rows of the splits, where asgt drew them
     manifest.json           the digest of every file: written last, when, and only when, the run is finished
-    evaluation/<protocol>/  results and evidence of ``asgt evaluate``; later versions in ``<protocol>@<version>``
+    evaluation/<protocol>/  results and evidence of ``asgt evaluate``; later versions in ``<protocol>@<version>``, those
+                            on test images with a planted shortcut in ``<protocol>+<view>``
     explanation/<name>/     those of ``asgt explain``, by attribution; ``module-Class`` for ``module:Class``
 """
 
@@ -130,10 +131,19 @@ class RunFolder:
         self.manifest = self.path / MANIFEST
         self._lines = hashlib.sha256()
 
-    def evaluation(self, stored_as: str) -> Path:
-        """The folder of an evaluation by a protocol, which files call so (:attr:`asgt.Protocol.stored_as`)."""
+    def evaluation(self, stored_as: str, shortcut_view: str = "") -> Path:
+        """The folder of an evaluation.
 
-        return self.path / "evaluation" / stored_as
+        Args:
+            stored_as: what files call its protocol (:attr:`asgt.Protocol.stored_as`).
+            shortcut_view: which shortcut its test images have. Default: none, as by ``"absent"``.
+        """
+
+        return (
+            self.path
+            / "evaluation"
+            / (stored_as + (f"+{shortcut_view}" if shortcut_view not in ("", "absent") else ""))
+        )
 
     def explanation(self, attribution: str) -> Path:
         """The folder of an explanation by an attribution.

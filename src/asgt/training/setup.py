@@ -37,6 +37,7 @@ from .methods import build_objective
 from .objectives import Objective, Output
 from .optimizers import OPTIMIZERS, make_optimizer
 from .passed import Passed, as_splits, configured
+from .planted import masks_for, refuse_without_shortcut, with_shortcut
 from .run_folder import RunFolder, TrainResult
 from .speed import Stopwatch
 from .starting import Start, load_start, normalise, parameter_groups, refuse_changed, with_source
@@ -101,7 +102,8 @@ class Fitting:
         frozen: the modules of the model that stay in evaluation mode.
         state: where the run stands; every step changes it.
         sums: the sums of the metrics of the epoch so far.
-        compute: from images, labels, ε and generators to the metrics of a step; leaves the gradients in the weights.
+        compute: from images, labels, ε, generators and, where the method needs it, the mask of the shortcut to the
+            metrics of a step; leaves the gradients in the weights.
         rates: the peak learning rate of each group of the optimizer.
         watch: takes the time.
         warnings: notes collapse and catastrophic overfitting.
@@ -114,7 +116,7 @@ class Fitting:
     frozen: frozenset[nn.Module]
     state: TrainingState
     sums: dict[str, Tensor]
-    compute: Callable[[Tensor, Tensor, float | None, Generators], dict[str, Tensor]]
+    compute: Callable[..., dict[str, Tensor]]
     rates: tuple[float, ...]
     watch: Stopwatch
     warnings: TrainingWarnings
@@ -138,6 +140,7 @@ def open_run(
     config = world.from_main(configured, config, passed)
     objective = build_objective(config) if passed.objective is None else passed.objective
     check_takes_targets(objective, config)
+    refuse_without_shortcut(objective, config, passed.data)
     if config.batch_size % world.size:
         raise InputError(_uneven(f"--batch-size {config.batch_size}", config.batch_size, world))
     folder = RunFolder(out)
@@ -155,6 +158,7 @@ def open_run(
         data = world.main_first(load_data, config.data, limit=config.limit, **config.data_settings(), progress=progress)
     else:
         data = world.together(as_splits, passed.data)
+    data = world.together(with_shortcut, data, config.shortcut)
     trained_on = data.train.digest()
     if len(set(world.gathered(trained_on))) > 1:
         raise InputError(f"the processes see different training images in {config.data}: every host needs the same")
@@ -266,7 +270,9 @@ def _model(opened: Opened, begun: TrainingState | None) -> tuple[nn.Module, froz
     if is_foreign(config.model) or config.has_foreign_method:
         labels = opened.images.labels[:4]
         soft = None if opened.targets is None else opened.targets(labels)
-        world.together(check_trainable, model, opened.objective, few, labels, _subject(config), targets=soft)
+        mask = masks_for(opened.objective, opened.images, slice(4))
+        subject = _subject(config)
+        world.together(check_trainable, model, opened.objective, few, labels, subject, targets=soft, shortcut=mask)
     world.spread(model)
     if any("BatchNorm" in type(m).__name__ for m in model.modules() if m not in frozen):
         if batch == world.size:
@@ -317,14 +323,17 @@ def _counted_passes(opened: Opened, model: nn.Module) -> int:
 
 def _gradients(
     opened: Opened, forward: nn.Module, optimizer: torch.optim.Optimizer
-) -> Callable[[Tensor, Tensor, float | Tensor | None, Generators], dict[str, Tensor]]:
+) -> Callable[..., dict[str, Tensor]]:
     """What a device does in a step: the function that leaves the loss's gradient in the weights."""
 
     objective, accelerator, targets = opened.objective, opened.accelerator, opened.targets
 
-    def gradients(x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators) -> dict[str, Tensor]:
-        soft: dict[str, Any] = {} if targets is None else {"targets": targets(y)}
-        output = objective(forward, x, y, eps=eps, generator=generators, **soft)
+    def gradients(
+        x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators, shortcut: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        told: dict[str, Any] = {} if targets is None else {"targets": targets(y)}
+        told |= {} if shortcut is None else {"shortcut": shortcut}
+        output = objective(forward, x, y, eps=eps, generator=generators, **told)
         optimizer.zero_grad(set_to_none=True)
         with a_pass():
             accelerator.backward(output.loss)

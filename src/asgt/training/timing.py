@@ -93,6 +93,7 @@ def profile_step(
     """
 
     passes = bare_passes(objective, modes_agree=modes_agree(model), targets=targets is not None)
+    region = torch.ones(len(x), *x.shape[2:], dtype=torch.bool, device=x.device)
     streams = Generators(*(seeded("profile", name, device=x.device) for name in ("attack", "mask")))
 
     def update() -> None:
@@ -102,8 +103,9 @@ def profile_step(
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        soft: dict[str, Any] = {} if targets is None else {"targets": targets(y)}
-        objective(model, x, y, generator=streams, **soft).loss.backward()
+        told: dict[str, Any] = {} if targets is None else {"targets": targets(y)}
+        told |= {"shortcut": region} if objective.needs_shortcut else {}
+        objective(model, x, y, generator=streams, **told).loss.backward()
         update()
 
     def bare() -> None:

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from ..data import LabelledImages, Splits, steps_per_epoch, training_batch, training_order
+from ..data import (
+    LabelledImages,
+    Splits,
+    steps_per_epoch,
+    training_batch,
+    training_batch_with_masks,
+    training_order,
+)
 from ..devices import device_name, tensor_cores
 from ..errors import DamagedFileError, InputError, InterruptedRunError
 from ..evaluation.health import is_catastrophic, is_collapsed
@@ -127,10 +134,11 @@ def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> None:
             group["lr"] = learning_rate(config.schedule, peak, done)
 
         streams = _streams(opened, step)
-        x, y = training_batch(images, order, position, config.batch_size, opened.augmentation, streams["augmentation"])
+        batch = training_batch_with_masks if opened.objective.needs_shortcut else training_batch
+        x, y, *mask = batch(images, order, position, config.batch_size, opened.augmentation, streams["augmentation"])
         put_in_training(fitting.forward, fitting.frozen)
         with watch.on():
-            measured = fitting.compute(x, y, eps, Generators(attack=streams["attack"], mask=streams["mask"]))
+            measured = fitting.compute(x, y, eps, Generators(attack=streams["attack"], mask=streams["mask"]), *mask)
         measured = world.average(learner.model, measured)
         if config.clip_norm is not None:
             # Of the averaged gradient: all processes scale by the same factor. Nothing waits for the norm.
@@ -300,7 +308,7 @@ def _means(sums: dict[str, Tensor]) -> dict[str, float]:
 
 def _line(row: dict[str, Any], config: TrainConfig) -> str:
     parts = [f"epoch {row['epoch'] + 1}/{config.epochs}", f"loss {row['loss']:.3f}"]
-    parts += [f"{name} {row[name]:.3f}" for name in ("clean", "adversarial", "consistency") if name in row]
+    parts += [f"{name} {row[name]:.3f}" for name in ("clean", "adversarial", "consistency", "reasons") if name in row]
     parts.append(f"validation: clean {row['validation_clean']:.1%}")
     if "validation_pgd" in row:
         parts.append(

@@ -12,12 +12,13 @@ from .objective import Objective, Output, kl_divergence
 if TYPE_CHECKING:  # only what a type checker is to know of before it is used
     from .adversarial import AT
     from .asgt import ASGT
+    from .rrr import RRR
     from .sga import SGA
     from .sgt import SGT
     from .standard import ST
     from .trades import TRADES
 
-__all__ = ["ASGT", "AT", "SGA", "SGT", "ST", "TRADES", "Objective", "Output", "kl_divergence"]
+__all__ = ["ASGT", "AT", "RRR", "SGA", "SGT", "ST", "TRADES", "Objective", "Output", "kl_divergence"]
 
 
 def __getattr__(name: str) -> Any:

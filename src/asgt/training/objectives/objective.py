@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,6 +57,7 @@ class Objective(ABC):
         generator: Generator | Generators | None = None,
         forward: Classifier | None = None,
         targets: Tensor | None = None,
+        shortcut: Tensor | None = None,
     ) -> Output:
         """The loss of a batch.
 
@@ -72,27 +74,31 @@ class Objective(ABC):
             targets: what the loss's terms take for labels: labels (B,), probabilities (B, K), or probabilities times a
                 weight of each image, as :mod:`asgt.training.targets` makes them. Attacks and saliency keep ``y``.
                 Default: ``y``.
+            shortcut: where the shortcut of each image lies, bool (B, H, W), for a method that needs to know
+                (:attr:`needs_shortcut`).
 
         Returns:
             The loss, its terms and the logits of each view.
 
         Raises:
-            InputError: images, labels, targets or ε cannot be meant, or the model does not return logits (B, K).
+            InputError: images, labels, targets, ε or the shortcut's mask cannot be meant, or the model does not return
+                logits (B, K).
         """
 
         if not isinstance(generator, Generators):
             generator = Generators(attack=generator, mask=generator)
         radius = eps if eps is None or isinstance(eps, Tensor) else number(eps, "eps")
         if is_trusted():
-            return self._loss(model, x, y, radius, generator, forward, **_given(targets))
+            return self._loss(model, x, y, radius, generator, forward, **_given(targets=targets, shortcut=shortcut))
         x, y = checked(x, y)
         if len(x) == 0:
             raise InputError("x holds no images: a loss is a mean over some")
         targets = None if targets is None else checked_targets(targets, len(x)).to(x.device)
+        shortcut = self._checked_mask(shortcut, x)
         if isinstance(radius, Tensor):
             check_radii(radius, len(x), "linf" if self.adversary is None else self.adversary.norm)
         with trusted(), labels_explained(model, x, y), slopes_needed():
-            return self._loss(model, x, y, radius, generator, forward, **_given(targets))
+            return self._loss(model, x, y, radius, generator, forward, **_given(targets=targets, shortcut=shortcut))
 
     def _loss(
         self,
@@ -104,10 +110,13 @@ class Objective(ABC):
         forward: Classifier | None,
         *,
         targets: Tensor | None = None,
+        shortcut: Tensor | None = None,
     ) -> Output:
-        """The loss of images, labels and targets that are known to fit each other."""
+        """The loss of images, labels, targets and masks that are known to fit each other."""
 
         forward = model if forward is None else forward
+        if shortcut is not None:
+            x = x.detach().requires_grad_()
         # Images that want a gradient of their own get it from a forward pass of their own.
         if isinstance(model, nn.Module) and modes_agree(model) and not x.requires_grad:
             # An attack's backward pass is that of the labels; a loss of targets needs one of its own.
@@ -119,6 +128,8 @@ class Objective(ABC):
         if targets is not None and targets.ndim == 2:
             _refuse_other_classes(logits, targets)
         terms = self.terms(logits, y if targets is None else targets)
+        if shortcut is not None:
+            terms |= self.penalties(x, logits, shortcut)
 
         return Output(sum(terms.values(), start=x.new_zeros(())), terms, logits)
 
@@ -133,6 +144,42 @@ class Objective(ABC):
         """The terms of the loss, scalars, from the logits (B, K) of the views."""
 
     @property
+    def needs_shortcut(self) -> bool:
+        """Whether the method is told where the shortcut of each image lies, and cannot do without."""
+
+        return False
+
+    def penalties(self, x: Tensor, logits: Mapping[str, Tensor], shortcut: Tensor) -> dict[str, Tensor]:
+        """More terms of the loss, of a method that is told where the shortcut lies.
+
+        Args:
+            x: the images (B, C, H, W), from which gradients flow to the logits.
+            logits: (B, K) of each view.
+            shortcut: where it lies, bool (B, H, W).
+        """
+
+        return {}
+
+    def _checked_mask(self, shortcut: Tensor | None, x: Tensor) -> Tensor | None:
+        """The mask of the shortcut on the device of the images.
+
+        Raises:
+            InputError: it is missing or not of the images, or the method does not listen to it.
+        """
+
+        name = type(self).__name__
+        if shortcut is None:
+            if self.needs_shortcut:
+                raise InputError(f"{name} is told where the shortcut lies: shortcut=mask, bool (B, H, W), is missing")
+            return None
+        if not self.needs_shortcut:
+            raise InputError(f"shortcut: {name} does not listen to where a shortcut lies, leave it out")
+        expected = (len(x), *x.shape[2:])
+        if not isinstance(shortcut, Tensor) or shortcut.dtype != torch.bool or tuple(shortcut.shape) != expected:
+            raise InputError(f"shortcut: a mask of the images is needed, bool {expected}, as PlantedPixels.masks gives")
+        return shortcut.to(x.device)
+
+    @property
     def clean_alone(self) -> bool:
         """Whether the cross-entropy is all that the clean logits are for. What a step costs depends on it, no more."""
 
@@ -145,10 +192,10 @@ class Objective(ABC):
         return getattr(self, "attack", None)
 
 
-def _given(targets: Tensor | None) -> dict[str, Tensor]:
-    """Targets as an argument, where there are any: a subclass's own ``_loss`` may know of none."""
+def _given(**arguments: Tensor | None) -> dict[str, Tensor]:
+    """Those arguments that there are: a subclass's own ``_loss`` may know of none."""
 
-    return {} if targets is None else {"targets": targets}
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _refuse_other_classes(logits: Mapping[str, Tensor], targets: Tensor) -> None:

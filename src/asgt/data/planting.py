@@ -1,0 +1,199 @@
+"""Shortcuts planted in images: for training, where most agree with the label, and in four test sets that tell.
+
+What is planted in an image is a function of (seed of the shortcut, row of the image in the set, its label), whatever
+batch it is gathered in. It is planted in a batch when that is gathered: the images of a file stay there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, unknown
+from ..randomness import SampleKeyed, seed_of
+from ..shortcuts import VIEWS, ShortcutView, shortcut_named
+from ..shortcuts.shortcut import Shortcut
+from .collect import LabelledImages, as_images
+from .images import Images
+from .lazy_pixels import CHUNK, LazyPixels
+
+__all__ = ["PlantedPixels", "plant", "shortcut_view", "shortcut_views"]
+
+
+class PlantedPixels(LazyPixels):
+    """Pixels with a shortcut, which is planted when they are indexed.
+
+    Args:
+        pixels: the images as they are, uint8 or floats in [0, 1], (N, C, H, W).
+        shortcut: what is planted.
+        codes: the class whose shortcut each image gets, int64 (N,).
+        noise: uniform numbers of each image, of which its region is made, float32 (N, draws).
+        classes: K.
+
+    Attributes:
+        shortcut: what is planted.
+        codes: the class whose shortcut each image has, int64 (N,).
+    """
+
+    def __init__(
+        self, pixels: Tensor | LazyPixels, shortcut: Shortcut, codes: Tensor, noise: Tensor, classes: int
+    ) -> None:
+        self._pixels, self._noise, self._classes = pixels, noise, classes
+        self.shortcut, self.codes = shortcut, codes
+        self.device = pixels.device
+
+    @property
+    def shape(self) -> torch.Size:
+        return self._pixels.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._pixels.dtype
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.planted([index])[0][0] if isinstance(index, int) else self.planted(index)[0]
+
+    def planted(self, index: Any) -> tuple[Tensor, Tensor]:
+        """Some images with their shortcut, as :meth:`__getitem__` takes them, and where it lies, bool (B, H, W)."""
+
+        plain = self._pixels[index]
+        pixels, region = self.shortcut.plant(plain, self.codes[index], self._noise[index], self._classes)
+        return pixels, region.expand(len(plain), -1, -1)
+
+    def masks(self, index: Any = slice(None)) -> Tensor:
+        """Where the shortcut lies in some images, bool (B, H, W). Default: in all."""
+
+        return self.planted(index)[1]
+
+    def view(self, index: Any) -> PlantedPixels:
+        inner = self._pixels.view(index) if isinstance(self._pixels, LazyPixels) else self._pixels[index]
+        return PlantedPixels(inner, self.shortcut, self.codes[index], self._noise[index], self._classes)
+
+    def to(self, device: torch.device | str) -> PlantedPixels:
+        codes, noise = self.codes.to(device), self._noise.to(device)
+        return PlantedPixels(self._pixels.to(device), self.shortcut, codes, noise, self._classes)
+
+    def settled(self, room: int) -> PlantedPixels:
+        """The same, planted in images that are read no more where they take at most so many bytes."""
+
+        if not isinstance(self._pixels, LazyPixels):
+            return self
+        return PlantedPixels(self._pixels.settled(room), self.shortcut, self.codes, self._noise, self._classes)
+
+    @property
+    def index_device(self) -> torch.device:
+        return self._pixels.index_device if isinstance(self._pixels, LazyPixels) else self._pixels.device
+
+    def expect(self, index: Any) -> None:
+        if isinstance(self._pixels, LazyPixels):
+            self._pixels.expect(index)
+
+    def chunks(self) -> Iterator[Tensor]:
+        size = max(1, CHUNK // max(1, self.nbytes // max(1, len(self))))
+        for first in range(0, len(self), size):
+            yield self[first : first + size].cpu()
+
+
+def plant(images: LabelledImages, shortcut: str | Shortcut, **settings: Any) -> Images:
+    """Images with a shortcut that agrees with the label in a share of them, as they are trained on.
+
+    ::
+
+        train = asgt.data.plant(images, "patch", strength=0.99, seed=0)
+        train.pixels[:64]  # planted when they are gathered, of the same type
+        train.pixels.codes  # the class whose shortcut each image has, int64 (N,)
+        train.pixels.masks(slice(64))  # where it lies, bool (64, H, W)
+
+    An image has the shortcut of its own class with the probability ``strength``, and else that of a uniformly random
+    other class.
+
+    Args:
+        images: as :func:`asgt.data.as_images` takes them. Their classes say how many shortcuts there are.
+        shortcut: as :func:`asgt.shortcuts.shortcut_named` takes it, ``"patch"`` or ``"patch:0.99,size=4"``, or an
+            object.
+        settings: of the shortcut, by name: ``strength``, ``contrast``, ``size``, ``seed``, and those of its own.
+
+    Returns:
+        The images, whose pixels are :class:`asgt.data.PlantedPixels`.
+
+    Raises:
+        InputError: there is no such shortcut or setting, or the images have no place for it.
+    """
+
+    images, made = as_images(images), _made(shortcut, settings)
+    return _planted(images, made, None)
+
+
+def shortcut_view(images: LabelledImages, shortcut: str | Shortcut, view: ShortcutView, **settings: Any) -> Images:
+    """One of the four test sets of the same images; see :func:`shortcut_views`.
+
+    Args:
+        images: as :func:`plant` takes them.
+        shortcut: likewise.
+        view: ``"aligned"``, ``"absent"``, ``"random"`` or ``"reversed"``.
+        settings: of the shortcut, by name.
+
+    Raises:
+        InputError: there is no such view, shortcut or setting, or the images have no place for it.
+    """
+
+    images, made = as_images(images), _made(shortcut, settings)
+    if view not in VIEWS:
+        raise unknown("shortcut view", str(view), VIEWS)
+    planted = _planted(images, made, view)
+    return images if view == "absent" else planted
+
+
+def shortcut_views(images: LabelledImages, shortcut: str | Shortcut, **settings: Any) -> dict[ShortcutView, Images]:
+    """Four test sets of the same images, which differ in the shortcut alone, by name.
+
+    ``aligned``: the shortcut of the true class. ``absent``: none, the images as they are. ``random``: that of a
+    uniformly random class. ``reversed``: that of a uniformly random wrong class. Where in an image the shortcut lies is
+    the same in all of them. The strength says nothing here.
+
+    Args:
+        images: as :func:`plant` takes them.
+        shortcut: likewise.
+        settings: of the shortcut, by name.
+
+    Raises:
+        InputError: there is no such shortcut or setting, or the images have no place for it.
+    """
+
+    return {view: shortcut_view(images, shortcut, view, **settings) for view in VIEWS}
+
+
+def _made(shortcut: str | Shortcut, settings: dict[str, Any]) -> Shortcut:
+    if not isinstance(shortcut, Shortcut):
+        return shortcut_named(shortcut, settings)
+    if settings:
+        raise InputError(f"{next(iter(settings))}: the shortcut that was passed has its own settings, leave it out")
+    return shortcut
+
+
+def _planted(images: Images, shortcut: Shortcut, view: ShortcutView | None) -> Images:
+    """Images with a shortcut as a view has it, or as training has it."""
+
+    if isinstance(images.pixels, PlantedPixels):
+        raise InputError(f"the images have the shortcut {images.pixels.shortcut} already: plant in them as they were")
+    classes, labels = len(images.classes), images.labels
+    shortcut.check(images.shape, classes)
+    rows = torch.arange(len(images), device=labels.device)
+    uniform = SampleKeyed(seed_of("shortcut", shortcut.seed), rows).uniform_like
+    noise = uniform(torch.empty(len(images), 2 + shortcut.draws, device=labels.device))
+    codes = _codes(shortcut.strength, labels, classes, noise, view)
+    return Images(PlantedPixels(images.pixels, shortcut, codes, noise[:, 2:], classes), labels, images.classes)
+
+
+def _codes(strength: float, labels: Tensor, classes: int, noise: Tensor, view: ShortcutView | None) -> Tensor:
+    """The class whose shortcut each image gets, int64 (N,), from two uniform numbers of each, float32 (N, 2 + …)."""
+
+    if view == "random":
+        return (noise[:, 1] * classes).long()
+    wrong = (labels + 1 + (noise[:, 1] * (classes - 1)).long()) % classes
+    if view is None:
+        return torch.where(noise[:, 0] < strength, labels, wrong)
+    return wrong if view == "reversed" else labels

@@ -1,0 +1,184 @@
+"""A shortcut from the command line to the evidence: planted, recorded, resumed, and evaluated in four test sets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from asgt import TrainConfig, load_data, load_evaluation, load_run, train, verify
+from asgt.data import plant, shortcut_views, stratified, to_unit
+from asgt.errors import InputError, InterruptedRunError
+from asgt.files import read_sealed
+from asgt.runs.run import read_run
+from asgt.training.validating import validation_share
+from support.edits import rewritten
+from support.messages import assert_states
+from support.trainings import assert_same
+
+pytestmark = pytest.mark.slow
+
+PLANT = "patch:0.9,contrast=0.8,size=2,seed=0,code=level"
+
+
+@pytest.fixture(scope="module")
+def _planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("planted") / "run"
+    train(TrainConfig(method="st", epochs=2, limit=450, batch_size=20, lr=0.1, shortcut="patch:0.9,size=2"), out)
+    return out
+
+
+@pytest.fixture
+def planted_run(_planted: Path, tmp_path: Path) -> Path:
+    """A finished run on the digits with a patch."""
+
+    return shutil.copytree(_planted, tmp_path / "planted")
+
+
+def test_the_plant_is_recorded_in_configuration_and_digests(planted_run: Path, finished_run: Path) -> None:
+    assert yaml.safe_load((planted_run / "config.yaml").read_text())["shortcut"] == PLANT
+    planted, plain = (json.loads((run / "training.json").read_text()) for run in (planted_run, finished_run))
+    assert planted["train_data"] == plant(load_data("digits", limit=450).train, PLANT).digest()
+    assert planted["train_data"] != plain["train_data"]
+    # The test images are as they were: what is planted in them, an evaluation says.
+    assert planted["test_data"] == plain["test_data"]
+    model, data, config, _ = load_run(planted_run)
+    assert config.shortcut == PLANT
+    assert data.test.digest() == planted["test_data"]
+
+    # The validation part is planted as the training images are.
+    images = load_data("digits", limit=450).train
+    rows = stratified(images.labels, validation_share(config, 450), "validation")[1]
+    validation = plant(images, PLANT)[rows]
+    with torch.no_grad():
+        right = model(to_unit(validation.pixels)).argmax(dim=1) == validation.labels
+        plain = model(to_unit(images.pixels[rows])).argmax(dim=1) == validation.labels
+    assert planted["validation"]["clean"] == pytest.approx(float(right.float().mean()))
+    assert not right.equal(plain)
+
+
+def test_each_view_has_evidence_of_its_own(cli: Callable, planted_run: Path, finished_run: Path) -> None:
+    words = ("--protocol", "paper", "--samples", 60, "--epsilons", 0.1)
+    for run in (planted_run, finished_run):
+        assert cli("evaluate", run, *words).status == 0
+    answers = {
+        view: cli("evaluate", planted_run, *words, "--shortcut-view", view)
+        for view in ("aligned", "random", "reversed")
+    }
+    assert [answer.status for answer in answers.values()] == [0, 0, 0], [answer.err for answer in answers.values()]
+    for view, answer in answers.items():
+        assert_states(answer.out, f"shortcut {view}")
+    again = cli("evaluate", planted_run, *words, "--shortcut-view", "absent")
+    assert_states(again.refusal(), "evaluation/paper", "--resume")
+
+    place = planted_run / "evaluation"
+    assert sorted(each.name for each in place.iterdir()) == ["paper", "paper+aligned", "paper+random", "paper+reversed"]
+    found = {each.name: load_evaluation(each) for each in place.iterdir()}
+    assert {name: each.shortcut_view for name, each in found.items()} == {
+        "paper": "",
+        "paper+aligned": "aligned",
+        "paper+random": "random",
+        "paper+reversed": "reversed",
+    }
+    assert len({each.data for each in found.values()}) == 4
+    assert found["paper"].data == load_evaluation(finished_run / "evaluation" / "paper").data
+    assert all(torch.equal(each.labels, found["paper"].labels) for each in found.values())
+    views = shortcut_views(load_data("digits").test, PLANT)
+    assert found["paper+reversed"].data == views["reversed"][:60].digest()
+    assert float(found["paper+aligned"].clean.float().mean()) > float(found["paper+reversed"].clean.float().mean())
+
+    # Those of a view stand in no place of another, and all of it is whole.
+    assert list(read_run(planted_run).evaluations) == ["paper"]
+    (checked,) = verify(planted_run)
+    assert checked.is_sound
+    resumed = cli("evaluate", planted_run, "--protocol", "paper", "--shortcut-view", "reversed", "--resume")
+    assert resumed.status == 0, resumed.err
+    assert load_evaluation(place / "paper+reversed").samples == 60
+    taken_up = cli("evaluate", planted_run, "--protocol", "paper", "--out", place / "paper+reversed", "--resume")
+    assert taken_up.status == 0, taken_up.err
+    mixed = cli(
+        *("evaluate", planted_run, *words, "--shortcut-view", "aligned", "--out", place / "paper+reversed", "--resume")
+    )
+    assert_states(mixed.refusal(), "reversed", "aligned", "--out")
+
+
+def test_evidence_of_a_view_is_not_read_as_that_of_another(cli: Callable, planted_run: Path) -> None:
+    words = ("--protocol", "paper", "--samples", 20, "--epsilons", 0.1, "--shortcut-view", "reversed")
+    assert cli("evaluate", planted_run, *words).status == 0
+    place = planted_run / "evaluation" / "paper+reversed"
+    broken = planted_run / "evaluation" / "paper+reversed" / "result.json"
+    kept = broken.read_bytes()
+    broken.write_bytes(kept.replace(b"reversed", b"aligned"))
+    (found,) = [finding for finding in verify(planted_run)[0].findings if finding.file == broken]
+    assert_states(found.text, "--protocol paper", "--shortcut-view reversed")
+    broken.write_bytes(kept)
+    for view, fact in (("aligned", "aligned"), ("odd", "damaged")):
+        rewritten(broken, read_sealed(broken)[0] | {"shortcut_view": view})
+        (found,) = [finding for finding in verify(planted_run)[0].findings if finding.file == broken]
+        assert_states(found.text, place, fact)
+    rewritten(broken, read_sealed(broken)[0] | {"shortcut_view": "reversed"})
+    assert verify(planted_run)[0].is_sound
+
+    place.rename(place.with_name("paper"))
+    with pytest.raises(InputError) as refused:
+        read_run(planted_run)
+    assert_states(refused.value, "evaluation/paper", "reversed", "paper+reversed")
+
+
+def test_a_run_is_resumed_with_its_own_plant_alone(cli: Callable, tmp_path: Path) -> None:
+    config = TrainConfig(method="st", epochs=2, limit=300, batch_size=20, shortcut="patch:0.9,size=2")
+    train(config, tmp_path / "whole")
+    answers = iter([False] * 16 + [True])
+    with pytest.raises(InterruptedRunError):
+        train(config, tmp_path / "run", should_stop=lambda: next(answers))
+    for other in ("patch:0.8,size=2", "patch:0.9,size=3", "disc", "patch:0.9,size=2,seed=1"):
+        said = cli("train", "--resume", "--out", "run", "--shortcut", other).refusal()
+        assert_states(said, "run", PLANT, other.partition(":")[0], "--shortcut")
+    assert cli("train", "--resume", "--out", "run", "--shortcut", "patch:9/10,size=2").status == 0
+    assert_same(tmp_path / "run", tmp_path / "whole")
+
+    train(TrainConfig(method="st", epochs=1, limit=300, batch_size=20), tmp_path / "plain")
+    said = cli("train", "--resume", "--out", "plain", "--shortcut", "patch").refusal()
+    assert_states(said, "plain", "shortcut", "None", "--shortcut")
+
+
+def test_someone_elses_weights_are_evaluated_in_the_four_test_sets(cli: Callable, planted_run: Path) -> None:
+    foreign = ("--model", "small_cnn", "--weights", planted_run / "model.safetensors", "--data", "digits")
+    words = ("--protocol", "paper", "--samples", 60, "--epsilons", 0.1)
+    assert cli("evaluate", planted_run, *words, "--shortcut-view", "random").status == 0
+    plant = ("--shortcut", PLANT, "--shortcut-view", "random")
+    assert cli("evaluate", *foreign, *words, *plant, "--out", "theirs").status == 0
+    ours, theirs = load_evaluation(planted_run / "evaluation" / "paper+random"), load_evaluation("theirs")
+    assert (theirs.data, theirs.shortcut_view) == (ours.data, "random")
+    assert torch.equal(theirs.clean, ours.clean)
+
+
+@pytest.mark.parametrize(
+    ("words", "facts"),
+    [
+        (("train", "--shortcut", "patsch"), ["shortcut", "'patsch'", "'patch'"]),
+        (("train", "--shortcut", "patch:1.5"), ["strength", "1.5", "[0, 1]"]),
+        (("train", "--shortcut", "patch:0.9,size=9"), ["size", "9", "8×8"]),
+        (("train", "--shortcut", "patch:0.9,size"), ["patch:0.9,size", "SETTING=VALUE"]),
+        (
+            ("evaluate", "finished", "--shortcut-view", "reversed"),
+            ["--shortcut-view", "reversed", "without a shortcut"],
+        ),
+        (("evaluate", "finished", "--shortcut-view", "revrsed"), ["--shortcut-view", "'revrsed'", "'reversed'"]),
+        (("evaluate", "finished", "--shortcut", "patch"), ["--shortcut", "finished"]),
+        (
+            ("evaluate", "--model", "small_cnn", "--data", "digits", "--out", "e", "--shortcut-view", "random"),
+            ["--shortcut", "--shortcut-view"],
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    cli: Callable, finished_run: Path, tmp_path: Path, words: tuple[str, ...], facts: list[str]
+) -> None:
+    assert_states(cli(*words).refusal(), *facts)
+    assert [each.name for each in tmp_path.iterdir()] == ["finished"]
