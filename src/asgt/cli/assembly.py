@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..data import Images
-    from ..models import Preprocessing
     from ..progress import Progress
 
-__all__ = ["Assembly", "assemble", "listed_numbers", "preprocessing_line"]
+__all__ = ["Assembly", "assemble", "listed_numbers"]
 
 _HOW_TO_MAP = (
     "name the model's classes in the order of its logits by --classes FILE or --classes a,b,…, or give a JSON object "
@@ -61,6 +60,7 @@ def assemble(asked: dict[str, Any], progress: Progress, allow: Collection[str] =
     from ..data.classes import read_classes
     from ..models import MODELS, brings_weights, build_model, preprocessing
     from ..modes import in_evaluation
+    from ..training.starting import preprocessing_line
 
     name, weights = str(asked["model"]), asked.get("weights")
     if name.startswith("hub:"):
@@ -110,6 +110,7 @@ def _exported(name: str, asked: dict[str, Any], progress: Progress, allow: Colle
     from ..data import load_data
     from ..data.classes import read_classes
     from ..models.exported import load_exported, read_exported
+    from ..training.starting import preprocessing_line
 
     for flag in ("weights", "mean", "std", "width"):
         if flag in asked:
@@ -222,18 +223,3 @@ def _numbered(table: dict[str, int | str], count: int) -> list[str]:
 
     names = {logit: name for name, logit in table.items()}
     return [names.get(number, f"logit {number}") for number in range(count)]
-
-
-def preprocessing_line(own: Preprocessing, settings: dict[str, Any], asked: dict[str, Any]) -> str:
-    """What the model's own configuration says of its images, and what a flag says instead."""
-
-    words = []
-    for name in ("image_size", "crop", "interpolation", "mean", "std"):
-        title = name.replace("_", " ")
-        if name in asked:
-            words.append(f"{title} {asked[name]} (by --{name.replace('_', '-')})")
-        elif name in ("mean", "std") and getattr(own, name) is not None:
-            words.append(f"{title} {', '.join(f'{value:.4g}' for value in getattr(own, name))}")
-        elif name in settings:
-            words.append(f"{title} {settings[name]}")
-    return f"preprocessing, from {own.source}: {'; '.join(words) or 'none'}"

@@ -154,16 +154,15 @@ class Console:
         )
         self.out.print(
             escape(
-                f"model of epoch {result.chosen_epoch + 1} of {result.epochs}, chosen by {result.chosen_by}; "
-                f"accuracy [Wilson 95 %] on the "
-                f"n = {result.validation_images} validation images that chose it: {figures}"
+                f"{result.chosen_text}; accuracy [Wilson 95 %] on the n = {result.validation_images} validation images"
+                f"{' that chose it' if result.epochs else ''}: {figures}"
             )
         )
         if balanced := result.balanced_text(names):
             self.out.print(escape(balanced))
         for line in result.warnings:
             self.warn(line)
-        if result.speed:
+        if "passes_per_step" in result.speed:
             from ..training.speed import speed_text
 
             passes = f"{result.speed['passes_per_step']} passes a step"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError, InterruptedRunError, cut, shown
 from ..files import read_yaml
 from ..launch import rank
 from ..names import is_foreign
-from ..training.config import TrainConfig, with_own_sizes
+from ..training.config import TrainConfig
 from ..training.method_registry import known_settings
-from .assembly import preprocessing_line
 from .parsing import Parser, add_allow, add_no_cache, add_settings, allowed, given, heed_no_cache
 from .stopping import stopping
 
@@ -46,10 +43,13 @@ def run(words: list[str]) -> int:
         asked = settings | asked
     config = TrainConfig.of(asked)
     if config.from_run is not None:
-        config = _with_source(config, out, asked, allow, resume=resume)
+        from ..training.starting import with_source
+
+        config = with_source(config, out, resume=resume, allow=allow, asked=asked)
     if out is None:
         name = config.data.rstrip("/").split("/")[-1]
-        parts = (name, config.model.replace(":", "-"), config.method.replace(":", "-"), shown(config.seed))
+        method = config.method.replace(":", "-") if config.epochs else "as-given"
+        parts = (name, config.model.replace(":", "-"), method, shown(config.seed))
         out = f"runs/{cut('-'.join(parts), 100)}"  # a file system takes 255 bytes
 
     # A resumed run is what it was begun as; what is said again must agree with it.
@@ -68,13 +68,6 @@ def run(words: list[str]) -> int:
 
     prepare()
     console = Console()
-    if config.model.startswith("hf:") and rank() == 0:
-        from ..models import preprocessing
-
-        if (own := preprocessing(config.model)) is not None:
-            if config.has_start:  # the weights may bring their own, which is told when they are loaded
-                own = dataclasses.replace(own, mean=None, std=None)
-            console.say(preprocessing_line(own, with_own_sizes(config.to_dict(), own), asked))
     try:
         with stopping() as should_stop:
             result = train(config, out, resume=resume, should_stop=should_stop, progress=console)
@@ -87,18 +80,3 @@ def run(words: list[str]) -> int:
     if rank() == 0:
         console.trained(result)
     return 0
-
-
-def _with_source(
-    config: TrainConfig, out: str | None, asked: dict[str, Any], allow: tuple[str, ...], *, resume: bool
-) -> TrainConfig:
-    """The configuration with the model of the run of ``--from``, which may be the default one only if both say so."""
-
-    from ..training.starting import with_source
-
-    filled = with_source(config, out, resume=resume, allow=allow)
-    if "model" in asked and filled.model != config.model:
-        raise InputError(
-            f"--model {config.model}: the model of --from {config.from_run} is {filled.model}, leave it out"
-        )
-    return filled

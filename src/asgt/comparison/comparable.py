@@ -12,8 +12,8 @@ from ..errors import InputError
 from ..evaluation.outcomes import Evaluation
 from ..evaluation.protocols import EARLIER, KNOWN, OWN, PROTOCOLS, stored_name
 from ..runs.run import Run, data_name, evaluate_again
-from ..training.run_folder import RunFolder
-from .method_naming import method_settings
+from ..training.run_folder import AS_GIVEN, RunFolder
+from .method_naming import is_same_method
 
 __all__ = ["left_out", "listed", "refuse_other_evaluations", "refuse_other_runs", "shared_epsilons", "shared_protocols"]
 
@@ -96,19 +96,32 @@ def _refuse_repeated(runs: Sequence[Run]) -> None:
 
     for number, run in enumerate(runs):
         for other in runs[:number]:
-            if method_settings(run.config) != method_settings(other.config):
+            if not is_same_method(run, other):
                 continue
             both = f"{other.folder} and {run.folder}"
+            if run.config.epochs == 0 and _is_same(run, other):
+                raise InputError(f"{both} hold the same {AS_GIVEN}, which show no spread over seeds: leave one out")
             if run.seed == other.seed:
                 raise InputError(
                     f"{both} hold the same method, settings and seed ({run.seed}), which shows no spread over seeds: "
                     "leave one out, or train it with another --seed"
                 )
-            if run.result.train_data != other.result.train_data:
+            if run.result.train_data != other.result.train_data and run.config.epochs:
                 raise InputError(
                     f"{both} hold the same method and settings, trained on different images: leave one out, or train "
                     "it again on the same ones"
                 )
+
+
+def _is_same(run: Run, other: Run) -> bool:
+    """Whether two runs of no epochs hold the same weights, as far as that is known."""
+
+    both = [
+        {each.model for each in one.evaluations.values()} | {each.model for each in one.explanations.values()}
+        for one in (run, other)
+    ]
+    starts = [one.result.start.get("sha256") for one in (run, other)]
+    return bool(both[0] & both[1]) or (starts[0] == starts[1] is not None)
 
 
 def _refuse_other_data(runs: Sequence[Run]) -> None:

@@ -398,7 +398,8 @@ def _accuracy(outcomes: Sequence[Tensor]) -> Estimate:
 def _trained_eps(run: Run, norm: Norm) -> float | None:
     """The ε that a run was trained at, if it was against an attack in that norm."""
 
-    return float(run.config.eps) if run.config.eps and run.result.norm == norm else None
+    is_trained = run.config.epochs > 0 and run.result.norm == norm
+    return float(run.config.eps) if run.config.eps and is_trained else None
 
 
 def _catastrophe(run: Run) -> str | None:

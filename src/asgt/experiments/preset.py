@@ -293,10 +293,14 @@ def _config(
             ignored |= {*OPTIMIZER_SETTINGS} - {*kind.defaults}
         heard = {setting: value for setting, value in common.items() if setting not in ignored}
         config = TrainConfig.of(heard | own)
+        if config.epochs == 0:
+            raise InputError(
+                "epochs = 0: the weights of every seed would be the same: asgt train --epochs 0 makes one run of them"
+            )
         if config.from_run is not None:
             from ..training.starting import with_source
 
-            config = with_source(config, None, resume=False, allow=allow)
+            config = with_source(config, None, resume=False, allow=allow, asked={*heard, *own})
         return config.resolved(allow=allow)
     except InputError as error:
         raise DamagedFileError(f"{path}: {error}") from error

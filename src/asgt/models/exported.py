@@ -196,7 +196,7 @@ def load_exported(
         if exported.head is not None:
             give_classes(built, exported.shape, len(exported.classes), exported.model, exported.head or None)
     load_weights(built, exported.folder / WEIGHTS)
-    if (logits := logit_count(built, exported.shape)) != len(exported.classes):
+    if (logits := logit_count(built, exported.shape, exported.name)) != len(exported.classes):
         raise InputError(f"{exported.name} is of {len(exported.classes)} classes, the model gives {logits} logits")
     return in_evaluation(built)
 

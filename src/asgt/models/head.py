@@ -30,10 +30,26 @@ class Replaced:
     logits: int
 
 
-def logit_count(model: nn.Module, shape: tuple[int, int, int]) -> int:
-    """How many logits a classifier gives for images of a shape (C, H, W)."""
+def logit_count(model: nn.Module, shape: tuple[int, int, int], name: str) -> int:
+    """How many logits a classifier gives for images of a shape (C, H, W).
 
-    return _asked(model, _images(model, shape)).shape[1]
+    Args:
+        model: the classifier.
+        shape: (C, H, W) of the images.
+        name: what to call the model in an error.
+
+    Raises:
+        InputError: it cannot take such images, or gives no logits.
+    """
+
+    try:
+        return _asked(model, _images(model, shape)).shape[1]
+    except InputError as error:
+        raise InputError(f"model {name}: {error}") from error
+    except Exception as error:  # a stranger's code may raise anything
+        first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        hint = "; --rgb gives grey images three channels" if shape[0] == 1 else ""
+        raise InputError(f"model {name} cannot take images of shape {tuple(shape)}: {first}{hint}") from error
 
 
 def find_head(model: nn.Module, shape: tuple[int, int, int]) -> str | None:
@@ -107,10 +123,10 @@ def give_classes(
         What was replaced; ``None`` where the model gives K logits.
 
     Raises:
-        InputError: no single layer gives the logits.
+        InputError: no single layer gives the logits, or the model cannot take the images.
     """
 
-    logits = logit_count(model, shape)
+    logits = logit_count(model, shape, name)
     if logits == classes:
         return None
     head = head or find_head(model, shape)
@@ -126,8 +142,8 @@ def give_classes(
 
 def _gives(model: nn.Module, shape: tuple[int, int, int], classes: int) -> bool:
     try:
-        return logit_count(model, shape) == classes
-    except Exception:  # what follows the layer may count on its width, in a stranger's code
+        return logit_count(model, shape, "") == classes
+    except InputError:  # what follows the layer may count on its width, in a stranger's code
         return False
 
 

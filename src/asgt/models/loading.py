@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from ..errors import InputError, unknown
-from ..modes import ask, evaluating
 from ..names import is_foreign
 from ..plugins import imported
 from .footprint import refuse_model
+from .head import logit_count
 from .normalize import Cast, Normalize, precision_of
 from .paper_alexnet import alexnet
 from .pretrained import build_hf, build_timm
@@ -68,6 +68,9 @@ def build_model(
 
     channels, height, width = shape
 
+    if (mean is None) != (std is None):
+        name_of = {True: ("std", "mean"), False: ("mean", "std")}[mean is None]
+        raise InputError(f"{name_of[0]} without {name_of[1]}: they belong together, give both or neither")
     if pretrained and not name.startswith("timm:"):
         raise InputError(f"pretrained: {name} has no weights to choose from, leave it out")
     if name.startswith(("timm:", "hf:")) and options:
@@ -148,18 +151,9 @@ def _check_options(name: str, factory: Callable[..., nn.Module], options: dict[s
 
 
 def _check_logits(name: str, model: nn.Module, shape: tuple[int, int, int], classes: int | None) -> None:
-    try:
-        with evaluating(model), torch.no_grad():
-            logits = ask(model, torch.zeros(2, *shape))
-    except InputError as error:
-        raise InputError(f"model {name}: {error}") from error
-    except Exception as error:  # a stranger's code may raise anything
-        first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        hint = "; --rgb gives grey images three channels" if shape[0] == 1 else ""
-        raise InputError(f"model {name} cannot take images of shape {tuple(shape)}: {first}{hint}") from error
-
-    if classes is not None and logits.shape[1] != classes:
+    logits = logit_count(model, shape, name)
+    if classes is not None and logits != classes:
         raise InputError(
-            f"model {name} gives {logits.shape[1]} logits, the data has {classes} classes: --classes says which logit "
+            f"model {name} gives {logits} logits, the data has {classes} classes: --classes says which logit "
             "each of them has"
         )

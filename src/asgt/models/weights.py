@@ -484,21 +484,13 @@ def _check_values(
 
     own = match.target.state_dict()
     trained = {name for name, _ in match.target.named_parameters()}
+    _refuse_shapes(match, state, path, skip=skip, headless=headless)
     for name, other in (match.names or {name: name for name in state}).items():
         mine, theirs = own.get(name), state[other]
         if name in skip or not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
             continue
         if theirs.layout != torch.strided or theirs.is_meta:
             raise InputError(f"{path}: {shown(other)} is sparse or holds no values: save dense tensors")
-        # A lazy module takes its shape from the file. PyTorch loads shape (1,) into a scalar.
-        fits = is_lazy(mine) or mine.shape == theirs.shape or (mine.ndim == 0 and theirs.shape == (1,))
-        if not fits:
-            is_longer = headless and mine.ndim > 0 and mine.shape[1:] == theirs.shape[1:]
-            hint = "; no single Linear or Conv2d of the model gives its logits, to be replaced for other classes"
-            raise InputError(
-                f"{path} holds the weights of another model: {shown(other)} has the shape {tuple(theirs.shape)}, the "
-                f"model's {name!r} has {tuple(mine.shape)}{hint if is_longer else ''}"
-            )
         if mine.is_complex() and theirs.is_complex():
             continue
         if (mine.is_floating_point() or mine.is_complex()) and theirs.dtype not in _FLOATS:
@@ -511,6 +503,64 @@ def _check_values(
         wrong = ~theirs.isfinite() if name in trained else theirs.isnan()
         if bool(wrong.any()):
             raise InputError(f"{path} holds weights that are NaN or infinite: {shown(other)}")
+
+
+def _refuse_shapes(match: _Match, state: State, path: Path, *, skip: Collection[str], headless: bool) -> None:
+    """Refuses tensors of another shape than the model's; the arguments are those of :func:`_check_values`.
+
+    Raises:
+        InputError: it names the first, how many there are, and the flag that most likely mends it.
+    """
+
+    own, misfits = match.target.state_dict(), dict[str, tuple[torch.Size, torch.Size]]()
+    pairs = match.names or {name: name for name in state}
+    for name, other in pairs.items():
+        mine, theirs = own.get(name), state[other]
+        if name in skip or not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
+            continue
+        if theirs.layout != torch.strided or theirs.is_meta:  # refused for that
+            continue
+        # A lazy module takes its shape from the file. PyTorch loads shape (1,) into a scalar.
+        if not (is_lazy(mine) or mine.shape == theirs.shape or (mine.ndim == 0 and theirs.shape == (1,))):
+            misfits[name] = mine.shape, theirs.shape
+    if not misfits:
+        return
+    name, (wanted, given) = next(iter(misfits.items()))
+    others = [other for other in misfits if other != name]
+    more = f" (and {len(others)} more, the last of them {others[-1]!r})" if others else ""
+    raise InputError(
+        f"{path} holds the weights of another model: {shown(pairs[name])} has the shape {tuple(given)}, the model's "
+        f"{name!r} has {tuple(wanted)}{more}{_how_to_mend(misfits, headless=headless)}"
+    )
+
+
+def _how_to_mend(misfits: Mapping[str, tuple[torch.Size, torch.Size]], *, headless: bool) -> str:
+    """What most likely differs between a model and the one that weights are of.
+
+    Args:
+        misfits: for the name of each tensor that does not fit, its shape in the model and in the file.
+        headless: whether other classes would be no reason to refuse, if only the model had a head.
+    """
+
+    shapes = {name: both for name, both in misfits.items() if not name.endswith(tuple(_NORMALISATION))} or misfits
+    if not all(len(mine) == len(theirs) for mine, theirs in shapes.values()):
+        return "; --model names the model that they are of"
+    differing = [
+        {dim for dim, (one, two) in enumerate(zip(mine, theirs, strict=True)) if one != two}
+        for mine, theirs in shapes.values()
+    ]
+    mine, theirs = next(iter(shapes.values()))
+    if all(dims == {0} for dims in differing):
+        if headless:
+            return "; no single Linear or Conv2d of the model gives its logits, to be replaced for other classes"
+        if len({name.rpartition(".")[0] for name in shapes}) == 1:
+            return f"; they are of {theirs[0]} classes, the model of {mine[0]}: --classes names those that they are of"
+    if differing == [{1}] and len(mine) == 4 and {mine[1], theirs[1]} == {1, 3}:
+        flag = "--grey makes the images grey" if theirs[1] == 1 else "--rgb gives the images three"
+        return f"; they are of {theirs[1]} channel(s), the model of {mine[1]}: {flag}"
+    if all(0 not in dims and len(both[0]) < 4 for dims, both in zip(differing, shapes.values(), strict=True)):
+        return "; they are of images of another size: --image-size says which"
+    return "; --width or --model says which model they are of"
 
 
 def _misfit(model: nn.Module, state: State, path: Path) -> InputError:
@@ -526,7 +576,13 @@ def _misfit(model: nn.Module, state: State, path: Path) -> InputError:
         near = difflib.get_close_matches(missing[0], compared, n=1, cutoff=0.0)
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         has = f"; it has {shown(theirs[near[0]])}" if near else ""
-        return InputError(f"{path} holds the weights of another model: {own[missing[0]]!r} is missing{more}{has}")
+        return InputError(
+            f"{path} holds the weights of another model: {own[missing[0]]!r} is missing{more}{has}; --model names the "
+            "model that they are of"
+        )
     more = f" (and {len(beyond) - 1} more)" if len(beyond) > 1 else ""
     first = theirs[beyond[0]] if beyond else next(iter(state), "")
-    return InputError(f"{path} holds the weights of another model: {shown(first)} has no place in it{more}")
+    return InputError(
+        f"{path} holds the weights of another model: {shown(first)} has no place in it{more}; --model names the model "
+        "that they are of"
+    )

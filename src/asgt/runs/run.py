@@ -244,7 +244,8 @@ def load_run(
     if data is not None and splits.test.digest() != result.test_data:
         raise InputError(f"the test images that were passed are not those of {path}")
     with torch.random.fork_rng():
-        built = build_from(config, splits, model, result.start.get("head") or None)
+        head = result.start.get("head") or None
+        built = build_from(config, splits, model, head, replaces=config.has_start or head is not None)
     if (manifest := Manifest.of(folder.path)) is not None:
         manifest.check(folder.model.name)
     load_weights(built, folder.model)

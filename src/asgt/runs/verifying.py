@@ -539,7 +539,7 @@ def _refuse_mixture(run: RunFolder) -> None:
         raise DamagedFileError(f"{run.result} is damaged: it is not the result of a training")
     try:
         config = TrainConfig.load(run.config)
-        row = next((row for row in run.rows() if row["epoch"] == told.get("chosen_epoch")), None)
+        rows = run.rows()
     except InputError as error:
         raise DamagedFileError(str(error)) from error
     asked: dict[str, Any] = {"epochs": config.epochs, "eps": None if config.eps is None else float(config.eps)}
@@ -547,6 +547,14 @@ def _refuse_mixture(run: RunFolder) -> None:
     for name, value in asked.items():
         if name in told and not agree(value, told[name]):
             raise DamagedFileError(f"{run.result} is damaged: its {name} is not that of {run.config}; {together}")
+    if config.epochs == 0 and not rows and told.get("chosen_epoch") == -1:
+        # Weights as they were given: no line tells of them.
+        if run.model.exists() and (step := _step_of(run.model)) not in (None, 0):
+            raise DamagedFileError(
+                f"{run.model} is damaged: it holds the weights after step {step} of a run without any; {together}"
+            )
+        return
+    row = next((row for row in rows if row["epoch"] == told.get("chosen_epoch")), None)
     if row is None:
         raise DamagedFileError(f"{run.metrics} is damaged: it lacks the epoch that {run.result} chose; {together}")
     validation = {name.removeprefix("validation_"): row[name] for name in row if name.startswith("validation_")}

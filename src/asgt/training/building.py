@@ -9,7 +9,6 @@ from torch import nn
 from ..capacity import PASS, refuse_time
 from ..data import Splits
 from ..devices import resolve_device
-from ..errors import InputError
 from ..launch import launched
 from ..models import MODELS, build_model
 from ..models.footprint import refuse_batch, refuse_model
@@ -38,12 +37,14 @@ def build_from(
     splits: Splits,
     model: nn.Module | Callable[..., nn.Module] | None = None,
     head: str | None = None,
+    *,
+    replaces: bool = True,
 ) -> nn.Module:
     """The untrained model of a configuration, normalised by the training images.
 
     A model ``hf:…`` brings its weights along, and with them the normalisation that they were trained with. The model of
-    a training that starts from given weights has no normalisation yet: they may bring theirs. Where it gives another
-    number of logits than there are classes, its head is replaced.
+    a training that starts from given weights has no normalisation yet: they may bring theirs. Where a model that has
+    weights gives another number of logits than there are classes, its head is replaced.
 
     Args:
         config: names the model.
@@ -51,12 +52,13 @@ def build_from(
         model: a model that takes images in [0, 1] and is returned as it is, but for its head; or the factory that the
             configuration's name stands for. Default: it is looked up by its name.
         head: the dotted name of the layer to replace. Default: it is searched for.
+        replaces: whether a head of another number of classes is replaced.
 
     Raises:
         InputError: there is no such model, or no room for it or for a batch.
     """
 
-    return build_with_head(config, splits, model, head)[0]
+    return build_with_head(config, splits, model, head, replaces=replaces)[0]
 
 
 def build_with_head(
@@ -64,12 +66,16 @@ def build_with_head(
     splits: Splits,
     model: nn.Module | Callable[..., nn.Module] | None = None,
     head: str | None = None,
+    *,
+    replaces: bool = True,
 ) -> tuple[nn.Module, Replaced | None]:
     """The same, and which head was replaced, if any."""
 
+    replaces = replaces and config.has_given_weights
+
     def fitted(built: nn.Module) -> Replaced | None:
         shape, classes = splits.train.shape, len(splits.train.classes)
-        return give_classes(built, shape, classes, config.model, head) if config.has_start else None
+        return give_classes(built, shape, classes, config.model, head) if replaces else None
 
     if isinstance(model, nn.Module):
         return model, fitted(model)
@@ -77,7 +83,8 @@ def build_with_head(
     options = {name: value for name in ("width", "dropout") if (value := getattr(config, name)) is not None}
     mean: Sequence[float] | None
     std: Sequence[float] | None
-    mean, std = (None, None) if config.has_start else splits.train.mean_std()
+    # Weights that are kept as they are see images as they did.
+    mean, std = (None, None) if config.has_start or config.epochs == 0 else splits.train.mean_std()
     if config.model.startswith("hf:"):
         # Only such a model imports transformers.
         from ..models import preprocessing
@@ -87,8 +94,6 @@ def build_with_head(
     if not config.has_start:
         mean = mean if config.mean is None else channel_numbers(config.mean, "mean")
         std = std if config.std is None else channel_numbers(config.std, "std")
-        if (mean is None) != (std is None):
-            raise InputError(f"{config.model} has no normalisation of its own: give both --mean and --std")
     built = build_model(
         config.model,
         splits.train.shape,
@@ -96,7 +101,7 @@ def build_with_head(
         mean=mean,
         std=std,
         factory=model,
-        exact=not config.has_start,
+        exact=not replaces,
         **options,
     )
     replaced = fitted(built)

@@ -299,12 +299,13 @@ class TrainConfig:
         dropout: dropout of alexnet (default: its own, 0.5)
         weights: start from the weights in this file, safetensors or of torch.save; the layer that gives the logits is
             replaced where the file is of another number of classes (default: random weights)
-        from_run: start from the weights of this finished run folder; its model, width and dropout are taken over where
-            they are not set
+        from_run: start from the weights of this finished run folder, with its model, width and dropout; its image size,
+            crop and interpolation are taken over where they are not set
         mean: mean per channel that the model normalises by, in units of [0, 1], as 0.485,0.456,0.406 (default: that of
             the weights, else of the model's own configuration, else none; without weights that of the training images)
         std: standard deviation per channel, in units of [0, 1] (default: as for mean)
-        epochs: passes over the training images
+        epochs: passes over the training images; 0 keeps the weights that are given as they are, to be compared with
+            what a training makes of them
         batch_size: images per step
         optimizer: sgd or adamw
         lr: peak learning rate (default: 0.05 for sgd, 0.001 for adamw)
@@ -456,6 +457,12 @@ class TrainConfig:
         return self.weights is not None or self.from_run is not None
 
     @property
+    def has_given_weights(self) -> bool:
+        """Whether the model has weights before it is trained: those that it starts from, or those it is built with."""
+
+        return self.has_start or self.model.startswith("hf:") or is_foreign(self.model)
+
+    @property
     def has_foreign_method(self) -> bool:
         """Whether the method or its attack is somebody else's code."""
 
@@ -579,7 +586,12 @@ class TrainConfig:
                 value = getattr(self, name)
                 raise InputError(f"{name} = {cut(value) if isinstance(value, str) else shown(value)}: {says}")
 
-        require("epochs", self.epochs >= 1, "training takes at least one pass over the images")
+        require("epochs", self.epochs >= 0, "passes over the images are a whole number, zero or more")
+        require(
+            "epochs",
+            self.epochs >= 1 or self.has_given_weights,
+            f"{self.model} has random weights until it is trained: give --weights, --from or at least one epoch",
+        )
         require("batch_size", self.batch_size >= 1, "a step takes at least one image")
         require("seed", 0 <= self.seed < 2**128, "a seed is a whole number, zero or more, of at most 38 digits")
         require("steps", self.steps is None or self.steps >= 1, "an attack takes at least one step")
@@ -628,8 +640,11 @@ class TrainConfig:
             require(name, value is None or 0 <= value < math.inf, "a weight is a finite number, zero or more")
 
     def check_start(self) -> None:
-        """Refuses settings of what a training starts from that contradict each other."""
+        """Refuses settings of what a training starts from that contradict each other, or lack each other."""
 
+        for name, other in (("mean", "std"), ("std", "mean")):
+            if getattr(self, name) is not None and getattr(self, other) is None:
+                raise InputError(f"--{name} without --{other}: they belong together, give both or neither")
         for name, what in (("weights", "a file of weights"), ("from_run", "a run folder")):
             if getattr(self, name) == "":
                 raise InputError(f"{name} is empty: {flag_of(name)} takes {what}")
@@ -654,14 +669,23 @@ class TrainConfig:
     def data_settings(self) -> dict[str, Any]:
         """How the images are read: keyword arguments for :func:`asgt.data.load_data`, beside name and limit.
 
-        A model ``hf:…`` has its own image size, crop and interpolation, unless they are set.
+        Weights that were trained by another library have its image size, crop and interpolation, unless they are set.
         """
 
-        if not self.model.startswith("hf:"):
+        if not self.has_own_preprocessing:
             return data_settings(self.to_dict())
         from ..models import preprocessing
 
         return data_settings(with_own_sizes(self.to_dict(), preprocessing(self.model)))
+
+    @property
+    def has_own_preprocessing(self) -> bool:
+        """Whether images are read as the model's own configuration says: of ``hf:…``, and of ``timm:…`` with weights.
+
+        Random weights have seen no images, and those of another run were trained as that was asked to.
+        """
+
+        return self.model.startswith("hf:") or (self.model.startswith("timm:") and self.weights is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name, as it stands in ``config.yaml``; those of :attr:`settings` follow the others."""

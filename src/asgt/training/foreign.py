@@ -15,7 +15,7 @@ from ..errors import InputError, cut
 from .config import TrainConfig
 from .objectives import Objective
 
-__all__ = ["check_takes_targets", "check_trainable", "left_in_evaluation", "put_in_training"]
+__all__ = ["check_storable", "check_takes_targets", "check_trainable", "left_in_evaluation", "put_in_training"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -69,6 +69,25 @@ def check_takes_targets(objective: Objective, config: TrainConfig) -> None:
             )
 
 
+def check_storable(model: nn.Module, name: str) -> None:
+    """Refuses a model that a run folder cannot hold.
+
+    Args:
+        model: the classifier.
+        name: what to call it in an error.
+
+    Raises:
+        InputError: it has no weights, or its state is more than tensors.
+    """
+
+    if next(model.parameters(), None) is None:
+        raise InputError(f"{name} has no weights that a training could change or a run folder could hold")
+    for key, value in model.state_dict().items():
+        if not isinstance(value, Tensor) or value.is_quantized:
+            kind = "quantised" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise InputError(f"{name} cannot be trained: {key} of its state is {kind}, and no plain tensor")
+
+
 def check_trainable(
     model: nn.Module,
     objective: Objective,
@@ -92,8 +111,7 @@ def check_trainable(
 
     Raises:
         InputError: in one line, why the model cannot be trained: no weight is free or reached by a gradient, weights
-            are in half precision, its state is more than tensors, its code fails in training mode, or the method's
-            terms do not depend on the targets.
+            are in half precision, its code fails in training mode, or the method's terms do not depend on the targets.
     """
 
     free = [weight for weight in model.parameters() if weight.requires_grad]
@@ -103,10 +121,6 @@ def check_trainable(
         raise InputError(
             f"{name} cannot be trained in {half}: build it in float32, and use --precision bf16 for autocast"
         )
-    for key, value in model.state_dict().items():
-        if not isinstance(value, Tensor) or value.is_quantized:
-            kind = "quantised" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise InputError(f"{name} cannot be trained: {key} of its state is {kind}, and no plain tensor")
 
     frozen = left_in_evaluation(model)
     try:

@@ -32,7 +32,10 @@ from ..numbers import norm_sign
 from ..statistics import share
 from ..tabular import Table, Tabular
 
-__all__ = ["RunFolder", "TrainResult"]
+__all__ = ["AS_GIVEN", "RunFolder", "TrainResult"]
+
+AS_GIVEN = "weights as given"
+"""What a run of no epochs holds: its weights are those that it was given."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class TrainResult(Tabular):
     Attributes:
         folder: the run folder.
         epochs: epochs trained.
-        chosen_epoch: the epoch whose weights are the model, from 0.
-        chosen_by: ``"clean accuracy"``, ``"robust accuracy"`` or ``"last epoch"``.
+        chosen_epoch: the epoch whose weights are the model, from 0; -1 where there is no epoch.
+        chosen_by: ``"clean accuracy"``, ``"robust accuracy"`` or ``"last epoch"``; :data:`AS_GIVEN` without an epoch.
         validation: accuracies of that epoch on the validation part: ``clean``, and for adversarial methods ``fgsm``
             (one step) and ``pgd`` (PGD-10), at the training ε.
         validation_images: how many images they were measured on.
@@ -98,12 +101,19 @@ class TrainResult(Tabular):
         names = {"clean": "clean", "fgsm": f"FGSM{at}", "pgd": f"PGD-10{at}"}
         count, balanced = self.validation_images, self.balanced_text(names)
         return Table(
-            f"model of epoch {self.chosen_epoch + 1} of {self.epochs}, chosen by {self.chosen_by} on the n = {count} "
-            "validation images; accuracy % [Wilson 95 %]",
+            f"{self.chosen_text} on the n = {count} validation images; accuracy % [Wilson 95 %]",
             [names.get(name, name) for name in self.validation],
             [[share(round(value * count), count).percent() for value in self.validation.values()]],
             [*filter(None, [balanced]), *self.warnings, f"run folder: {self.folder}"],
         )
+
+    @property
+    def chosen_text(self) -> str:
+        """Which weights are the model, and why, in words."""
+
+        if self.epochs == 0:
+            return f"{AS_GIVEN}, no epoch trained"
+        return f"model of epoch {self.chosen_epoch + 1} of {self.epochs}, chosen by {self.chosen_by}"
 
     def balanced_text(self, names: Mapping[str, str]) -> str:
         """The balanced accuracies in a line, under these names; empty where they were not measured."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from .building import build_with_head, refuse_size
 from .checkpoint import Learner, TrainingState, load_checkpoint, standing
 from .config import MAY_CHANGE, TrainConfig
 from .counting import step_passes
-from .foreign import check_takes_targets, check_trainable, left_in_evaluation, put_in_training
+from .foreign import check_storable, check_takes_targets, check_trainable, left_in_evaluation, put_in_training
 from .graphs import GraphedStep
 from .methods import build_objective
 from .objectives import Objective, Output
@@ -40,7 +40,16 @@ from .passed import Passed, as_splits, configured
 from .planted import masks_for, refuse_without_shortcut, with_shortcut
 from .run_folder import RunFolder, TrainResult
 from .speed import Stopwatch
-from .starting import Start, load_start, normalise, parameter_groups, refuse_changed, with_source
+from .starting import (
+    Start,
+    load_start,
+    normalise,
+    own_start,
+    parameter_groups,
+    reading_lines,
+    refuse_changed,
+    with_source,
+)
 from .targets import Targets, targets_of
 from .validating import TrainingWarnings, validation_share
 from .world import World
@@ -135,8 +144,8 @@ def open_run(
     if not world.is_main:
         progress = SILENT
     # The run folder need not be within reach of the other hosts, nor then what it was begun with.
-    has_model = passed.model is not None
-    config = world.from_main(with_source, config, out, resume=resume, has_model=has_model)
+    has_model, has_data = passed.model is not None, passed.data is not None
+    config = world.from_main(with_source, config, out, resume=resume, has_model=has_model, has_data=has_data)
     config = world.from_main(configured, config, passed)
     objective = build_objective(config) if passed.objective is None else passed.objective
     check_takes_targets(objective, config)
@@ -205,7 +214,7 @@ def setup(opened: Opened, began: float) -> Fitting:
     is_begun = world.from_main(folder.checkpoint.exists)
     held = world.from_main(read_tensors, folder.checkpoint) if is_begun else None
     torch.manual_seed(seed_of(config.seed, "initialisation"))
-    model, frozen, start = _model(opened, None if held is None else standing(folder.checkpoint, held[1]))
+    model, frozen, start, told = _model(opened, None if held is None else standing(folder.checkpoint, held[1]))
     # Only now that data, device and model are known to fit does the run begin to exist.
     begun = world.from_main(_begin, folder, config, opened.data.indices)
     if config.tensorboard:
@@ -255,18 +264,28 @@ def setup(opened: Opened, began: float) -> Fitting:
         warnings=warnings,
         began=began,
     )
-    _announce(fitting)
+    _announce(fitting, told)
     return fitting
 
 
-def _model(opened: Opened, begun: TrainingState | None) -> tuple[nn.Module, frozenset[nn.Module], Start | None]:
-    """The model on its device, alike on all processes; the modules of it that stay in evaluation mode; its start."""
+def _model(
+    opened: Opened, begun: TrainingState | None
+) -> tuple[nn.Module, frozenset[nn.Module], Start | None, list[str]]:
+    """The model on its device, alike on all processes; the modules of it that stay in evaluation mode; its start.
+
+    The lines say what it starts from, once nothing is refused any more.
+    """
 
     config, world, batch = opened.config, opened.world, opened.batch
     few = to_unit(opened.images.pixels[:4])
-    built, start = _started(opened, begun)
+    built, start, lines = _started(opened, begun)
     model = place(built, opened.accelerator.device, few)
     frozen = left_in_evaluation(model)
+    if is_foreign(config.model):
+        world.together(check_storable, model, _subject(config))
+    if config.epochs == 0:
+        world.spread(model)
+        return model, frozen, start, lines
     if is_foreign(config.model) or config.has_foreign_method:
         labels = opened.images.labels[:4]
         soft = None if opened.targets is None else opened.targets(labels)
@@ -282,25 +301,34 @@ def _model(opened: Opened, begun: TrainingState | None) -> tuple[nn.Module, froz
                 f"{config.model} has BatchNorm: each of the {world.size} processes normalises over its own "
                 f"{batch // world.size} images of a batch; the running statistics are the mean of theirs"
             )
-    return model, frozen, start
+    return model, frozen, start, lines
 
 
-def _started(opened: Opened, begun: TrainingState | None) -> tuple[nn.Module, Start | None]:
-    """The model with the weights that it starts from; where the run has a checkpoint, with room for those of that."""
+def _started(opened: Opened, begun: TrainingState | None) -> tuple[nn.Module, Start | None, list[str]]:
+    """The model with the weights that it starts from; where the run has a checkpoint, with room for those of that.
+
+    What there is to say of them follows, in lines.
+    """
 
     config, world, folder = opened.config, opened.world, opened.folder
     start = Start.of(begun.start, folder.checkpoint) if begun is not None and begun.start else None
     head = None if start is None else start.head or None
     built, replaced = world.together(build_with_head, config, opened.data, opened.passed.model, head)
-    if not config.has_start or (begun is not None and start is None):
-        return built, None
-    if start is None:
-        start = world.from_main(load_start, built, config, opened.data, replaced, opened.progress)
-    else:
+    lines = [] if opened.passed.data is not None else reading_lines(config)
+    if begun is not None:
         world.from_main(refuse_changed, config, start, folder.path)
-    # The others get the weights when all do; what they have no room for is made here.
-    world.together(normalise, built, start.mean, start.std)
-    return built, start
+    elif config.has_start:
+        start, told = world.from_main(load_start, built, config, opened.data, replaced)
+        lines += told
+    else:
+        start, told = own_start(config, opened.data, replaced)
+        lines += told
+        if config.epochs == 0 and isinstance(getattr(built, "normalize", None), nn.Identity):
+            lines.append(f"normalisation: none, {config.model} gets images in [0, 1] as they are")
+    if start is not None:
+        # The others get the weights when all do; what they have no room for is made here.
+        world.together(normalise, built, start.mean, start.std)
+    return built, start, lines
 
 
 def _subject(config: TrainConfig) -> str:
@@ -351,17 +379,20 @@ def _measured(output: Output, y: Tensor) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in values.items()}
 
 
-def _announce(fitting: Fitting) -> None:
-    """Says what begins."""
+def _announce(fitting: Fitting, lines: Sequence[str]) -> None:
+    """Says what begins, the lines on its start first."""
 
     opened, progress = fitting.opened, fitting.opened.progress
+    for line in lines:
+        progress.say(line)
     config, world, batch = opened.config, opened.world, opened.batch
     if world.size > 1:
         progress.say(f"{world.size} processes, {batch // world.size} images of each step's {batch} to each")
     total = steps_per_epoch(opened.images, config.batch_size) * config.epochs
-    progress.start(f"{config.method} · {config.model} · {config.data}", total, fitting.state.step)
-    memory = ", freed memory stays with the process" if keeps_memory() else ""
-    progress.say(f"{fitting.watch.passes} passes a step, {torch.get_num_threads()} CPU threads{memory}")
+    if total:
+        progress.start(f"{config.method} · {config.model} · {config.data}", total, fitting.state.step)
+        memory = ", freed memory stays with the process" if keeps_memory() else ""
+        progress.say(f"{fitting.watch.passes} passes a step, {torch.get_num_threads()} CPU threads{memory}")
     for note in opened.data.notes:
         progress.say(note)
     if fitting.frozen:

@@ -6,30 +6,34 @@ without the file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..data import Splits
+from ..datasets import data_set
 from ..errors import DamagedFileError, InputError
 from ..files import digest_file
 from ..manifest import Manifest
-from ..models import Normalize, preprocessing
+from ..models import MODELS, Normalize, Preprocessing, preprocessing
 from ..models.head import Replaced, find_head
 from ..models.weights import load_all_but_head, put_before_net
 from ..names import refuse_unless_allowed
-from ..progress import Progress
-from .config import TrainConfig, channel_numbers, flag_of
+from .config import TrainConfig, channel_numbers, flag_of, with_own_sizes
 from .run_folder import RunFolder, TrainResult
 
 __all__ = [
     "Start",
     "load_start",
     "normalise",
+    "own_start",
     "parameter_groups",
+    "preprocessing_line",
+    "reading_lines",
     "refuse_changed",
     "source_run",
     "start_file",
@@ -42,22 +46,25 @@ class Start:
     """The weights that a training started from.
 
     Attributes:
-        weights: the file, as it was named.
+        weights: the file, as it was named; empty where they are those that the model is built with.
         sha256: of its bytes.
         matched: what of it was matched, in words; empty where it fits as it is.
         head: the dotted name of the layer that was replaced, as the weights are of other classes; empty where none was.
         logits: how many logits the weights give; 0 where no head was replaced.
         mean: per channel, that the model normalises by; empty where it does not.
         std: per channel.
+        source: of a run, what tells its weights from those of another kind: under ``config`` its settings but for the
+            seed, and under ``start`` what it started from itself, as this class has it; empty of a file.
     """
 
-    weights: str
-    sha256: str
+    weights: str = ""
+    sha256: str = ""
     matched: str = ""
     head: str = ""
     logits: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    source: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""
@@ -76,7 +83,8 @@ class Start:
             numbers = {name: tuple(map(float, values[name])) for name in ("mean", "std")}
             start = cls(**{**values, **numbers})
             texts = (start.weights, start.sha256, start.matched, start.head)
-            if not all(isinstance(text, str) for text in texts) or type(start.logits) is not int:
+            kinds = type(start.logits) is int and isinstance(start.source, dict)
+            if not all(isinstance(text, str) for text in texts) or not kinds:
                 raise TypeError("a value of another kind")
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedFileError(f"{where} is damaged: it does not say what the training started from") from error
@@ -113,54 +121,124 @@ def source_run(path: str) -> tuple[TrainConfig, TrainResult]:
 
 
 def with_source(
-    config: TrainConfig, out: Path | str | None, *, resume: bool, allow: Collection[str] = (), has_model: bool = False
+    config: TrainConfig,
+    out: Path | str | None,
+    *,
+    resume: bool,
+    allow: Collection[str] = (),
+    has_model: bool = False,
+    has_data: bool = False,
+    asked: Collection[str] = (),
 ) -> TrainConfig:
-    """The configuration with the model, the width and the dropout of the run that it starts from, where they are unset.
+    """The configuration with what the run that it starts from says of the model and of the size of the images.
+
+    The model, its width and its dropout are those of that run: another value is refused. Image size, crop and
+    interpolation are taken over where they are unset.
 
     Args:
-        config: with or without ``from_run``. The default model counts as unset.
+        config: with or without ``from_run``.
         out: the run folder that is trained into, if it is known. Where it is begun, it says what the other run was.
         resume: whether to go on with it.
         allow: whose code may run: the file of another run may not say so.
         has_model: whether a model was passed as an object, for which nothing is taken over.
+        has_data: the same of the data.
+        asked: the settings that the user names. Default: those that are not the default.
 
     Raises:
-        InputError: the other run is this one, is not finished, or has a model that is not allowed.
+        InputError: the other run is this one, is not finished, contradicts a setting, or has a model that is not
+            allowed.
         DamagedFileError: a file of it is damaged.
     """
 
+    config.check_start()
     if config.from_run is None:
         return config
-    config.check_start()
     if out is not None and Path(out).resolve() == Path(config.from_run).resolve():
         raise InputError(f"--from {config.from_run} is the run folder that is trained into: --out names another one")
-    if resume and out is not None and (stored := RunFolder(out).config).exists():
-        source, where = TrainConfig.load(stored), stored
+    is_begun = resume and out is not None and RunFolder(out).config.exists()
+    if is_begun:
+        assert out is not None
+        source, where = TrainConfig.load(RunFolder(out).config), RunFolder(out).config
     else:
         source, where = source_run(config.from_run)[0], RunFolder(config.from_run).config
     taken: dict[str, Any] = {}
-    if has_model:
-        return config
-    if config.model == TrainConfig.model and source.model != config.model:
-        refuse_unless_allowed(source.model, allow, str(where))
-        taken["model"] = source.model
-    if taken.get("model", config.model) == source.model:
-        own = {name: getattr(source, name) for name in ("width", "dropout")}
-        taken |= {name: value for name, value in own.items() if value is not None and getattr(config, name) is None}
+    if not has_model:
+        # A run that is begun says by itself what contradicts it.
+        if not is_begun:
+            _refuse_other_model(config, source, asked)
+        if config.model != source.model and config.model == TrainConfig.model:
+            refuse_unless_allowed(source.model, allow, str(where))
+            taken["model"] = source.model
+        names = [name for name in _OF_MODEL if getattr(config, name) is None]
+        taken |= {name: getattr(source, name) for name in names}
+    if not has_data and not is_begun:
+        taken |= _sizes_of(source, config)
     return replace(config, **taken)
 
 
+_OF_MODEL = ("width", "dropout")
+"""The settings that shape a model, beside its name."""
+
+
+def _refuse_other_model(config: TrainConfig, source: TrainConfig, asked: Collection[str]) -> None:
+    """Refuses a setting of the model that is not that of the run that it starts from.
+
+    Raises:
+        InputError: it names the flag, and how to mend it.
+    """
+
+    for name in ("model", *_OF_MODEL):
+        mine, theirs = getattr(config, name), getattr(source, name)
+        if name not in asked and mine == getattr(TrainConfig, name):
+            continue
+        own = _own_value(source.model, name)
+        if mine == theirs or (mine is not None and mine == (own if theirs is None else theirs)):
+            continue
+        has = f"the model of --from {config.from_run} is {theirs}"
+        if name != "model":
+            told = own if theirs is None else theirs
+            has = (
+                f"the model of --from {config.from_run} has {f'{name} {told:g}' if told is not None else f'no {name}'}"
+            )
+        said = mine if isinstance(mine, str) else f"{mine:g}"
+        raise InputError(
+            f"{flag_of(name)} {said}: {has}, leave it out; another model starts from the file by --weights "
+            f"{RunFolder(str(config.from_run)).model}"
+        )
+
+
+def _own_value(model: str, name: str) -> float | None:
+    """The value that a setting of a model of asgt has where it is unset; ``None`` where the model has no such one."""
+
+    parameter = inspect.signature(MODELS[model]).parameters.get(name) if model in MODELS else None
+    return None if parameter is None else parameter.default
+
+
+def _sizes_of(source: TrainConfig, config: TrainConfig) -> dict[str, Any]:
+    """The settings of the images' size that a run was trained with and that are unset here."""
+
+    if not data_set(config.data).reads_options:  # embedded images are used as they are
+        return {}
+    read = source.data_settings()
+    return {name: read[name] for name in _SIZES if name in read and getattr(config, name) is None}
+
+
+_SIZES = ("image_size", "crop", "interpolation")
+
+
 def load_start(
-    model: nn.Module, config: TrainConfig, data: Splits, replaced: Replaced | None, progress: Progress
-) -> Start:
-    """Loads what a training starts from into its model, normalises it, and says so.
+    model: nn.Module, config: TrainConfig, data: Splits, replaced: Replaced | None
+) -> tuple[Start, list[str]]:
+    """Loads what a training starts from into its model, and normalises it.
 
     Args:
         model: as :func:`asgt.training.building.build_with_head` gives it; it is changed in place.
         config: names the file or the run.
         data: the images that are trained on.
         replaced: the head that was replaced in the model, as it gives another number of logits than there are classes.
-        progress: is told what was loaded, which head was replaced, and how the model normalises.
+
+    Returns:
+        What it starts from; and in lines what was loaded, which head was replaced, and how the model normalises.
 
     Raises:
         InputError: the weights are not there, or do not fit.
@@ -169,41 +247,100 @@ def load_start(
 
     file, shape, classes = start_file(config), data.train.shape, data.train.classes
     assert file is not None
-    notes = [] if config.from_run is None else _of_run(config.from_run, data)
+    notes, source = ([], {}) if config.from_run is None else _of_run(config, data)
     before = digest_file(file) if file.is_file() else ""
     head = find_head(model, shape) if replaced is None else replaced.head
     was_normalised = isinstance(getattr(model, "normalize", None), Normalize)
     loaded = load_all_but_head(model, file, head)
     if digest_file(file) != before:
         raise InputError(f"{file} changed while it was read: start again once it is whole")
-    progress.say(f"weights: {file}" + (f" ({loaded.line})" if loaded.line else ""))
+    lines = [f"weights: {file}" + (f" ({loaded.line})" if loaded.line else "")]
 
-    start = Start(str(file), before, loaded.line)
+    start = Start(str(file), before, loaded.line, source=source)
     logits = loaded.left_out or (0 if replaced is None else replaced.logits)
     # A file of the data's own classes fits the head that took the place of the model's.
     if head is not None and (loaded.left_out is not None):
         start = replace(start, head=head, logits=logits)
-        progress.say(f"head {head} replaced: {file} gives {logits} logits, the data has {len(classes)} classes")
-    else:
-        for note in notes:
-            progress.say(note)
+        lines.append(_replaced_line(config, str(file), Replaced(head, logits), len(classes)))
+    lines += notes
     mean, std, line = _normalisation(model, config, file, shape[0], was_normalised=was_normalised)
-    progress.say(line)
-    return replace(start, mean=mean, std=std)
+    return replace(start, mean=mean, std=std), [*lines, line]
 
 
-def _of_run(path: str, data: Splits) -> list[str]:
-    """Checks the run that a training starts from, and what there is to say of its classes if its head stays."""
+def own_start(config: TrainConfig, data: Splits, replaced: Replaced | None) -> tuple[Start | None, list[str]]:
+    """What a training starts from whose model is built with weights of its own, and what there is to say of it.
 
-    _, result = source_run(path)
-    if (channels := result.shape[0]) != data.train.shape[0]:
+    Args:
+        config: names no other weights.
+        data: the images that are trained on.
+        replaced: the head that was replaced in the model.
+
+    Raises:
+        InputError: nothing is trained, and the head would be random or its classes in another order.
+    """
+
+    if replaced is not None:
+        line = _replaced_line(config, config.model, replaced, len(data.train.classes))
+        return Start(head=replaced.head, logits=replaced.logits), [line]
+    own = preprocessing(config.model) if config.has_own_preprocessing else None
+    names = None if own is None else own.classes
+    return None, [] if names is None else _of_classes(config, config.model, names, data)
+
+
+def _replaced_line(config: TrainConfig, whose: str, replaced: Replaced, classes: int) -> str:
+    """Which head was replaced, and why.
+
+    Raises:
+        InputError: weights are kept as they are, of which a random head is none.
+    """
+
+    gives = f"{whose} gives {replaced.logits} logits, the data has {classes} classes"
+    if config.epochs == 0:
+        raise InputError(f"epochs = 0: {gives}, and a new head {replaced.head} would be random: train an epoch or more")
+    return f"head {replaced.head} replaced: {gives}"
+
+
+def _of_classes(config: TrainConfig, whose: str, theirs: Sequence[str], data: Splits) -> list[str]:
+    """What there is to say of the classes that weights are of, where as many are told apart here.
+
+    Raises:
+        InputError: weights are kept as they are, and the same classes are in another order.
+    """
+
+    classes = data.train.classes
+    if len(theirs) != len(classes) or tuple(theirs) == tuple(classes):
+        return []
+    if config.epochs == 0 and set(theirs) == set(classes):
         raise InputError(
-            f"--from {path} was trained on images of {channels} channel(s), these have {data.train.shape[0]}: "
+            f"epochs = 0: the classes of {whose} are in another order than those of the data, {theirs[0]!r} and "
+            f"{classes[0]!r} come first: train an epoch or more, or see asgt evaluate --model … --classes"
+        )
+    return [f"the classes of {whose} have other names or another order; as many as here, so its head stays"]
+
+
+def _of_run(config: TrainConfig, data: Splits) -> tuple[list[str], dict[str, Any]]:
+    """Checks the run that a training starts from; what there is to say of its images, and :attr:`Start.source`.
+
+    Raises:
+        InputError: its images have other channels.
+    """
+
+    path = str(config.from_run)
+    source, result = source_run(path)
+    shape = data.train.shape
+    if (channels := result.shape[0]) != shape[0]:
+        raise InputError(
+            f"--from {path} was trained on images of {channels} channel(s), these have {shape[0]}: "
             f"{'--grey' if channels == 1 else '--rgb'} may help"
         )
-    if len(result.classes) == len(data.train.classes) and tuple(result.classes) != tuple(data.train.classes):
-        return [f"the classes of {path} have other names or another order; as many as here, so its head stays"]
-    return []
+    notes = _of_classes(config, path, result.classes, data)
+    if tuple(result.shape[1:]) != tuple(shape[1:]):
+        (height, width), here = result.shape[1:], "×".join(map(str, shape[1:]))
+        notes.append(f"{path} was trained on images of {height}×{width} px, these have {here}: --image-size says which")
+    read = [f"{name.replace('_', ' ')} {value}" for name in _SIZES if (value := getattr(config, name)) is not None]
+    notes += [f"images are read with {', '.join(read)}"] if read else []
+    settings = {name: value for name, value in source.to_dict().items() if name != "seed"}
+    return notes, {"config": settings, "start": result.start}
 
 
 def _normalisation(
@@ -216,18 +353,19 @@ def _normalisation(
     if isinstance(held, Normalize):
         held.refuse_other(given, file)
         source = "the model that was passed" if was_normalised else str(file)
+    elif given and config.from_run is not None:
+        raise InputError(
+            f"--mean and --std: the model of --from {config.from_run} does not normalise, leave them out; another "
+            f"model starts from the file by --weights {file}"
+        )
     else:
         own = preprocessing(config.model)
         values: dict[str, tuple[float, ...] | None] = {
             name: given.get(name, None if own is None else getattr(own, name)) for name in ("mean", "std")
         }
-        missing = [name for name, value in values.items() if value is None]
-        if len(missing) == 1:
-            other = "std" if missing == ["mean"] else "mean"
-            raise InputError(f"--{other} without --{missing[0]}: {file} holds no normalisation, give both")
-        if missing:
+        if values["mean"] is None or values["std"] is None:
             return (), (), f"normalisation: none, {file} holds none: the model gets images in [0, 1] as they are"
-        normalise(model, values["mean"] or (), values["std"] or ())
+        normalise(model, values["mean"], values["std"])
         held, source = model.normalize, own.source if own is not None and not given else "--mean and --std"
     assert isinstance(held, Normalize)
     mean, std = tuple(held.mean.flatten().tolist()), tuple(held.std.flatten().tolist())
@@ -245,7 +383,40 @@ def normalise(model: nn.Module, mean: Collection[float], std: Collection[float])
         put_before_net(model, Normalize(list(mean), list(std)))
 
 
-def refuse_changed(config: TrainConfig, start: Start, folder: Path) -> None:
+def reading_lines(config: TrainConfig) -> list[str]:
+    """How images are read as a model's own configuration asks for, in a line; none where it asks for nothing."""
+
+    own = preprocessing(config.model) if config.has_own_preprocessing else None
+    if own is None:
+        return []
+    if config.has_start:  # the weights may bring a mean and a std, which is told when they are loaded
+        own = replace(own, mean=None, std=None)
+    asked = {name: value for name, value in config.to_dict().items() if value is not None}
+    return [preprocessing_line(own, with_own_sizes(asked, own), asked)]
+
+
+def preprocessing_line(own: Preprocessing, settings: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """What the model's own configuration says of its images, and what a flag says instead.
+
+    Args:
+        own: what it says.
+        settings: how the images are read, by name.
+        asked: what was set, by name.
+    """
+
+    words = []
+    for name in ("image_size", "crop", "interpolation", "mean", "std"):
+        title = name.replace("_", " ")
+        if name in asked:
+            words.append(f"{title} {asked[name]} (by {flag_of(name)})")
+        elif name in ("mean", "std") and getattr(own, name) is not None:
+            words.append(f"{title} {', '.join(f'{value:.4g}' for value in getattr(own, name))}")
+        elif name in settings:
+            words.append(f"{title} {settings[name]}")
+    return f"preprocessing, from {own.source}: {'; '.join(words) or 'none'}"
+
+
+def refuse_changed(config: TrainConfig, start: Start | None, folder: Path) -> None:
     """Refuses to go on with a run whose weights to start from are other ones by now; they may be gone.
 
     Raises:
@@ -253,7 +424,9 @@ def refuse_changed(config: TrainConfig, start: Start, folder: Path) -> None:
     """
 
     file = start_file(config)
-    if file is not None and file.is_file() and digest_file(file) != start.sha256:
+    if file is None or start is None or not file.is_file():
+        return
+    if digest_file(file) != start.sha256:
         name = "from_run" if config.weights is None else "weights"
         raise InputError(
             f"{folder} was begun from other weights than {file} holds now ({flag_of(name)}): restore the file, remove "

@@ -104,12 +104,16 @@ def train(
             forgotten_if_refused(opened),
         ):
             fitting = setup(opened, began)
-            fit(fitting, should_stop)
-        return finish(fitting)
+            chosen = fit(fitting, should_stop)
+        return finish(fitting, chosen)
 
 
-def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> None:
+def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> dict[str, Any]:
     """Takes the steps that are left.
+
+    Returns:
+        The line of ``metrics.jsonl`` of the epoch whose weights are the model; that of given weights, where there is no
+        epoch, is in no file.
 
     Raises:
         InputError: the loss is no longer a number.
@@ -169,6 +173,7 @@ def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> None:
                 f"stopped after step {state.step} of {total}: asgt train --resume --out {opened.folder.path}"
             )
     progress.stop()
+    return world.from_main(_chosen, opened.folder, state.best_epoch) if total else _as_given(fitting)
 
 
 def _streams(opened: Opened, step: int) -> dict[str, torch.Generator | Share]:
@@ -212,12 +217,26 @@ def _end_epoch(fitting: Fitting, epoch: int, sums: dict[str, Tensor], eps: float
     progress.say(_line(row, config))
 
 
-def finish(fitting: Fitting) -> TrainResult:
-    """Writes how the training ended."""
+def _as_given(fitting: Fitting) -> dict[str, Any]:
+    """Judges the weights that a run of no epochs was given, and saves them: what an epoch would say of them."""
+
+    opened, state, learner = fitting.opened, fitting.state, fitting.learner
+    row = {"epoch": -1, "step": 0} | _validated(fitting, learner.model, -1)
+    state.files |= opened.world.from_main(_keep_weights, opened.folder, learner.model, 0)
+    opened.world.from_main(save_checkpoint, opened.folder.checkpoint, state, learner, fitting.sums)
+    return row
+
+
+def finish(fitting: Fitting, chosen: dict[str, Any]) -> TrainResult:
+    """Writes how the training ended.
+
+    Args:
+        fitting: after its last step.
+        chosen: what :func:`fit` gave.
+    """
 
     opened, state = fitting.opened, fitting.state
     config, world, data, adversary = opened.config, opened.world, opened.data, opened.objective.adversary
-    chosen = world.from_main(_chosen, opened.folder, state.best_epoch)
     device = opened.accelerator.device
     validation = {name.removeprefix("validation_"): chosen[name] for name in chosen if name.startswith("validation_")}
     result = TrainResult(
@@ -241,7 +260,7 @@ def finish(fitting: Fitting) -> TrainResult:
         start=state.start,
         seconds=round(time.monotonic() - fitting.began, 2),
         processes=world.size,
-        speed=fitting.watch.summary()
+        speed=(fitting.watch.summary() if config.epochs else {})
         | {"threads": torch.get_num_threads(), "keeps_memory": keeps_memory(), "device": device_name(device)},
     )
     world.from_main(opened.folder.finish, result, state.files, state.unverified)
@@ -274,13 +293,17 @@ def _keep(folder: RunFolder, row: dict[str, Any], better: nn.Module | None) -> d
         The SHA-256 of the files that it wrote, by name.
     """
 
-    written = {}
-    if better is not None:
-        state = better.state_dict()
-        told = versions_text(state) | {STEP: str(row["step"])}
-        written[folder.model.name] = write_tensors(folder.model, state, told, begin=False)
+    written = {} if better is None else _keep_weights(folder, better, row["step"])
     folder.add_row(row)
     return written | {folder.metrics.name: folder.lines_digest}
+
+
+def _keep_weights(folder: RunFolder, model: nn.Module, step: int) -> dict[str, str]:
+    """Writes weights as the model of a run; their SHA-256, by the name of the file."""
+
+    state = model.state_dict()
+    told = versions_text(state) | {STEP: str(step)}
+    return {folder.model.name: write_tensors(folder.model, state, told, begin=False)}
 
 
 def _chosen(folder: RunFolder, epoch: int) -> dict[str, Any]:

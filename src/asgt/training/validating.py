@@ -14,6 +14,7 @@ from ..evaluation.by_class import mean_over_classes
 from ..progress import Progress
 from .checkpoint import TrainingState
 from .config import TrainConfig
+from .run_folder import AS_GIVEN
 from .world import World
 
 __all__ = [
@@ -110,6 +111,8 @@ def ramp_is_over(config: TrainConfig, epoch: int) -> bool:
 def chosen_by(config: TrainConfig, state: TrainingState, row: dict[str, Any]) -> str:
     """What chose the epoch whose weights are the model."""
 
+    if config.epochs == 0:
+        return AS_GIVEN
     if config.keep == "last" or state.best_score < 0:
         return "last epoch"
     return "robust accuracy" if "validation_pgd" in row else "clean accuracy"
@@ -119,6 +122,7 @@ class TrainingWarnings:
     """Says once when a run begins to die, and again in its result.
 
     A young net often predicts one class in its first epoch; only a collapse that lasts, or one at the end, is a death.
+    Weights as they were given are epoch -1, of which only the result tells.
     """
 
     def __init__(self, config: TrainConfig, progress: Progress, state: TrainingState) -> None:
@@ -127,13 +131,13 @@ class TrainingWarnings:
         self.state = state
 
     def epoch(self, epoch: int, row: dict[str, Any]) -> None:
-        if row["collapsed"]:
+        if row["collapsed"] and epoch not in self.state.collapsed:
             self.state.collapsed.append(epoch)
         if row["catastrophic_overfitting"]:
             self.state.catastrophic.append(epoch)
 
         lasting = self.state.collapsed[-2:] == [epoch - 1, epoch] and epoch - 2 not in self.state.collapsed
-        if lasting or (self.state.collapsed[-1:] == [epoch] and epoch == self.config.epochs - 1):
+        if lasting or (self.state.collapsed[-1:] == [epoch] and 0 <= epoch == self.config.epochs - 1):
             self.progress.warn(f"epoch {epoch + 1}: {self._collapse()}")
         if self.state.catastrophic[-1:] == [epoch] and epoch - 1 not in self.state.catastrophic:
             self.progress.warn(f"epoch {epoch + 1}: {self._catastrophe()}")
@@ -142,14 +146,18 @@ class TrainingWarnings:
         collapsed = self.state.collapsed if len(self.state.collapsed) > 1 or chosen in self.state.collapsed else []
         lines = []
         for epochs, text in ((collapsed, self._collapse()), (self.state.catastrophic, self._catastrophe())):
-            if epochs:
+            if epochs and self.config.epochs == 0:
+                lines.append(text)
+            elif epochs:
                 where = "the chosen epoch among them" if chosen in epochs else "not the chosen one"
                 lines.append(f"{len(epochs)} of {self.config.epochs} epochs, {where}: {text}")
         return lines
 
     def _collapse(self) -> str:
-        mend = "a longer --warmup or a smaller --lr" if self.config.eps is not None else "a smaller --lr"
-        return f"collapse: the model predicts one class for nearly all images; try {mend}"
+        mend = "try a longer --warmup or a smaller --lr" if self.config.eps is not None else "try a smaller --lr"
+        if self.config.epochs == 0:
+            mend = "look at --mean and --std, and at what the weights were trained on"
+        return f"collapse: the model predicts one class for nearly all images; {mend}"
 
     def _catastrophe(self) -> str:
         return (

@@ -79,7 +79,7 @@ def _evidence(method: Method, run: Run, out: Path) -> dict[str, Any]:
         "seed": run.seed,
         "folder": str(run.folder),
         "place": place,
-        "epoch": f"{run.result.chosen_epoch + 1} of {run.result.epochs}",
+        "epoch": f"{run.result.chosen_epoch + 1} of {run.result.epochs}" if run.result.epochs else "–",
         "chosen_by": run.result.chosen_by,
         "model": next(iter(run.evaluations.values())).model[:12],
         "results": [

@@ -46,6 +46,9 @@ _TOLD = (
     *("clip_norm", "label_smoothing", "class_weights", "limit", "weights", "from_run", "head_lr"),
 )
 
+_TOLD_OF_GIVEN = ("model", "width", "weights", "from_run", "epochs")
+"""What of it was not asked for a training, in a run of no epochs."""
+
 
 def _context(page: PageRequest) -> dict[str, Any]:
     summary = page.summary
@@ -60,7 +63,7 @@ def _context(page: PageRequest) -> dict[str, Any]:
 def _settings(config: TrainConfig) -> str:
     told = []
     flat = config.to_dict()
-    for name in (*_TOLD, *config.settings):
+    for name in (*_TOLD, *config.settings) if config.epochs else _TOLD_OF_GIVEN:
         value = flat[name]
         if value is not None and not (name == "optimizer" and value == TrainConfig.optimizer):
             words = eps_text(value) if name == "eps" else f"{value:g}" if isinstance(value, float) else value

@@ -12,6 +12,9 @@ __all__ = ["TRAINING"]
 
 TEMPLATE = r"""<section id="training">
 <h2>Training</h2>
+{% if untrained %}
+<p class="note">{{ untrained | join(", ") }}: no epoch was trained, so no line is drawn.</p>
+{% endif %}
 {% if training %}
 {{ legend("training") }}
 <div class="panels">
@@ -24,7 +27,9 @@ TEMPLATE = r"""<section id="training">
 
 
 def _context(page: PageRequest) -> dict[str, Any]:
-    return {"training": training_charts(page.summary.comparison)}
+    comparison = page.summary.comparison
+    untrained = [method.name for method in comparison.methods if not method.runs[0].history]
+    return {"training": training_charts(comparison), "untrained": untrained}
 
 
 def _write(page: PageRequest) -> None:
