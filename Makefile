@@ -1,4 +1,4 @@
-# make demo, make test and make bench do all their own set-up from a bare Python 3.11.
+# make demo, make test, make docs and make bench do all their own set-up from a bare Python 3.11.
 #
 #   PYTHON=python3.12        another interpreter
 #   TORCH_INDEX=URL          another index for torch, as https://download.pytorch.org/whl/cpu for the small CPU build
@@ -17,7 +17,7 @@ FLIPS ?= 0
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: demo test test-fast fuzz chaos bench lint types clean
+.PHONY: demo test test-fast fuzz chaos bench lint types docs release clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -53,6 +53,14 @@ lint: $(VENV)/.ready-test
 types: $(VENV)/.ready-test
 	$(BIN)/mypy
 
+# The documentation site, in build/site; it needs no network once it is set up, and build/site/index.html opens by itself.
+docs: $(VENV)/.ready-docs
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/docs_site.py
+
+# The archives of a release, in dist/, built and checked; nothing is uploaded.
+release: $(VENV)/.ready-release
+	$(BIN)/python scripts/release.py
+
 # torch first and by itself: only it may come from another index, and what is there already is not fetched again.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("asgt needs Python 3.11 or later: PYTHON=... names one")'
@@ -68,10 +76,18 @@ $(VENV)/.ready-test: $(VENV)/.ready
 	$(PIP) install -q -c constraints.txt -e '.[test,tensorboard,hf,timm,augment]'
 	@touch $@
 
+$(VENV)/.ready-docs: $(VENV)/.ready
+	$(PIP) install -q -c constraints.txt -e '.[docs]'
+	@touch $@
+
+$(VENV)/.ready-release: $(VENV)/.ready
+	$(PIP) install -q -c constraints.txt -e '.[release]'
+	@touch $@
+
 # The list of the peers is whole: what torchattacks asks for beside it would not go together with foolbox.
 $(VENV)/.ready-bench: $(VENV)/.ready-test benchmarks/requirements.txt
 	$(PIP) install -q --no-deps -c constraints.txt -r benchmarks/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build benchmarks/runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo build dist benchmarks/runs .pytest_cache .mypy_cache .ruff_cache

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from support.browser import Browser, started
 from support.command import Answer, plain_environment
 from support.paths import ROOT
 
@@ -200,6 +201,14 @@ def stopped_run(_stopped: Path, tmp_path: Path) -> Path:
     """A run folder of two epochs, stopped in the second one with its checkpoint written."""
 
     return shutil.copytree(_stopped, tmp_path / "stopped")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium; every request and message is kept."""
+
+    with started(tmp_path_factory.mktemp("chromium")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -248,6 +248,10 @@ __all__ += [name for name in _MODULE_OF if name not in __all__]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("asgt")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'asgt' has no attribute {name!r}")
     value = getattr(import_module(_MODULE_OF[name]), name)

@@ -26,13 +26,30 @@ _NAME = 200
 
 
 class AsgtError(Exception):
-    """Base of every error that asgt raises on purpose."""
+    """Base of every error that asgt raises on purpose.
+
+    Example:
+        >>> import asgt
+        >>> try:
+        ...     asgt.PGD(steps=0)
+        ... except asgt.AsgtError as error:
+        ...     print(error)
+        steps = 0: an attack takes at least one step
+    """
 
 
 class InputError(AsgtError, ValueError):
-    """The input is wrong: a file, a flag, a shape or a value. The message is one line that says how to mend it.
+    """The input is wrong: a file, a flag, a shape or a value. The message is one line that says how to correct it.
 
     A message is never longer than a screen, whatever the value that it names: its middle is left out.
+
+    Example:
+        >>> import asgt
+        >>> try:
+        ...     asgt.load_data("digits", limit=0)
+        ... except asgt.InputError as error:
+        ...     print(type(error).__name__)
+        InputError
     """
 
     def __init__(self, message: str = "") -> None:
@@ -40,11 +57,35 @@ class InputError(AsgtError, ValueError):
 
 
 class DamagedFileError(InputError):
-    """A file exists but cannot be read whole: cut short, overwritten or of another kind."""
+    """A file exists but cannot be read whole: cut short, overwritten or of another kind.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> with open("run/training.json", "a") as file:
+        ...     _ = file.write("}")
+        >>> try:
+        ...     _ = asgt.load_run("run")
+        ... except asgt.DamagedFileError as error:
+        ...     print(type(error).__name__)
+        DamagedFileError
+    """
 
 
 class InterruptedRunError(AsgtError):
-    """A run was asked to stop, and wrote its checkpoint first."""
+    """A run was asked to stop, and wrote its checkpoint first.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> try:
+        ...     result = asgt.train(config, "run", should_stop=lambda: True)
+        ... except asgt.InterruptedRunError:
+        ...     result = asgt.train(config, "run", resume=True)
+        >>> result.epochs
+        1
+    """
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:

@@ -91,6 +91,15 @@ class SampleKeyed:
         seed: the evaluation's seed.
         samples: the index of each sample of the batch in its data set, int64 (B,).
         draw: the number of the first draw; each draw takes the next number.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> x = torch.zeros(3, 1, 2, 2)
+        >>> whole = asgt.SampleKeyed(0, torch.arange(3)).uniform_like(x)
+        >>> part = asgt.SampleKeyed(0, torch.tensor([2])).uniform_like(x[2:])
+        >>> torch.equal(whole[2:], part)
+        True
     """
 
     def __init__(self, seed: int, samples: Tensor, draw: int = 0) -> None:
@@ -141,7 +150,22 @@ Generator: TypeAlias = torch.Generator | SampleKeyed | Share
 
 @dataclass(frozen=True)
 class Generators:
-    """Streams of their own for the parts of an objective, so that a change of one leaves the other's noise alone."""
+    """Separate random streams for attack and mask, so that a change of one does not change the noise of the other.
+
+    Args:
+        attack: the source of random starts. Default: PyTorch's global generator.
+        mask: the source of random fills. Default: PyTorch's global generator.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> streams = asgt.Generators(attack=torch.Generator().manual_seed(0), mask=torch.Generator().manual_seed(1))
+        >>> objective = asgt.ASGT(attack=asgt.PGD(eps=0.1, steps=2), mask=asgt.SaliencyMask(k=0.1))
+        >>> objective(model, x, y, generator=streams).loss.ndim
+        0
+    """
 
     attack: Generator | None = None
     mask: Generator | None = None

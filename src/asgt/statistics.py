@@ -80,6 +80,15 @@ class Estimate:
         values: the number of each run, by ascending seed.
         sd: the sample standard deviation over runs; ``None`` of one run.
         not_run: why there is no value; empty where there is one.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> estimate = asgt.evaluate(model, (x, y), "pgd", epsilons=[0.1]).accuracy
+        >>> estimate.n, estimate.interval, 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+        (4, 'Wilson', True)
     """
 
     value: float
@@ -127,6 +136,12 @@ class PairedDifference:
         claims: how many pairs of this kind stand side by side.
         seeds: those paired, ascending; of models without a common seed, both.
         n: the images.
+
+    Example:
+        >>> import asgt
+        >>> apart = asgt.PairedDifference("AT", "ST", "methods", 0.3, 0.2, 0.4, 0.001, 0.003, 3, (0, 1, 2), 500)
+        >>> apart.decision, apart.turned().value
+        ('more', -0.3)
     """
 
     first: str

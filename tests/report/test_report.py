@@ -15,7 +15,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +45,7 @@ from asgt.report.sections import SECTIONS
 from asgt.report.sections.classes_section import CLASSES
 from asgt.runs.run import load_run
 from asgt.training.config import TrainConfig
+from support.browser import Browser
 from support.edits import listed
 from support.explanations import explain_by_hand
 from support.messages import assert_states
@@ -1014,74 +1015,6 @@ def test_every_id_is_unique_and_every_reference_leads_somewhere(report: Path, cr
 
 
 # --- in a browser ------------------------------------------------------------------------------------------------
-
-
-class Browser:
-    """Chromium with the page in it; every request and message is kept."""
-
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
-
-    def run(self, script: str, *values: object) -> Any:
-        return self.driver.execute_script(script, *values)
-
-    def cdp(self, command: str, **values: object) -> Any:
-        return self.driver.execute_cdp_cmd(command, values)
-
-    def open(self, folder: Path, *, width: int = 1280, media: str = "", scheme: str = "light") -> None:
-        """Shows a report as a window of a width, on paper (``media="print"``) or in the dark."""
-
-        self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-        self.cdp("Emulation.setScrollbarsHidden", hidden=True)
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.cdp("Emulation.setEmulatedMedia", media=media, features=features)
-        self.driver.get((folder / "report.html").as_uri())
-
-    def mouse(self, x: float, y: float) -> None:
-        self.cdp("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-
-    def tap(self, x: float, y: float) -> None:
-        self.cdp("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
-        self.cdp("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-
-    def messages(self) -> list[dict[str, Any]]:
-        return self.driver.get_log("browser")
-
-    def requests(self) -> list[str]:
-        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        pytest.skip("the browser tests need Debian's chromium and chromium-driver on the PATH")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--disable-dev-shm-usage",
-        "--window-size=1280,900",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    try:
-        yield Browser(driver)
-    finally:
-        driver.quit()
 
 
 def test_the_page_asks_for_nothing_and_complains_of_nothing(browser: Browser, report: Path, crowded: Path) -> None:

@@ -261,10 +261,14 @@ def test_what_is_saved_of_a_run_names_no_place_on_the_machine(run: Path, tmp_pat
 
     file, read = tmp_path / "kept.json", read_run(run)
     places = {"data": tmp_path / "photos", "weights": tmp_path / "net.pt", "from_run": tmp_path / "runs" / "before"}
-    config = replace(
-        read.config, model=f"hf:{tmp_path / 'vit'}", **{name: str(place) for name, place in places.items()}
-    )
-    keep_run(replace(read, config=config), file)
+    own = {name: str(place) for name, place in places.items()} | {"model": f"hf:{tmp_path / 'vit'}"}
+    start = {"weights": str(tmp_path / "net.pt"), "sha256": "0" * 64, "head": "", "matched": "", "logits": 0}
+    start |= {"mean": [], "std": [], "source": {"config": own, "start": start | {"source": {}}}}
+    config, result = replace(read.config, **own), replace(read.result, start=start)
+    keep_run(replace(read, config=config, result=result), file)
     assert str(tmp_path) not in file.read_text(encoding="utf-8")
-    kept = read_sealed(file)[0]["config"]
+    kept = read_sealed(file)[0]
+    assert kept["training"]["start"]["source"]["start"]["weights"] == "net.pt"
+    assert load_kept(file).result.start == kept["training"]["start"]
+    kept = kept["config"]
     assert [kept[name] for name in ("model", "data", "weights", "from_run")] == ["hf:vit", "photos", "net.pt", "before"]

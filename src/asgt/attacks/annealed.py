@@ -86,13 +86,32 @@ class AnnealedState(State):
 class AnnealedPGD(Attack):
     """PGD with momentum and a cosine schedule of step lengths, from a uniform start, in L∞ or L2.
 
-    What it answers is, for each sample, the first iterate that fools the model, or else that of smallest margin.
+    It returns, for each sample, the first iterate that fools the model, or else the iterate with the smallest margin.
 
     Args:
         eps: the radius in [0, 1].
         norm: ``"linf"`` or ``"l2"``.
         steps: gradient steps.
         loss: ``"margin"``, ``"ce"``, ``"margin-targeted"`` or ``"dlr-targeted"`` (adapted below four classes).
+
+    Raises:
+        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
+            fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> x_adv = asgt.AnnealedPGD(eps=0.1, steps=5)(model, x, y)
+        >>> x_adv.shape, bool((x_adv - x).abs().max() <= 0.1 + 1e-6)
+        (torch.Size([4, 1, 8, 8]), True)
+
+    References:
+        Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+        attacks", https://arxiv.org/abs/2003.01690 (momentum and DLR loss)
+        Gowal et al. 2019, "An alternative surrogate loss for PGD-based adversarial testing",
+        https://arxiv.org/abs/1910.09338 (margins and step lengths)
     """
 
     steps: int = 20

@@ -123,7 +123,7 @@ def targeted_dlr(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
 class APGD(Attack):
     """Auto-PGD on the cross-entropy or the targeted DLR loss, in L∞ or L2.
 
-    What it answers is, for each sample, the first iterate that fools the model, or else that of highest loss.
+    It returns, for each sample, the first iterate that fools the model, or else the iterate with the highest loss.
 
     Args:
         eps: the radius in [0, 1].
@@ -132,6 +132,19 @@ class APGD(Attack):
         loss: ``"ce"``, or ``"dlr-targeted"``, which is adapted below four classes.
         target: which wrong class ``"dlr-targeted"`` aims at, by rank of the clean logits; 1 is the most likely. The
             authors' ensemble takes 1 to 9, or to K − 1 if that is less.
+
+    Raises:
+        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
+            fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> x_adv = asgt.APGD(eps=0.1, steps=10, loss="dlr-targeted")(model, x, y)
+        >>> x_adv.shape, bool((x_adv - x).abs().max() <= 0.1 + 1e-6)
+        (torch.Size([4, 1, 8, 8]), True)
 
     References:
         Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free

@@ -156,6 +156,24 @@ class Attack(ABC):
             Default: none, and each call gives one. An evaluation gives those of its grid.
         norm: ``"linf"`` or ``"l2"``.
         steps: how many steps it takes.
+
+    Raises:
+        InputError: ``eps``, ``norm`` or ``steps`` cannot be meant.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import torch
+        >>> import asgt
+        >>> from asgt.attacks.attack import steepest
+        >>> @dataclass(frozen=True)
+        ... class Nudge(asgt.Attack):
+        ...     steps: int = 4
+        ...     def step(self, state):
+        ...         gradient, logits = state.gradient()
+        ...         return self.moved(state.judged(logits), steepest(gradient, self.norm), state.eps / self.steps)
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> Nudge(eps=0.1)(model, torch.rand(4, 1, 8, 8), torch.randint(10, (4,))).shape
+        torch.Size([4, 1, 8, 8])
     """
 
     eps: float | None = None

@@ -51,6 +51,23 @@ class AutoAttack(Whole):
         eps: the radius in [0, 1].
         norm: ``"linf"`` or ``"l2"``.
         part: ``"whole"`` (default), or one of its parts alone: ``"apgd"`` (both of them), ``"fab-t"`` or ``"square"``.
+
+    Raises:
+        InputError: a setting or an input cannot be meant, or ``pyautoattack`` is not installed (``pip install
+            'asgt[autoattack]'``).
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> x_adv = asgt.AutoAttack(eps=0.1, part="square")(model, x, y)
+        >>> x_adv.shape
+        torch.Size([4, 1, 8, 8])
+
+    References:
+        Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+        attacks", https://arxiv.org/abs/2003.01690
     """
 
     part: Part = field(default="whole", kw_only=True)

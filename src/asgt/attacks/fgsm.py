@@ -24,6 +24,19 @@ class FGSM(Attack):
         random_start: start at a random point of the ball and step 1.25 ε, projected back (FGSM-RS). In training,
             plain FGSM overfits catastrophically; this delays it.
 
+    Raises:
+        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
+            fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> x_adv = asgt.FGSM(eps=0.1)(model, x, y)
+        >>> x_adv.shape, bool((x_adv - x).abs().max() <= 0.1 + 1e-6)
+        (torch.Size([4, 1, 8, 8]), True)
+
     References:
         Goodfellow et al. 2014, "Explaining and harnessing adversarial examples", https://arxiv.org/abs/1412.6572
         Wong et al. 2020, "Fast is better than free", https://arxiv.org/abs/2001.03994 (random start)

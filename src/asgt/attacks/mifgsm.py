@@ -32,6 +32,19 @@ class MIFGSM(Attack):
         alpha: the step's length. Default: ε / steps, as its authors have it.
         decay: the momentum's decay factor μ.
 
+    Raises:
+        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
+            fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> x_adv = asgt.MIFGSM(eps=0.1)(model, x, y)
+        >>> x_adv.shape, bool((x_adv - x).abs().max() <= 0.1 + 1e-6)
+        (torch.Size([4, 1, 8, 8]), True)
+
     References:
         Dong et al. 2018, "Boosting adversarial attacks with momentum", https://arxiv.org/abs/1710.06081
     """

@@ -23,7 +23,7 @@ __all__ = ["PGD"]
 class PGD(Attack):
     """Projected gradient descent on the cross-entropy, in L∞ or L2.
 
-    What it answers is the last iterate, which no gradient was taken at: a state's ``fooled`` does not cover it.
+    It returns the last iterate. No gradient was taken there, so a state's ``fooled`` does not cover it.
 
     Args:
         eps: the radius in [0, 1].
@@ -34,6 +34,19 @@ class PGD(Attack):
         random_start: start at a random point of the ball; else at X.
         restarts: independent runs; each sample keeps the iterate that fools the model, or else the one of highest
             loss. More than one needs ``random_start``.
+
+    Raises:
+        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
+            fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> x_adv = asgt.PGD(eps="8/255", steps=5, restarts=2)(model, x, y)
+        >>> x_adv.shape, bool((x_adv - x).abs().max() <= 8 / 255 + 1e-6)
+        (torch.Size([4, 1, 8, 8]), True)
 
     References:
         Madry et al. 2017, "Towards deep learning models resistant to adversarial attacks",

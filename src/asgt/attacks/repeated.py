@@ -28,6 +28,17 @@ class Repeated(Attack):
 
     Raises:
         InputError: fewer than one run, or the attack does not start at random.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> attack = asgt.Repeated(attack=asgt.AnnealedPGD(steps=5), restarts=3)
+        >>> attack(model, x, y, eps=0.1).shape
+        torch.Size([4, 1, 8, 8])
+        >>> attack.restarts, attack.gradients
+        (3, 15)
     """
 
     norm: Norm = field(default="linf", init=False)

@@ -69,6 +69,19 @@ class Square(Attack):
         norm: ``"linf"`` or ``"l2"``.
         steps: queries, the one about the start included.
 
+    Raises:
+        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
+            fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> x_adv = asgt.Square(eps=0.1, steps=50)(model, x, y)
+        >>> x_adv.shape, bool((x_adv - x).abs().max() <= 0.1 + 1e-6)
+        (torch.Size([4, 1, 8, 8]), True)
+
     References:
         Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial attack via random search",
         https://arxiv.org/abs/1912.00049
@@ -162,15 +175,33 @@ class Square(Attack):
 
 @dataclass(frozen=True)
 class LocalSquare(Square):
-    """Square Attack that goes on from a good iterate: it leaves out the first queries, whose squares are large.
+    """Square Attack from a good start: it leaves out the first queries, whose squares are large.
 
-    On an iterate that gradients have led to, large squares hardly ever find anything better.
+    Give the start as ``init``. From an iterate that an attack by gradients has found, large squares seldom help.
 
     Args:
         eps: the radius in [0, 1].
         norm: ``"linf"`` or ``"l2"``.
         steps: queries, the one about the start included.
         skipped: the queries that are left out of the schedule of sizes.
+
+    Raises:
+        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
+            fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> first = asgt.PGD(eps=0.1, steps=5)(model, x, y)
+        >>> x_adv = asgt.LocalSquare(eps=0.1, steps=50, skipped=20)(model, x, y, init=first)
+        >>> x_adv.shape
+        torch.Size([4, 1, 8, 8])
+
+    References:
+        Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial attack via random search",
+        https://arxiv.org/abs/1912.00049
     """
 
     steps: int = 1000

@@ -126,6 +126,17 @@ class Foreign(Whole):
 
     Raises:
         InputError: ``made`` cannot be called.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> def noise(images, labels, eps=0.1):
+        ...     return (images + eps * torch.randn_like(images).sign()).clamp(0, 1)
+        >>> attack = asgt.Foreign(made=lambda eps: lambda x, y: noise(x, y, eps), name="signs", random_start=True)
+        >>> attack(model, x, y, eps=0.05).shape
+        torch.Size([4, 1, 8, 8])
     """
 
     made: Callable[..., Any] = field(kw_only=True, repr=False)

@@ -10,24 +10,13 @@ from ..errors import InputError
 from ..names import is_foreign
 from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache
 
-__all__ = ["run"]
+__all__ = ["make_parser", "run"]
 
 
 def run(words: list[str]) -> int:
     """Runs ``asgt compare`` with the words that follow the verb."""
 
-    parser = Parser(
-        prog="asgt compare",
-        description="One page of several runs: tables, robustness curves, saliency maps, training curves, warnings.",
-        usage="asgt compare RUN… [--out DIR] [--model M]",
-    )
-    parser.add_argument("runs", nargs="*", type=str, help="run folders of asgt train, each evaluated")
-    parser.add_argument("--out", type=str, default="comparison", help="where report.html and figures/ go")
-    parser.add_argument("--model", type=str, help="names your own package.module:factory again, for its saliency maps")
-    add_allow(parser)
-    add_no_cache(parser)
-
-    asked = given(parser, words)
+    asked = given(make_parser(), words)
     allow = allowed(asked)
     heed_no_cache(asked)
     runs, out = asked.get("runs") or [], Path(asked.get("out") or "comparison")
@@ -45,6 +34,22 @@ def run(words: list[str]) -> int:
     page = write_report(summary, out, command=_again(runs, out, allow))
     Console().compared(summary, page)
     return 0
+
+
+def make_parser() -> Parser:
+    """The flags of ``asgt compare`` with their help texts."""
+
+    parser = Parser(
+        prog="asgt compare",
+        description="One page of several runs: tables, robustness curves, saliency maps, training curves, warnings.",
+        usage="asgt compare RUN… [--out DIR] [--model M]",
+    )
+    parser.add_argument("runs", nargs="*", type=str, help="run folders of asgt train, each evaluated")
+    parser.add_argument("--out", type=str, default="comparison", help="where report.html and figures/ go")
+    parser.add_argument("--model", type=str, help="names your own package.module:factory again, for its saliency maps")
+    add_allow(parser)
+    add_no_cache(parser)
+    return parser
 
 
 def _again(runs: list[str], out: Path, allow: Sequence[str]) -> str:

@@ -28,9 +28,9 @@ from ..plugins import ignore_matplotlibrc
 from ..visible import LONGEST, visible
 from .interrupts import STOPPED, Interruption
 
-__all__ = ["main", "process"]
+__all__ = ["VERBS", "main", "process"]
 
-_VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "verify", "export")
+VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "verify", "export")
 
 _USAGE = """usage: asgt VERB [OPTIONS]
 
@@ -158,10 +158,10 @@ def _run(words: list[str]) -> int:
         sys.stdout.write(f"asgt {version('asgt')}\n")
         return 0
     if words[0].startswith("-"):
-        raise InputError(f"a verb comes before {words[0]}: asgt {' or asgt '.join(_VERBS)}")
+        raise InputError(f"a verb comes before {words[0]}: asgt {' or asgt '.join(VERBS)}")
 
-    if words[0] not in _VERBS:
-        raise unknown("verb", words[0], _VERBS)
+    if words[0] not in VERBS:
+        raise unknown("verb", words[0], VERBS)
     if words[0] != "train" and launched() > 1:
         raise InputError(f"asgt {words[0]} runs in one process, not in {launched()}: start it without a launcher")
     ignore_matplotlibrc()

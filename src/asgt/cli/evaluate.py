@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..data import Images
     from .console import Console
 
-__all__ = ["run"]
+__all__ = ["make_parser", "run"]
 
 _FOREIGN_ONLY = ("weights", "data", "mean", "std", "width", "classes", "shortcut", *DATA_SETTINGS)
 _L2_EPSILONS = "0.25,0.5,1,1.5,2"
@@ -31,7 +31,9 @@ _L2_EPSILONS = "0.25,0.5,1,1.5,2"
 def run(words: list[str]) -> int:
     """Runs ``asgt evaluate`` with the words that follow the verb."""
 
-    asked = {name: value for name, value in given(_parser(), words).items() if value is not None and value is not False}
+    asked = {
+        name: value for name, value in given(make_parser(), words).items() if value is not None and value is not False
+    }
     allow = allowed(asked)
     heed_no_cache(asked)
     _check(asked)
@@ -107,7 +109,9 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The flags of ``asgt evaluate`` with their help texts."""
+
     parser = Parser(
         prog="asgt evaluate",
         description="Accuracy under attack over a grid of eps, printed with 95 % intervals and kept per sample.",
@@ -167,7 +171,6 @@ def _parser() -> Parser:
         action="store_true",
         help="take up an evaluation that was stopped; of a finished one, only run the checks again",
     )
-
     return parser
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..comparison.method_naming import Method
     from .console import Console
 
-__all__ = ["run"]
+__all__ = ["make_parser", "run"]
 
 _SAMPLES = 256
 
@@ -24,7 +24,9 @@ _SAMPLES = 256
 def run(words: list[str]) -> int:
     """Runs ``asgt explain`` with the words that follow the verb."""
 
-    asked = {name: value for name, value in given(_parser(), words).items() if value is not None and value is not False}
+    asked = {
+        name: value for name, value in given(make_parser(), words).items() if value is not None and value is not False
+    }
     allow = allowed(asked)
     heed_no_cache(asked)
     out = Path(asked.get("out") or "comparison")
@@ -76,7 +78,9 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The flags of ``asgt explain`` with their help texts."""
+
     parser = Parser(
         prog="asgt explain",
         description="Where models look, measured on the same images: a panel of measures that compares them, and maps.",

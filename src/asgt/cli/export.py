@@ -7,13 +7,15 @@ from pathlib import Path
 from ..errors import InputError
 from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache, listed
 
-__all__ = ["run"]
+__all__ = ["make_parser", "run"]
 
 
 def run(words: list[str]) -> int:
     """Runs ``asgt export`` with the words that follow the verb."""
 
-    asked = {name: value for name, value in given(_parser(), words).items() if value is not None and value is not False}
+    asked = {
+        name: value for name, value in given(make_parser(), words).items() if value is not None and value is not False
+    }
     allow = allowed(asked)
     heed_no_cache(asked)
     if "run" not in asked:
@@ -51,7 +53,7 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
     parser = Parser(
         prog="asgt export",
         description="Writes a finished run as a folder to share: safetensors, config.json, a model card with what was "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..training.config import METHOD_SETTINGS, TrainConfig
 from ..training.method_registry import ATTACKS, METHODS, known_settings, listens_to, part_settings
 from .parsing import Parser, add_allow, add_settings, allowed, given
 
-__all__ = ["run"]
+__all__ = ["make_parser", "run"]
 
 _STEP = ("optimizer", "clip_norm", "label_smoothing", "class_weights")
 """The settings of the training that change what a step costs."""
@@ -24,19 +25,7 @@ _SETTINGS = {"model", "method", "width", "dropout", "batch_size", "device", *_ST
 def run(words: list[str]) -> int:
     """Runs ``asgt profile`` with the words that follow the verb."""
 
-    parser = Parser(
-        prog="asgt profile",
-        description="Times training steps on random images, in turn with their bare passes. Without --method, all.",
-        usage="asgt profile [--method M] [--model M] [--data-shape CxHxW] [--batch-size N] [OPTIONS]",
-    )
-    parser.add_argument("--data_shape", type=str, help="channels x height x width of the images (default: 3x32x32)")
-    parser.add_argument("--classes", type=int, help="how many logits the model has (default: 10)")
-    parser.add_argument("--repetitions", type=int, help="steps that are timed of each method (default: 5)")
-    add_allow(parser)
-    skipped = {field.name for field in dataclasses.fields(TrainConfig)} - _SETTINGS
-    add_settings(parser, words, skip=skipped)
-
-    asked = {name: value for name, value in given(parser, words).items() if value is not None}
+    asked = {name: value for name, value in given(make_parser(words), words).items() if value is not None}
     allow = allowed(asked)
     shape = _shape(asked.pop("data_shape", "3x32x32"))
     classes, repetitions = asked.pop("classes", 10), asked.pop("repetitions", 5)
@@ -93,6 +82,23 @@ def run(words: list[str]) -> int:
         profiles,
     )
     return 0
+
+
+def make_parser(words: Sequence[str] = ()) -> Parser:
+    """The flags of ``asgt profile`` with their help texts, and those of methods that the command line names."""
+
+    parser = Parser(
+        prog="asgt profile",
+        description="Times training steps on random images, in turn with their bare passes. Without --method, all.",
+        usage="asgt profile [--method M] [--model M] [--data-shape CxHxW] [--batch-size N] [OPTIONS]",
+    )
+    parser.add_argument("--data_shape", type=str, help="channels x height x width of the images (default: 3x32x32)")
+    parser.add_argument("--classes", type=int, help="how many logits the model has (default: 10)")
+    parser.add_argument("--repetitions", type=int, help="steps that are timed of each method (default: 5)")
+    add_allow(parser)
+    skipped = {field.name for field in dataclasses.fields(TrainConfig)} - _SETTINGS
+    add_settings(parser, words, skip=skipped)
+    return parser
 
 
 def _configs(asked: dict[str, Any], allow: tuple[str, ...]) -> list[TrainConfig]:

@@ -13,7 +13,7 @@ from ..numbers import number
 from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache, listed
 from .stopping import stopping
 
-__all__ = ["run"]
+__all__ = ["make_parser", "run"]
 
 _MOST_WORKERS = 1000
 """More than any machine has cores, or than a cluster starts at a time for one grid."""
@@ -22,7 +22,9 @@ _MOST_WORKERS = 1000
 def run(words: list[str]) -> int:
     """Runs ``asgt reproduce`` with the words that follow the verb."""
 
-    asked = {name: value for name, value in given(_parser(), words).items() if value is not None and value is not False}
+    asked = {
+        name: value for name, value in given(make_parser(), words).items() if value is not None and value is not False
+    }
     allow = allowed(asked)
     heed_no_cache(asked)
     if "grid" not in asked:
@@ -86,7 +88,9 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The flags of ``asgt reproduce`` with their help texts."""
+
     parser = Parser(
         prog="asgt reproduce",
         description="Trains and evaluates a grid of methods and seeds, and makes one page. The same call goes on.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError, InterruptedRunError, cut, shown
@@ -13,25 +14,13 @@ from ..training.method_registry import known_settings
 from .parsing import Parser, add_allow, add_no_cache, add_settings, allowed, given, heed_no_cache
 from .stopping import stopping
 
-__all__ = ["run"]
+__all__ = ["make_parser", "run"]
 
 
 def run(words: list[str]) -> int:
     """Runs ``asgt train`` with the words that follow the verb."""
 
-    parser = Parser(
-        prog="asgt train",
-        description="Trains a classifier and leaves a run folder: configuration, metrics, weights, checkpoint.",
-        usage="asgt train [--data D] [--model M] [--method M] [OPTIONS]",
-    )
-    parser.add_argument("--config", type=str, help="a YAML file of the settings below; flags override it")
-    parser.add_argument("--out", type=str, help="the run folder (default: runs/DATA-MODEL-METHOD-SEED)")
-    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
-    add_allow(parser)
-    add_no_cache(parser)
-    add_settings(parser, words)
-
-    asked = given(parser, words)
+    asked = given(make_parser(words), words)
     # Before a file adds its settings: a model of one's own is named on the command line.
     allow = allowed(asked)
     heed_no_cache(asked)
@@ -80,3 +69,20 @@ def run(words: list[str]) -> int:
     if rank() == 0:
         console.trained(result)
     return 0
+
+
+def make_parser(words: Sequence[str] = ()) -> Parser:
+    """The flags of ``asgt train`` with their help texts, and those of methods that the command line names."""
+
+    parser = Parser(
+        prog="asgt train",
+        description="Trains a classifier and leaves a run folder: configuration, metrics, weights, checkpoint.",
+        usage="asgt train [--data D] [--model M] [--method M] [OPTIONS]",
+    )
+    parser.add_argument("--config", type=str, help="a YAML file of the settings below; flags override it")
+    parser.add_argument("--out", type=str, help="the run folder (default: runs/DATA-MODEL-METHOD-SEED)")
+    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    add_allow(parser)
+    add_no_cache(parser)
+    add_settings(parser, words)
+    return parser

@@ -13,27 +13,13 @@ from .parsing import Parser, given
 if TYPE_CHECKING:
     from .console import Console
 
-__all__ = ["run"]
+__all__ = ["make_parser", "run"]
 
 
 def run(words: list[str]) -> int:
     """Runs ``asgt verify`` with the words that follow the verb."""
 
-    parser = Parser(
-        prog="asgt verify",
-        description="Checks every file against its digest, and figures against their evidence. Changes nothing.",
-        usage="asgt verify RUN… [--accept]",
-    )
-    parser.add_argument(
-        "runs",
-        nargs="*",
-        type=str,
-        help="run folders, folders of evaluations, saved results, or folders that hold such",
-    )
-    parser.add_argument(
-        "--accept", action="store_true", help="accept intended edits; every report mentions them from then on"
-    )
-    asked = given(parser, words)
+    asked = given(make_parser(), words)
     if not (places := asked.get("runs")):
         raise InputError("nothing to verify: asgt verify RUN…")
 
@@ -61,6 +47,26 @@ def run(words: list[str]) -> int:
     if said:
         raise InputError(f"{', and '.join(said)}: see the lines above")
     return 0
+
+
+def make_parser() -> Parser:
+    """The flags of ``asgt verify`` with their help texts."""
+
+    parser = Parser(
+        prog="asgt verify",
+        description="Checks every file against its digest, and figures against their evidence. Changes nothing.",
+        usage="asgt verify RUN… [--accept]",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=str,
+        help="run folders, folders of evaluations, saved results, or folders that hold such",
+    )
+    parser.add_argument(
+        "--accept", action="store_true", help="accept intended edits; every report mentions them from then on"
+    )
+    return parser
 
 
 def _each_once(places: list[str], refused: list[InputError], console: Console) -> Iterator[Path]:

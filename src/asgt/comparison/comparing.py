@@ -85,6 +85,16 @@ class Comparison(Tabular):
         data: the name of the data, for people.
         classes: the names of the classes.
         left_out: sentences on what only some runs hold.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> model, data, config, result = asgt.load_run("run")
+        >>> evaluation = asgt.evaluate(model, data.test[:20], "pgd", epsilons=[0.1], folder="run/evaluation/pgd")
+        >>> comparison = asgt.compare(["run"])
+        >>> [method.name for method in comparison.methods]
+        ['ST']
     """
 
     methods: tuple[Method, ...]
@@ -288,11 +298,27 @@ class Comparison(Tabular):
 
 
 def compare(folders: Sequence[Path | str]) -> Comparison:
-    """Reads run folders and puts side by side what can be compared.
+    """Reads run folders and compares their methods on the same images.
+
+    Args:
+        folders: run folders, each trained and evaluated.
+
+    Returns:
+        The methods on the images, protocols and ε that all runs share.
 
     Raises:
         InputError: a folder holds no finished and evaluated run, or the runs cannot stand in one table.
         DamagedFileError: a file of a run is damaged.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> model, data, config, result = asgt.load_run("run")
+        >>> evaluation = asgt.evaluate(model, data.test[:20], "pgd", epsilons=[0.1], folder="run/evaluation/pgd")
+        >>> comparison = asgt.compare(["run"])
+        >>> comparison.samples, comparison.data
+        (20, 'digits')
     """
 
     return compare_runs(_read_all(folders, "compare"))

@@ -22,7 +22,19 @@ _STARTS = ("weights", "from_run")
 
 _FIELDS = frozenset(field.name for field in fields(TrainConfig))
 
-_OF_GIVEN = ("data", "model", "width", "dropout", "weights", "from_run", "mean", "std", "epochs", *DATA_SETTINGS)
+_OF_GIVEN = (
+    "data",
+    "model",
+    "width",
+    "dropout",
+    "weights",
+    "from_run",
+    "mean",
+    "std",
+    "epochs",
+    "shortcut",
+    *DATA_SETTINGS,
+)
 """What tells weights that were given from others, and says what images they see."""
 
 _ATTACK_ORDER = sorted(ATTACKS, key=lambda name: not name.startswith("fgsm"))

@@ -31,6 +31,16 @@ class Images:
             tensor of some of them.
         labels: (N,), in [0, K), of any integer type; they become int64.
         classes: the K names.
+
+    Raises:
+        InputError: shapes, types or the range of pixels and labels do not fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> images = asgt.Images(torch.rand(6, 3, 32, 32), torch.tensor([0, 1, 2, 0, 1, 2]), ("cat", "dog", "owl"))
+        >>> len(images), images.shape, images[:2].labels.tolist()
+        (6, (3, 32, 32), [0, 1])
     """
 
     pixels: Tensor | LazyPixels
@@ -140,6 +150,12 @@ class Splits:
         indices: the drawn rows by split, for data that came without a test split.
         notes: sentences for the terminal: what was taken for what, what was ignored and how many.
         reading: the same as plain values, stored with a run; ``"place"`` is the absolute path or the hub id.
+
+    Example:
+        >>> import asgt
+        >>> digits = asgt.load_data("digits")
+        >>> digits.name, len(digits.train), len(digits.test)
+        ('digits', 1438, 359)
     """
 
     name: str

@@ -92,6 +92,12 @@ def load_data(
 
     Raises:
         InputError: with what is wrong, where, and how to mend it.
+
+    Example:
+        >>> import asgt
+        >>> digits = asgt.load_data("digits", limit=100)
+        >>> digits.train.pixels.shape, digits.train.pixels.dtype
+        (torch.Size([100, 1, 8, 8]), torch.uint8)
     """
 
     columns = TableOptions(image_column, label_column, data_config)

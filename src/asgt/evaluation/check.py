@@ -15,14 +15,26 @@ CheckStatus: TypeAlias = Literal["PASS", "WARN", "FAIL", "NOT RUN"]
 
 @dataclass(frozen=True)
 class Check:
-    """What one check says of an evaluation.
+    """The result of one check of an evaluation.
 
     Attributes:
-        name: what it looked at, as in ``"budget reach"``.
+        name: what it examines, as in ``"budget reach"``.
         verdict: ``"PASS"``, ``"WARN"``, ``"FAIL"`` or ``"NOT RUN"``.
         evidence: a sentence with its figures: how many samples, at which ε, by which attack, against which threshold.
-        remedy: what to do about it; empty on ``"PASS"``.
+        remedy: what to do about it; empty after ``"PASS"``.
         samples: the indices, in the evaluated images, of the samples in question, 16 at most.
+
+    Example:
+        >>> import asgt
+        >>> def few_images(look):
+        ...     count = look.evaluation.samples
+        ...     verdict = "WARN" if count < 100 else "PASS"
+        ...     return asgt.Check("few images", verdict, f"{count} images", "evaluate more images")
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> digits = asgt.load_data("digits").test[:4]
+        >>> evaluation = asgt.evaluate(model, digits, "pgd", epsilons=[0.1], checks=[few_images])
+        >>> evaluation.checks[-1].verdict
+        'WARN'
     """
 
     name: str

@@ -103,6 +103,18 @@ def evaluate(
 
     Raises:
         InputError: the images, the attacks, the grid, the model or the folder does not fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> evaluation = asgt.evaluate(model, (x, y), "pgd", epsilons=["2/255", "8/255"])
+        >>> evaluation.robust_accuracy("8/255").n
+        4
+        >>> own = asgt.evaluate(model, (x, y), [asgt.PGD(steps=5), asgt.FGSM()], epsilons=[0.1])
+        >>> list(own.outcomes)
+        ['worst-case']
     """
 
     if shortcut_view not in ("", *VIEWS):
@@ -168,7 +180,28 @@ def _attacks_explained(protocol: Protocol) -> Iterator[None]:
 def robustness_curve(
     model: nn.Module | Classifier, data: LabelledImages, *, attacks: Attacks = "pgd", **settings: Any
 ) -> Evaluation:
-    """Deprecated: the former name of :func:`evaluate` for attacks of one's own."""
+    """Deprecated: the former name of :func:`evaluate` for attacks of one's own.
+
+    Args:
+        model: as :func:`evaluate` takes it.
+        data: the images, as :func:`evaluate` takes them.
+        attacks: as ``protocol`` of :func:`evaluate`.
+        settings: the other arguments of :func:`evaluate`.
+
+    Raises:
+        InputError: as :func:`evaluate`.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> import warnings
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     evaluation = asgt.robustness_curve(model, (x, y), attacks=asgt.PGD(steps=5), epsilons=[0.1])
+        >>> list(evaluation.curve())
+        [0.1]
+    """
 
     warnings.warn("robustness_curve is deprecated: asgt.evaluate takes attacks too", DeprecationWarning, stacklevel=2)
     return evaluate(model, data, attacks, **settings)

@@ -69,8 +69,20 @@ class Evaluation(Request, Displayed):
     """What one protocol found on one model. ``print`` shows its table; in a notebook it shows table and figure.
 
     Attributes:
-        clean: which samples are right as they are, bool (N,).
-        outcomes: for each search, which samples stay right at each ε, bool (E, N).
+        protocol: the protocol.
+        norm: the norm of ε.
+        epsilons: the grid of ε, ascending, without 0.
+        seed: the seed of all random starts.
+        model: SHA-256 of the model's weights; empty for a model without weights.
+        data: SHA-256 of the images and labels.
+        classes: K, the number of logits.
+        exhaustive: whether each sample was attacked at every ε.
+        votes: passes for each decision: 1, or more for a model that is not deterministic.
+        selection: which images of a larger set these are, in words; empty if unknown.
+        shortcut_view: which shortcut was planted in the images for this evaluation, ``"aligned"``, ``"random"`` or
+            ``"reversed"``; empty where they are as they were.
+        clean: which samples are classified correctly without an attack, bool (N,).
+        outcomes: for each search, which samples stay correct at each ε, bool (E, N).
         details: for each search, by sample: ``illegal`` (answers of the attack that left the ball or the box, or held
             NaN); of a worst case also ``norms`` (the smallest known adversarial norm, float32), ``found_by``,
             ``gradients``, ``forwards``, ``floor``, ``audit``, ``tested`` and ``missed`` as in
@@ -82,6 +94,19 @@ class Evaluation(Request, Displayed):
         labels: the class of each sample, int64 (N,); ``None`` where it is not known, as of evaluations of earlier
             versions, which did not save it. Then there are no figures by class.
         class_names: the names of the classes, by their numbers; empty without labels.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> evaluation = asgt.evaluate(model, (x, y), "pgd", epsilons=[0.05, 0.1])
+        >>> evaluation.samples, evaluation.protocol.claim
+        (4, 'not yet a robustness claim')
+        >>> list(evaluation.curve())
+        [0.05, 0.1]
+        >>> evaluation.robust_accuracy(0.1) == evaluation.curve()[0.1]
+        True
     """
 
     clean: Tensor

@@ -229,6 +229,13 @@ class Protocol:
         worst_case: whether the outcome of a sample is the worst over a search's attacks and their restarts, with clean
             errors counted as errors; else it is the final iterate's, whatever the clean image's was.
         claim: what a number by this protocol may be called.
+
+    Example:
+        >>> import asgt
+        >>> from asgt.evaluation.protocols import Search
+        >>> own = asgt.Protocol("mine", 1, (Search("pgd-20", (asgt.PGD(steps=20),)),), True, "not a robustness claim")
+        >>> own.key, asgt.PROTOCOLS["pgd"].claim
+        ('mine', 'not yet a robustness claim')
     """
 
     name: str
@@ -429,7 +436,13 @@ PROTOCOLS: dict[str, Protocol] = {
         claim="an empirical robustness claim",
     ),
 }
-"""The newest version of each protocol, by name, from the weakest to the strictest."""
+"""The newest version of each protocol, by name, from the weakest to the strictest.
+
+Example:
+    >>> import asgt
+    >>> asgt.PROTOCOLS["standard"].claim
+    'an empirical robustness claim'
+"""
 
 EARLIER: dict[str, Protocol] = {
     "standard@1": Protocol(

@@ -77,10 +77,25 @@ def write_result(folder: Path, evaluation: Evaluation) -> None:
 def load_evaluation(folder: Path | str) -> Evaluation:
     """Reads what :func:`asgt.evaluate` left in a folder, and checks its figures against the evidence beside them.
 
+    Args:
+        folder: a folder that holds ``result.json``, as ``RUN/evaluation/pgd``.
+
+    Returns:
+        The evaluation, with the outcome of each image.
+
     Raises:
         InputError: the folder holds no finished evaluation, one by a protocol that this version does not know, or one
             by attacks of one's own of an earlier version, which did not record what they were.
         DamagedFileError: a file of it is not what :func:`asgt.evaluate` wrote.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> model, data, config, result = asgt.load_run("run")
+        >>> evaluation = asgt.evaluate(model, data.test[:20], "pgd", epsilons=[0.1], folder="run/evaluation/pgd")
+        >>> asgt.load_evaluation("run/evaluation/pgd").accuracy == evaluation.accuracy
+        True
     """
 
     folder = Path(folder)

@@ -57,6 +57,12 @@ class Preset:
         samples: how many of the test images, ``None`` for all.
         attributions: by which every run is explained; none where it is not.
         explained: on how many of the test images.
+
+    Example:
+        >>> import asgt
+        >>> preset = asgt.load_preset("mnist", "laptop")
+        >>> preset.data, preset.epsilons[-1], len(preset.configs())
+        ('mnist', 0.4, 24)
     """
 
     name: str
@@ -138,7 +144,7 @@ def load_preset(
     *,
     allow: Collection[str] = (),
 ) -> Preset:
-    """A preset of the house by data set and scale, or one of your own by its file.
+    """Loads a preset of asgt by data set and scale, or your own from a file.
 
     Args:
         name: a data set that has presets, as mnist; or the path of a YAML file.
@@ -149,6 +155,12 @@ def load_preset(
     Raises:
         InputError: there is no such data set, scale, file or setting, or a model is not allowed.
         DamagedFileError: the file holds something else than a preset.
+
+    Example:
+        >>> import asgt
+        >>> preset = asgt.load_preset("digits", "quick", {"epochs": 2})
+        >>> preset.name, preset.seeds
+        ('digits-quick+epochs=2', 3)
     """
 
     path = Path(name)

@@ -61,6 +61,16 @@ def reproduce(
     Raises:
         InputError: the data, the folder or a run does not fit; or another process is at work in the folder.
         InterruptedRunError: ``should_stop`` said so; the same call goes on from there.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import asgt
+        >>> lines = ["data: digits", "seeds: 1", "train: {epochs: 1, limit: 60}", "methods: [{method: st}]",
+        ...          "evaluate: {protocols: [pgd], epsilons: [0.1], samples: 10}"]
+        >>> _ = Path("grid.yaml").write_text("\\n".join(lines))
+        >>> comparison = asgt.reproduce(asgt.load_preset("grid.yaml"), "grid", workers=1)
+        >>> comparison.samples
+        10
     """
 
     out, keep = Path(out), None if keep is None else Path(keep)

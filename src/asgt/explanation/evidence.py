@@ -71,6 +71,13 @@ class Explanation(Tabular):
         notes: what was not run and why, and how many maps are zero or not finite.
         seconds: what it took, on whatever machine it ran.
         batch_size: images per pass; no bearing on what is drawn.
+
+    Example:
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> explanation = asgt.explain(model, asgt.load_data("digits").test[:8], eps=0.1)
+        >>> explanation.attribution, explanation.labels.shape
+        ('gradient', torch.Size([8]))
     """
 
     attribution: str
@@ -181,9 +188,22 @@ class Explanation(Tabular):
 def load_explanation(folder: Path | str) -> Explanation:
     """Reads what :func:`asgt.explain` left in a folder, and checks its figures against the evidence beside them.
 
+    Args:
+        folder: a folder that holds ``result.json``, as ``RUN/explanation/gradient``.
+
+    Returns:
+        The explanation, with the measures of each image.
+
     Raises:
         InputError: the folder holds no finished explanation, or one of another version.
         DamagedFileError: a file of it is not what :func:`asgt.explain` wrote.
+
+    Example:
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> made = asgt.explain(model, asgt.load_data("digits").test[:8], eps=0.1, folder="maps")
+        >>> asgt.load_explanation("maps").data == made.data
+        True
     """
 
     folder = Path(folder)

@@ -81,6 +81,14 @@ def explain(
 
     Raises:
         InputError: the model, the images, a setting or the folder does not fit.
+
+    Example:
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> digits = asgt.load_data("digits").test[:8]
+        >>> explanation = asgt.explain(model, digits, eps=0.1, objects=asgt.strokes(digits))
+        >>> explanation.samples, explanation.per_image("sparseness").shape
+        (8, torch.Size([8]))
     """
 
     images, eps, seed = as_images(images, "images"), number(eps, "eps"), whole(seed, "seed")

@@ -67,6 +67,15 @@ class SaliencyMaps:
         eps: the radius of the attack; ``None`` without one.
         norm: its norm.
         columns: a model each.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> maps = asgt.saliency_maps({"mine": model, "again": model}, x, y)
+        >>> [column.name for column in maps.columns], maps.eps
+        (['mine', 'again'], None)
     """
 
     images: Tensor
@@ -125,6 +134,15 @@ def saliency_maps(
 
     Raises:
         InputError: images, labels, or the attribution do not fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> maps = asgt.saliency_maps({"mine": model}, x, y, eps=0.1)
+        >>> maps.columns[0].maps.shape
+        torch.Size([4, 1, 8, 8])
     """
 
     if not models:

@@ -69,7 +69,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel(Tabular):
-    """Several methods under all measures.
+    """Several methods under all measures of saliency maps.
 
     Attributes:
         methods: their names, in the order given.
@@ -88,6 +88,14 @@ class Panel(Tabular):
         paired: of each measure, all differences: what :meth:`differences` reads.
         gates: of each method, the median rank correlation of m with that of re-initialised models, and that of two
             re-initialised models with each other; NaN where the gate was not run.
+
+    Example:
+        >>> import asgt
+        >>> digits = asgt.load_data("digits").test[:8]
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> panel = asgt.panel({"mine": [asgt.explain(model, digits, eps=0.1)]})
+        >>> panel.asked, bool(panel.not_run)  # below 100 images that all models classify correctly, there are no values
+        (8, True)
     """
 
     methods: tuple[str, ...]
@@ -199,7 +207,7 @@ def measure_sentence(measure: Measure, difference: PairedDifference) -> str:
 
 
 def panel(named: Mapping[str, Sequence[Explanation]], *, seeds: Mapping[str, Sequence[int]] | None = None) -> Panel:
-    """Holds explanations against each other.
+    """Compares explanations of several models on the same images.
 
     Args:
         named: the explanations of each method, one a seed, by ascending seed.
@@ -211,6 +219,14 @@ def panel(named: Mapping[str, Sequence[Explanation]], *, seeds: Mapping[str, Seq
 
     Raises:
         InputError: there is no method, one has no explanation, or the seeds do not fit.
+
+    Example:
+        >>> import asgt
+        >>> digits = asgt.load_data("digits").test[:8]
+        >>> nets = [asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10) for _ in range(2)]
+        >>> explained = [asgt.explain(net, digits, eps=0.1) for net in nets]
+        >>> asgt.panel({"first": [explained[0]], "second": [explained[1]]}).methods
+        ('first', 'second')
     """
 
     numbers = {

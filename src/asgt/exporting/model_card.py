@@ -111,12 +111,12 @@ def _training(source: CardSource) -> str:
         "## Training",
         f"Method {code(source.method)}, seed {run.seed}. Settings:",
         table(["setting", "value"], rows),
-        f"The weights are those of epoch {result.chosen_epoch + 1} of {result.epochs}, chosen by {result.chosen_by} on "
-        f"{count} images of the training split. Accuracy on them, in % [95 % interval (Wilson)]: {measured}. These "
-        "numbers chose the epoch: they are no result.",
+        f"The weights: {result.chosen_text}. Accuracy on {count} images of the training split, in % [95 % interval "
+        f"(Wilson)]: {measured}."
+        + (" These numbers chose the epoch: they are no result." if result.epochs else " They are no test images."),
     ]
-    if start := result.start:
-        told.append(f"Training started from given weights, SHA-256 {code(str(start.get('sha256', '')))}.")
+    if sha256 := (result.start or {}).get("sha256"):
+        told.append(f"Training started from given weights, SHA-256 {code(str(sha256))}.")
     return "\n\n".join(told)
 
 

@@ -64,6 +64,13 @@ def build_model(
 
     Raises:
         InputError: the name, an option or the shape does not fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("resnet18", shape=(3, 32, 32), classes=10, mean=(0.5,), std=(0.25,), width=0.125)
+        >>> model(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     channels, height, width = shape

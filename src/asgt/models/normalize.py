@@ -26,6 +26,13 @@ class Normalize(nn.Module):
 
     Raises:
         InputError: their numbers differ, or one cannot be meant for pixels in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> normalize = asgt.Normalize(mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])
+        >>> float(normalize(torch.ones(1, 3, 2, 2)).max())
+        2.0
     """
 
     mean: Tensor

@@ -95,6 +95,14 @@ def load_weights(model: nn.Module, path: Path | str) -> str:
     Raises:
         DamagedFileError: the file cannot be read whole.
         InputError: it holds no weights, or those of another model; the line names the first that is missing or wrong.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> torch.save(model.state_dict(), "weights.pt")
+        >>> asgt.load_weights(model, "weights.pt")
+        ''
     """
 
     return _loaded(model, Path(path), None).line

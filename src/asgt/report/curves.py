@@ -24,6 +24,17 @@ def robustness_curves(comparison: Comparison, path: Path | str, order: Sequence[
         path: where to write; the suffix says what: ``.png``, ``.pdf`` or ``.svg``.
         order: names of methods, these and others, whose places give a method its colour, marker and dash: so it looks
             the same in several figures. Default: the places in the comparison.
+
+    Raises:
+        InputError: the file cannot be written.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> model, data, config, result = asgt.load_run("run")
+        >>> evaluation = asgt.evaluate(model, data.test[:20], "pgd", epsilons=[0.1], folder="run/evaluation/pgd")
+        >>> asgt.robustness_curves(asgt.compare(["run"]), "curves.svg")
     """
 
     write_charts(

@@ -135,7 +135,24 @@ def pixels_of(image: Tensor) -> Tensor:
 
 @house_style()
 def write_maps(maps: SaliencyMaps, path: Path | str, *, kind: Rendering = "magnitude") -> None:
-    """Draws each image as a block of rows, a column a model, as a figure for papers: ``.png`` or ``.pdf``."""
+    """Draws a figure for papers: a block of rows for each image, a column for each model.
+
+    Args:
+        maps: what :func:`asgt.saliency_maps` returns.
+        path: the file. Its suffix gives the format.
+        kind: ``"magnitude"`` (default) draws the channel mean of absolute values, ``"signed"`` the channel mean.
+
+    Raises:
+        InputError: the suffix is another one, or the file cannot be written.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> maps = asgt.saliency_maps({"mine": model}, x, y, eps=0.1)
+        >>> asgt.write_maps(maps, "maps.png")
+    """
 
     # Maps have words under them only where it is not said once whose class they explain.
     worded = [row % 2 == 0 or maps.labels is None for row in range(len(row_names(maps, 0)))]
@@ -165,7 +182,24 @@ def write_maps(maps: SaliencyMaps, path: Path | str, *, kind: Rendering = "magni
 
 @house_style()
 def write_contact_sheet(maps: SaliencyMaps, path: Path | str, *, kind: Rendering = "magnitude") -> None:
-    """Draws many images at once, each with its map under every model beside it: ``.png`` or ``.pdf``."""
+    """Draws many images, each with its map under every model beside it.
+
+    Args:
+        maps: what :func:`asgt.saliency_maps` returns.
+        path: the file. Its suffix gives the format.
+        kind: as for :func:`asgt.write_maps`.
+
+    Raises:
+        InputError: the suffix is another one, or the file cannot be written.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> maps = asgt.saliency_maps({"mine": model}, x, y)
+        >>> asgt.write_contact_sheet(maps, "sheet.png")
+    """
 
     side, gap = 0.46, 0.035
     across = 1 + len(maps.columns)

@@ -60,6 +60,15 @@ def write_report(
 
     Raises:
         InputError: the disk is full, read-only or forbidden, or the folder was removed meanwhile.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> model, data, config, result = asgt.load_run("run")
+        >>> evaluation = asgt.evaluate(model, data.test[:20], "pgd", epsilons=[0.1], folder="run/evaluation/pgd")
+        >>> asgt.write_report(asgt.compare(["run"]), "report").name
+        'report.html'
     """
 
     allow = names_of(allow, trusted_model)

@@ -72,14 +72,14 @@ def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
         maps: its model's column of the picture, alone.
     """
 
+    training = {name: value for name, value in run.result.to_dict().items() if name not in ("folder", "reading")}
+    start = training.get("start")
     write_sealed(
         file,
         {
             "schema": SCHEMA,
-            "config": run.config.to_dict() | _without_paths(run),
-            "training": {
-                name: value for name, value in run.result.to_dict().items() if name not in ("folder", "reading")
-            },
+            "config": run.config.to_dict() | _names(run.config.to_dict()) | {"data": data_name(run)},
+            "training": training | ({"start": _start_without_paths(start)} if start else {}),
             "history": list(run.history),
             "evaluations": {
                 name: _with_digest(name, _packed_evaluation(evaluation) | _said(RunFolder(run.folder).evaluation(name)))
@@ -97,15 +97,30 @@ def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
     )
 
 
-def _without_paths(run: Run) -> dict[str, str]:
-    """The settings that are places on one machine, as names."""
+def _start_without_paths(start: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a training started from, as :class:`asgt.training.starting.Start` has it, with names for places."""
 
-    config = run.config
-    started = {name: Path(place).name for name in ("weights", "from_run") if (place := getattr(config, name))}
-    kind, _, place = config.model.partition(":")
-    if kind == "hf" and (Path(place).is_dir() or place.startswith((".", "/", "~"))):
-        started["model"] = f"hf:{Path(place).name}"
-    return {"data": data_name(run)} | started
+    if not start:
+        return {}
+    told = dict(start) | {"weights": Path(start.get("weights", "")).name}
+    if source := told.get("source"):
+        config = source.get("config", {})
+        told["source"] = {"config": config | _names(config), "start": _start_without_paths(source.get("start"))}
+    return told
+
+
+def _names(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that are places on one machine, by their last part."""
+
+    names = {name: Path(place).name for name in ("weights", "from_run") if (place := settings.get(name))}
+    for name, lead in (("data", ""), ("model", "hf:")):
+        place = str(settings.get(name, ""))
+        if not place.startswith(lead):
+            continue
+        place = place.removeprefix(lead)
+        if Path(place).is_dir() or place.startswith((".", "/", "~")):
+            names[name] = f"{lead}{Path(place).name or place}"
+    return names
 
 
 def load_kept(file: Path) -> Run:

@@ -225,6 +225,14 @@ def load_run(
     Raises:
         InputError: the run is not finished, its data is not what it was, or its model is not allowed.
         DamagedFileError: a file of it is damaged.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> model, data, config, result = asgt.load_run("run")
+        >>> config.method, data.test.shape
+        ('st', (1, 8, 8))
     """
 
     folder = RunFolder(path)

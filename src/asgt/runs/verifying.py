@@ -82,6 +82,14 @@ class Verified:
         place: its path.
         checked: the number of files that match their digests.
         findings: the other files.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> (verified,) = asgt.verify("run")
+        >>> verified.findings
+        ()
     """
 
     place: Path
@@ -111,6 +119,13 @@ def verify(place: Path | str, *, accept: bool = False) -> list[Verified]:
             places are accepted first.
         DamagedFileError: ``accept``, and a file is not edited but damaged: it is cut short, its tensors do not match
             their digest, its figures are not those of the evidence, or the weights or the outcomes are other ones.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> [verified.is_sound for verified in asgt.verify("run")]
+        [True]
     """
 
     verified, refused = [], []

@@ -58,7 +58,7 @@ class Watched(nn.Module):
 
 @dataclass(frozen=True)
 class Attribution(ABC):
-    """What makes a map of each image: a frozen dataclass, whose fields are all that is needed to repeat it.
+    """A way to compute a saliency map: a frozen dataclass whose fields are its settings.
 
     Fields are plain values, as JSON holds them. One that looks at a layer has a field ``layer``, the dotted name of a
     module or ``None``: ``--layer`` sets it.
@@ -66,6 +66,20 @@ class Attribution(ABC):
     Attributes:
         draws_noise: whether it takes a generator.
         package: the package that computes it, whose version belongs to the record; ``""`` for asgt itself.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import torch
+        >>> import asgt
+        >>> from asgt.saliency import saliency
+        >>> @dataclass(frozen=True)
+        ... class Squared(asgt.Attribution):
+        ...     def maps(self, model, x, y, *, target, generator, batch_size):
+        ...         gradient = saliency(model, x, y, target)
+        ...         return gradient * gradient.abs()
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> asgt.attribute(model, torch.rand(4, 1, 8, 8), None, Squared()).shape
+        torch.Size([4, 1, 8, 8])
     """
 
     draws_noise: ClassVar[bool] = False

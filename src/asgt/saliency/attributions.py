@@ -134,6 +134,15 @@ def attribute(
 
     Raises:
         InputError: a name, a setting or a shape is wrong, or the method does not suit the model.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> maps = asgt.attribute(model, x, y, "ig", steps=10)
+        >>> maps.shape
+        torch.Size([4, 1, 8, 8])
     """
 
     chosen = _chosen(method, layer, settings)

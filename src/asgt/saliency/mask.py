@@ -44,6 +44,18 @@ class SaliencyMask:
         fill: ``"uniform"`` (default) draws within the sample's range, per channel; ``"mean"`` takes the sample's mean,
             per channel; ``"zero"`` takes 0.
 
+    Raises:
+        InputError: ``k`` is not in (0, 1], or a word is unknown.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> masked = asgt.SaliencyMask(k=0.5, fill="zero")(model, x, y)
+        >>> masked.shape, int((masked == 0).sum())
+        (torch.Size([4, 1, 8, 8]), 128)
+
     References:
         Ismail et al. 2021, "Improving deep learning interpretability by saliency guided training",
         https://arxiv.org/abs/2111.14338

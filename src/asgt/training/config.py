@@ -343,6 +343,15 @@ class TrainConfig:
         checkpoint_every: seconds between checkpoints, beside one at the end of each epoch
         tensorboard: also write the metrics for TensorBoard
         settings: settings of the method and its attack that have no field above, by name
+
+    Raises:
+        InputError: a value cannot be meant; what depends on the method and the data is checked by :meth:`resolved`.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(data="digits", method="at", steps=5).resolved()
+        >>> config.eps, config.attack, config.k
+        (0.1, 'pgd', None)
     """
 
     data: str = "digits"

@@ -70,6 +70,13 @@ class TrainResult(Tabular):
             images; empty for a run of an earlier version.
         start: the weights that the training started from, as :class:`asgt.training.starting.Start` has them: file,
             SHA-256, and the layer that was replaced for other classes. Empty where they were random.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> result.validation_images, sorted(result.validation)
+        (10, ['clean'])
     """
 
     folder: str

@@ -86,6 +86,13 @@ def train(
     Raises:
         InputError: the configuration, the data or the folder does not fit, or the loss is no longer a number.
         InterruptedRunError: ``should_stop`` said so, or another process is gone.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> result.epochs, result.shape
+        (1, [1, 8, 8])
     """
 
     began = time.monotonic()

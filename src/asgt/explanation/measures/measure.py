@@ -41,6 +41,19 @@ class Measure:
         undefined: what an image lacks whose number in ``keeps`` is NaN, for the notes; ``""``: the notes do not say.
         settings: what it is computed by, in plain values. They are part of what identifies an explanation: one that was
             made with other settings is not mixed with it.
+
+    Example:
+        >>> import torch
+        >>> from asgt import Measure
+        >>> from asgt.explanation.measures import NUMBER
+        >>> largest = Measure(
+        ...     "largest", "largest value", None, False, "the largest value of m over its mean",
+        ...     keeps={"largest": NUMBER},
+        ...     compute=lambda batch: {"largest": batch.m.flatten(1).amax(dim=1) / batch.m.flatten(1).mean(dim=1)},
+        ...     value=lambda values: values["largest"],
+        ... )
+        >>> largest.is_in({"largest": torch.ones(3)})
+        True
     """
 
     name: str

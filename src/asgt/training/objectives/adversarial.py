@@ -30,6 +30,20 @@ class AT(Objective):
         attack: what the model is trained against.
         clean_weight: the weight of the clean images' cross-entropy. Default: 0, and then no clean pass is made.
 
+    Raises:
+        InputError: a setting cannot be meant; or, in a call, the images, labels or model do not fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> objective = asgt.AT(attack=asgt.PGD(eps=0.1, steps=2), clean_weight=0.5)
+        >>> out = objective(model, x, y)
+        >>> out.loss.backward()
+        >>> sorted(out.terms)
+        ['adversarial', 'clean']
+
     References:
         Madry et al. 2017, "Towards deep learning models resistant to adversarial attacks",
         https://arxiv.org/abs/1706.06083

@@ -35,6 +35,20 @@ class ASGT(Objective):
         kl: ``"forward"`` is D(f(X~') ‖ f(X)), equation 4; ``"reverse"`` the other way round.
         detach_clean: let no gradient flow through f(X) in the divergence. Cheaper; not what the paper does.
 
+    Raises:
+        InputError: a setting cannot be meant; or, in a call, the images, labels or model do not fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> objective = asgt.ASGT(attack=asgt.PGD(eps=0.1, steps=2), mask=asgt.SaliencyMask(k=0.1), weight=1.0)
+        >>> out = objective(model, x, y)
+        >>> out.loss.backward()
+        >>> sorted(out.terms)
+        ['adversarial', 'clean', 'consistency']
+
     References:
         Guesmi et al. 2024, "Exploring the interplay of interpretability and robustness in deep neural networks: a
         saliency-guided approach", https://arxiv.org/abs/2405.06278

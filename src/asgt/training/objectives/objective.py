@@ -37,6 +37,15 @@ class Output:
         loss: the sum of the terms, a scalar to call ``backward()`` on.
         terms: each term by its name, weighted as it enters the loss.
         logits: the logits (B, K) of each view by its name: ``clean``, ``adversarial``, ``masked``.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> out = asgt.AT(attack=asgt.FGSM(eps=0.1))(model, x, y)
+        >>> out.loss.ndim, out.logits["adversarial"].shape
+        (0, torch.Size([4, 10]))
     """
 
     loss: Tensor
@@ -45,7 +54,27 @@ class Output:
 
 
 class Objective(ABC):
-    """A training method: ``objective(model, x, y).loss.backward()`` in anybody's loop."""
+    """A training method: ``objective(model, x, y).loss.backward()`` in any training loop.
+
+    A method of your own implements :meth:`views` and :meth:`terms`. The call is the same for all methods.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import torch
+        >>> import asgt
+        >>> from asgt.passes import cross_entropy
+        >>> @dataclass(frozen=True)
+        ... class Noisy(asgt.Objective):
+        ...     sigma: float = 0.1
+        ...     def views(self, model, x, y, eps, generators):
+        ...         return {"noisy": (x + self.sigma * torch.randn_like(x)).clamp(0, 1)}
+        ...     def terms(self, logits, y):
+        ...         return {"noisy": cross_entropy(logits["noisy"], y)}
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> out = Noisy()(model, torch.rand(4, 1, 8, 8), torch.randint(10, (4,)))
+        >>> out.loss.shape, out.logits["noisy"].shape
+        (torch.Size([]), torch.Size([4, 10]))
+    """
 
     def __call__(
         self,

@@ -32,7 +32,10 @@ class RRR(Objective):
     BatchNorm in training mode, an image's gradient includes what it does to the others of its batch.
 
     Args:
-        weight: λ, the weight of the penalty.
+        weight: λ, the weight of the penalty. Default: 1.
+
+    Raises:
+        InputError: the weight is negative or not finite; when called, the mask of the shortcut is not passed.
 
     References:
         Ross et al. 2017, "Right for the right reasons: training differentiable models by constraining their

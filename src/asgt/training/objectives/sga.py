@@ -31,6 +31,20 @@ class SGA(SGT):
         kl: ``"forward"`` is D(f(X~') ‖ f(X)); ``"reverse"`` the other way round.
         detach_clean: let no gradient flow through f(X) in the divergence.
 
+    Raises:
+        InputError: a setting cannot be meant; or, in a call, the images, labels or model do not fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> objective = asgt.SGA(attack=asgt.PGD(eps=0.1, steps=2), mask=asgt.SaliencyMask(k=0.1))
+        >>> out = objective(model, x, y)
+        >>> out.loss.backward()
+        >>> sorted(out.terms)
+        ['clean', 'consistency']
+
     References:
         Li et al. 2022, "Saliency guided adversarial training for learning generalizable features",
         https://arxiv.org/abs/2209.04326

@@ -32,6 +32,20 @@ class SGT(Objective):
         kl: ``"forward"`` is D(f(X~) ‖ f(X)), as in the papers; ``"reverse"`` is what the original code computes.
         detach_clean: let no gradient flow through f(X) in the divergence. Cheaper; not what the papers do.
 
+    Raises:
+        InputError: a setting cannot be meant; or, in a call, the images, labels or model do not fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> objective = asgt.SGT(mask=asgt.SaliencyMask(k=0.1))
+        >>> out = objective(model, x, y)
+        >>> out.loss.backward()
+        >>> sorted(out.terms)
+        ['clean', 'consistency']
+
     References:
         Ismail et al. 2021, "Improving deep learning interpretability by saliency guided training",
         https://arxiv.org/abs/2111.14338

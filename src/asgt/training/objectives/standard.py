@@ -22,7 +22,22 @@ __all__ = ["ST"]
 
 @dataclass(frozen=True)
 class ST(Objective):
-    """Standard training: the cross-entropy of the images as they are."""
+    """Standard training: the cross-entropy of the images as they are.
+
+    Raises:
+        InputError: in a call, the images, labels or model do not fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> objective = asgt.ST()
+        >>> out = objective(model, x, y)
+        >>> out.loss.backward()
+        >>> sorted(out.terms)
+        ['clean']
+    """
 
     def views(
         self, model: Classifier, x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators

@@ -34,6 +34,20 @@ class TRADES(Objective):
         attack: the inner search; its random start and its restarts do not apply.
         beta: the weight of the divergence. Default: 6, as its authors have it for CIFAR-10.
 
+    Raises:
+        InputError: a setting cannot be meant; or, in a call, the images, labels or model do not fit.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> objective = asgt.TRADES(attack=asgt.PGD(eps=0.1, steps=2), beta=6)
+        >>> out = objective(model, x, y)
+        >>> out.loss.backward()
+        >>> sorted(out.terms)
+        ['clean', 'consistency']
+
     References:
         Zhang et al. 2019, "Theoretically principled trade-off between robustness and accuracy",
         https://arxiv.org/abs/1901.08573
