@@ -260,15 +260,16 @@ def test_what_is_saved_of_a_run_names_no_place_on_the_machine(run: Path, tmp_pat
     from dataclasses import replace
 
     file, read = tmp_path / "kept.json", read_run(run)
-    places = {"data": tmp_path / "photos", "weights": tmp_path / "net.pt", "from_run": tmp_path / "runs" / "before"}
-    own = {name: str(place) for name, place in places.items()} | {"model": f"hf:{tmp_path / 'vit'}"}
+    own = {"data": str(tmp_path / "photos"), "model": f"hf:{tmp_path / 'vit'}"}
     start = {"weights": str(tmp_path / "net.pt"), "sha256": "0" * 64, "head": "", "matched": "", "logits": 0}
     start |= {"mean": [], "std": [], "source": {"config": own, "start": start | {"source": {}}}}
-    config, result = replace(read.config, **own), replace(read.result, start=start)
-    keep_run(replace(read, config=config, result=result), file)
-    assert str(tmp_path) not in file.read_text(encoding="utf-8")
-    kept = read_sealed(file)[0]
-    assert kept["training"]["start"]["source"]["start"]["weights"] == "net.pt"
-    assert load_kept(file).result.start == kept["training"]["start"]
-    kept = kept["config"]
-    assert [kept[name] for name in ("model", "data", "weights", "from_run")] == ["hf:vit", "photos", "net.pt", "before"]
+    for name, place in {"weights": "net.pt", "from_run": "runs/before"}.items():
+        config = replace(read.config, **own, **{name: str(tmp_path / place)})
+        keep_run(replace(read, config=config, result=replace(read.result, start=start)), file)
+        assert str(tmp_path) not in file.read_text(encoding="utf-8")
+        kept = read_sealed(file)[0]
+        assert kept["config"]["model"] == "hf:vit"
+        assert kept["config"]["data"] == "photos"
+        assert kept["config"][name] == place.split("/")[-1]
+        assert kept["training"]["start"]["source"]["start"]["weights"] == "net.pt"
+        assert load_kept(file).result.start == kept["training"]["start"]
