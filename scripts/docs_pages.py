@@ -42,6 +42,7 @@ MODULES = {
     "experiments": "Experiments",
     "data": "Data",
     "models": "Models",
+    "exporting": "Sharing a model",
     "basics": "Errors, statistics, randomness",
 }
 """The pages of the API, by their names, in the order of the navigation."""
@@ -60,6 +61,7 @@ _INTROS = {
     "experiments": "Grids of methods and seeds: read one, run all of it, and get one page.",
     "data": "Images and labels, from names, folders, archives, tables and hubs.",
     "models": "Classifiers with their normalisation inside, and their weights.",
+    "exporting": "Finished runs as folders to hand on, with a model card and digests, and back.",
     "basics": "The types that all parts share.",
 }
 
@@ -189,7 +191,7 @@ def _verbs() -> str:
 
 
 _GROUPS: dict[str, tuple[str, ...]] = {
-    "Data": ("data", "limit", "validation", "augment", *DATA_SETTINGS),
+    "Data": ("data", "limit", "validation", "augment", "shortcut", *DATA_SETTINGS),
     "Model and weights": ("model", "width", "dropout", "weights", "from_run", "mean", "std"),
     "Method and attack": ("method", "attack", *METHOD_SETTINGS, "settings"),
     "Optimisation": (

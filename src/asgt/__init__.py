@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Square,
     )
     from .comparison import Comparison, compare
+    from .comparison.differences import DifferenceTable, differences
     from .data import Images, Splits, load_data
     from .errors import AsgtError, DamagedFileError, InputError, InterruptedRunError
     from .evaluation.check import Check
@@ -54,7 +55,8 @@ if TYPE_CHECKING:
     from .evaluation.shards import load_evaluation
     from .experiments import Preset, load_preset, reproduce
     from .explanation import Explanation, Measure, Panel, explain, load_explanation, panel, strokes
-    from .explanation.map_grid import SaliencyMaps, saliency_maps
+    from .explanation.map_grid import saliency_maps
+    from .explanation.shown_maps import SaliencyMaps
     from .exporting import export_run
     from .models import Normalize, build_model, from_pretrained, load_weights
     from .randomness import Generators, SampleKeyed
@@ -91,6 +93,7 @@ __all__ = [
     "Check",
     "Comparison",
     "DamagedFileError",
+    "DifferenceTable",
     "Estimate",
     "Evaluation",
     "Explanation",
@@ -120,6 +123,7 @@ __all__ = [
     "attribute",
     "build_model",
     "compare",
+    "differences",
     "evaluate",
     "explain",
     "export_run",
@@ -161,6 +165,10 @@ _HOMES = {
         "Comparison",
         "compare",
     ),
+    "comparison.differences": (
+        "DifferenceTable",
+        "differences",
+    ),
     "data": (
         "Images",
         "Splits",
@@ -197,10 +205,8 @@ _HOMES = {
         "panel",
         "strokes",
     ),
-    "explanation.map_grid": (
-        "SaliencyMaps",
-        "saliency_maps",
-    ),
+    "explanation.map_grid": ("saliency_maps",),
+    "explanation.shown_maps": ("SaliencyMaps",),
     "exporting": ("export_run",),
     "models": (
         "Normalize",

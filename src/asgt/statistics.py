@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALPHA",
     "KINDS",
+    "PAIRS_NOTE",
     "Decision",
     "Estimate",
     "Kind",
@@ -57,6 +58,12 @@ Interval: TypeAlias = Literal["Wilson", "MOVER", "bootstrap", "t", "sd", "none"]
 
 ALPHA = 0.05
 """A difference is decided if its adjusted p is below this, and its interval excludes zero."""
+
+PAIRS_NOTE = (
+    "more, less: the first has more or less than the second (p < 0.05, and the interval excludes 0); p is corrected "
+    "for the number of pairs, the interval is not"
+)
+"""What stands under a table of differences."""
 
 _AT_ONCE = 1 << 22  # samples drawn again at a time: some 100 MB
 
@@ -161,6 +168,12 @@ class PairedDifference:
         """Whether the first is decided to have more or less than the second."""
 
         return decision(self.low, self.high, self.adjusted)
+
+    @property
+    def p_text(self) -> str:
+        """The adjusted p in words: ``p = 0.024``, or ``p < 0.001``."""
+
+        return "p < 0.001" if self.adjusted < 0.001 else f"p = {self.adjusted:.3f}"
 
     def turned(self) -> PairedDifference:
         """The same difference, seen from the other side."""

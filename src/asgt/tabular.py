@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
 from .statistics import Estimate
 from .visible import LONGEST_NAME, visible
@@ -17,13 +19,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Table", "Tabular", "draw_curves"]
 
+_WIDEST = 60
+"""Characters of a column as it is printed; longer texts go on in the next line."""
+
+_SHORT = 24
+"""Characters of a cell that a notebook shows in one line."""
+
+_STYLE = ' style="text-align:left"'
+"""Of cells with words: a notebook aligns all cells to the right."""
+
+_OF_NUMBERS = (*"0123456789+−–-",)
+
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#808080")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts.
+    """A table of texts; ``print`` shows it in columns, a notebook as a table.
 
     Attributes:
         title: what its numbers are: protocol, images, interval.
@@ -36,6 +49,32 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        columns = [_aligned(column) for column in zip(self.head, *self.rows, strict=True)]
+        lines = []
+        for row in zip(*columns, strict=True):
+            for parts in zip_longest(*row, fillvalue=""):
+                spaced = (part.ljust(len(cell[0])) for part, cell in zip(parts, row, strict=True))
+                lines.append("  ".join(spaced).rstrip())
+        return visible("\n".join([self.title, *lines, *self.notes]))
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        styles = [_STYLE if _is_text(column) else "" for column in zip(self.head, *self.rows, strict=True)]
+
+        def cells(row: Sequence[str], tag: str) -> str:
+            filled = zip(row, styles, strict=True)
+            return "".join(f"<{tag}{style}>{_unbroken(escape(cell))}</{tag}>" for cell, style in filled)
+
+        head = cells(self.head, "th")
+        body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in self.rows)
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return visible(
+            f"<p>{escape(self.title)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+        )
 
 
 class Tabular(ABC):
@@ -56,22 +95,20 @@ class Tabular(ABC):
         return None
 
     def __str__(self) -> str:
-        table = self.table()
-        cells = [list(table.head), *map(list, table.rows)]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(table.head))]
-        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
-        return visible("\n".join([table.title, *lines, *table.notes]))
+        return str(self.table())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython shows as text: the table, in the place of all tensors."""
+
+        printer.text(str(self))
+
+    def __init_subclass__(cls) -> None:
+        # IPython asks one class after the other, and the repr of a dataclass would come before what is inherited.
+        cls._repr_pretty_ = cls._repr_pretty_  # type: ignore[method-assign]
 
     def _repr_html_(self) -> str:
-        table = self.table()
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-        notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
         axes = self.plot()
-        return visible(
-            f"<p>{escape(table.title)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
-            + ("" if axes is None else _svg(axes))
-        )
+        return self.table()._repr_html_() + ("" if axes is None else visible(_svg(axes)))
 
 
 def draw_curves(
@@ -114,8 +151,29 @@ def draw_curves(
     return axes
 
 
+def _aligned(column: Sequence[str]) -> list[list[str]]:
+    """The cells of a column, its head first, each as lines of one width: numbers to the right, words to the left."""
+
+    wrapped = [wrap(cell, _WIDEST) or [""] for cell in column]
+    width = max(len(line) for lines in wrapped for line in lines)
+    is_text = _is_text(column)
+    return [[line.ljust(width) if is_text else line.rjust(width) for line in lines] for lines in wrapped]
+
+
+def _is_text(column: Sequence[str]) -> bool:
+    """Whether a column, its head first, holds words, and not numbers alone."""
+
+    return any(cell and not cell.startswith(_OF_NUMBERS) for cell in column[1:])
+
+
+def _unbroken(cell: str) -> str:
+    """A short cell, as HTML, with spaces at which no line breaks."""
+
+    return cell.replace(" ", "\u00a0") if len(cell) <= _SHORT else cell
+
+
 def _svg(axes: Axes) -> str:
-    """The figure of some axes as SVG whose text is text, the same for the same numbers."""
+    """The figure of some axes as SVG whose text is text, the same for the same numbers, on a page of any colour."""
 
     from matplotlib import rc_context
 
@@ -123,6 +181,8 @@ def _svg(axes: Axes) -> str:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "asgt"}):
         figure = axes.get_figure()
         assert figure is not None
-        figure.savefig(content, format="svg", metadata={"Date": None})  # type: ignore[union-attr]
+        figure.savefig(content, format="svg", metadata={"Date": None}, transparent=True)  # type: ignore[union-attr]
     text = content.getvalue().decode()
-    return text[text.index("<svg") :]
+    # What is black takes the colour of the page's text.
+    svg = text[text.index("<svg") :].replace("#000000", "currentColor")
+    return svg.replace("<svg", '<svg fill="currentColor"', 1)

@@ -16,6 +16,7 @@ from asgt.comparison.comparing import Comparison, compare
 from asgt.comparison.differences import (
     DifferenceTable,
     basis,
+    differences,
     differences_at,
     interval_points,
     points,
@@ -318,3 +319,20 @@ def test_the_terminal_tells_a_dozen_and_counts_the_others(capsys: pytest.Capture
     assert "and 3 more on the page" in said
     assert "none is decided" in said
     assert "not decided: 15 of 15 on the clean images (their intervals: ±0.0 to ±0.0 points)" in said
+
+
+def test_the_public_function_takes_the_strictest_protocol_and_shows_a_row_for_each_pair() -> None:
+    comparison = side_by_side(method("at", {0: 80, 1: 82, 2: 81}), method("st", {0: 20, 1: 21, 2: 22}), epsilons=GRID)
+    table = differences(comparison)
+    assert table == differences_at(comparison, comparison.columns[-1], EPS) == differences(comparison, "0.1")
+    pair = table.differences[0]
+    row = ["at − st", f"{points(pair.value, '+')} {interval_points(pair)}", pair.p_text, "more"]
+    assert table.table().rows == [row]
+    assert all(fact in str(table) for fact in ("ε = 0.1", "pgd v3", "n = 100", "3 seeds"))
+    assert "clean images" in str(differences(comparison, eps=0))
+    with pytest.raises(InputError, match=r"0\.3"):
+        differences(comparison, eps=0.3)
+
+
+def test_a_single_method_has_no_pair_and_says_so() -> None:
+    assert "no two methods" in str(differences(side_by_side(method("at", {0: 80}), epsilons=GRID)))

@@ -16,7 +16,17 @@ from support.documented import docstring, public
 
 # What asgt makes and hands out: nobody calls these with input of their own.
 RESULTS = {
-    *("Check", "Comparison", "Estimate", "Evaluation", "Explanation", "Generators", "Measure", "Output"),
+    *(
+        "Check",
+        "Comparison",
+        "DifferenceTable",
+        "Estimate",
+        "Evaluation",
+        "Explanation",
+        "Generators",
+        "Measure",
+        "Output",
+    ),
     *("PairedDifference", "Panel", "Preset", "Protocol", "SaliencyMaps", "SampleKeyed", "Splits", "TrainResult"),
     *("Verified", "PROTOCOLS", "Attribution", "Objective", "strokes"),
     *("AsgtError", "DamagedFileError", "InputError", "InterruptedRunError"),

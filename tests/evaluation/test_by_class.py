@@ -73,6 +73,8 @@ def test_classes_are_counted_and_those_without_images_have_no_part() -> None:
         ("d", 1, 1),
     ]
     assert (clean.absent, clean.worst.name, clean.as_bad) == (2, "a", 1)
+    assert [row[:3] for row in clean.table().rows] == [["a", "4", "3"], ["b", "2", "2"], ["d", "1", "1"]]
+    assert all(fact in str(clean) for fact in ("n = 7 images of 3 classes", clean.balanced.percent(), "worst class: a"))
     assert clean.balanced.value == pytest.approx((3 / 4 + 1 + 1) / 3)
     assert near.balanced.value == pytest.approx((2 / 4 + 1 / 2 + 1) / 3)
     assert (near.worst.name, near.as_bad) == ("a", 2), "a and b have a half each"

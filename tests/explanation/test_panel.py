@@ -100,6 +100,7 @@ def test_under_a_hundred_images_nothing_is_run() -> None:
     for measure in MEASURES:
         assert found.value("A", measure.name).not_run == found.not_run
         assert found.differences(measure.name) == ()
+    assert found.not_run in str(found.differences_table())
     assert found.uninformative("A") is None
     assert found.curves == ()
 
@@ -226,6 +227,16 @@ def test_one_seed_compares_models_image_by_image() -> None:
     assert said(ab).startswith("mass on the object: the model of A has more than that of B: +0.")
     assert said(ab.turned()) == said(ab)
     assert "is not decided: +0.000 [+0.000, +0.000], p = 1.000 (Holm over 3 pairs), 120 images paired" in said(bc)
+
+    table = found.differences_table("mass")
+    assert [(row[1], row[-1]) for row in table.rows] == [("A − B", "more"), ("A − C", "more"), ("B − C", "not decided")]
+    assert table.rows[-1][:4] == ["mass on the object", "B − C", "+0.000 [+0.000, +0.000]", "p = 1.000"]
+    assert "nothing is said about the methods" in str(table)
+    assert [row for row in found.differences_table().rows if row[0] == "mass on the object"] == table.rows
+    assert ("not over the measures" in str(found.differences_table()), "not over the measures" in str(table)) == (
+        True,
+        False,
+    )
 
 
 def test_several_seeds_compare_methods_run_by_run() -> None:

@@ -117,14 +117,6 @@ def test_the_targets_that_the_readme_names_exist() -> None:
         assert shell(["make", "-n", target], ROOT).returncode == 0
 
 
-@pytest.mark.slow
-def test_own_loop_runs_and_learns() -> None:
-    done = shell([sys.executable, "examples/own_loop.py"], ROOT)
-    assert done.returncode == 0, done.stderr
-    clean = float(re.search(r"clean: ([\d.]+)%", done.stdout).group(1))  # type: ignore[union-attr]
-    assert clean > 80, done.stdout
-
-
 def test_the_demo_is_the_quick_grid_of_the_digits() -> None:
     plan = shell(["make", "-n", "-o", ".venv/.ready", "demo"], ROOT).stdout
     assert "asgt reproduce digits --scale quick --out demo" in plan

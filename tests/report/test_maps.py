@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import asgt
 from asgt.comparison.gradient_values import gradient_values_of
 from asgt.errors import InputError
+from asgt.explanation.shown_maps import Rendering, coloured, map_cells, map_rule, row_names
 from asgt.report.gradients import gradient_charts
-from asgt.report.map_drawing import Rendering, coloured, map_cells, map_rule, row_names
 from support.maps import Constant, Linear, X, Y
 from support.messages import assert_states
 
@@ -131,6 +131,23 @@ def test_the_attack_starts_by_the_row_of_the_test_split() -> None:
     assert whole is not None
     assert part is not None
     assert torch.allclose(whole[1:], part, atol=1e-6)
+
+
+def test_a_notebook_shows_the_pictures_of_the_first_images_and_no_markup_of_others() -> None:
+    maps = asgt.saliency_maps({"<i>": Linear(), "blank": Constant(False)}, X, Y, classes=("<b>", "dog"), eps=0.1)
+    html = maps._repr_html_()
+    # Of each image: two models, each with the image, its map, the attacked image and the map of that.
+    assert html.count("<td") == 3 * 2 * 4
+    assert html.count("all zero") == 3 * 2
+    assert html.count("<img") == 3 * 2 * 4 - 3 * 2
+    assert "<b>" not in html
+    assert "<i>" not in html
+    assert map_rule(maps) in html
+    assert str(maps) == "maps by gradient of 3 images under <i>, blank, and under PGD-20, L∞ ε = 0.1"
+
+    many = asgt.saliency_maps({"linear": Linear()}, torch.cat([X] * 5))
+    assert many._repr_html_().count("<img") == 2 * 12
+    assert "the first 12 of 15 images" in many._repr_html_()
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ from asgt.experiments.job import Job, is_kept
 from asgt.experiments.local import GridProgress
 from asgt.experiments.preset import load_preset
 from asgt.explanation.map_grid import side_by_side
+from asgt.explanation.shown_maps import map_cells
 from asgt.progress import SILENT
 from asgt.report.curves import robustness_charts
-from asgt.report.map_drawing import map_cells
 from asgt.runs.kept import keep_run, load_kept, load_maps
 from asgt.runs.run import load_run, read_run
 from asgt.study.results_page import write_results

@@ -17,10 +17,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..numbers import counted, eps_text
+from ..numbers import Number, counted, eps_text, number
 from ..runs.run import Run
 from ..statistics import (
     KINDS,
+    PAIRS_NOTE,
     Kind,
     PairedDifference,
     adjusted_by_kind,
@@ -30,12 +31,14 @@ from ..statistics import (
     t_interval,
     t_test,
 )
+from ..tabular import Table, Tabular
 from .comparing import Column, Comparison
 from .method_naming import Method
 
 __all__ = [
     "DifferenceTable",
     "basis",
+    "differences",
     "differences_at",
     "interval_points",
     "over_seeds",
@@ -45,14 +48,28 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class DifferenceTable:
+class DifferenceTable(Tabular):
     """The differences in accuracy of all pairs of methods, under one attack at one ε, or on the clean images.
+
+    ``print`` shows its table, and so does a notebook.
 
     Attributes:
         column: the attack; ``None`` for the clean images.
         eps: its ε; 0 for the clean images.
         differences: of every two methods that can be paired, in the order of the methods; in [-1, 1]. Over seeds, p is
             of Student's t test; of two models, of McNemar's exact test.
+
+    Example:
+        >>> import asgt
+        >>> for seed in (0, 1):
+        ...     config = asgt.TrainConfig(method="st", epochs=1 + seed, limit=100)
+        ...     result = asgt.train(config, f"run-{seed}")
+        ...     model, data, *_ = asgt.load_run(f"run-{seed}")
+        ...     folder = f"run-{seed}/evaluation/pgd"
+        ...     evaluation = asgt.evaluate(model, data.test[:20], "pgd", epsilons=[0.1], folder=folder)
+        >>> table = asgt.differences(asgt.compare(["run-0", "run-1"]))
+        >>> isinstance(table, asgt.DifferenceTable), table.eps
+        (True, 0.1)
     """
 
     column: Column | None
@@ -74,6 +91,26 @@ class DifferenceTable:
 
         return tuple(each for each in self.differences if each.decision != "not decided")
 
+    def table(self) -> Table:
+        """A row for every two methods: their difference in points, its interval and p, and whether it is decided."""
+
+        rows = [
+            [
+                f"{each.first} − {each.second}",
+                f"{points(each.value, '+')} {interval_points(each)}",
+                each.p_text,
+                each.decision,
+            ]
+            for each in self.differences
+        ]
+        n = f" · n = {self.differences[0].n} images" if self.differences else ""
+        return Table(
+            f"differences in accuracy {self.where}, in points{n}",
+            ["pair", "difference [95 %]", "p by Holm's correction", "decision"],
+            rows,
+            [*basis(self.differences), PAIRS_NOTE] if rows else ["no two methods can be paired"],
+        )
+
     def sentence(self, difference: PairedDifference) -> str:
         """A difference of this table as a sentence without its full stop.
 
@@ -94,9 +131,39 @@ class DifferenceTable:
             words = f"{first} withstands more than {second}"
             if self.column is None:
                 words = f"{first} is right on more clean images than {second}"
-        p = "p < 0.001" if difference.adjusted < 0.001 else f"p = {difference.adjusted:.3f}"
-        over = f"Holm over {counted(difference.claims, 'pair')}"
-        return f"{words}: {points(difference.value, '+')} points {interval_points(difference)}, {p} ({over}), {paired}"
+        over = f"{difference.p_text} (Holm over {counted(difference.claims, 'pair')})"
+        return f"{words}: {points(difference.value, '+')} points {interval_points(difference)}, {over}, {paired}"
+
+
+def differences(comparison: Comparison, eps: Number | None = None) -> DifferenceTable:
+    """Which methods differ in accuracy, under the strictest protocol that all their runs share.
+
+    Args:
+        comparison: the methods and their runs, as :func:`asgt.compare` returns them.
+        eps: an ε of the protocol's grid, or 0 for the clean images. Default: the training ε, or else one in the middle
+            of the grid.
+
+    Returns:
+        All pairs of methods with their difference in [-1, 1], its 95 % interval, and p by Holm's correction.
+
+    Raises:
+        InputError: some run was not evaluated at that ε.
+
+    Example:
+        >>> import asgt
+        >>> for seed in (0, 1):
+        ...     config = asgt.TrainConfig(method="st", epochs=1 + seed, limit=100)
+        ...     result = asgt.train(config, f"run-{seed}")
+        ...     model, data, *_ = asgt.load_run(f"run-{seed}")
+        ...     folder = f"run-{seed}/evaluation/pgd"
+        ...     evaluation = asgt.evaluate(model, data.test[:20], "pgd", epsilons=[0.1], folder=folder)
+        >>> table = asgt.differences(asgt.compare(["run-0", "run-1"]))
+        >>> len(table.differences), table.eps
+        (1, 0.1)
+    """
+
+    radius = comparison.judging_eps() if eps is None else number(eps, "eps")
+    return differences_at(comparison, comparison.judges()[-1] if radius else None, radius)
 
 
 def differences_at(comparison: Comparison, column: Column | None, eps: float) -> DifferenceTable:
@@ -111,7 +178,7 @@ def differences_at(comparison: Comparison, column: Column | None, eps: float) ->
         A table without the pairs that cannot be paired: several runs of either method, and no seed in common.
 
     Raises:
-        ValueError: some run was not evaluated at that ε.
+        InputError: some run was not evaluated at that ε.
     """
 
     differences = []

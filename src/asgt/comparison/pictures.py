@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ..attacks import Norm
 from ..data import Images, batch_that_fits, batches, sampled_rows, to_unit
 from ..errors import DamagedFileError, InputError
-from ..explanation.map_grid import SaliencyMaps, saliency_maps
+from ..explanation.map_grid import saliency_maps
+from ..explanation.shown_maps import SaliencyMaps
 from ..names import refuse_unless_allowed
 from ..numbers import counted
 from ..runs.run import load_run

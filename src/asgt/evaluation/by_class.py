@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..numbers import counted, eps_text
 from ..statistics import Estimate, mean_of_shares, share
+from ..tabular import Table, Tabular
 from ..visible import LONGEST_NAME, visible
 
 __all__ = [
@@ -60,8 +61,8 @@ class ClassShare:
 
 
 @dataclass(frozen=True)
-class ByClass:
-    """Accuracy by class, of the same images under the same attack.
+class ByClass(Tabular):
+    """Accuracy by class, of the same images under the same attack. ``print`` shows its table, and so does a notebook.
 
     Attributes:
         classes: the classes that have images, by their numbers.
@@ -70,6 +71,19 @@ class ByClass:
 
     classes: tuple[ClassShare, ...]
     absent: int
+
+    def table(self) -> Table:
+        """A row for each class; of more than :data:`MANY`, the :data:`FEW` with the lowest accuracy."""
+
+        shown = self.classes if len(self.classes) <= MANY else self.lowest(FEW)
+        images, classes = sum(each.accuracy.n for each in self.classes), counted(len(self.classes), "class", "classes")
+        which = "" if len(shown) == len(self.classes) else f" · the {FEW} classes with the lowest accuracy"
+        return Table(
+            f"accuracy % [Wilson 95 %] by class · n = {images} images of {classes}{which}",
+            ["class", "images", "right", "accuracy"],
+            [[each.name, str(each.accuracy.n), str(each.right), each.accuracy.percent()] for each in shown],
+            [f"balanced accuracy % [95 %]: {self.balanced.percent()}; worst class: {self.worst_text()}", NOT_CORRECTED],
+        )
 
     @cached_property
     def balanced(self) -> Estimate:

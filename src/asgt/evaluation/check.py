@@ -43,6 +43,12 @@ class Check:
     remedy: str = ""
     samples: tuple[int, ...] = ()
 
+    def __str__(self) -> str:
+        """The check in a line: ``FAIL budget reach: …; what to do: …``."""
+
+        told = f"{self.verdict} {self.name}: {self.evidence}"
+        return f"{told}; what to do: {self.remedy}" if self.remedy else told
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``result.json`` holds them."""
 

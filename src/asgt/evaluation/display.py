@@ -12,7 +12,7 @@ from ..numbers import Number, counted, eps_text, norm_sign
 from ..statistics import Estimate
 from ..tabular import Table, Tabular, draw_curves
 from .by_class import ByClass
-from .check import Check, checks_text
+from .check import THOROUGH, Check, checks_text
 from .discard_audit import Discards
 from .protocols import Protocol
 
@@ -64,6 +64,7 @@ class Displayed(Tabular):
             [
                 *(f"{name}: {told.told(self.samples)}" for name, told in self.discards.items()),
                 f"can it be believed? {checks_text(self.checks)}" if self.checks else "no check was run",
+                *(str(check) for check in self.checks if check.verdict in ("FAIL", "WARN")),
                 *filter(None, [self.class_sentence()]),
             ],
         )
@@ -73,6 +74,19 @@ class Displayed(Tabular):
         """Which shortcut was planted in the images, for a title; empty where none was."""
 
         return f" · shortcut {self.shortcut_view}" if self.shortcut_view else ""
+
+    def checks_table(self) -> Table:
+        """A row for each check: how it ended, with which evidence, and what to do about it."""
+
+        notes = [checks_text(self.checks)] if self.checks else ["no check was run"]
+        if any(check.remedy == THOROUGH for check in self.checks):
+            notes.append("in Python, asgt.evaluate(…, thorough=True) runs the expensive checks too")
+        return Table(
+            f"checks · protocol {self.protocol.name} v{self.protocol.version} · n = {self.samples} images",
+            ["check", "verdict", "evidence", "what to do"],
+            [[check.name, check.verdict, check.evidence, check.remedy] for check in self.checks],
+            notes,
+        )
 
     def class_sentence(self) -> str:
         """Balanced accuracy, clean and at :attr:`class_eps`, and the worst class there; empty without labels.

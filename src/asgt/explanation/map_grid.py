@@ -6,8 +6,7 @@ For the eye; what can be said of maps is measured by the rest of :mod:`asgt.expl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,80 +20,9 @@ from ..modes import Classifier
 from ..numbers import Number, number, whole
 from ..randomness import SampleKeyed, seed_of
 from ..saliency import attribute
+from .shown_maps import STEPS, MapColumn, SaliencyMaps
 
-__all__ = ["STEPS", "MapColumn", "SaliencyMaps", "saliency_maps", "side_by_side"]
-
-STEPS = 20
-"""The steps of each model's own PGD."""
-
-_Record = TypeVar("_Record", "MapColumn", "SaliencyMaps")
-
-
-@dataclass(frozen=True)
-class MapColumn:
-    """One model on all images.
-
-    Attributes:
-        name: of the model, or its method.
-        seed: of its run; ``None`` where there is none.
-        explained: the class that each map explains, int64 (N,): the label, or else the model's own prediction.
-        predictions: what the model says of each image, int64 (N,).
-        maps: the signed attribution (N, C, H, W).
-        attacked: the images under the model's own attack, (N, C, H, W); ``None`` without one, like what follows.
-        attacked_predictions: what it says of these, int64 (N,).
-        attacked_maps: their attribution to the same class.
-    """
-
-    name: str
-    seed: int | None
-    explained: Tensor
-    predictions: Tensor
-    maps: Tensor
-    attacked: Tensor | None = None
-    attacked_predictions: Tensor | None = None
-    attacked_maps: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class SaliencyMaps:
-    """The same images under several models.
-
-    Attributes:
-        images: float (N, C, H, W) in [0, 1].
-        labels: int64 (N,); ``None`` where they are not known, and each model is explained on its own predictions.
-        classes: the names of the classes.
-        attribution: what made the maps.
-        eps: the radius of the attack; ``None`` without one.
-        norm: its norm.
-        columns: a model each.
-
-    Example:
-        >>> import torch
-        >>> import asgt
-        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
-        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
-        >>> maps = asgt.saliency_maps({"mine": model, "again": model}, x, y)
-        >>> [column.name for column in maps.columns], maps.eps
-        (['mine', 'again'], None)
-    """
-
-    images: Tensor
-    labels: Tensor | None
-    classes: tuple[str, ...]
-    attribution: str
-    eps: float | None
-    norm: Norm
-    columns: tuple[MapColumn, ...]
-
-    def __getitem__(self, rows: slice) -> SaliencyMaps:
-        """The same of some of the images."""
-
-        def of(record: _Record) -> _Record:
-            tensors = {name: value for name, value in vars(record).items() if isinstance(value, Tensor)}
-            values: dict[str, Any] = {name: tensor[rows] for name, tensor in tensors.items()}
-            return replace(record, **values)
-
-        return replace(of(self), columns=tuple(map(of, self.columns)))
+__all__ = ["saliency_maps", "side_by_side"]
 
 
 def saliency_maps(

@@ -24,6 +24,7 @@ from ..attacks import Norm
 from ..errors import InputError, unknown
 from ..numbers import counted, to_rounding
 from ..statistics import (
+    PAIRS_NOTE,
     Estimate,
     Kind,
     PairedDifference,
@@ -43,6 +44,12 @@ __all__ = ["MINIMUM", "Curve", "Panel", "measure_sentence", "panel"]
 
 MINIMUM = 100
 """Fewer images that all models get right than this say too little."""
+
+_KINDS: dict[Kind, str] = {
+    "methods": "methods, paired by seed: t interval over seeds",
+    "models": "models of one run each, paired image by image: bootstrap interval; nothing is said about the methods",
+}
+"""What the differences of a table rest on."""
 
 _Run: TypeAlias = tuple[str, int]
 """A method and a seed."""
@@ -160,6 +167,35 @@ class Panel(Tabular):
         measure_named(measure)
         return self.paired.get(measure, ())
 
+    def differences_table(self, measure: str | None = None) -> Table:
+        """A row for every two methods under a measure: their difference, its interval and p, and whether it is decided.
+
+        Args:
+            measure: the name of a measure. Default: all that have a value, in the order of the panel.
+
+        Raises:
+            InputError: there is no such measure.
+        """
+
+        asked = MEASURES if measure is None else (measure_named(measure),)
+        pairs = [(each, pair) for each in asked for pair in self.differences(each.name)]
+        kinds = {pair.kind for _, pair in pairs}
+        return Table(
+            f"differences between maps by {self.attribution} · n = {self.n} of {self.asked} images that all models get "
+            "right",
+            ["measure", "pair", "difference [95 %]", "p by Holm's correction", "decision"],
+            [
+                [each.title, f"{pair.first} − {pair.second}", _signed(pair), pair.p_text, pair.decision]
+                for each, pair in pairs
+            ],
+            [
+                *([f"NOT RUN: {self.not_run}"] if self.not_run else []),
+                *(words for kind, words in _KINDS.items() if kind in kinds),
+                *([PAIRS_NOTE] if pairs else []),
+                *(["p is corrected over the pairs of one measure, not over the measures"] if measure is None else []),
+            ],
+        )
+
     def gate(self, method: str) -> float:
         """The median rank correlation of m with that of re-initialised models; NaN where the gate was not run."""
 
@@ -199,11 +235,16 @@ def measure_sentence(measure: Measure, difference: PairedDifference) -> str:
     words = f"{measure.title}: {first} less {second} is not decided"
     if difference.decision == "more":
         words = f"{measure.title}: {first} has more than {second}"
-    p = "p < 0.001" if difference.adjusted < 0.001 else f"p = {difference.adjusted:.3f}"
-    value, low, high = (
-        f"{number:+.3f}".replace("-", "−") for number in (difference.value, difference.low, difference.high)
-    )
-    return f"{words}: {value} [{low}, {high}], {p} (Holm over {counted(difference.claims, 'pair')}), {paired}"
+    over = f"{difference.p_text} (Holm over {counted(difference.claims, 'pair')})"
+    return f"{words}: {_signed(difference)}, {over}, {paired}"
+
+
+def _signed(difference: PairedDifference) -> str:
+    """A difference in a measure with its interval: ``+0.120 [+0.101, +0.139]``."""
+
+    ends = (difference.value, difference.low, difference.high)
+    value, low, high = (f"{number:+.3f}".replace("-", "−") for number in ends)
+    return f"{value} [{low}, {high}]"
 
 
 def panel(named: Mapping[str, Sequence[Explanation]], *, seeds: Mapping[str, Sequence[int]] | None = None) -> Panel:

@@ -118,6 +118,14 @@ def export_run(
         InputError: the run is not finished; the folder holds something else; or another format cannot be written, or
             gives other logits.
         DamagedFileError: a file of the run is damaged.
+
+    Example:
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> export = asgt.export_run("run", "shared")
+        >>> sorted(file.name for file in export.folder.iterdir())
+        ['README.md', 'config.json', 'manifest.json', 'model.safetensors']
     """
 
     out, formats = Path(out), tuple(dict.fromkeys(formats))

@@ -155,6 +155,16 @@ def from_pretrained(
     Raises:
         InputError: there is no such export, or it needs an architecture that is neither passed nor allowed.
         DamagedFileError: a file is damaged, or was changed without its digest.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> config = asgt.TrainConfig(method="st", epochs=1, limit=100)
+        >>> result = asgt.train(config, "run")
+        >>> export = asgt.export_run("run", "shared")
+        >>> model = asgt.from_pretrained("shared")
+        >>> model(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     return load_exported(read_exported(os.fspath(name)), model=model, allow=allow)

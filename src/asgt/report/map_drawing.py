@@ -1,7 +1,7 @@
 """The picture: columns are models; rows an image, its map, the image attacked, and the map of that.
 
-One rule colours every map (:data:`RULE`), so that no map is made to look better than another, and one that holds
-nothing is drawn as what it is. For the eye; what can be said of maps is measured in :mod:`asgt.explanation`.
+One rule colours every map (:mod:`asgt.explanation.shown_maps`). For the eye; what can be said of maps is measured in
+:mod:`asgt.explanation`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,24 @@ import math
 import textwrap
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 import matplotlib
 import torch
 from torch import Tensor
 
-from ..explanation.map_grid import STEPS, MapColumn, SaliencyMaps
-from ..numbers import eps_text, norm_sign
+from ..explanation.shown_maps import (
+    COLOURS_OF,
+    MapColumn,
+    Rendering,
+    SaliencyMaps,
+    class_name,
+    coloured,
+    map_cells,
+    map_rule,
+    pixels_of,
+    row_names,
+)
 from ..visible import LONGEST, LONGEST_NAME, visible
 from .figures import house_style, write_figure
 
@@ -25,112 +35,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "RULE",
-    "Rendering",
-    "class_name",
-    "coloured",
-    "map_cells",
-    "map_rule",
-    "pixels_of",
-    "row_names",
-    "write_contact_sheet",
-    "write_maps",
-]
-
-Rendering: TypeAlias = Literal["magnitude", "signed"]
-
-RULE: dict[Rendering, str] = {
-    "magnitude": (
-        "the channel mean of |a|, each map by its own scale: black at 0, brightest at the 99th percentile of |a| and "
-        "above"
-    ),
-    "signed": (
-        "the channel mean of a, each map by its own scale: grey at 0, darkest blue and brightest yellow at minus and "
-        "plus the 99th percentile of |a| and beyond"
-    ),
-}
-"""How a map is reduced and coloured, in words. Both scales rise evenly in luminance: grey print keeps their order."""
-
-_COLOURS: dict[Rendering, str] = {"magnitude": "magma", "signed": "cividis"}
-
-_LONGEST_CLASS = 60
+__all__ = ["write_contact_sheet", "write_maps"]
 
 # In inches: the side of a picture, the room between two, a line of words, and what stands around them all.
 _SIDE, _GAP, _LINE, _EDGE = 0.82, 0.07, 0.125, 0.12
-
-
-def coloured(attribution: Tensor, kind: Rendering = "magnitude") -> tuple[Tensor, str]:
-    """A map in colours, by :data:`RULE`, and what is wrong with it.
-
-    Args:
-        attribution: signed (C, H, W).
-        kind: reduced to its magnitude, or signed.
-
-    Returns:
-        uint8 (H, W, 3); and ``""``, ``"all zero"`` or ``"not finite"``, where there is nothing to colour.
-    """
-
-    values = (attribution.abs() if kind == "magnitude" else attribution).double().mean(dim=0)
-    blank = torch.full((*values.shape, 3), 255, dtype=torch.uint8)
-    if not torch.isfinite(attribution).all():
-        return blank, "not finite"
-    if not attribution.any():
-        return blank, "all zero"
-
-    top = values.abs().flatten().quantile(0.99)
-    # A map of a few pixels alone has its 99th percentile at zero.
-    top = top if top > 0 else values.abs().max()
-    # Channels may cancel: the signed map is then zero, though what it is of is not.
-    share = (values / top).clamp(-1, 1) if top > 0 else values
-    share = share if kind == "magnitude" else (share + 1) / 2
-    colours = matplotlib.colormaps[_COLOURS[kind]](share.mul(255).round().to(torch.uint8).numpy(), bytes=True)
-    return torch.from_numpy(colours[..., :3].copy()), ""
-
-
-def map_rule(maps: SaliencyMaps, kind: Rendering = "magnitude") -> str:
-    """How the maps were made and coloured, in a sentence."""
-
-    whose = "each model's own answer" if maps.labels is None else "the label"
-    made = f"a: gradient of the logit of {whose}" if maps.attribution == "gradient" else f"a: {maps.attribution}"
-    if maps.attribution != "gradient":
-        made += f" of {whose}"
-    return f"{made}; shown: {RULE[kind]}"
-
-
-def row_names(maps: SaliencyMaps, number: int) -> list[str]:
-    """What the rows of an image are called."""
-
-    label = "" if maps.labels is None else f" of {class_name(maps, maps.labels[number])}"
-    names = [f"image{label}", "its map"]
-    if maps.eps is not None:
-        names += [f"under PGD-{STEPS}, {norm_sign(maps.norm)} ε = {eps_text(maps.eps)}", "the map of that"]
-    return names
-
-
-def map_cells(maps: SaliencyMaps, number: int, column: MapColumn, kind: Rendering) -> list[tuple[Tensor, str, str]]:
-    """The rows of an image in a model's column: pictures, uint8 (H, W, 3), what is wrong with each, and its words.
-
-    Under an image stands what the model says of it; under a map, where labels are not known, whose class it explains.
-    """
-
-    explained = "" if maps.labels is not None else f"explains {class_name(maps, column.explained[number])}"
-    cells = [(pixels_of(maps.images[number]), "", f"says {class_name(maps, column.predictions[number])}")]
-    cells.append((*coloured(column.maps[number], kind), explained))
-    if column.attacked is not None:
-        assert column.attacked_predictions is not None
-        assert column.attacked_maps is not None
-        said = f"says {class_name(maps, column.attacked_predictions[number])}"
-        cells.append((pixels_of(column.attacked[number]), "", said))
-        cells.append((*coloured(column.attacked_maps[number], kind), explained))
-    return cells
-
-
-def pixels_of(image: Tensor) -> Tensor:
-    """An image in [0, 1], (C, H, W), as uint8 (H, W, 3); of other than one or three channels, the mean of them."""
-
-    shown = image if len(image) in (1, 3) else image.mean(dim=0, keepdim=True)
-    return (shown.expand(3, *shown.shape[1:]) * 255).round().byte().permute(1, 2, 0)
 
 
 @house_style()
@@ -310,7 +218,7 @@ class _Sheet:
         """The colours and what their ends stand for."""
 
         y, height, width = self.top - 0.36, 0.08, 1.5
-        ramp = matplotlib.colormaps[_COLOURS[self.kind]](torch.linspace(0, 1, 256).numpy()[None])
+        ramp = matplotlib.colormaps[COLOURS_OF[self.kind]](torch.linspace(0, 1, 256).numpy()[None])
         axis = self.figure.add_axes(
             (_EDGE / self.size[0], 1 - (y + height) / self.size[1], width / self.size[0], height / self.size[1])
         )
@@ -323,12 +231,6 @@ class _Sheet:
         labels[0].set_horizontalalignment("left")
         labels[-1].set_horizontalalignment("right")
         axis.spines[:].set_linewidth(0.4)
-
-
-def class_name(maps: SaliencyMaps, number: int | Tensor) -> str:
-    """The name of a class as it is shown: in one line, and not too long."""
-
-    return visible(maps.classes[int(number)], _LONGEST_CLASS).replace("\n", " ")
 
 
 def _head(column: MapColumn, width: int) -> str:

@@ -25,7 +25,7 @@ from ..evaluation.discard_audit import Discards
 from ..evaluation.outcomes import Evaluation, checked_grid
 from ..evaluation.protocols import KNOWN, PhasedSearch, known_version, known_versions
 from ..explanation import Explanation
-from ..explanation.map_grid import MapColumn, SaliencyMaps
+from ..explanation.shown_maps import MapColumn, SaliencyMaps
 from ..files import digest, read_sealed, write_sealed
 from ..manifest import UNVERIFIED
 from ..training.config import TrainConfig

@@ -24,7 +24,8 @@ from ..comparison.differences import points
 from ..errors import InputError
 from ..evaluation.protocols import KNOWN, PROTOCOLS
 from ..experiments.preset import Preset, load_preset, preset_names, preset_words
-from ..explanation.map_grid import SaliencyMaps, side_by_side
+from ..explanation.map_grid import side_by_side
+from ..explanation.shown_maps import SaliencyMaps
 from ..files import write_bytes
 from ..numbers import counted, duration, eps_text
 from ..report.curves import robustness_curves

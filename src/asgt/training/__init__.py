@@ -1,1 +1,6 @@
 """Training: objectives (one file a method), the trainer, the run folder and its checkpoint."""
+
+import warnings
+
+# accelerate imports a progress bar for notebooks, which warns where ipywidgets is missing. It draws none of ours.
+warnings.filterwarnings("ignore", message="IProgress not found")

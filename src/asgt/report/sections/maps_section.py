@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any
 
-from torch import Tensor
-
 from ...comparison.pictures import BLOCKS
-from ...explanation.map_grid import SaliencyMaps
-from ..map_drawing import class_name, coloured, map_cells, map_rule, pixels_of, row_names
+from ...explanation.shown_maps import (
+    SaliencyMaps,
+    class_name,
+    coloured,
+    map_cells,
+    map_rule,
+    pixels_of,
+    png_uri,
+    row_names,
+)
 from ..map_files import saliency_names, write_pictures
 from ..section import PageRequest, Section
 
@@ -89,7 +93,7 @@ def _blocks(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
                 picture, wrong, words = pictures[place]
                 what = f"{name}, class {label}, under {column.name}"
                 alt = ": ".join(part for part in (what, wrong or words) if part)
-                cells.append({"source": "" if wrong else _png(picture), "alt": alt, "wrong": wrong, "words": words})
+                cells.append({"source": "" if wrong else png_uri(picture), "alt": alt, "wrong": wrong, "words": words})
             rows.append({"name": name, "cells": cells})
         blocks.append(
             {"label": label, "methods": [(column.name, column.seed) for column in maps.columns], "rows": rows}
@@ -110,7 +114,7 @@ def _map_rows(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
             "seed": None,
             "cells": [
                 {
-                    "source": _png(pixels_of(image)),
+                    "source": png_uri(pixels_of(image)),
                     "alt": f"test image of class {label}",
                     "wrong": "",
                     "words": "",
@@ -133,21 +137,16 @@ def _map_rows(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
                 if part
             )
             cells.append(
-                {"source": "" if wrong else _png(picture), "alt": alt, "wrong": wrong, "words": words, "label": label}
+                {
+                    "source": "" if wrong else png_uri(picture),
+                    "alt": alt,
+                    "wrong": wrong,
+                    "words": words,
+                    "label": label,
+                }
             )
         rows.append({"name": column.name, "seed": column.seed, "cells": cells})
     return rows
-
-
-def _png(pixels: Tensor) -> str:
-    """uint8 (H, W, 3) as a data URI of a PNG, pixel for pixel; in one channel where it is grey."""
-
-    from PIL import Image
-
-    grey = bool((pixels == pixels[..., :1]).all())
-    content = io.BytesIO()
-    Image.fromarray((pixels[..., 0] if grey else pixels).contiguous().numpy()).save(content, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 MAPS = Section("maps", "Saliency maps", TEMPLATE, _context, _write)

@@ -37,6 +37,17 @@ class RRR(Objective):
     Raises:
         InputError: the weight is negative or not finite; when called, the mask of the shortcut is not passed.
 
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10)
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> corner = torch.zeros(4, 8, 8, dtype=torch.bool)
+        >>> corner[:, :2, :2] = True
+        >>> out = asgt.RRR(weight=1.0)(model, x, y, shortcut=corner)
+        >>> sorted(out.terms)
+        ['clean', 'reasons']
+
     References:
         Ross et al. 2017, "Right for the right reasons: training differentiable models by constraining their
         explanations", https://arxiv.org/abs/1703.03717
