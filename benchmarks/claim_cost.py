@@ -35,7 +35,7 @@ from timing import machine
 
 __all__ = ["main"]
 
-SAVED = RUNS / "claims"
+SAVED = Path(__file__).parent / "claims"
 MNIST_GRID = tuple(round(0.05 * step, 2) for step in range(1, 9))
 CIFAR_GRID = tuple(step / 255 for step in (1, 2, 3, 4, 6, 8, 10, 12))
 L2_GRID = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -82,3 +83,33 @@ def test_the_audit_ends_with_status_1_on_a_wrong_number(started) -> None:  # typ
 
 def test_the_audit_knows_its_names(started) -> None:  # type: ignore[no-untyped-def]
     assert_states(started("audit", "sund", status=2), "sund", "sound", "rounded")
+
+
+@pytest.mark.slow
+def test_harden_trains_on_from_somebodys_weights_and_ends_with_one_page(
+    tmp_path: Path, cifar10: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASGT_DATA", str(cifar10.parent))
+    command = [sys.executable, str(ROOT / "examples" / "harden.py"), "--batches", "5", "--samples", "16"]
+
+    def said() -> str:
+        done = subprocess.run(
+            [*command, "--explain", "8"], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert_states(
+        first := said(), "$ asgt train", "--epochs 0", "--method asgt", "$ asgt evaluate hardened/at", "pgd v3"
+    )
+    page = (tmp_path / "hardened" / "page" / "report.html").read_text(encoding="utf-8")
+    assert_states(page, "weights as given", "AT-FGSM-RS", "ASGT-FGSM-RS")
+
+    # As many passes for both: the script's counts are those that the trainings took.
+    passes = {
+        name: json.loads((tmp_path / "hardened" / name / "training.json").read_text())["speed"]["passes_per_step"]
+        for name in ("at", "asgt")
+    }
+    assert f"PASSES = {passes!r}".replace("'", '"') in (ROOT / "examples" / "harden.py").read_text(encoding="utf-8")
+    assert "asgt train" in first
+    assert "asgt train" not in said(), "a second call takes up what is there"
