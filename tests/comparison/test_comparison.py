@@ -341,9 +341,12 @@ def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 def test_no_value_of_a_result_can_be_changed_or_lost_unnoticed(runs: Path) -> None:
     folder = runs / "at-0" / "evaluation" / "pgd"
     path, text = folder / "result.json", (folder / "result.json").read_text()
-    # What the checks said and how long it took, the evidence does not hold.
+    # What the checks said and how long it took, the evidence does not hold. Of the rows by class two stand for all.
     places = [
-        place for place in leaves(json.loads(text)) if place[0] not in ("versions", "checks", "seconds", "sha256")
+        place
+        for place in leaves(json.loads(text))
+        if place[0] not in ("versions", "checks", "seconds", "sha256")
+        and not ("per_class" in place and any(type(name) is int and name > 1 for name in place))
     ]
     assert len(places) > 30
 

@@ -40,8 +40,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     grid.write_text(
         "data: digits\nseeds: 1\ntrain: {epochs: 2, limit: 120, width: 0.25, device: cpu}\n"
         "methods: [{method: asgt, steps: 1}]\n"
-        "evaluate: {protocols: [paper, pgd, standard], epsilons: [0.02, 0.1], samples: 12}\n"
-        "explain: {samples: 12, attributions: [gradient]}\n"
+        "evaluate: {protocols: [paper, standard-quick], epsilons: [0.02, 0.1], samples: 12}\n"
+        "explain: {samples: 8, attributions: [gradient]}\n"
     )
     asgt.reproduce(asgt.load_preset(str(grid)), place / "out", workers=1, keep=place / "saved")
     return place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -86,6 +87,7 @@ def test_the_audit_knows_its_names(started) -> None:  # type: ignore[no-untyped-
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("ASGT_LONG_TESTS"), reason="minutes of a ResNet-18: set ASGT_LONG_TESTS=1")
 def test_harden_trains_on_from_somebodys_weights_and_ends_with_one_page(
     tmp_path: Path, cifar10: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
