@@ -52,13 +52,12 @@ def test_own_loop_says_what_it_ran_and_learns(started) -> None:  # type: ignore[
 
 
 def test_own_data_goes_from_a_folder_of_images_to_a_page(started, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    words = ("--out", tmp_path / "made", "--epochs", "3", "--samples", "120")
+    words = ("--out", tmp_path / "made", "--epochs", "3", "--samples", "40")
     said = started("own_data", *words)
-    assert_states(said, "799 training and 201 test images", "120 of 201 images", "pgd v3", "seed 0", "maps by gradient")
+    assert_states(said, "799 training and 201 test images", "40 of 201 images", "pgd v3", "seed 0", "maps by gradient")
     page = (tmp_path / "made" / "page" / "report.html").read_text(encoding="utf-8")
     assert "ASGT-PGD" in page
     assert "differences in accuracy" in said
-    assert started("own_data", *words) == said, "a second call takes up what is there"
 
 
 def test_own_data_takes_a_folder_of_ones_own(started, image_folder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
