@@ -436,6 +436,16 @@ def test_the_readmes_picture_is_that_of_the_committed_results(tmp_path: Path, mo
         assert_same_picture(tmp_path / f"front-{name}.png", ROOT / "docs" / f"front-{name}.png")
 
 
+def test_the_table_of_the_hardened_network_is_that_of_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
+    import hardened_page
+
+    text = hardened_page.PAGE.read_text(encoding="utf-8")
+    runs = hardened_page.kept()
+    assert runs
+    assert hardened_page.page(text, runs) == text
+
+
 def assert_same_drawing(one: str, other: str) -> None:
     """The same lines and words; coordinates to a hundredth of a point, as machines round them differently."""
 
