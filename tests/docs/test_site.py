@@ -160,13 +160,3 @@ def test_the_navigation_has_every_page(staged: Path, monkeypatch: pytest.MonkeyP
         "mkdocs.yml: nav lacks moved.md",
         "mkdocs.yml: nav has saliency.md, which is not there",
     ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", ["docs/index.md"])
-def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, page, "exec"), {})

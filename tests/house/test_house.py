@@ -103,7 +103,10 @@ def test_the_mnist_commands_of_the_pages_run_at_a_small_scale(page: str, tmp_pat
     "page",
     [
         "README.md",
-        *(f"docs/{name}.md" for name in ("evaluation", "methods", "saliency", "share-a-model", "shortcuts", "tour")),
+        *(
+            f"docs/{name}.md"
+            for name in ("evaluation", "index", "methods", "saliency", "share-a-model", "shortcuts", "tour")
+        ),
     ],
 )
 def test_the_python_of_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-__all__ = ["CHUNK", "LazyPixels", "in_memory", "to_unit", "value_counts"]
+__all__ = ["LazyPixels", "in_memory", "to_unit", "value_counts"]
 
-CHUNK = 2**24
+_CHUNK = 2**24
 """Bytes that a pass over all pixels holds at a time."""
 
 
@@ -90,8 +90,15 @@ class LazyPixels(ABC):
         """Says that some images are likely to be indexed next."""
 
     @abstractmethod
+    def _chunk(self, rows: slice) -> Tensor:
+        """Some images as a tensor on the CPU, for a pass over all of them."""
+
     def chunks(self) -> Iterator[Tensor]:
         """All images in their order, as tensors on the CPU of some megabytes each."""
+
+        size = max(1, _CHUNK // max(1, self.nbytes // max(1, len(self))))
+        for first in range(0, len(self), size):
+            yield self._chunk(slice(first, first + size))
 
     def tensor(self) -> Tensor:
         """All images as one tensor on :attr:`device`."""

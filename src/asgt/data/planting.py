@@ -6,7 +6,6 @@ batch it is gathered in. It is planted in a batch when that is gathered: the ima
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from ..shortcuts import VIEWS, ShortcutView, shortcut_named
 from ..shortcuts.shortcut import Shortcut
 from .collect import LabelledImages, as_images
 from .images import Images
-from .lazy_pixels import CHUNK, LazyPixels
+from .lazy_pixels import LazyPixels
 
 __all__ = ["PlantedPixels", "plant", "shortcut_view", "shortcut_views"]
 
@@ -91,10 +90,8 @@ class PlantedPixels(LazyPixels):
         if isinstance(self._pixels, LazyPixels):
             self._pixels.expect(index)
 
-    def chunks(self) -> Iterator[Tensor]:
-        size = max(1, CHUNK // max(1, self.nbytes // max(1, len(self))))
-        for first in range(0, len(self), size):
-            yield self[first : first + size].cpu()
+    def _chunk(self, rows: slice) -> Tensor:
+        return self[rows].cpu()
 
 
 def plant(images: LabelledImages, shortcut: str | Shortcut, **settings: Any) -> Images:

@@ -7,7 +7,7 @@ memory of a few batches. While a batch is computed with, one thread gathers the 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DamagedFileError
-from .lazy_pixels import CHUNK, LazyPixels
+from .lazy_pixels import LazyPixels
 
 __all__ = ["PixelFile", "StoredPixels", "checksum"]
 
@@ -144,12 +144,8 @@ class StoredPixels(LazyPixels):
         rows = self._selected(index)
         self._ahead = rows, _reader().submit(self._gathered, rows)
 
-    def chunks(self) -> Iterator[Tensor]:
-        """All images in their order, as tensors on the CPU of some megabytes each."""
-
-        size = max(1, CHUNK // max(1, self.nbytes // max(1, len(self))))
-        for first in range(0, len(self), size):
-            yield self._widened(self._gathered(self._rows[first : first + size]))
+    def _chunk(self, rows: slice) -> Tensor:
+        return self._widened(self._gathered(self._rows[rows]))
 
     def counts(self) -> Tensor:
         """How often each of the 256 values of 8-bit images occurs, by channel, int64 (C, 256)."""
