@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import fields
-from typing import Any, TypeAlias
+from dataclasses import fields, is_dataclass
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from .errors import InputError, shown
+from .errors import InputError, shown, unknown
 
 __all__ = [
     "Number",
@@ -15,6 +17,7 @@ __all__ = [
     "duration",
     "eps_text",
     "in_float32",
+    "literals",
     "norm_sign",
     "number",
     "plain_fields",
@@ -103,21 +106,79 @@ def whole(value: Any, name: str) -> int:
 
 
 def plain_fields(record: Any) -> None:
-    """Makes the numbers in a frozen dataclass plain ones: ``"8/255"`` and numpy's scalars become floats and integers.
+    """Checks the fields of a frozen dataclass by their annotations, and makes their values plain ones.
 
-    Which of the two follows from the field's annotation; plain numbers stay as they are.
+    ``"8/255"`` and numpy's scalars become floats, integers and booleans; plain values stay as they are. A field that
+    is annotated by a ``Literal`` holds one of its values, and one by a dataclass an instance of it. ``None`` is for
+    fields that are annotated with it or have it as their default. Other annotations are not looked at.
 
     Raises:
-        InputError: a field that takes a number holds something else.
+        InputError: a field holds something else.
     """
 
+    kind: Any = type(record)
+    hints = _hints(kind)
     for field in fields(record):
-        kind, value = str(field.type).split(" | ")[0], getattr(record, field.name)
-        plain_kinds = {"float": (int, float), "int": (int,)}
-        if value is None or kind not in plain_kinds or type(value) in plain_kinds[kind]:
+        name, value, kinds = field.name, getattr(record, field.name), hints.get(field.name, ())
+        if not kinds or (value is None and (type(None) in kinds or field.default is None)):
             continue
-        plain = number(value, field.name) if kind == "float" else whole(value, field.name)
-        object.__setattr__(record, field.name, plain)
+        if value is None:
+            raise InputError(f"{name} = None: a value is needed")
+        plain = _plain(value, name, kinds)
+        if plain is not value:
+            object.__setattr__(record, name, plain)
+
+
+@cache
+def _hints(record: Any) -> dict[str, tuple[Any, ...]]:
+    """The types that each field takes, by its name; nothing of fields whose annotation names what is not imported."""
+
+    try:
+        hints = get_type_hints(record)
+    except (NameError, TypeError):
+        hints = {}
+        for field in fields(record):
+            written = str(getattr(field.type, "__name__", field.type)).split(" | ")
+            if written[0] in _PLAIN:
+                hints[field.name] = Union[(_PLAIN[written[0]], *([None] if "None" in written else []))]
+    unions = (Union, UnionType)
+    return {name: get_args(hint) if get_origin(hint) in unions else (hint,) for name, hint in hints.items()}
+
+
+def literals(record: type, name: str) -> tuple[str, ...]:
+    """The values that a dataclass's field takes whose annotation is a ``Literal``."""
+
+    return tuple(value for kind in _hints(record)[name] if get_origin(kind) is Literal for value in get_args(kind))
+
+
+_PLAIN: dict[str, Any] = {"float": float, "int": int, "bool": bool}
+
+
+def _plain(value: Any, name: str, kinds: tuple[Any, ...]) -> Any:
+    """The value as a field of these types holds it."""
+
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    kind = kinds[0]
+    if len(kinds) > 1:
+        return value
+    if kind is float:
+        return value if type(value) in (float, int) else number(value, name)
+    if kind is int:
+        return whole(value, name)
+    if kind is bool:
+        plain = value.item() if hasattr(value, "item") else value
+        if not isinstance(plain, int) or plain not in (0, 1):
+            raise InputError(f"{name} = {shown(value)}: true or false is needed")
+        return bool(plain)
+    if get_origin(kind) is Literal:
+        if not isinstance(value, str):
+            raise InputError(f"{name} = {shown(value)}: one of {', '.join(map(repr, get_args(kind)))} is needed")
+        if value not in get_args(kind):
+            raise unknown(name, value, get_args(kind))
+        return str(value)
+    if isinstance(kind, type) and is_dataclass(kind) and not isinstance(value, kind):
+        raise InputError(f"{name} = {shown(value)}: a value of type {kind.__name__} is needed")
+    return value
 
 
 def counted(count: int, what: str, plural: str | None = None) -> str:

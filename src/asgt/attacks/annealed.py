@@ -32,7 +32,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
 from ..modes import Classifier, ask, at_least_float32, differentiable
 from ..randomness import Generator
 from .apgd import momentum_step, targeted_dlr
@@ -116,11 +115,6 @@ class AnnealedPGD(Attack):
 
     steps: int = 20
     loss: Loss = "margin"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss not in _LOSSES:
-            raise InputError(f"loss {self.loss!r} is unknown: use {', '.join(map(repr, _LOSSES))}")
 
     @property
     def starts_at_random(self) -> bool:

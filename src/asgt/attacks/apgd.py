@@ -159,8 +159,6 @@ class APGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.loss not in ("ce", "dlr-targeted"):
-            raise InputError(f"loss {self.loss!r} is unknown: use 'ce' or 'dlr-targeted'")
         if self.target < 1:
             raise InputError(f"target = {self.target}: the wrong classes are ranked from 1, the most likely")
         if self.loss == "ce" and self.target != 1:

@@ -188,8 +188,6 @@ class Attack(ABC):
         plain_fields(self)
         if self.eps is not None:
             check_eps(self.eps, self.norm)
-        if self.norm not in ("linf", "l2"):
-            raise InputError(f"norm {self.norm!r} is unknown: use 'linf' or 'l2'")
         if self.steps < 1:
             raise InputError(f"steps = {self.steps}: an attack takes at least one step")
 

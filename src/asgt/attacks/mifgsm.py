@@ -9,12 +9,14 @@ slips (compare Dong et al., equations 6 and 7).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..modes import Classifier
 from ..randomness import Generator
 from .attack import Attack, Norm, State, check_alpha, per_sample
@@ -57,6 +59,8 @@ class MIFGSM(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_alpha(self.alpha, self.norm)
+        if not 0 <= self.decay < math.inf:
+            raise InputError(f"decay = {self.decay}: the momentum's decay factor is zero (no momentum) or more, as 1")
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf",)
 

@@ -32,6 +32,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..modes import Classifier, ask, at_least_float32
 from ..randomness import Generator, keyed_uniform, keys_like
 from .attack import Attack, State, logit_margin, per_sample, project
@@ -206,6 +207,11 @@ class LocalSquare(Square):
 
     steps: int = 1000
     skipped: int = 400
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.skipped < 0:
+            raise InputError(f"skipped = {self.skipped}: the number of queries to leave out is zero or more")
 
     @property
     def title(self) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..modes import Classifier, ask
+from ..numbers import plain_fields
 from ..randomness import SampleKeyed
 from .gradient import Target
 
@@ -84,6 +85,9 @@ class Attribution(ABC):
 
     draws_noise: ClassVar[bool] = False
     package: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        plain_fields(self)
 
     @classmethod
     def looks_at_layer(cls) -> bool:

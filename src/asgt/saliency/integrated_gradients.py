@@ -55,7 +55,8 @@ class IntegratedGradients(Attribution):
     package: ClassVar[str] = "captum"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
+        super().__post_init__()
+        if self.steps < 1:
             raise InputError(f"steps = {self.steps}: the integral needs at least one point")
 
     def maps(

@@ -71,9 +71,6 @@ class SaliencyMask:
         plain_fields(self)
         if not 0 <= self.k <= 1:
             raise InputError(f"k = {self.k}: the share of masked features lies in [0, 1]; 0 masks none")
-        for name, known in _CHOICES.items():
-            if (value := getattr(self, name)) not in known:
-                raise InputError(f"{name} = {value!r} is unknown: use {' or '.join(map(repr, known))}")
 
     def __call__(self, model: Classifier, x: Tensor, y: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Masks a batch by its saliency under ``model``.
@@ -168,11 +165,3 @@ class SaliencyMask:
         noise = uniform_like(x.new_empty(hidden.shape), generator)
         low, high = of_hidden(x.amin(dim=within, keepdim=True)), of_hidden(x.amax(dim=within, keepdim=True))
         return low + (high - low) * noise
-
-
-_CHOICES = {
-    "target": ("logit", "log_prob"),
-    "rank": ("magnitude", "signed", "random"),
-    "unit": ("pixel", "element"),
-    "fill": ("uniform", "mean", "zero"),
-}

@@ -41,7 +41,8 @@ class SmoothGrad(Attribution):
     draws_noise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.samples, int) or self.samples < 1:
+        super().__post_init__()
+        if self.samples < 1:
             raise InputError(f"samples = {self.samples}: a mean needs at least one noisy copy")
         if not 0 <= self.deviation < float("inf"):
             raise InputError(f"deviation = {self.deviation}: a share of the image's range is at least 0, as 0.15")

@@ -19,7 +19,7 @@ from ..datasets import augment_help, data_help, data_set, eps_help
 from ..errors import DamagedFileError, InputError, cut, shown, unknown
 from ..files import read_yaml, write_yaml
 from ..names import is_allowed, is_foreign, refuse_unless_allowed
-from ..numbers import Number, in_float32, number, plain_fields
+from ..numbers import Number, in_float32, literals, number, plain_fields
 from ..records import REQUIRED, Setting
 from ..shortcuts import shortcut_help, shortcut_named
 from .augmentation_registry import AUGMENTATIONS, augmentations_help
@@ -55,20 +55,6 @@ __all__ = [
 
 METHOD_SETTINGS = (*OF_ATTACKS, *OF_MASKS, *OF_METHODS)
 """The fields of :class:`TrainConfig` that are settings of methods, attacks and masks; others are in ``settings``."""
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "norm": ("linf", "l2"),
-    "target": ("logit", "log_prob"),
-    "rank": ("magnitude", "signed", "random"),
-    "unit": ("pixel", "element"),
-    "fill": ("uniform", "mean", "zero"),
-    "kl": ("forward", "reverse"),
-    "schedule": ("constant", "cosine", "one-cycle"),
-    "precision": ("fp32", "tf32", "bf16"),
-    "keep": ("best", "last"),
-    "interpolation": ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"),
-    "decode": ("browser", "imagefolder"),
-}
 
 DATA_SETTINGS = (
     "image_size",
@@ -121,8 +107,8 @@ def check_data_settings(settings: Mapping[str, Any]) -> None:
 
     given = {name: value for name in DATA_SETTINGS if (value := settings.get(name)) is not None and value is not False}
     for name in ("interpolation", "decode"):
-        if name in given and given[name] not in _CHOICES[name]:
-            raise unknown(name, str(given[name]), _CHOICES[name])
+        if name in given and given[name] not in (known := literals(TrainConfig, name)):
+            raise unknown(name, str(given[name]), known)
     if given.get("image_size", 1) < 1:
         raise InputError(f"image_size = {shown(given['image_size'])}: the side is a number of pixels")
     if not 0 < given.get("crop", 1.0) <= 1:
@@ -507,18 +493,11 @@ class TrainConfig:
         for each in dataclasses.fields(self):
             name, kind, value = each.name, str(each.type), getattr(self, each.name)
             plain = value
-            if (value is None and "None" in kind) or name == "settings":
+            if value is None or name == "settings":
                 continue
-            if value is None:
-                raise InputError(f"{name} = None: a value is needed")
-            if kind.startswith("bool"):
-                plain = value.item() if hasattr(value, "item") else value
-                if not isinstance(plain, int) or plain not in (0, 1):
-                    raise InputError(f"{name} = {shown(value)}: true or false is needed")
-                plain = bool(plain)
-            elif name in _TEXTS:
+            if name in _TEXTS:
                 plain = _TEXTS[name](value)
-            elif kind.startswith(("str", "Literal")):
+            elif kind.startswith("str"):
                 if not isinstance(value, (str, os.PathLike)):
                     raise InputError(f"{name} = {shown(value)}: a word is needed")
                 plain = str(os.fspath(value))
@@ -584,9 +563,6 @@ class TrainConfig:
             raise InputError(f"{flag}: method {self.method}{with_attack} ignores it, leave it out")
 
     def _check(self) -> None:
-        for name, choices in _CHOICES.items():
-            if (value := getattr(self, name)) is not None and value not in choices:
-                raise unknown(name, str(value), choices)
         if self.augment is not None and self.augment not in AUGMENTATIONS:
             raise unknown("augment", self.augment, AUGMENTATIONS)
 

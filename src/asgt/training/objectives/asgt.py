@@ -19,7 +19,7 @@ from ...numbers import plain_fields
 from ...passes import cross_entropy
 from ...randomness import Generators
 from ...saliency import SaliencyMask
-from .objective import KL, Objective, check_kl, check_weights, consistency
+from .objective import KL, Objective, check_weights, consistency
 
 __all__ = ["ASGT"]
 
@@ -63,7 +63,6 @@ class ASGT(Objective):
     def __post_init__(self) -> None:
         plain_fields(self)
         check_weights(weight=self.weight)
-        check_kl(self.kl)
 
     def views(
         self, model: Classifier, x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators

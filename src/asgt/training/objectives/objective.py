@@ -24,7 +24,7 @@ from ...numbers import Number, number
 from ...passes import Shared, a_pass, modes_agree, slopes_needed
 from ...randomness import Generator, Generators
 
-__all__ = ["KL", "Objective", "Output", "check_kl", "check_weights", "consistency", "kl_divergence"]
+__all__ = ["KL", "Objective", "Output", "check_weights", "consistency", "kl_divergence"]
 
 KL: TypeAlias = Literal["forward", "reverse"]
 
@@ -261,17 +261,6 @@ def consistency(masked: Tensor, clean: Tensor, kl: KL, detach_clean: bool) -> Te
     if detach_clean:
         clean = clean.detach()
     return kl_divergence(masked, clean) if kl == "forward" else kl_divergence(clean, masked)
-
-
-def check_kl(kl: str) -> None:
-    """Refuses a direction of the divergence that there is not.
-
-    Raises:
-        InputError: naming it.
-    """
-
-    if kl not in ("forward", "reverse"):
-        raise InputError(f"kl = {kl!r} is unknown: use 'forward' or 'reverse'")
 
 
 def check_weights(**weights: float) -> None:

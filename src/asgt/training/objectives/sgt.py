@@ -17,7 +17,7 @@ from ...numbers import plain_fields
 from ...passes import cross_entropy
 from ...randomness import Generators
 from ...saliency import SaliencyMask
-from .objective import KL, Objective, check_kl, check_weights, consistency
+from .objective import KL, Objective, check_weights, consistency
 
 __all__ = ["SGT"]
 
@@ -59,7 +59,6 @@ class SGT(Objective):
     def __post_init__(self) -> None:
         plain_fields(self)
         check_weights(weight=self.weight)
-        check_kl(self.kl)
 
     def views(
         self, model: Classifier, x: Tensor, y: Tensor, eps: float | Tensor | None, generators: Generators
