@@ -277,7 +277,7 @@ def _reason(function: str) -> str:
         SystemExit: the registry has no such check.
     """
 
-    known = {check.__name__: check for check in CHECKS}
+    known = {check.__name__: check for check in CHECKS.values()}
     if function not in known:
         raise SystemExit(f"<!-- generated: reason {function} -->: the checks are {', '.join(known)}")
     return inspect.getdoc(known[function]) or ""

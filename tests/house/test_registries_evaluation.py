@@ -69,7 +69,7 @@ def test_a_registered_check_and_section_are_in_results_terminal_and_page(
     def context(asked: PageRequest) -> dict[str, object]:
         return {"doubts": sum(table.protocol.name == "pgd" for table in asked.summary.credibility)}
 
-    monkeypatch.setattr(checks, "CHECKS", (*checks.CHECKS, doubtful))
+    monkeypatch.setattr(checks, "CHECKS", {**checks.CHECKS, "doubt": doubtful})
     section = Section("doubts", "Doubts", "<section id='doubts'><p>doubts: {{ doubts }}</p></section>", context)
     monkeypatch.setattr(page, "SECTIONS", (*page.SECTIONS, section))
 

@@ -840,7 +840,7 @@ def test_what_fails_under_a_worst_case_is_said_at_the_top_and_at_the_accuracies(
             ended(f"{slug}-{seed}")
     page = Page(report_of(place, RUNS))
     assert "No failure detected in 6 runs: 15 checks each, 0 not run." in page.section("checks")
-    assert "--protocol pgd --resume" not in page.section("checks"), "nothing dear is left to run"
+    assert "--protocol pgd --resume" not in page.section("checks"), "nothing expensive is left to run"
     assert {words_of(cell) for table in page.kind("checks claimed") for row in table.rows[1:] for cell in row[1:]} == {
         "✓"
     }

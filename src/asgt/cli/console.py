@@ -162,6 +162,7 @@ class Console:
             self.out.print(escape(balanced))
         for line in result.warnings:
             self.warn(line)
+        self._remedies(result.warnings)
         if "passes_per_step" in result.speed:
             from ..training.speed import speed_text
 
@@ -225,6 +226,7 @@ class Console:
         self.checked(evaluation.checks)
         for line in warnings:
             self.warn(line)
+        self._remedies(warnings)
         self.out.print(escape(f"evidence: {folder}"))
 
     def _by_class(self, evaluation: Evaluation) -> None:
@@ -267,6 +269,15 @@ class Console:
                 where = f" (samples {', '.join(map(str, check.samples))})" if check.samples else ""
                 line = f"{check.verdict} {check.name}: {check.evidence}{where}; {check.remedy}"
                 self.out.print(escape(line), style={"FAIL": "red", "WARN": "yellow"}.get(check.verdict, "dim"))
+        self._remedies(names=[check.name for check in checks if check.verdict in ("FAIL", "WARN")])
+
+    def _remedies(self, warnings: Iterable[str] = (), names: Sequence[str] = ()) -> None:
+        """Where the documentation says what to do about diagnoses in warnings, and about checks; else nothing."""
+
+        from ..evaluation.remedies import diagnosed, remedies_text
+
+        if line := remedies_text([*names, *(name for text in warnings for name in diagnosed(text))]):
+            self.out.print(line, style="dim", soft_wrap=True)
 
     def exported(self, export: Export) -> None:
         """Says what an export wrote, and how to load it."""
@@ -357,6 +368,7 @@ class Console:
         self.explained(summary.maps.explained)
         for method, run, text in summary.warnings:
             self.warn(f"{method.name}, seed {run.seed}: {text}")
+        self._remedies(text for _, _, text in summary.warnings)
         for text in summary.remarks:
             self.warn(text)
         for sentence in comparison.left_out:
@@ -403,7 +415,7 @@ class Console:
     def _believed(self, checked: Sequence[Credibility]) -> None:
         """What the checks say of each protocol; those that failed or warned in a line each, over all methods."""
 
-        left = _FINDINGS
+        left, shown = _FINDINGS, []
         self.out.print("\ncan these numbers be believed?", style="bold")
         for credibility in checked:
             claimed = credibility.protocol.worst_case
@@ -413,12 +425,14 @@ class Console:
             if credibility.expected:
                 self.out.print(escape(f"    {credibility.expected}"), style="dim")
             for finding in credibility.findings[:left]:
+                shown.append(finding.name)
                 style = {"FAIL": "red", "WARN": "yellow"}[finding.verdict] if claimed else "dim"
                 line = f"    {finding.verdict} {finding.name}: {finding.who()}; {finding.remedy}"
                 self.out.print(escape(line), style=style)
             if len(credibility.findings) > left:
                 self.out.print(f"    and {len(credibility.findings) - left} more on the page")
             left = max(0, left - len(credibility.findings))
+        self._remedies(names=shown)
 
     def _differ(self, tables: Sequence[DifferenceTable]) -> None:
         """The decided differences in sentences, and how many are not."""

@@ -14,6 +14,8 @@ from torch import Tensor
 from .outcomes import Evaluation
 
 __all__ = [
+    "COLLAPSE",
+    "DIAGNOSES",
     "OVERFITTING",
     "catastrophic_levels",
     "catastrophic_on_test",
@@ -22,8 +24,11 @@ __all__ = [
     "is_collapsed",
 ]
 
-OVERFITTING = "catastrophic overfitting"
-"""The name of the check."""
+COLLAPSE, OVERFITTING = "collapse", "catastrophic overfitting"
+"""The names of the two; the second is that of a check too."""
+
+DIAGNOSES = (COLLAPSE, OVERFITTING)
+"""How the warnings of a training name what went wrong."""
 
 # Of the clean accuracy. One step leaves healthy nets less of it wherever several steps leave less than half of that: at
 # most 0.75 on digits and MNIST. Where training against one step had died on MNIST, it left 0.9 and more.

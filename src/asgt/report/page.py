@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..comparison.comparing import Comparison
 from ..comparison.summary import Summary, summarise
+from ..evaluation.remedies import remedy_place
 from ..files import standing, write_bytes
 from ..names import names_of
 from ..numbers import eps_text, norm_sign
@@ -148,10 +149,21 @@ def _environment() -> Environment:
         "entire": lambda text: Markup(escape(visible(text))),  # noqa: S704
         "name": lambda name: visible(name, LONGEST_NAME),
         "percent": lambda share: f"{100 * share:.1f} %",
+        "remedy": _remedy,
         # An equation or inequality is not broken at its signs.
         "whole": lambda words: words.replace(" = ", "\u00a0=\u00a0").replace(" < ", "\u00a0<\u00a0"),
     }
     return environment
+
+
+def _remedy(name: str) -> str:
+    """Where the remedy of a check or a diagnosis is, a link where there is a site; empty for a check of one's own."""
+
+    from markupsafe import Markup
+
+    place = remedy_place(name)
+    shown = ' <a href="{0}">{0}</a>' if place.startswith("https://") else " <code>{0}</code>"
+    return Markup(shown).format(place) if place else ""  # noqa: S704
 
 
 def _shown(value: Any) -> Any:

@@ -11,6 +11,7 @@ from ..attacks import FGSM, PGD, Attack
 from ..data import Images
 from ..evaluation.accuracy import correct, correct_under_attack
 from ..evaluation.by_class import mean_over_classes
+from ..evaluation.health import COLLAPSE, OVERFITTING
 from ..progress import Progress
 from .checkpoint import TrainingState
 from .config import TrainConfig
@@ -157,9 +158,7 @@ class TrainingWarnings:
         mend = "try a longer --warmup or a smaller --lr" if self.config.eps is not None else "try a smaller --lr"
         if self.config.epochs == 0:
             mend = "look at --mean and --std, and at what the weights were trained on"
-        return f"collapse: the model predicts one class for nearly all images; {mend}"
+        return f"{COLLAPSE}: the model predicts one class for nearly all images; {mend}"
 
     def _catastrophe(self) -> str:
-        return (
-            "catastrophic overfitting: accuracy is high under one step (FGSM), low under PGD; train with --attack pgd"
-        )
+        return f"{OVERFITTING}: accuracy is high under one step (FGSM), low under PGD; train with --attack pgd"

@@ -22,6 +22,7 @@ from ...errors import InputError
 from ...modes import Classifier, evaluating
 from ...progress import SILENT, Progress
 from ..check import Check
+from ..health import OVERFITTING
 from ..outcomes import Evaluation
 from ..second_look import SecondLook
 from .budget_reach import check_budget_reach
@@ -46,25 +47,25 @@ __all__ = ["CHECKS", "CheckFunction", "run_checks"]
 CheckFunction: TypeAlias = Callable[[SecondLook], Check | None]
 """A check: from a second look at an evaluation to what it says; ``None`` where it is about other protocols."""
 
-CHECKS: tuple[CheckFunction, ...] = (
-    check_budget_reach,
-    check_legality,
-    check_determinism,
-    check_softmax_outputs,
-    check_classes_for_dlr,
-    check_gradients_at_the_start,
-    check_logit_scale,
-    check_one_step_beats_many,
-    check_monotonicity,
-    check_full_range,
-    check_random_noise,
-    check_square_queries,
-    check_doubled_effort,
-    check_discarded_images,
-    check_catastrophic_overfitting,
-    check_clean_accuracy,
-)
-"""The checks of the house, in the order in which they are run and shown."""
+CHECKS: dict[str, CheckFunction] = {
+    "budget reach": check_budget_reach,
+    "legality": check_legality,
+    "determinism": check_determinism,
+    "softmax outputs": check_softmax_outputs,
+    "classes for DLR": check_classes_for_dlr,
+    "gradients at the start": check_gradients_at_the_start,
+    "logit scale": check_logit_scale,
+    "FGSM against the search": check_one_step_beats_many,
+    "monotonicity": check_monotonicity,
+    "full range": check_full_range,
+    "random noise": check_random_noise,
+    "square": check_square_queries,
+    "doubled effort": check_doubled_effort,
+    "discarded images": check_discarded_images,
+    OVERFITTING: check_catastrophic_overfitting,
+    "clean accuracy": check_clean_accuracy,
+}
+"""The checks of the house by the names that they give, in the order in which they are run and shown."""
 
 
 def run_checks(
@@ -101,7 +102,7 @@ def run_checks(
     checks = []
     progress.start("checks", len(CHECKS) + len(more))
     with evaluating(model):
-        for check in CHECKS:
+        for check in CHECKS.values():
             if (said := check(look)) is not None:
                 checks.append(said)
             progress.advance(1)

@@ -36,7 +36,7 @@ TEMPLATE = r"""<section id="checks">
 {% if credibility.findings %}
 <ul class="checked">
 {% for finding in credibility.findings %}
-<li><b>{{ finding.verdict }} {{ finding.name }}</b>: {{ finding.who() }}. Remedy: {{ finding.remedy }}.
+<li><b>{{ finding.verdict }} {{ finding.name }}</b>: {{ finding.who() }}. Remedy: {{ finding.remedy }}.{{ finding.name | remedy }}
 <ul>
 {% for evidence, shares in finding.evidence() %}
 <li>{% if finding.evidence() | length > 1 or not finding.everywhere or shares | length == 1 %}{% for share in shares %}{{ share.where() }}{{ "; " if not loop.last }}{% endfor %}: {% endif %}{{ evidence | whole }}</li>
@@ -51,7 +51,7 @@ TEMPLATE = r"""<section id="checks">
 {% endif %}
 {% endfor %}
 {% if thorough %}
-<p>The dear checks take long: on 500 images of MNIST two to five times as long as the evaluation by <code>pgd</code> itself. They take up what it left in the run folder, without evaluating again, and stand here once this page is made anew. For one run under each protocol:</p>
+<p>The expensive checks take long: on 500 images of MNIST, two to five times as long as the evaluation by <code>pgd</code> itself. They start from the saved evaluation, and are on this page once it is written again. For one run under each protocol:</p>
 <pre><code>{{ thorough | join("\n") | entire }}</code></pre>
 {% endif %}
 </section>
@@ -63,7 +63,7 @@ def _context(page: PageRequest) -> dict[str, Any]:
 
 
 def _thorough(comparison: Comparison) -> list[str]:
-    """The commands that run the dear checks, of the first run under each protocol that lacks them."""
+    """The commands that run the expensive checks, of the first run under each protocol that lacks them."""
 
     lines = []
     for name in comparison.epsilons:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...evaluation.remedies import diagnosed
 from ..section import PageRequest, Section
 
 __all__ = ["WARNINGS"]
@@ -21,13 +22,19 @@ TEMPLATE = r"""<section id="warnings" class="warnings">
 <li><b>{{ method.name | name }}, seed {{ run.seed }}</b>: {{ text }}</li>
 {% endfor %}
 </ul>
+{% if diagnoses %}
+<p class="note">What to do:{% for name in diagnoses %}{{ name | remedy }}{{ ", " if not loop.last }}{% endfor %}.</p>
+{% endif %}
 </section>
 """
 
 
 def _context(page: PageRequest) -> dict[str, Any] | None:
     summary = page.summary
-    return {"warnings": summary.warnings, "remarks": summary.remarks} if summary.warnings or summary.remarks else None
+    if not summary.warnings and not summary.remarks:
+        return None
+    diagnoses = dict.fromkeys(name for _, _, text in summary.warnings for name in diagnosed(text))
+    return {"warnings": summary.warnings, "remarks": summary.remarks, "diagnoses": list(diagnoses)}
 
 
 WARNINGS = Section("warnings", "Warnings", TEMPLATE, _context)
