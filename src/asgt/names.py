@@ -18,6 +18,7 @@ __all__ = [
     "refuse_object",
     "refuse_unless_allowed",
     "short_name",
+    "viewed",
 ]
 
 OBJECT = "object:"
@@ -60,6 +61,15 @@ def file_name(name: str) -> str:
     if not is_plain:
         raise InputError(f"{name!r} is no name: expected a word, as gradient, or package.module:attribute")
     return name.replace(":", "-")
+
+
+def viewed(name: str, view: str) -> str:
+    """A name with the view of a shortcut that it is of, ``gradient+aligned``; without one, as by ``"absent"``, itself.
+
+    Evidence of images with a shortcut has this name, so that it does not mix with that of the images as they are.
+    """
+
+    return f"{name}+{view}" if view not in ("", "absent") else name
 
 
 def is_allowed(name: str, allow: Collection[str]) -> bool:

@@ -1,7 +1,8 @@
-"""A shortcut from the command line to the evidence: planted, recorded, resumed, and evaluated in four test sets."""
+"""A shortcut from the command line to the evidence: planted, recorded, resumed, evaluated and explained."""
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Callable
@@ -12,10 +13,18 @@ import torch
 import yaml
 
 from asgt import TrainConfig, load_data, load_evaluation, load_run, train, verify
+from asgt.comparison.comparing import read_methods
+from asgt.comparison.map_evidence import gather_maps, panel_rows
 from asgt.data import plant, shortcut_views, stratified, to_unit
 from asgt.errors import InputError, InterruptedRunError
+from asgt.explanation import load_explanation
+from asgt.explanation.shown_maps import map_rule, picture_uri
 from asgt.files import read_sealed
+from asgt.runs.explain_run import explain_run
+from asgt.runs.kept import keep_run, load_kept
 from asgt.runs.run import read_run
+from asgt.shortcuts import ShortcutView
+from asgt.training.run_folder import RunFolder
 from asgt.training.validating import validation_share
 from support.edits import rewritten
 from support.messages import assert_states
@@ -158,6 +167,117 @@ def test_someone_elses_weights_are_evaluated_in_the_four_test_sets(cli: Callable
     assert torch.equal(theirs.clean, ours.clean)
 
 
+def explained(run: Path, samples: int, view: ShortcutView) -> None:
+    model, data, config, _ = load_run(run)
+    explain_run(
+        *(RunFolder(run), model, data.test, config.data),
+        samples=samples,
+        eps=0.1,
+        norm="linf",
+        shortcut=config.shortcut,
+        shortcut_view=view,
+    )
+
+
+def test_each_view_is_explained_in_a_place_of_its_own(
+    cli: Callable, planted_run: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    words = ("--samples", 8, "--eps", 0.1, "--out", tmp_path / "page")
+    # Weights that were trained without a shortcut are explained on the same images as those that tell their own.
+    said = cli("explain", planted_run, finished_run, *words, "--shortcut", "patch:0.5,size=2")
+    assert said.status == 0, said.err
+    theirs = load_explanation(finished_run / "explanation" / "gradient+aligned")
+    explained(planted_run, 8, "absent")
+    explained(planted_run, 8, "reversed")
+    place = planted_run / "explanation"
+    assert sorted(each.name for each in place.iterdir()) == ["gradient", "gradient+aligned", "gradient+reversed"]
+    found = {each.name: load_explanation(each) for each in place.iterdir()}
+    assert {name: each.shortcut_view for name, each in found.items()} == {
+        "gradient": "",
+        "gradient+aligned": "aligned",
+        "gradient+reversed": "reversed",
+    }
+    views = shortcut_views(load_data("digits").test, PLANT)
+    for name, view in (("gradient", "absent"), ("gradient+aligned", "aligned"), ("gradient+reversed", "reversed")):
+        rows = found[name].ids
+        assert found[name].data == views[view][rows].digest()
+        shares = found[name].per_image("shortcut-mass")
+        assert (shares is None) == (view == "absent")
+    assert list(read_run(planted_run).explanations) == sorted(found)
+    assert verify(planted_run)[0].is_sound
+    drawn = (tmp_path / "page" / "figures").glob("saliency*.png")
+    assert sorted(each.name for each in drawn) == [f"saliency-gradient+aligned{kind}.png" for kind in ("-signed", "")]
+
+    assert (theirs.data, theirs.settings) == (found["gradient+aligned"].data, found["gradient+aligned"].settings)
+    other = cli("explain", finished_run, *words, "--shortcut", "patch:0.9,size=3")
+    assert other.status == 2
+    assert_states(other.err, finished_run / "explanation" / "gradient+aligned", "size = 2", "size = 3", "remove")
+
+    own = cli("explain", planted_run, *words, "--shortcut", "disc").refusal()
+    assert_states(own, "--shortcut disc", planted_run, PLANT, "leave it out")
+
+    for wrong in ("gradient+random", "ig+aligned"):
+        (place / "gradient+aligned").rename(place / wrong)
+        with pytest.raises(InputError) as refused:
+            read_run(planted_run)
+        assert_states(refused.value, place / wrong, "gradient+aligned", "rename")
+        lost = verify(planted_run)[0].findings
+        assert all("asgt explain" in each.text and "--shortcut-view aligned" in each.text for each in lost), lost
+        assert {each.file for each in lost} == {
+            place / "gradient+aligned" / name for name in ("result.json", "values.safetensors")
+        }
+        (place / wrong).rename(place / "gradient+aligned")
+
+
+def test_pictures_and_tables_show_the_shortcut(planted_run: Path, tmp_path: Path) -> None:
+    explained(planted_run, 150, "aligned")
+    explained(planted_run, 8, "absent")
+    evidence = gather_maps(read_methods([planted_run]))
+    plain, aligned = evidence.explained
+    assert [(each.name, each.file, each.panel.shortcut_view) for each in (plain, aligned)] == [
+        ("gradient", "gradient", ""),
+        ("gradient+aligned", "gradient+aligned", "aligned"),
+    ]
+    assert plain.panel.not_run
+    assert aligned.primary.name == "shortcut-mass"
+    assert aligned.panel.shortcut_area == pytest.approx(4 / 64)
+    rows = {row.measure.name: row for row in panel_rows(aligned)}
+    assert rows["shortcut-mass"].title == "mass on the shortcut"
+    assert all(0 < score.low < score.value < score.high < 1 for score in rows["shortcut-mass"].scores)
+
+    # So do saved results.
+    keep_run(read_run(planted_run), tmp_path / "kept.json")
+    kept, whole = (
+        run.explanations["gradient+aligned"] for run in (load_kept(tmp_path / "kept.json"), *aligned.runs["ST"])
+    )
+    assert kept.settings == whole.settings
+    for name in ("shortcut-mass@full", "shortcut-top", "shortcut-hidden-noise", "elsewhere-hidden-mean"):
+        ours, theirs = kept.per_image(name), whole.per_image(name)
+        assert ours is not None
+        assert theirs is not None
+        assert ours.tolist() == pytest.approx(theirs.tolist(), abs=1e-6)
+
+    pictures = evidence.pictures
+    assert list(pictures.shown) == ["gradient", "gradient+aligned"]
+    assert pictures.shown["gradient"].shortcut is None
+    planted = pictures.shown["gradient+aligned"]
+    assert planted.shortcut is not None
+    test = load_data("digits").test
+    first = torch.stack([(test.labels == label).nonzero()[0, 0] for label in range(10)])
+    images = shortcut_views(test, PLANT)["aligned"][first]
+    assert torch.equal(planted.images, to_unit(images.pixels))
+    assert torch.equal(planted.shortcut, images.pixels.masks())  # type: ignore[union-attr]
+    assert_states(map_rule(planted), "outlined", "shortcut")
+    assert "outlined" not in map_rule(pictures.shown["gradient"])
+    drawn, plain_one = (
+        picture_uri(maps, 0, torch.zeros(8, 8, 3, dtype=torch.uint8)) for maps in (planted, pictures.shown["gradient"])
+    )
+    assert plain_one.startswith("data:image/png;base64,")
+    svg = base64.b64decode(drawn.removeprefix("data:image/svg+xml;base64,")).decode()
+    assert plain_one in svg
+    assert svg.count("<path ") == 2
+
+
 @pytest.mark.parametrize(
     ("words", "facts"),
     [
@@ -171,6 +291,10 @@ def test_someone_elses_weights_are_evaluated_in_the_four_test_sets(cli: Callable
         ),
         (("evaluate", "finished", "--shortcut-view", "revrsed"), ["--shortcut-view", "'revrsed'", "'reversed'"]),
         (("evaluate", "finished", "--shortcut", "patch"), ["--shortcut", "finished"]),
+        (("explain", "finished", "--shortcut-view", "random"), ["--shortcut-view", "random", "without a shortcut"]),
+        (("explain", "finished", "--shortcut-view", "alinged"), ["--shortcut-view", "'alinged'", "'aligned'"]),
+        (("explain", "finished", "--shortcut", "patsch"), ["shortcut", "'patsch'", "'patch'"]),
+        (("explain", "finished", "--shortcut", "patch:0.9,size=9"), ["size", "9", "8×8"]),
         (
             ("evaluate", "--model", "small_cnn", "--data", "digits", "--out", "e", "--shortcut-view", "random"),
             ["--shortcut", "--shortcut-view"],

@@ -349,7 +349,7 @@ def test_what_is_no_panel_is_refused(named: dict[str, list[Explanation]], seeds:
 
 def test_every_measure_of_a_full_panel_has_a_value() -> None:
     found: Panel = panel({"A": [explanation(seed=1)], "B": [explanation(seed=2)]})
-    for measure in MEASURES:
+    for measure in found.measures:
         score = found.value("B", measure.name)
         assert score.low <= score.value <= score.high, measure.name
         assert len(found.differences(measure.name)) == 1

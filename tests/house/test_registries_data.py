@@ -263,7 +263,8 @@ def test_no_file_names_an_attribution_whose_code_then_runs(
 
 def test_a_run_folder_names_no_attribution_whose_code_then_runs(finished_run: Path, own_module: Path) -> None:
     methods = read_methods([finished_run])
-    named = SimpleNamespace(attribution="ownmaps:Mine", panel=SimpleNamespace(not_run="few", settings={}))
+    shown = SimpleNamespace(not_run="few", settings={}, shortcut_view="")
+    named = SimpleNamespace(attribution="ownmaps:Mine", name="ownmaps:Mine", panel=shown)
     drawn = pictures_of(methods, eps=0.1, norm="linf", samples=20, explained=[named])  # type: ignore[list-item]
     assert any("--allow ownmaps" in sentence for sentence in drawn.missing), drawn.missing
     assert not own_module.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -380,9 +381,10 @@ class Console:
 
         from ..comparison.map_evidence import panel_rows, panel_unrun, panel_words
         from ..explanation import measure_sentence
+        from ..explanation.evidence import area_note
 
         for each in explained:
-            self.out.print(escape(f"\nwhere they look, by {each.attribution}"), style="bold")
+            self.out.print(escape(f"\nwhere they look, by {each.name}"), style="bold")
             self.out.print(escape(f"  {panel_words(each)}"), style="dim")
             rows = panel_rows(each)
             if rows:
@@ -391,6 +393,8 @@ class Console:
                 self.out.print(
                     "  ↑ more is better, ↓ less; * partly restates robustness; ± over seeds, [95 %] of one model"
                 )
+                if not isnan(area := each.panel.shortcut_area):
+                    self.out.print(f"  {area_note(area)}")
             for title, why in panel_unrun(each):
                 self.out.print(escape(f"  NOT RUN {title}: {why}"), style="dim")
             for note in each.notes:

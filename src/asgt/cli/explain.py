@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, cut, shown
+from ..errors import InputError, cut, shown, unknown
 from ..files import standing
 from ..numbers import in_float32, number
+from ..shortcuts import VIEWS, shortcut_named
 from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache, listed
 
 if TYPE_CHECKING:
     from ..comparison.comparing import Comparison
     from ..comparison.method_naming import Method
+    from ..runs.run import Run
+    from ..shortcuts import ShortcutView
+    from ..shortcuts.shortcut import Shortcut
     from .console import Console
 
 __all__ = ["make_parser", "run"]
@@ -50,7 +54,7 @@ def run(words: list[str]) -> int:
 
     console = Console()
     runs = asked["runs"]
-    _explain(read_methods(runs), attributions, asked, allow, console)
+    places = _explain(read_methods(runs), attributions, asked, allow, console)
 
     methods = read_methods(runs)
     comparison: Comparison | None = None
@@ -67,13 +71,13 @@ def run(words: list[str]) -> int:
         with standing(out):
             forget_report(out)
             write_map_evidence(maps, out)
-        _refuse_removed(runs, attributions)
+        _refuse_removed(places)
         console.explained(maps.explained)
         console.say(f"tables and figures: {out}")
         return 0
     summary = summarise(comparison, allow=allow)
     page = write_report(summary, out, command=_again(words))
-    _refuse_removed(runs, attributions)
+    _refuse_removed(places)
     console.compared(summary, page)
     return 0
 
@@ -100,6 +104,18 @@ def make_parser() -> Parser:
         "--layer", type=str, help="the layer to look at, as gradcam does (default: the last feature map)"
     )
     parser.add_argument(
+        "--shortcut",
+        type=str,
+        help="what to plant in the images of runs that were trained without a shortcut, as patch:0.99,size=4 (other "
+        "runs tell their own)",
+    )
+    parser.add_argument(
+        "--shortcut_view",
+        type=str,
+        help="which test images are explained: with the shortcut of the true class (aligned, the default where there "
+        "is one), of a random class (random), of a random wrong class (reversed), or none (absent)",
+    )
+    parser.add_argument(
         "--batch_size", type=int, help="images, or copies of them, in a pass (default: 64, fewer large ones)"
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
@@ -115,12 +131,10 @@ def make_parser() -> Parser:
     return parser
 
 
-def _refuse_removed(runs: Sequence[str], attributions: Sequence[str]) -> None:
+def _refuse_removed(places: Sequence[Path]) -> None:
     """Refuses to end as if all was well where somebody removed an explanation meanwhile."""
 
-    from ..training.run_folder import RunFolder
-
-    for folder in (RunFolder(run).explanation(name) for run in runs for name in attributions):
+    for folder in places:
         if not (folder / "result.json").exists():
             raise InputError(f"{folder} was removed while the work went on; begin again")
 
@@ -139,6 +153,10 @@ def _check(asked: dict[str, Any], out: Path) -> None:
         in_float32(number(asked["eps"], "--eps"), "--eps")
     if not listed(asked.get("attribution", "gradient")):
         raise InputError("--attribution names nothing: gradient is the default")
+    if (view := asked.get("shortcut_view")) is not None and view not in VIEWS:
+        raise unknown("--shortcut-view", view, VIEWS)
+    if "shortcut" in asked:
+        shortcut_named(asked["shortcut"])
 
 
 def _explain(
@@ -147,13 +165,14 @@ def _explain(
     asked: dict[str, Any],
     allow: Sequence[str],
     console: Console,
-) -> None:
-    """Explains every run by every attribution, or takes up what is there."""
+) -> list[Path]:
+    """Explains every run by every attribution, or takes up what is there; returns the folders of the explanations."""
 
     from ..comparison.map_evidence import asked_eps
     from ..data import batch_that_fits
     from ..devices import resolve_device
     from ..models.footprint import refuse_batch
+    from ..names import viewed
     from ..runs.explain_run import explain_run
     from ..runs.run import load_run
     from ..saliency import attribution_class
@@ -161,10 +180,15 @@ def _explain(
 
     usual_eps, norm = asked_eps(methods)
     runs = [(method, run) for method in methods for run in method.runs]
+    planted = {run.folder: _planted(run, asked) for _, run in runs}
+    places = []
     for method, run in runs:
+        shortcut, view = planted[run.folder]
         model, data, config, _ = load_run(run.folder, allow=allow, progress=console)
+        if shortcut is not None:
+            shortcut_named(shortcut).check(data.test.shape, len(data.test.classes))
         for attribution in attributions:
-            kept = run.explanations.get(attribution) if "resume" in asked else None
+            kept = run.explanations.get(viewed(attribution, view)) if "resume" in asked else None
             samples = asked.get("samples") or (kept.samples if kept else min(_SAMPLES, len(data.test)))
             if samples > len(data.test):
                 raise InputError(f"--samples {shown(samples)}: the test split has {len(data.test)} images")
@@ -174,9 +198,10 @@ def _explain(
             layer = None
             if attribution_class(attribution).looks_at_layer():
                 layer = asked.get("layer", kept.settings.get("layer") if kept else None)
-            console.say(f"{method.name}, seed {run.seed}: {attribution}")
+            console.say(f"{method.name}, seed {run.seed}: {viewed(attribution, view)}")
+            places.append((folder := RunFolder(run.folder)).explanation(attribution, view))
             explain_run(
-                RunFolder(run.folder),
+                folder,
                 model,
                 data.test,
                 config.data,
@@ -185,12 +210,42 @@ def _explain(
                 eps=eps,
                 norm=kept.norm if kept else norm,
                 attribution=attribution,
+                shortcut=shortcut,
+                shortcut_view=view,
                 layer=layer,
                 batch_size=asked.get("batch_size"),
                 device=asked.get("device", "auto"),
                 resume="resume" in asked,
                 progress=console,
             )
+    return places
+
+
+def _planted(run: Run, asked: dict[str, Any]) -> tuple[str | None, ShortcutView]:
+    """What is planted in the test images of a run, and the view in which they are explained.
+
+    Raises:
+        InputError: the run was trained with another shortcut than is asked for, or a view is asked for without one.
+    """
+
+    own, named, view = run.config.shortcut, asked.get("shortcut"), asked.get("shortcut_view")
+    if own is not None and named is not None and _in_tests(own) != _in_tests(named):
+        raise InputError(f"--shortcut {cut(named)}: {run.folder} was trained with the shortcut {own}, leave it out")
+    shortcut = own or named
+    if shortcut is None and view not in (None, "absent"):
+        raise InputError(
+            f"--shortcut-view {view}: {run.folder} was trained without a shortcut: --shortcut says what to plant, as "
+            "patch:0.99"
+        )
+    return shortcut, "absent" if shortcut is None else view or "aligned"
+
+
+def _in_tests(shortcut: str) -> Shortcut:
+    """A shortcut as test images have it, of which the strength says nothing."""
+
+    from dataclasses import replace
+
+    return replace(shortcut_named(shortcut), strength=1.0)
 
 
 def _again(words: Sequence[str]) -> str:

@@ -11,18 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..explanation import MEASURES, Explanation, Measure, Panel, measure_named, panel
+from ..explanation import Explanation, Measure, Panel, measure_named, panel
 from ..files import digest_tensors
+from ..names import file_name, viewed
 from ..numbers import counted, to_rounding
 from ..runs.run import Run
+from ..shortcuts import VIEWS
 from .comparable import listed
 from .method_naming import Method
 
 __all__ = ["ARROWS", "PRIMARY", "Explained", "explanations_of", "measures_of"]
 
-PRIMARY = ("mass", "road")
-"""The measure that answers whether robustness and interpretability rise together, named before anything was measured:
-the mass on the object, or ROAD where it is not known where the object is."""
+PRIMARY = ("shortcut-mass", "mass", "road")
+"""The measure that answers the question asked, named before anything was measured. Of images with a shortcut, whether a
+model looks at it: the mass on the shortcut. Of others, whether robustness and interpretability rise together: the mass
+on the object, or ROAD where it is not known where the object is."""
 
 ARROWS = {"more": "↑", "less": "↓", None: ""}
 """Which way a measure is better, as a sign."""
@@ -30,7 +33,7 @@ ARROWS = {"more": "↑", "less": "↓", None: ""}
 
 @dataclass(frozen=True)
 class Explained:
-    """One attribution.
+    """One attribution, of the test images as they are or with a shortcut.
 
     Attributes:
         attribution: its name.
@@ -45,6 +48,18 @@ class Explained:
     notes: tuple[str, ...]
 
     @property
+    def name(self) -> str:
+        """The attribution, and the view of the shortcut where there is one: ``gradient+aligned``."""
+
+        return self.panel.name
+
+    @property
+    def file(self) -> str:
+        """The same as part of the names of files."""
+
+        return viewed(file_name(self.attribution), self.panel.shortcut_view)
+
+    @property
     def primary(self) -> Measure:
         """The first of :data:`PRIMARY` that every method has; ROAD where none has any."""
 
@@ -55,10 +70,21 @@ class Explained:
 
 
 def explanations_of(methods: Sequence[Method]) -> tuple[Explained, ...]:
-    """A panel for each attribution by which some run was explained, the gradient's first."""
+    """A panel for each attribution by which some run was explained, the gradient's first.
+
+    Test images with a shortcut, in each of its views, have a panel of their own: it follows that of the images as they
+    are.
+    """
 
     names = {name for method in methods for run in method.runs for name in run.explanations}
-    return tuple(_by(name, methods) for name in sorted(names, key=lambda name: (name != "gradient", name)))
+    return tuple(_by(name, methods) for name in sorted(names, key=_place))
+
+
+def _place(name: str) -> tuple[bool, str, int]:
+    """Where a panel stands."""
+
+    attribution, _, view = name.partition("+")
+    return attribution != "gradient", attribution, [*VIEWS, view].index(view) if view else -1
 
 
 def measures_of(panel: Panel) -> list[Measure]:
@@ -66,18 +92,18 @@ def measures_of(panel: Panel) -> list[Measure]:
 
     return [
         measure
-        for measure in MEASURES
+        for measure in panel.measures
         if any(not panel.value(method, measure.name).not_run for method in panel.methods)
     ]
 
 
-def _by(attribution: str, methods: Sequence[Method]) -> Explained:
-    runs = [(method, run) for method in methods for run in method.runs if attribution in run.explanations]
-    lacking = [str(run.folder) for method in methods for run in method.runs if attribution not in run.explanations]
-    keys = [_settings(run.explanations[attribution]) for _, run in runs]
+def _by(name: str, methods: Sequence[Method]) -> Explained:
+    runs = [(method, run) for method in methods for run in method.runs if name in run.explanations]
+    lacking = [str(run.folder) for method in methods for run in method.runs if name not in run.explanations]
+    keys = [_settings(run.explanations[name]) for _, run in runs]
     counts = Counter(keys)
     # Of equally many, what rests on more images.
-    samples = {key: run.explanations[attribution].samples for key, (_, run) in zip(keys, runs, strict=True)}
+    samples = {key: run.explanations[name].samples for key, (_, run) in zip(keys, runs, strict=True)}
     common = max(counts, key=lambda key: (counts[key], samples[key]))
 
     kept: dict[str, list[Run]] = {}
@@ -92,20 +118,20 @@ def _by(attribution: str, methods: Sequence[Method]) -> Explained:
     if others:
         notes.append(
             f"explained with other settings than most, and left out: {listed(others)}; remove "
-            f"explanation/{attribution} there and explain them again"
+            f"explanation/{name} there and explain them again"
         )
     if lacking:
-        notes.append(f"not explained by {attribution}, and left out: {listed(lacking)}")
-    told = Counter(note for several in kept.values() for run in several for note in run.explanations[attribution].notes)
+        notes.append(f"not explained by {name}, and left out: {listed(lacking)}")
+    told = Counter(note for several in kept.values() for run in several for note in run.explanations[name].notes)
     total = sum(map(len, kept.values()))
     notes += [note if count == total else f"{note} ({counted(count, 'run')})" for note, count in told.items()]
     return Explained(
-        attribution,
+        runs[0][1].explanations[name].attribution,
         panel(
-            {name: [run.explanations[attribution] for run in several] for name, several in kept.items()},
-            seeds={name: [run.seed for run in several] for name, several in kept.items()},
+            {method: [run.explanations[name] for run in several] for method, several in kept.items()},
+            seeds={method: [run.seed for run in several] for method, several in kept.items()},
         ),
-        {name: tuple(several) for name, several in kept.items()},
+        {method: tuple(several) for method, several in kept.items()},
         tuple(notes),
     )
 

@@ -56,11 +56,17 @@ def findings_of(
 
 
 def findings_of_maps(evidence: MapEvidence) -> list[str]:
-    """What was found of maps, of the first attribution, from the panel alone."""
+    """What was found of maps, of the first attribution and its first view of a shortcut, from the panels alone."""
 
-    if not evidence.explained:
-        return []
-    explained = evidence.explained[0]
+    first = evidence.explained[:1]
+    viewed = [each for each in evidence.explained[1:] if each.panel.shortcut_view][:1]
+    shown = (*first, *(each for each in viewed if not first[0].panel.shortcut_view))
+    return [sentence for each in shown for sentence in _of_maps(evidence, each)]
+
+
+def _of_maps(evidence: MapEvidence, explained: Explained) -> list[str]:
+    """What was found of the maps of one panel."""
+
     panel = explained.panel
     if panel.not_run:
         return [f"What the maps are worth was NOT measured: {panel.not_run}."]
@@ -71,7 +77,7 @@ def findings_of_maps(evidence: MapEvidence) -> list[str]:
         "one seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds"
     )
     sentences = _range_of_maps(explained, scores, measured)
-    tradeoff: Tradeoff | None = evidence.tradeoffs.get(explained.attribution)
+    tradeoff: Tradeoff | None = evidence.tradeoffs.get(explained.name)
     if tradeoff is not None:
         sentences.append(f"{tradeoff.sentence()}; {measured}.")
     if blind := [method for method in panel.methods if panel.uninformative(method)]:
@@ -160,9 +166,11 @@ def _range_of_maps(explained: Explained, scores: dict[str, Estimate], measured: 
     if len(scores) < 2 or any(score.not_run for score in scores.values()):
         return []
     low, high = (end(scores, key=lambda method: scores[method].value) for end in (min, max))
-    area = f"; the object's share of the area is {panel.area:.3f}" if measure.name == "mass" else ""
+    areas = {"mass": ("object", panel.area), "shortcut-mass": ("shortcut", panel.shortcut_area)}
+    whose, share = areas.get(measure.name, ("", 0.0))
+    area = f"; the {whose}'s share of the area is {share:.3f}" if whose else ""
     sentences = [
-        f"Where they look: {measure.title} by the {explained.attribution} runs from {scores[low].text()} ({low}) "
+        f"Where they look: {measure.title} by the {explained.name} runs from {scores[low].text()} ({low}) "
         f"to {scores[high].text()} ({high}){area}; {measured}."
     ]
     if differences := panel.differences(measure.name):

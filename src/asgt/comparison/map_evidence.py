@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..attacks import Norm
-from ..explanation import MEASURES, Measure
+from ..explanation import Measure
 from ..numbers import counted, eps_text
 from ..runs.run import data_name
 from ..statistics import Estimate, PairedDifference
@@ -65,7 +65,8 @@ class MapEvidence:
         data: the name of the data, for people.
         explained: a panel for each attribution; empty where no run was explained.
         pictures: what the models themselves show.
-        tradeoffs: the primary measure beside robustness, by attribution, where it was measured.
+        tradeoffs: the primary measure beside robustness, by :attr:`Explained.name`, where it was measured; of images
+            with a shortcut there is none, for robustness is measured without.
     """
 
     methods: tuple[Method, ...]
@@ -99,8 +100,8 @@ def gather_maps(
     tradeoffs = {}
     for each in explained if comparison is not None else ():
         assert comparison is not None
-        if (tradeoff := tradeoff_of(comparison, each)) is not None:
-            tradeoffs[each.attribution] = tradeoff
+        if not each.panel.shortcut_view and (tradeoff := tradeoff_of(comparison, each)) is not None:
+            tradeoffs[each.name] = tradeoff
     return MapEvidence(
         tuple(methods),
         data_name(methods[0].runs[0]),
@@ -148,8 +149,9 @@ def panel_words(explained: Explained) -> str:
     if panel.not_run:
         return f"NOT RUN: {panel.not_run}"
     seeds = sorted({len(several) for several in panel.seeds.values()})
+    shown = f", images with the shortcut {panel.shortcut_view}" if panel.shortcut_view else ""
     return (
-        f"{explained.attribution} of the label's logit; n = {panel.n} of {panel.asked} images that all "
+        f"{explained.attribution} of the label's logit{shown}; n = {panel.n} of {panel.asked} images that all "
         f"{counted(sum(map(len, panel.seeds.values())), 'model')} get right; {' or '.join(map(str, seeds))} "
         f"{'seed' if seeds == [1] else 'seeds'}; attacked at ε/4 and ε = {eps_text(panel.eps)}, where "
         f"{panel.unflipped[0]} and {panel.unflipped[1]} of them stay unflipped under every model's own PGD-20"
@@ -164,7 +166,7 @@ def panel_unrun(explained: Explained) -> list[tuple[str, str]]:
     method = explained.panel.methods[0]
     told = " ".join(explained.notes)
     reasons: dict[str, list[str]] = {}
-    for measure in MEASURES:
+    for measure in explained.panel.measures:
         why = explained.panel.value(method, measure.name).not_run
         if why and f"{measure.title}: NOT RUN" not in told:
             reasons.setdefault(why, []).append(measure.title)

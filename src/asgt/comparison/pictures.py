@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import Norm
-from ..data import Images, batch_that_fits, batches, sampled_rows, to_unit
+from ..data import Images, PlantedPixels, batch_that_fits, batches, sampled_rows, to_unit
 from ..errors import DamagedFileError, InputError
+from ..explanation.known_shortcut import planted_again
 from ..explanation.map_grid import saliency_maps
 from ..explanation.shown_maps import SaliencyMaps
-from ..names import refuse_unless_allowed
+from ..names import refuse_unless_allowed, viewed
 from ..numbers import counted
 from ..runs.run import load_run
 from ..saliency import saliency
@@ -42,8 +43,9 @@ class Pictures:
 
     Attributes:
         shown: by attribution, the gradient's first: the first test image of each of the first ten classes, with its
-            attacked self; empty without models.
-        contact: the first test images, as they are; ``None`` without models.
+            attacked self; empty without models. Where runs were explained on images with a shortcut, these are shown
+            too, by attribution and view, as ``gradient+aligned``.
+        contact: the first test images, as they are (without an attack); ``None`` without models.
         gradients: the distributions of the gradient's values; ``None`` without models, and where no gradient is finite
             and not zero.
         missing: sentences on methods, or attributions, that have no picture.
@@ -92,28 +94,53 @@ def pictures_of(
 
     among = len(test) if samples is None else min(samples, len(test))
     seeds = {method.name: method.runs[0].seed for method in methods}
-    draw = partial(_drawn, models, seeds, test, norm=norm)
-    first = _one_a_class(test, among)
-    shown = {"gradient": draw(rows=first, eps=eps)}
+    draw = partial(_drawn, models, seeds, norm=norm)
+    first, views = _one_a_class(test, among), _views(test, explained, missing)
+    shown = {viewed("gradient", view): draw(images, rows=first, eps=eps) for view, images in views.items()}
     for each in explained:
-        if each.attribution not in shown:
+        if each.name not in shown and each.panel.shortcut_view in views:
             try:
                 # The name is that of a run folder, which may run no code by itself.
                 refuse_unless_allowed(each.attribution, allow, "an explanation", what="attribution", flag=None)
-                shown[each.attribution] = draw(
-                    rows=first, attribution=each.attribution, layer=each.panel.settings.get("layer"), eps=eps
+                shown[each.name] = draw(
+                    views[each.panel.shortcut_view],
+                    rows=first,
+                    attribution=each.attribution,
+                    layer=each.panel.settings.get("layer"),
+                    eps=eps,
                 )
             except InputError as error:
-                missing.append(f"{each.attribution}: {error}")
+                missing.append(f"{each.name}: {error}")
 
     rows, whose = _shown_rows(test, among, explained)
-    gradients = {name: _gradients(model, test[rows]) for name, model in models.items()}
+    images = next(iter(views.values()))
+    gradients = {name: _gradients(model, images[rows]) for name, model in models.items()}
     return Pictures(
         shown,
-        draw(rows=sampled_rows(test, min(_CONTACT, among))),
+        draw(images, rows=sampled_rows(test, min(_CONTACT, among))),
         gradient_values_of(gradients, whose),
         tuple(missing),
     )
+
+
+def _views(test: Images, explained: Sequence[Explained], missing: list[str]) -> dict[str, Images]:
+    """The test images that are shown, by the view of their shortcut; the first are those of the first explanation.
+
+    Args:
+        test: the test images as they are, which are shown where none was explained.
+        explained: what was explained.
+        missing: gets a sentence on each view that cannot be made again.
+    """
+
+    views = {}
+    for each in explained:
+        view = each.panel.shortcut_view
+        if view not in views:
+            try:
+                views[view] = planted_again(test, each.panel.settings["shortcut"]) if view else test
+            except InputError as error:
+                missing.append(f"{each.name}: {error}")
+    return views or {"": test}
 
 
 def block_maps(
@@ -146,7 +173,10 @@ def _drawn(
     layer: str | None = None,
     eps: float | None = None,
 ) -> SaliencyMaps:
-    """The maps of some models on some rows of the test split; without ``eps`` they are not attacked."""
+    """The maps of some models on some rows of the test split, which may have a shortcut.
+
+    Without ``eps`` they are not attacked.
+    """
 
     images = test[rows]
     return saliency_maps(
@@ -160,6 +190,7 @@ def _drawn(
         eps=eps,
         norm=norm,
         rows=rows,
+        shortcut=images.pixels.masks() if isinstance(images.pixels, PlantedPixels) else None,
     )
 
 

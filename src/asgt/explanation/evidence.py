@@ -28,12 +28,14 @@ from ..files import (
     write_tensors,
 )
 from ..manifest import check_evidence, record, withdraw
+from ..names import file_name, viewed
 from ..numbers import eps_text, norm_sign
 from ..tabular import Table, Tabular
 from .gate import RANDOMISED, UNINFORMATIVE
-from .measures import MEASURES, NUMBER, Kept, measure_named
+from .known_shortcut import view_in
+from .measures import NUMBER, Kept, measure_named, measures_under
 
-__all__ = ["OWN", "SCHEMA", "Explanation", "load_explanation", "read_values", "write_explanation"]
+__all__ = ["OWN", "SCHEMA", "Explanation", "area_note", "load_explanation", "read_values", "write_explanation"]
 
 SCHEMA = 1
 
@@ -101,6 +103,24 @@ class Explanation(Tabular):
         return len(self.ids)
 
     @property
+    def shortcut_view(self) -> str:
+        """Which test set with a shortcut the images are, as ``"aligned"``; empty where they are none."""
+
+        return view_in(self.settings)
+
+    @property
+    def name(self) -> str:
+        """What people call it: the attribution, and the view where there is one, as ``gradient+aligned``."""
+
+        return viewed(self.attribution, self.shortcut_view)
+
+    @property
+    def stored_as(self) -> str:
+        """What its folder is called; for ``module:Class`` it is ``module-Class``."""
+
+        return viewed(file_name(self.attribution), self.shortcut_view)
+
+    @property
     def right(self) -> Tensor:
         """Which images the model gets right, with a map that can be measured: bool (N,)."""
 
@@ -109,19 +129,20 @@ class Explanation(Tabular):
     def table(self) -> Table:
         """A row for each measure: its mean over the images that are right and have it, and their number."""
 
-        means = {measure: self._mean(measure.name) for measure in MEASURES}
+        means = {measure: self._mean(measure.name) for measure in measures_under(self.settings)}
         rows = [
             [measure.title, f"{mean['mean']:.3f}", str(mean["n"])]
             for measure, mean in means.items()
             if mean is not None and mean["mean"] is not None
         ]
         right = int((self.predictions == self.labels).sum())
+        area = self.shortcut_area(self.right)
         return Table(
-            f"maps by {self.attribution} · {right} of {self.samples} images right · ε = {eps_text(self.eps)} "
+            f"maps by {self.name} · {right} of {self.samples} images right · ε = {eps_text(self.eps)} "
             f"({norm_sign(self.norm)}), seed {self.seed}",
             ["measure", "mean", "n"],
             rows,
-            self.notes,
+            [*self.notes, *([] if isnan(area) else [area_note(area)])],
         )
 
     def per_image(self, measure: str) -> Tensor | None:
@@ -139,6 +160,15 @@ class Explanation(Tabular):
         if not asked.is_in(self.values):
             return None
         return asked.value(self.values).masked_fill(~self.values["finite"], torch.nan)
+
+    def shortcut_area(self, rows: Tensor) -> float:
+        """The shortcut's mean share of the area of some images: chance for what is on it; NaN where it is not known.
+
+        Args:
+            rows: which images, bool (N,).
+        """
+
+        return float(self.values["shortcut/area"][rows].mean()) if "shortcut/area" in self.values else nan
 
     def gate_median(self) -> float:
         """The median rank correlation with re-initialised models over the images that are right; NaN if not run."""
@@ -164,7 +194,7 @@ class Explanation(Tabular):
             "data": self.data,
             "samples": self.samples,
             "accuracy": float((self.predictions == self.labels).double().mean()),
-            "means": {measure.name: self._mean(measure.name) for measure in MEASURES},
+            "means": {measure.name: self._mean(measure.name) for measure in measures_under(self.settings)},
             "gate": {
                 "median": _plain(self.gate_median()),
                 "between": _plain(self.between_median()),
@@ -183,6 +213,14 @@ class Explanation(Tabular):
             return None
         there = values[self.right & ~values.isnan()]
         return {"mean": _plain(float(there.mean())), "n": len(there)}
+
+
+def area_note(area: float) -> str:
+    """What stands beside measures of a map on a shortcut: their chance level, its share of the area."""
+
+    return (
+        f"the shortcut's share of the area, which maps without a preference have as mass and intersection: {area:.3f}"
+    )
 
 
 def load_explanation(folder: Path | str) -> Explanation:
@@ -245,7 +283,7 @@ def load_explanation(folder: Path | str) -> Explanation:
     if read is None:
         raise DamagedFileError(f"{folder / _VALUES} is damaged: it is not the evidence of {path}")
     # The versions are those of the machine that explained. A measure that was added later was not run.
-    told = dict.fromkeys((measure.name for measure in MEASURES), None) | result["means"]
+    told = dict.fromkeys((measure.name for measure in measures_under(read.settings)), None) | result["means"]
     if not agree(read.to_dict() | {"versions": result.get("versions")}, result | {"means": told}):
         raise DamagedFileError(f"{path} is damaged: its figures are not those of the evidence beside it")
     return read
@@ -320,7 +358,7 @@ def _shapes(explanation: Explanation, tensors: dict[str, Tensor]) -> dict[str, t
     randomised = 0 if "gate" in tensors and len(tensors["gate"]) == 0 else RANDOMISED
 
     kept = dict(_OF_ALL)
-    for measure in MEASURES:
+    for measure in measures_under(explanation.settings):
         # Of a measure that was added later, evidence holds nothing.
         if (explanation.settings.get("objects") or not measure.needs_objects) and not measure.keeps.keys().isdisjoint(
             tensors

@@ -34,7 +34,8 @@ from ..saliency import attribute, attribution_name, attribution_settings, magnit
 from ..saliency.attribution import Attribution
 from .evidence import Explanation, load_explanation, read_values, write_explanation
 from .gate import RANDOMISED, reinitialised
-from .measures import MEASURES, MapBatch
+from .known_shortcut import KnownShortcut, known_shortcut, shortcut_words
+from .measures import MEASURES, MapBatch, measures_under
 from .measures.map_batch import Mapper
 from .similarity import spearman_of_finite
 
@@ -50,6 +51,8 @@ def explain(
     attribution: str | Attribution = "gradient",
     layer: str | None = None,
     objects: Tensor | None = None,
+    shortcut: Tensor | None = None,
+    shortcut_view: str = "",
     ids: Tensor | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -72,6 +75,10 @@ def explain(
             models of asgt.
         objects: where the object is, bool (N, H, W), as of :func:`asgt.explanation.strokes`. Default: not known, and
             the mass on it is not run.
+        shortcut: where a shortcut lies, bool (N, H, W). Default: images in which :func:`asgt.data.plant` or
+            :func:`asgt.data.shortcut_view` planted one tell it; of others it is not known, and nothing is measured on
+            it.
+        shortcut_view: which of :func:`asgt.data.shortcut_views` these are, for the record. Default: none of them.
         ids: the rows of the test split that the images are, int64 (N,), which key the noise. Default: 0 … N − 1.
         seed: keys it too.
         batch_size: images, or perturbed copies of them, in a pass. Default: 64, fewer large ones.
@@ -97,8 +104,11 @@ def explain(
     ids = torch.arange(len(images)) if ids is None else ids.cpu()
     _check(model, images, objects=objects, ids=ids, batch_size=batch_size)
     _check_eps(eps, norm)
+    known = known_shortcut(images, shortcut, shortcut_view)
     name, mapper = attribution_name(attribution), _mapper(attribution, layer, seed, batch_size)
-    settings = _plain(attribution_settings(attribution, layer=layer, model=model), _settings(images, objects), name)
+    settings = _plain(
+        attribution_settings(attribution, layer=layer, model=model), _settings(images, objects, known), name
+    )
     asked = Explanation(
         attribution=name,
         settings=settings,
@@ -121,7 +131,9 @@ def explain(
         if folder is not None and (kept := _claimed(folder, asked, resume)) is not None:
             progress.say(f"{folder}: explained already")
             return kept
-        explanation = _explained(asked, model, images, mapper=mapper, objects=objects, progress=progress)
+        explanation = _explained(
+            asked, model, images, mapper=mapper, objects=objects, shortcut=known, progress=progress
+        )
         if folder is not None:
             write_explanation(folder, explanation)
     return explanation
@@ -134,6 +146,7 @@ def _explained(
     *,
     mapper: Mapper,
     objects: Tensor | None,
+    shortcut: KnownShortcut | None,
     progress: Progress,
 ) -> Explanation:
     """What was asked for, measured on every image."""
@@ -150,7 +163,9 @@ def _explained(
         copies = [copy for copy, _ in random if copy is not None and not why]
         parts = [
             _measured(batch, own, copies)
-            for batch, own in _batches(model, images, asked, mapper=mapper, objects=objects, progress=progress)
+            for batch, own in _batches(
+                model, images, asked, mapper=mapper, objects=objects, shortcut=shortcut, progress=progress
+            )
         ]
     progress.stop()
 
@@ -169,16 +184,18 @@ def _mapper(attribution: str | Attribution, layer: str | None, seed: int, batch_
     return mapper
 
 
-def _settings(images: Images, objects: Tensor | None) -> dict[str, Any]:
+def _settings(images: Images, objects: Tensor | None, shortcut: KnownShortcut | None) -> dict[str, Any]:
     """What the measures are computed by, in plain values."""
 
+    planted = {} if shortcut is None else {"shortcut": shortcut.record()}
     settings: dict[str, Any] = {}
-    for measure in MEASURES:
+    for measure in measures_under(planted):
         settings |= measure.settings
     return settings | {
         "mean": images.mean_std()[0],
         "randomised": RANDOMISED,
         "objects": "" if objects is None else digest_tensors({"objects": objects}),
+        **planted,
     }
 
 
@@ -189,6 +206,7 @@ def _batches(
     *,
     mapper: Mapper,
     objects: Tensor | None,
+    shortcut: KnownShortcut | None,
     progress: Progress,
 ) -> Iterator[tuple[MapBatch, dict[str, Tensor]]]:
     """The batches with their maps, and what is kept of each image whatever the measures, the last dimension B."""
@@ -218,6 +236,7 @@ def _batches(
                 seed=asked.seed,
                 mapper=mapper,
                 batch_size=asked.batch_size,
+                shortcut=None if shortcut is None else shortcut.mask[rows].to(y.device),
             ),
             own,
         )
@@ -230,7 +249,9 @@ def _measured(batch: MapBatch, own: Mapping[str, Tensor], copies: Sequence[nn.Mo
 
     kept = dict(own)
     for measure in MEASURES:
-        is_known = batch.objects is not None or not measure.needs_objects
+        is_known = (batch.objects is not None or not measure.needs_objects) and (
+            batch.shortcut is not None or not measure.needs_shortcut
+        )
         # Measures may share what they keep.
         if is_known and not measure.is_in(kept):
             computed = measure.compute(batch)
@@ -321,6 +342,11 @@ def _claimed(folder: Path, asked: Explanation, resume: bool) -> Explanation | No
     other = InputError(f"{folder} was made of another model, other images or other settings: remove it to explain anew")
     if (folder / "result.json").is_file():
         finished = load_explanation(folder)
+        there, here = (each.settings.get("shortcut") for each in (finished, asked))
+        if there != here and (said := shortcut_words(there)) != shortcut_words(here):
+            raise InputError(
+                f"{folder} was made with {said}, not with {shortcut_words(here)}: remove it to explain anew"
+            )
         if any(getattr(finished, name) != getattr(asked, name) for name in _IDENTITY):
             raise other
         if not finished.ids.equal(asked.ids):

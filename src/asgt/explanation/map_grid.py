@@ -20,6 +20,7 @@ from ..modes import Classifier
 from ..numbers import Number, number, whole
 from ..randomness import SampleKeyed, seed_of
 from ..saliency import attribute
+from .known_shortcut import check_mask
 from .shown_maps import STEPS, MapColumn, SaliencyMaps
 
 __all__ = ["saliency_maps", "side_by_side"]
@@ -38,6 +39,7 @@ def saliency_maps(
     norm: Norm = "linf",
     seed: int = 0,
     rows: Tensor | None = None,
+    shortcut: Tensor | None = None,
 ) -> SaliencyMaps:
     """Explains the same images under any classifiers, for :func:`asgt.write_maps` to draw.
 
@@ -59,6 +61,7 @@ def saliency_maps(
         norm: its norm.
         seed: keys its random start, as that of :func:`asgt.explain`.
         rows: the rows of the test split that the images are, int64 (N,), which key it too. Default: 0 … N − 1.
+        shortcut: where a planted shortcut lies, bool (N, H, W), as its ``masks`` say; the pictures outline it.
 
     Raises:
         InputError: images, labels, or the attribution do not fit.
@@ -81,6 +84,8 @@ def saliency_maps(
     if labels is not None:
         labels = checked_labels(labels, len(images), soft=False, name="labels").to(images.device)
     eps, seed = None if eps is None else number(eps, "eps"), whole(seed, "seed")
+    if shortcut is not None:
+        check_mask(shortcut, (len(images), *images.shape[2:]))
     rows = torch.arange(len(images), device=images.device) if rows is None else rows.to(images.device)
 
     def column(name: str, model: Classifier) -> MapColumn:
@@ -122,20 +127,31 @@ def saliency_maps(
     for name, model in models.items():
         with trusted(), models_explained(model, images):
             columns.append(column(name, model))
-    seen = [tensor for each in columns for tensor in (each.explained, each.predictions, each.attacked_predictions)]
-    most = int(torch.cat([tensor for tensor in seen if tensor is not None]).max())
-    names = tuple(map(str, range(most + 1))) if classes is None else tuple(classes)
-    if most >= len(names):
-        raise InputError(f"class {most} has no name: {len(names)} are given")
     return SaliencyMaps(
         images=images.cpu(),
         labels=None if labels is None else labels.cpu(),
-        classes=names,
+        classes=_class_names(columns, classes),
         attribution=attribution,
         eps=eps,
         norm=norm,
         columns=tuple(columns),
+        shortcut=None if shortcut is None else shortcut.cpu(),
     )
+
+
+def _class_names(columns: Sequence[MapColumn], given: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the classes, those that were given or their numbers.
+
+    Raises:
+        InputError: a class that is shown has no name.
+    """
+
+    seen = [tensor for each in columns for tensor in (each.explained, each.predictions, each.attacked_predictions)]
+    most = int(torch.cat([tensor for tensor in seen if tensor is not None]).max())
+    names = tuple(map(str, range(most + 1))) if given is None else tuple(given)
+    if most >= len(names):
+        raise InputError(f"class {most} has no name: {len(names)} are given")
+    return names
 
 
 def side_by_side(pictures: Sequence[SaliencyMaps]) -> SaliencyMaps:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..attacks import Norm
 from ..errors import InputError, unknown
+from ..names import viewed
 from ..numbers import counted, to_rounding
 from ..statistics import (
     PAIRS_NOTE,
@@ -36,9 +37,10 @@ from ..statistics import (
     t_test,
 )
 from ..tabular import Table, Tabular
-from .evidence import Explanation
+from .evidence import Explanation, area_note
 from .gate import UNINFORMATIVE
-from .measures import MEASURES, QUANTILES, Measure, measure_named
+from .known_shortcut import view_in
+from .measures import MEASURES, QUANTILES, Measure, measure_named, measures_under
 
 __all__ = ["MINIMUM", "Curve", "Panel", "measure_sentence", "panel"]
 
@@ -95,6 +97,7 @@ class Panel(Tabular):
         paired: of each measure, all differences: what :meth:`differences` reads.
         gates: of each method, the median rank correlation of m with that of re-initialised models, and that of two
             re-initialised models with each other; NaN where the gate was not run.
+        shortcut_area: the shortcut's mean share of the image; NaN where the images have none.
 
     Example:
         >>> import asgt
@@ -120,6 +123,25 @@ class Panel(Tabular):
     scores: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     paired: dict[str, tuple[PairedDifference, ...]] = field(default_factory=dict)
     gates: dict[str, tuple[float, float]] = field(default_factory=dict)
+    shortcut_area: float = nan
+
+    @property
+    def shortcut_view(self) -> str:
+        """Which test set with a shortcut the images are, as ``"aligned"``; empty where they are none."""
+
+        return view_in(self.settings)
+
+    @property
+    def name(self) -> str:
+        """What made the maps, and the view where there is one: ``gradient+aligned``."""
+
+        return viewed(self.attribution, self.shortcut_view)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The measures that apply: those of the shortcut only where the images have one."""
+
+        return measures_under(self.settings)
 
     @property
     def n(self) -> int:
@@ -130,15 +152,17 @@ class Panel(Tabular):
     def table(self) -> Table:
         """A row for each measure that has a value, a column for each method, each cell with its interval."""
 
-        title = f"maps by {self.attribution} · n = {self.n} of {self.asked} images that all models get right"
+        title = f"maps by {self.name} · n = {self.n} of {self.asked} images that all models get right"
         if self.not_run:
             return Table(title, ["measure", *self.methods], [], [f"NOT RUN: {self.not_run}"])
         rows = []
-        for measure in MEASURES:
+        for measure in self.measures:
             values = [self.value(method, measure.name) for method in self.methods]
             if not all(value.not_run for value in values):
                 rows.append([measure.title, str(values[0].n), *(value.text() for value in values)])
-        return Table(title, ["measure", "n", *self.methods], rows, ["± over seeds, [bootstrap 95 %] of one model"])
+        notes = ["± over seeds, [bootstrap 95 %] of one model"]
+        notes += [] if isnan(self.shortcut_area) else [area_note(self.shortcut_area)]
+        return Table(title, ["measure", "n", *self.methods], rows, notes)
 
     def value(self, method: str, measure: str) -> Estimate:
         """What a measure says of a method; where it was not run, why not.
@@ -177,12 +201,11 @@ class Panel(Tabular):
             InputError: there is no such measure.
         """
 
-        asked = MEASURES if measure is None else (measure_named(measure),)
+        asked = self.measures if measure is None else (measure_named(measure),)
         pairs = [(each, pair) for each in asked for pair in self.differences(each.name)]
         kinds = {pair.kind for _, pair in pairs}
         return Table(
-            f"differences between maps by {self.attribution} · n = {self.n} of {self.asked} images that all models get "
-            "right",
+            f"differences between maps by {self.name} · n = {self.n} of {self.asked} images that all models get right",
             ["measure", "pair", "difference [95 %]", "p by Holm's correction", "decision"],
             [
                 [each.title, f"{pair.first} − {pair.second}", _signed(pair), pair.p_text, pair.decision]
@@ -301,7 +324,8 @@ def panel(named: Mapping[str, Sequence[Explanation]], *, seeds: Mapping[str, Seq
     flipped = torch.stack([explanation.values["flipped"] for explanation in runs.values()]).any(dim=0)
     quarter, full = (int((right & ~row).sum()) for row in flipped)
     area = float(first.values["area"][right].mean()) if "area" in first.values else nan
-    met = replace(empty, ids=first.ids[right], unflipped=(quarter, full), area=area)
+    shortcut_area = first.shortcut_area(right)
+    met = replace(empty, ids=first.ids[right], unflipped=(quarter, full), area=area, shortcut_area=shortcut_area)
     if why := _too_few(runs, right):
         return replace(met, not_run=why)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..attacks import Norm
 from ..numbers import counted, eps_text, norm_sign
 from ..visible import LONGEST_NAME, visible
+from .outlines import outlined_svg
 
 __all__ = [
     "COLOURS_OF",
@@ -30,6 +31,7 @@ __all__ = [
     "coloured",
     "map_cells",
     "map_rule",
+    "picture_uri",
     "pixels_of",
     "png_uri",
     "row_names",
@@ -102,6 +104,7 @@ class SaliencyMaps:
         eps: the radius of the attack; ``None`` without one.
         norm: its norm.
         columns: a model each.
+        shortcut: where a planted shortcut lies, bool (N, H, W), which the pictures outline; ``None`` without one.
 
     Example:
         >>> import torch
@@ -120,6 +123,7 @@ class SaliencyMaps:
     eps: float | None
     norm: Norm
     columns: tuple[MapColumn, ...]
+    shortcut: Tensor | None = None
 
     def __getitem__(self, rows: slice) -> SaliencyMaps:
         """The same of some of the images."""
@@ -186,7 +190,8 @@ def map_rule(maps: SaliencyMaps, kind: Rendering = "magnitude") -> str:
     made = f"a: gradient of the logit of {whose}" if maps.attribution == "gradient" else f"a: {maps.attribution}"
     if maps.attribution != "gradient":
         made += f" of {whose}"
-    return f"{made}; shown: {RULE[kind]}"
+    outlined = "; outlined: the planted shortcut" if maps.shortcut is not None else ""
+    return f"{made}; shown: {RULE[kind]}{outlined}"
 
 
 def row_names(maps: SaliencyMaps, number: int) -> list[str]:
@@ -224,6 +229,13 @@ def pixels_of(image: Tensor) -> Tensor:
     return (shown.expand(3, *shown.shape[1:]) * 255).round().byte().permute(1, 2, 0)
 
 
+def picture_uri(maps: SaliencyMaps, number: int, pixels: Tensor) -> str:
+    """A picture of an image, uint8 (H, W, 3), as a data URI; with the shortcut's outline where there is one."""
+
+    uri = png_uri(pixels)
+    return uri if maps.shortcut is None else outlined_svg(uri, maps.shortcut[number])
+
+
 def png_uri(pixels: Tensor) -> str:
     """uint8 (H, W, 3) as a data URI of a PNG, pixel for pixel; in one channel where it is grey."""
 
@@ -249,7 +261,7 @@ def _block(maps: SaliencyMaps, number: int) -> str:
         return f"<th {_CENTRED}>{escape(visible(column.name, LONGEST_NAME))}{seed}</th>"
 
     def cell(picture: Tensor, wrong: str, words: str) -> str:
-        drawn = f'<img src="{png_uri(picture)}" width="72" style="image-rendering:pixelated">'
+        drawn = f'<img src="{picture_uri(maps, number, picture)}" width="72" style="image-rendering:pixelated">'
         return f"<td {_CENTRED}>{escape(wrong) if wrong else drawn}<br>{escape(words)}</td>"
 
     columns = [map_cells(maps, number, column, "magnitude") for column in maps.columns]

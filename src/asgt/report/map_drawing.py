@@ -16,6 +16,7 @@ import matplotlib
 import torch
 from torch import Tensor
 
+from ..explanation.outlines import DARK, LIGHT, edges
 from ..explanation.shown_maps import (
     COLOURS_OF,
     MapColumn,
@@ -77,7 +78,7 @@ def write_maps(maps: SaliencyMaps, path: Path | str, *, kind: Rendering = "magni
         for image in range(len(maps.images)):
             for row, (picture, wrong, words) in enumerate(map_cells(maps, image, column, kind)):
                 y = above + image * block + offsets[row]
-                sheet.picture(x, y, _SIDE, picture, wrong)
+                sheet.picture(x, y, _SIDE, picture, wrong, _outline(maps, image))
                 sheet.words(x + _SIDE / 2, y + _SIDE + 0.02, _short(words, 16), "top", size=7)
     for image in range(len(maps.images)):
         for row, name in enumerate(row_names(maps, image)):
@@ -129,7 +130,7 @@ def write_contact_sheet(maps: SaliencyMaps, path: Path | str, *, kind: Rendering
         pictures += [coloured(column.maps[image], kind) for column in maps.columns]
         for place, (picture, wrong) in enumerate(pictures):
             x = left + place * (side + gap)
-            sheet.picture(x, y, side, picture, wrong)
+            sheet.picture(x, y, side, picture, wrong, _outline(maps, image))
             if image % rows == 0:
                 sheet.words(x + side / 2, above - 0.05, heads[place], "bottom", size=6)
             # What is not said is the label; where that is not known, every model's own answer is.
@@ -155,9 +156,21 @@ class _Sheet:
         self.axis.text(_EDGE, _EDGE, "\n".join(lines), fontsize=7.5, va="top", linespacing=1.25, parse_math=False)
         self._scale()
 
-    def picture(self, x: float, y: float, side: float, picture: Tensor, wrong: str) -> None:
-        """Pixels as they are, in a square; or the word for what cannot be shown, on hatching."""
+    def picture(
+        self, x: float, y: float, side: float, picture: Tensor, wrong: str, outline: Tensor | None = None
+    ) -> None:
+        """Pixels as they are, in a square; or the word for what cannot be shown, on hatching.
 
+        Args:
+            x: of the square, like y and side in inches.
+            y: of its upper edge.
+            side: of it.
+            picture: uint8 (H, W, 3).
+            wrong: the word.
+            outline: a mask whose edge is drawn on the picture, bool (H, W).
+        """
+
+        from matplotlib.collections import LineCollection
         from matplotlib.image import AxesImage
         from matplotlib.patches import Rectangle
 
@@ -182,6 +195,17 @@ class _Sheet:
         # Not by imshow, which takes the axes for its own, and its time.
         self.axis.add_image(image)
         self.axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="#8a8a8a", lw=0.4, zorder=2))
+        if outline is None:
+            return
+        pixel = height / len(outline)
+        lines = [
+            [(x + pixel * left, y + pixel * top), (x + pixel * right, y + pixel * bottom)]
+            for left, top, right, bottom in edges(outline)
+        ]
+        for place, (colour, wide) in enumerate((DARK, LIGHT)):
+            # Thinner than on a screen: a picture is less than an inch wide.
+            line = LineCollection(lines, colors=colour, linewidths=wide / 2, capstyle="projecting", zorder=3 + place)
+            self.axis.add_collection(line, autolim=False)
 
     def words(
         self,
@@ -236,6 +260,10 @@ class _Sheet:
 def _head(column: MapColumn, width: int) -> str:
     lines = textwrap.wrap(visible(column.name, LONGEST_NAME), width)
     return "\n".join([*lines, *([f"seed {column.seed}"] if column.seed is not None else [])])
+
+
+def _outline(maps: SaliencyMaps, number: int) -> Tensor | None:
+    return None if maps.shortcut is None else maps.shortcut[number]
 
 
 def _label(maps: SaliencyMaps, number: int) -> str:

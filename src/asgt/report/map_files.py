@@ -10,8 +10,7 @@ from typing import Any
 from ..comparison.explained import Explained
 from ..comparison.map_evidence import MapEvidence
 from ..comparison.pictures import BLOCKS, Pictures
-from ..explanation import MEASURES
-from ..names import file_name
+from ..names import file_name, viewed
 from .figures import write_charts, write_scatter
 from .gradients import gradient_charts
 from .map_drawing import write_contact_sheet, write_maps
@@ -72,10 +71,9 @@ def write_measures(evidence: MapEvidence, folder: Path) -> None:
         for explained in evidence.explained:
             if charts := masked_charts(explained, evidence.numbers):
                 title = (
-                    f"accuracy with pixels hidden: {evidence.data}, {explained.attribution}, "
-                    f"n = {explained.panel.n} images"
+                    f"accuracy with pixels hidden: {evidence.data}, {explained.name}, n = {explained.panel.n} images"
                 )
-                write_charts(charts, folder / f"masked-{file_name(explained.attribution)}.{suffix}", title=title)
+                write_charts(charts, folder / f"masked-{explained.file}.{suffix}", title=title)
         for attribution, tradeoff in evidence.tradeoffs.items():
             write_scatter(
                 tradeoff_scatter(tradeoff, evidence.numbers), folder / f"tradeoff-{file_name(attribution)}.{suffix}"
@@ -90,22 +88,29 @@ def write_map_tables(evidence: MapEvidence, out: Path) -> None:
 
 
 def saliency_names(pictures: Pictures) -> list[str]:
-    """The names of the files of maps, without a suffix, by attribution."""
+    """The names of the files of maps, without a suffix, in the order of the pictures."""
 
-    return ["saliency" if name == "gradient" else f"saliency-{file_name(name)}" for name in pictures.shown]
+    return [saliency_name(name) for name in pictures.shown]
+
+
+def saliency_name(name: str) -> str:
+    """The name of the file of a picture in :attr:`Pictures.shown`, without a suffix."""
+
+    attribution, _, view = name.partition("+")
+    return "saliency" if name == "gradient" else f"saliency-{viewed(file_name(attribution), view)}"
 
 
 def _panel_csv(explained: Sequence[Explained]) -> list[dict[str, Any]]:
-    """A row for each attribution, method and measure."""
+    """A row for each attribution (and view of the shortcut, ``gradient+aligned``), method and measure."""
 
     rows = []
     for each in explained:
         for method in each.panel.methods:
-            for measure in MEASURES:
+            for measure in each.panel.measures:
                 score = each.panel.value(method, measure.name)
                 rows.append(
                     {
-                        "attribution": each.attribution,
+                        "attribution": each.name,
                         "method": method,
                         "measure": measure.name,
                         "better": measure.better or "",
@@ -132,7 +137,7 @@ def _differences_csv(explained: Sequence[Explained]) -> list[dict[str, Any]]:
 
     return [
         {
-            "attribution": each.attribution,
+            "attribution": each.name,
             "measure": measure.name,
             "first": pair.first,
             "second": pair.second,
@@ -148,7 +153,7 @@ def _differences_csv(explained: Sequence[Explained]) -> list[dict[str, Any]]:
             "verdict": pair.decision,
         }
         for each in explained
-        for measure in MEASURES
+        for measure in each.panel.measures
         for pair in each.panel.differences(measure.name)
     ]
 

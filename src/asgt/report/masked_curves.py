@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from ..comparison.explained import Explained
 from ..explanation import Curve
-from ..names import file_name
 from .figures import Chart, Line
 
 __all__ = ["masked_charts"]
@@ -38,7 +37,7 @@ def masked_charts(explained: Explained, numbers: Mapping[str, int]) -> list[Char
             lines.append(_line(numbers[method], top, other))
         charts.append(
             Chart(
-                key=f"masked-{file_name(explained.attribution)}-{fill}",
+                key=f"masked-{explained.file}-{fill}",
                 title=title,
                 subtitle=subtitle,
                 x_label="pixels hidden (%)",

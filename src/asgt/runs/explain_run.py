@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 from ..attacks import Norm
 from ..data import Images, in_memory, sampled_rows
+from ..data import shortcut_view as viewed_images
 from ..datasets import data_set
 from ..devices import resolve_device
 from ..errors import InputError
 from ..explanation import Explanation, explain, load_explanation
 from ..progress import SILENT, Progress
+from ..shortcuts import ShortcutView
 from ..training.run_folder import RunFolder
 
 __all__ = ["explain_run", "explained_alike"]
@@ -29,6 +31,8 @@ def explain_run(
     norm: Norm,
     attribution: str = "gradient",
     rows: Tensor | None = None,
+    shortcut: str | None = None,
+    shortcut_view: ShortcutView = "absent",
     layer: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
@@ -47,6 +51,8 @@ def explain_run(
         norm: its norm.
         attribution: what makes the maps.
         rows: which they are, int64 (N,). Default: the first, or drawn class by class where these lack a class.
+        shortcut: what is planted in them, as :func:`asgt.shortcuts.shortcut_named` takes it. Default: nothing.
+        shortcut_view: which test set with a shortcut is explained; its evidence lies in a folder of its own.
         layer: the layer that it looks at, where it looks at one.
         batch_size: images a pass. Default: as :func:`asgt.explain` has it.
         device: where to.
@@ -57,20 +63,24 @@ def explain_run(
         InputError: a setting does not fit, or the folder holds an explanation with other settings.
     """
 
-    place = folder.explanation(attribution)
+    view = "absent" if shortcut is None else shortcut_view
+    place = folder.explanation(attribution, view)
     rows = sampled_rows(test, samples) if rows is None else rows
     if int(rows.max()) >= len(test):
         raise InputError(f"{place} is of test image {int(rows.max())}, and there are {len(test)}: remove it")
     finished = explained_alike(place, samples=len(rows), eps=eps, norm=norm)
-    images = test[rows].to(where := resolve_device(device))
+    # Which shortcut an image gets, its row of the whole test split decides.
+    images = (test if shortcut is None else viewed_images(test, shortcut, view))[rows]
+    where = resolve_device(device)
     return explain(
         model.to(where),
-        images,
+        images.to(where),
         eps=eps,
         norm=norm,
         attribution=attribution,
         layer=layer,
         objects=_objects(test[rows], data),
+        shortcut_view=view,
         ids=rows,
         batch_size=batch_size,
         folder=place,

@@ -44,7 +44,8 @@ class Run:
         result: how the training ended.
         history: the rows of ``metrics.jsonl``, one an epoch.
         evaluations: its finished evaluations, by the protocol's key (:attr:`asgt.Protocol.key`).
-        explanations: its finished explanations, by attribution.
+        explanations: its finished explanations, by attribution, as ``gradient``, or ``gradient+aligned`` of images with
+            a planted shortcut (:attr:`asgt.Explanation.name`).
         remarks: files without a digest, and edits that were accepted, in words.
     """
 
@@ -105,14 +106,14 @@ def read_run(path: Path) -> Run:
     explanations = _explanations(folder, weights)
     places = [
         *(folder.evaluation(stored_name(key)) for key in evaluations),
-        *map(folder.explanation, explanations),
+        *(_explained_in(folder, explanation) for explanation in explanations.values()),
     ]
-    for name, explanation in explanations.items():
+    for explanation in explanations.values():
         largest = int(torch.maximum(explanation.labels, explanation.predictions).max())
         if largest >= len(result.classes):
             raise DamagedFileError(
-                f"{folder.explanation(name)} is damaged: it holds class {largest} of {len(result.classes)}, which are "
-                "numbered from 0"
+                f"{_explained_in(folder, explanation)} is damaged: it holds class {largest} of "
+                f"{len(result.classes)}, which are numbered from 0"
             )
     remarks = remarks_on(folder, places)
     if manifest is not None and (removed := manifest.removed()):
@@ -151,20 +152,26 @@ def _records_own(folder: RunFolder) -> bool:
 
 
 def _explanations(folder: RunFolder, weights: str) -> dict[str, Explanation]:
-    """The finished explanations of a run, by attribution; they are of its own weights."""
+    """The finished explanations of a run, by name; they are of its own weights."""
 
     explanations = {}
     for place in sorted(path.parent for path in folder.path.glob("explanation/*/result.json")):
         explanation = load_explanation(place)
-        explanations[explanation.attribution] = explanation
-        if folder.explanation(explanation.attribution).name != place.name:
-            raise InputError(f"{place} holds an explanation by {explanation.attribution}: rename it")
+        explanations[explanation.name] = explanation
+        if (renamed := _explained_in(folder, explanation).name) != place.name:
+            raise InputError(f"{place} holds an explanation by {explanation.name}: rename it to {renamed}")
         if explanation.model != weights:
             raise InputError(
                 f"{place} was made of other weights than {folder.model}: remove {place}, then: asgt explain "
                 f"{folder.path}"
             )
     return explanations
+
+
+def _explained_in(folder: RunFolder, explanation: Explanation) -> Path:
+    """Where a run has an explanation."""
+
+    return folder.explanation(explanation.attribution, explanation.shortcut_view)
 
 
 def data_name(run: Run) -> str:

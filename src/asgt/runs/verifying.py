@@ -468,7 +468,8 @@ def _remedy_of_evidence(folder: Path, name: str, state: State) -> str:
     keys = {protocol.stored_as: key for key, protocol in KNOWN.items()}
     by, _, view = kind.partition("+")
     evaluate = f"asgt evaluate {folder} " + ("--attack …" if by == OWN else f"--protocol {keys.get(by, by)}")
-    evaluate += f" --shortcut-view {view}" if view else ""
+    viewed = f" --shortcut-view {view}" if view else ""
+    evaluate += viewed
     if place == name:
         evaluate = f"asgt evaluate … --out {folder}"
     if name.endswith(".safetensors") and place != "explanation" and name != "values.safetensors":
@@ -477,7 +478,7 @@ def _remedy_of_evidence(folder: Path, name: str, state: State) -> str:
         if name.endswith(f"/{LABELS}") or name == LABELS:
             return f"{again} writes it again"
         return f"remove the file, then: {again}" if state == "changed" else f"{again} evaluates its samples again"
-    verb = evaluate if place == "evaluation" else f"asgt explain {folder}"
+    verb = evaluate if place == "evaluation" else f"asgt explain {folder}{viewed}"
     if place == name:
         return f"restore it, or remove {folder}, then: asgt explain … --out {folder}"
     return f"restore it, or remove {folder / place / kind}, then: {verb}"

@@ -11,7 +11,8 @@
     manifest.json           the digest of every file: written last, when, and only when, the run is finished
     evaluation/<protocol>/  results and evidence of ``asgt evaluate``; later versions in ``<protocol>@<version>``, those
                             on test images with a planted shortcut in ``<protocol>+<view>``
-    explanation/<name>/     those of ``asgt explain``, by attribution; ``module-Class`` for ``module:Class``
+    explanation/<name>/     those of ``asgt explain``, by attribution; ``module-Class`` for ``module:Class``; those of
+                            test images with a planted shortcut in ``<name>+<view>``
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from ..errors import DamagedFileError, InputError, shown
 from ..files import digest_file, digest_stored, read_bounded, read_sealed, write_bytes, write_sealed
 from ..manifest import MANIFEST, UNVERIFIED, Manifest, only_writer
-from ..names import file_name
+from ..names import file_name, viewed
 from ..numbers import norm_sign
 from ..statistics import share
 from ..tabular import Table, Tabular
@@ -156,20 +157,20 @@ class RunFolder:
             shortcut_view: which shortcut its test images have. Default: none, as by ``"absent"``.
         """
 
-        return (
-            self.path
-            / "evaluation"
-            / (stored_as + (f"+{shortcut_view}" if shortcut_view not in ("", "absent") else ""))
-        )
+        return self.path / "evaluation" / viewed(stored_as, shortcut_view)
 
-    def explanation(self, attribution: str) -> Path:
-        """The folder of an explanation by an attribution.
+    def explanation(self, attribution: str, shortcut_view: str = "") -> Path:
+        """The folder of an explanation.
+
+        Args:
+            attribution: its name.
+            shortcut_view: as for :meth:`evaluation`.
 
         Raises:
             InputError: the name of the attribution could lead out of the folder.
         """
 
-        return self.path / "explanation" / file_name(attribution)
+        return self.path / "explanation" / viewed(file_name(attribution), shortcut_view)
 
     def is_finished(self) -> bool:
         """Whether the training has ended.

@@ -68,6 +68,7 @@ class MapBatch:
         seed: keys all noise, with the ids.
         mapper: makes the attributions of other images by the same method.
         batch_size: images, or copies of them, in a pass.
+        shortcut: where a planted shortcut lies, bool (B, H, W); ``None`` where there is none.
     """
 
     model: nn.Module
@@ -82,6 +83,7 @@ class MapBatch:
     seed: int
     mapper: Mapper
     batch_size: int
+    shortcut: Tensor | None = None
 
     def noise(self, name: str) -> SampleKeyed:
         """Noise for one purpose, each image's own: a name gives the same draws, another name independent ones."""

@@ -41,6 +41,7 @@ class Measure:
         undefined: what an image lacks whose number in ``keeps`` is NaN, for the notes; ``""``: the notes do not say.
         settings: what it is computed by, in plain values. They are part of what identifies an explanation: one that was
             made with other settings is not mixed with it.
+        needs_shortcut: whether it needs to know where a planted shortcut lies: it does not apply to images without one.
 
     Example:
         >>> import torch
@@ -69,6 +70,7 @@ class Measure:
     needs_objects: bool = False
     undefined: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    needs_shortcut: bool = False
 
     def is_in(self, values: Mapping[str, Tensor]) -> bool:
         """Whether an explanation's tensors hold it: one that was made before the measure was added does not."""

@@ -10,7 +10,6 @@ from urllib.parse import quote
 from ...comparison.comparing import Comparison
 from ...comparison.method_naming import Method
 from ...evaluation.protocols import stored_name
-from ...names import file_name
 from ...runs.run import Run
 from ..section import PageRequest, Section
 
@@ -84,7 +83,7 @@ def _evidence(method: Method, run: Run, out: Path) -> dict[str, Any]:
         "model": next(iter(run.evaluations.values())).model[:12],
         "results": [
             *((key, f"{place}/evaluation/{stored_name(key)}/result.json") for key in run.evaluations),
-            *((name, f"{place}/explanation/{file_name(name)}/result.json") for name in run.explanations),
+            *((each.name, f"{place}/explanation/{each.stored_as}/result.json") for each in run.explanations.values()),
         ],
     }
 

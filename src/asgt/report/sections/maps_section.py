@@ -11,8 +11,8 @@ from ...explanation.shown_maps import (
     coloured,
     map_cells,
     map_rule,
+    picture_uri,
     pixels_of,
-    png_uri,
     row_names,
 )
 from ..map_files import saliency_names, write_pictures
@@ -22,13 +22,13 @@ __all__ = ["MAPS"]
 
 TEMPLATE = r"""<section id="maps">
 <h2>Saliency maps</h2>
-{% if map_rows %}
-<p class="note">The first test image of each class, under the model of each method's first seed; {{ map_rule }}. Shown, not measured: a handful of maps proves nothing about the rest.</p>
-<h3>Before and under attack</h3>
+{% for view, map_rule, blocks, map_rows in scenes %}
+<p class="note">The first test image of each class{% if view %}, with the shortcut {{ view }}{% endif %}, under the model of each method's first seed; {{ map_rule }}. Shown, not measured: a handful of maps proves nothing about the rest.</p>
+<h3>Before and under attack{% if view %}, shortcut {{ view }}{% endif %}</h3>
 <p class="note">Each model is attacked by itself, and its map explains the label before and after. Under each image stands what the model says of it.</p>
 <div class="blocks">
 {% for block in blocks %}
-<div class="scroll" tabindex="0" role="region" aria-label="maps of an image of class {{ block.label }}, before and under attack">
+<div class="scroll" tabindex="0" role="region" aria-label="maps of an image of class {{ block.label }}, before and under attack{% if view %}, shortcut {{ view }}{% endif %}">
 <table class="maps block">
 <thead><tr><td></td>{% for name, seed in block.methods %}<th scope="col">{{ name | name }}{% if seed is not none %}<span>seed {{ seed }}</span>{% endif %}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -40,8 +40,8 @@ TEMPLATE = r"""<section id="maps">
 </div>
 {% endfor %}
 </div>
-<h3>One image of each class</h3>
-<div class="scroll" tabindex="0" role="region" aria-label="saliency maps">
+<h3>One image of each class{% if view %}, shortcut {{ view }}{% endif %}</h3>
+<div class="scroll" tabindex="0" role="region" aria-label="saliency maps{% if view %}, shortcut {{ view }}{% endif %}">
 <table class="maps">
 <thead><tr><td></td>{% for cell in map_rows[0].cells %}<th scope="col">{{ cell.label }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -51,6 +51,8 @@ TEMPLATE = r"""<section id="maps">
 </tbody>
 </table>
 </div>
+{% endfor %}
+{% if scenes %}
 <p class="note">For papers: {% for name in map_files %}<a href="figures/{{ name }}.pdf">{{ name }}.pdf</a>, {% endfor %}and the first images in a row on a contact sheet: <a href="figures/contact.pdf">contact.pdf</a>; each as .png beside it.</p>
 {% endif %}
 {% for sentence in missing %}
@@ -62,12 +64,13 @@ TEMPLATE = r"""<section id="maps">
 
 def _context(page: PageRequest) -> dict[str, Any]:
     pictures = page.summary.maps.pictures
-    maps = pictures.shown.get("gradient")
     return {
         "missing": pictures.missing,
-        "blocks": _blocks(maps),
-        "map_rule": map_rule(maps) if maps is not None else "",
-        "map_rows": _map_rows(maps),
+        "scenes": [
+            (name.partition("+")[2], map_rule(maps), _blocks(maps), _map_rows(maps))
+            for name, maps in pictures.shown.items()
+            if name.partition("+")[0] == "gradient"
+        ],
         "map_files": [name + kind for name in saliency_names(pictures) for kind in ("", "-signed")],
     }
 
@@ -76,11 +79,9 @@ def _write(page: PageRequest) -> None:
     write_pictures(page.summary.maps, page.out / "figures")
 
 
-def _blocks(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
+def _blocks(maps: SaliencyMaps) -> list[dict[str, Any]]:
     """A table for each of the first images: columns are methods; image, map, attacked image, its map."""
 
-    if maps is None:
-        return []
     blocks = []
     for number in range(min(BLOCKS, len(maps.images))):
         names = row_names(maps, number)
@@ -93,7 +94,8 @@ def _blocks(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
                 picture, wrong, words = pictures[place]
                 what = f"{name}, class {label}, under {column.name}"
                 alt = ": ".join(part for part in (what, wrong or words) if part)
-                cells.append({"source": "" if wrong else png_uri(picture), "alt": alt, "wrong": wrong, "words": words})
+                source = "" if wrong else picture_uri(maps, number, picture)
+                cells.append({"source": source, "alt": alt, "wrong": wrong, "words": words})
             rows.append({"name": name, "cells": cells})
         blocks.append(
             {"label": label, "methods": [(column.name, column.seed) for column in maps.columns], "rows": rows}
@@ -101,11 +103,9 @@ def _blocks(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
     return blocks
 
 
-def _map_rows(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
+def _map_rows(maps: SaliencyMaps) -> list[dict[str, Any]]:
     """The rows of pictures: the images, then each method's maps; each picture with its words."""
 
-    if maps is None:
-        return []
     assert maps.labels is not None
     labels = [class_name(maps, label) for label in maps.labels]
     rows: list[dict[str, Any]] = [
@@ -114,20 +114,20 @@ def _map_rows(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
             "seed": None,
             "cells": [
                 {
-                    "source": png_uri(pixels_of(image)),
+                    "source": picture_uri(maps, number, pixels_of(image)),
                     "alt": f"test image of class {label}",
                     "wrong": "",
                     "words": "",
                     "label": label,
                 }
-                for image, label in zip(maps.images, labels, strict=True)
+                for number, (image, label) in enumerate(zip(maps.images, labels, strict=True))
             ],
         }
     ]
     for column in maps.columns:
         cells = []
         shown = zip(labels, maps.labels, column.maps, column.predictions, strict=True)
-        for label, answer, attribution, prediction in shown:
+        for number, (label, answer, attribution, prediction) in enumerate(shown):
             picture, wrong = coloured(attribution)
             said = class_name(maps, prediction)
             words = f"says {said}" if int(prediction) != int(answer) else ""
@@ -138,7 +138,7 @@ def _map_rows(maps: SaliencyMaps | None) -> list[dict[str, Any]]:
             )
             cells.append(
                 {
-                    "source": "" if wrong else png_uri(picture),
+                    "source": "" if wrong else picture_uri(maps, number, picture),
                     "alt": alt,
                     "wrong": wrong,
                     "words": words,

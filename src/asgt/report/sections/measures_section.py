@@ -10,7 +10,6 @@ from ...comparison.comparing import Comparison
 from ...comparison.explained import Explained
 from ...comparison.map_evidence import panel_basis, panel_rows, panel_unrun, panel_words
 from ...explanation import Measure, measure_sentence
-from ...names import file_name
 from ...statistics import PairedDifference
 from ..commands import named_again
 from ..gradients import gradient_charts
@@ -28,16 +27,16 @@ TEMPLATE = r"""<section id="looks">
 <pre><code>{{ explain }}</code></pre>
 {% endif %}
 {% for look in looks %}
-<h3>By the {{ look.attribution }}</h3>
+<h3>By the {{ look.attribution }}{% if look.view %}, shortcut {{ look.view }}{% endif %}</h3>
 {% if look.not_run %}
 <p><b>NOT RUN</b>: {{ look.not_run | whole }}.</p>
 {% else %}
 {% if loop.first %}
 <p>Every measure can be compared between models: each rests on the same images, which all models get right. a is the signed map, m the channel mean of |a|.</p>
 {% endif %}
-<div class="scroll" tabindex="0" role="region" aria-label="measures of maps by {{ look.attribution }}">
+<div class="scroll" tabindex="0" role="region" aria-label="measures of maps by {{ look.name }}">
 <table class="measures">
-<caption>{{ look.words | whole }}. Mean ± standard deviation over seeds, or a single model's 95 % bootstrap interval over images. ↑ more is better, ↓ less is better, no arrow: neither. * partly restates robustness, in one direction or the other, whatever the maps explain. <b>Bold</b>: the primary measure, named in advance: mass on the object where it is known, ROAD otherwise.{% if look.area == look.area %} The object's share of the area, which maps without a preference would have as their mass: {{ "%.3f" | format(look.area) }}.{% endif %}</caption>
+<caption>{{ look.words | whole }}. Mean ± standard deviation over seeds, or a single model's 95 % bootstrap interval over images. ↑ more is better, ↓ less is better, no arrow: neither. * partly restates robustness, in one direction or the other, whatever the maps explain. <b>Bold</b>: the primary measure, named in advance: {% if look.view %}mass on the shortcut{% else %}mass on the object where it is known, ROAD otherwise{% endif %}.{% if look.area == look.area %} The object's share of the area, which maps without a preference would have as their mass: {{ "%.3f" | format(look.area) }}.{% endif %}{% if look.shortcut_area == look.shortcut_area %} The shortcut's share of the area, which maps without a preference have as their mass on it, and as the share of their top 10 % on it: {{ "%.3f" | format(look.shortcut_area) }}.{% endif %}</caption>
 <thead><tr><th scope="col">measure</th><th scope="col">n</th>{% for name in look.methods %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in look.rows %}
@@ -73,7 +72,7 @@ TEMPLATE = r"""<section id="looks">
 {% endif %}
 {% if look.matrix %}
 <h4>Which differences in {{ look.primary.title }} are decided</h4>
-<div class="scroll" tabindex="0" role="region" aria-label="differences in {{ look.primary.title }} by {{ look.attribution }}">
+<div class="scroll" tabindex="0" role="region" aria-label="differences in {{ look.primary.title }} by {{ look.name }}">
 <table class="differences measured">
 <caption>row − column in {{ look.primary.title }} [95 % interval, not adjusted]; ▲ decided: the row has more; ▼ decided: it has less; · not decided. {{ look.basis }}.</caption>
 <thead><tr><th scope="col">row − column</th>{% for name, _ in look.matrix %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
@@ -132,15 +131,18 @@ def _look(page: PageRequest, explained: Explained) -> dict[str, Any]:
 
     maps, panel, primary = page.summary.maps, explained.panel, explained.primary
     rows = panel_rows(explained)
-    tradeoff = maps.tradeoffs.get(explained.attribution)
+    tradeoff = maps.tradeoffs.get(explained.name)
     return {
         "attribution": explained.attribution,
-        "file": file_name(explained.attribution),
+        "name": explained.name,
+        "view": panel.shortcut_view,
+        "file": explained.file,
         "words": panel_words(explained),
         "not_run": panel.not_run,
         "notes": explained.notes,
         "methods": panel.methods,
         "area": panel.area,
+        "shortcut_area": panel.shortcut_area,
         "rows": [
             {
                 "title": row.title,
