@@ -198,7 +198,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         *("epochs", "batch_size", "optimizer", "lr", "head_lr", "momentum", "weight_decay", "clip_norm"),
         *("label_smoothing", "class_weights", "schedule", "average", "keep"),
     ),
-    "Run": ("seed", "device", "precision", "cuda_graphs", "checkpoint_every", "tensorboard"),
+    "Run": ("seed", "device", "precision", "cuda_graphs", "checkpoint_every", "tracker", "tensorboard"),
 }
 
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .evaluation.outcomes import Evaluation
     from .evaluation.protocols import PROTOCOLS, Protocol
     from .evaluation.shards import load_evaluation
+    from .evaluation.trace import Trace
     from .experiments import Preset, load_preset, reproduce
     from .explanation import Explanation, Measure, Panel, explain, load_explanation, panel, strokes
     from .explanation.map_grid import saliency_maps
@@ -117,6 +118,7 @@ __all__ = [
     "SampleKeyed",
     "Splits",
     "Square",
+    "Trace",
     "TrainConfig",
     "TrainResult",
     "Verified",
@@ -191,6 +193,7 @@ _HOMES = {
         "Protocol",
     ),
     "evaluation.shards": ("load_evaluation",),
+    "evaluation.trace": ("Trace",),
     "experiments": (
         "Preset",
         "load_preset",

@@ -22,6 +22,7 @@ from .modes import Classifier, ask, evaluating
 
 __all__ = [
     "check_classes",
+    "check_target_classes",
     "checked",
     "checked_images",
     "checked_labels",
@@ -226,6 +227,34 @@ def check_classes(model: Classifier, x: Tensor, y: Tensor) -> None:
         with torch.no_grad(), evaluating(model):
             classes = ask(model, x[:1]).shape[1]
         checked_labels(y, len(x), classes)
+
+
+def check_target_classes(model: Classifier, x: Tensor, targets: Tensor) -> None:
+    """Asks a model about all images, to refuse target classes that it does not have or gives already.
+
+    Args:
+        model: images (B, C, H, W) in [0, 1] to logits (B, K).
+        x: the images.
+        targets: the class that an attack is to lead each image to, int64 (B,).
+
+    Raises:
+        InputError: a target is no class of the model, or the one that it predicts without an attack.
+    """
+
+    if not len(x):
+        return
+    with torch.no_grad(), evaluating(model):
+        logits = ask(model, x)
+    checked_labels(targets, len(x), logits.shape[1], name="targets")
+    if x.is_meta:
+        return
+    reached = (logits.argmax(dim=1) == targets).nonzero().flatten().tolist()
+    if reached:
+        more = f" and {len(reached) - 1} more" if len(reached) > 1 else ""
+        raise InputError(
+            f"targets[{reached[0]}] = {int(targets[reached[0]])}{more}: the model predicts that class without an "
+            "attack; choose another class, or leave those images out"
+        )
 
 
 @contextmanager

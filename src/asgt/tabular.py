@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import zip_longest
+from statistics import median
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from .visible import LONGEST_NAME, visible
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Table", "Tabular", "draw_curves"]
+__all__ = ["Table", "Tabular", "draw_courses", "draw_curves"]
 
 _WIDEST = 60
 """Characters of a column as it is printed; longer texts go on in the next line."""
@@ -144,6 +145,39 @@ def draw_curves(
         )
         axes.fill_between(list(points), lows, highs, color=colour, alpha=0.15, linewidth=0)
     axes.set(xlabel=visible(x_label), ylabel="accuracy (%)", ylim=(-2, 102))
+    axes.set_title(visible(title), fontsize=9, parse_math=False)
+    axes.grid(alpha=0.3)
+    for text in axes.legend(fontsize=8, frameon=False).get_texts():
+        text.set_parse_math(False)
+    return axes
+
+
+def draw_courses(
+    groups: Mapping[str, Sequence[Sequence[float]]], axes: Axes | None, *, title: str, x_label: str, y_label: str
+) -> Axes:
+    """Draws courses over the steps 0, 1, …: each one thin, and the median of each group thick.
+
+    Args:
+        groups: by name, courses of one length; a group without any is left out.
+        axes: where to draw. Default: a new figure.
+        title: above them.
+        x_label: of the steps.
+        y_label: of what is drawn.
+    """
+
+    if axes is None:
+        from matplotlib.figure import Figure
+
+        axes = Figure(figsize=(5.2, 3.4), layout="constrained").subplots()
+    for place, (name, courses) in enumerate(groups.items()):
+        colour = _COLOURS[place % len(_COLOURS)]
+        for course in courses:
+            axes.plot(range(len(course)), course, color=colour, linewidth=0.6, alpha=0.45)
+        if courses:
+            middle = [median(values) for values in zip(*courses, strict=True)]
+            label = visible(f"{name} (median of {len(courses)})", LONGEST_NAME)
+            axes.plot(range(len(middle)), middle, color=colour, linewidth=2.4, label=label)
+    axes.set(xlabel=visible(x_label), ylabel=visible(y_label))
     axes.set_title(visible(title), fontsize=9, parse_math=False)
     axes.grid(alpha=0.3)
     for text in axes.legend(fontsize=8, frameon=False).get_texts():

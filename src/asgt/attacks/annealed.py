@@ -92,6 +92,7 @@ class AnnealedPGD(Attack):
         norm: ``"linf"`` or ``"l2"``.
         steps: gradient steps.
         loss: ``"margin"``, ``"ce"``, ``"margin-targeted"`` or ``"dlr-targeted"`` (adapted below four classes).
+        targeted: refused, as there is no targeted form of it here.
 
     Raises:
         InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
@@ -157,7 +158,7 @@ class AnnealedPGD(Attack):
 
     def step(self, state: State) -> AnnealedState:
         assert isinstance(state, AnnealedState)
-        gradient, logits = state.gradient(partial(self._losses, state))
+        gradient, logits = state.gradient(partial(self.losses, state))
         flat = gradient.flatten(1)
         blind = ~flat.isfinite().all(dim=1) | (flat == 0).all(dim=1)
         # A NaN must not move a sample out of its ball.
@@ -186,9 +187,8 @@ class AnnealedPGD(Attack):
         state = state.judged(ask(state.model, state.x_adv))
         return torch.where(per_sample(state.fooled, state.x), state.witness, state.best)
 
-    def _losses(self, state: AnnealedState, logits: Tensor) -> Tensor:
-        """The loss (B,) that is to rise, of logits (B, K)."""
-
+    def losses(self, state: State, logits: Tensor) -> Tensor:
+        assert isinstance(state, AnnealedState)
         if self.loss == "ce":
             return F.cross_entropy(logits, differentiable(state.y), reduction="none")
         if self.loss == "margin":

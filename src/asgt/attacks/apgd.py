@@ -18,6 +18,10 @@ of logits ratio, which does not change when the logits are shifted or scaled:
 It needs four classes. Below that only :math:`z_t - z_y` is left of it: with two classes the ratio, by whatever scale of
 the logits, is constant, and with three it is so as soon as t is the least likely.
 
+A targeted attack (``targeted=True``) leads to the classes t that its call is given. L is then the negative
+cross-entropy to t, or the targeted ratio from y, the class that the model gives X, to t. Success is the prediction of
+t.
+
 The iterates are those of the authors' own package to rounding, one slip included: it compares the loss after the first
 step with zero, not with the loss at the start, when it counts for condition 1.
 """
@@ -47,7 +51,7 @@ class APGDState(State):
     """Where Auto-PGD stands; every sample has checkpoints of its own.
 
     Attributes:
-        target: the class to be reached, int64 (B,); None for the cross-entropy.
+        target: the class that the targeted ratio is about, int64 (B,); None for the cross-entropy.
         previous: the iterate before ``x_adv``, of the shape of ``x``.
         loss: the loss at ``previous``, (B,); zero before the second step.
         best: the iterate of highest loss so far, of the shape of ``x``.
@@ -59,6 +63,8 @@ class APGDState(State):
         rises: in how many of them the loss rose, int64 (B,).
         checked_loss: ``best_loss`` at the last checkpoint, (B,).
         halved: whether η was halved there, bool (B,).
+        left: the class that the targeted ratio leads away from, int64 (B,). Default: the label. Of a targeted attack,
+            whose ``y`` is the target, the class that the model gives ``x``.
     """
 
     target: Tensor | None
@@ -73,14 +79,16 @@ class APGDState(State):
     rises: Tensor
     checked_loss: Tensor
     halved: Tensor
+    left: Tensor | None = None
 
     def losses(self, logits: Tensor) -> Tensor:
         """The loss (B,) that is to rise, of logits (B, K)."""
 
         if self.target is None:
-            return F.cross_entropy(logits, differentiable(self.y), reduction="none")
+            loss = F.cross_entropy(logits, differentiable(self.y), reduction="none")
+            return -loss if self.targeted else loss
 
-        return targeted_dlr(logits, self.label, self.target)
+        return targeted_dlr(logits, self.label if self.left is None else self.left, self.target)
 
 
 def momentum_step(state: State, previous: Tensor, gradient: Tensor, length: Tensor, norm: Norm) -> Tensor:
@@ -119,11 +127,12 @@ def targeted_dlr(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
     return torch.where(left, -margin / torch.where(left, scale, 1.0), -margin)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class APGD(Attack):
     """Auto-PGD on the cross-entropy or the targeted DLR loss, in L∞ or L2.
 
-    It returns, for each sample, the first iterate that fools the model, or else the iterate with the highest loss.
+    It returns, for each sample, the first iterate that fools the model, or else the iterate with the highest loss. A
+    targeted one returns the first iterate that reaches the target, or else the iterate nearest to it by its loss.
 
     Args:
         eps: the radius in [0, 1].
@@ -132,6 +141,7 @@ class APGD(Attack):
         loss: ``"ce"``, or ``"dlr-targeted"``, which is adapted below four classes.
         target: which wrong class ``"dlr-targeted"`` aims at, by rank of the clean logits; 1 is the most likely. The
             authors' ensemble takes 1 to 9, or to K − 1 if that is less.
+        targeted: call it with target classes in place of the labels. Success is the prediction of the target.
 
     Raises:
         InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
@@ -156,6 +166,7 @@ class APGD(Attack):
     target: int = 1
 
     stored_as: ClassVar[dict[str, str]] = {"target": "target_class"}
+    takes_targets: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,6 +174,8 @@ class APGD(Attack):
             raise InputError(f"target = {self.target}: the wrong classes are ranked from 1, the most likely")
         if self.loss == "ce" and self.target != 1:
             raise InputError(f"target = {self.target}: the cross-entropy aims at no class; 'dlr-targeted' does")
+        if self.targeted and self.target != 1:
+            raise InputError(f"target = {self.target}: with targeted=True the call says the classes, leave target out")
 
     @property
     def starts_at_random(self) -> bool:
@@ -170,6 +183,8 @@ class APGD(Attack):
 
     @property
     def title(self) -> str:
+        if self.targeted:
+            return f"targeted APGD-{'CE' if self.loss == 'ce' else 'DLR'}"
         return "APGD-CE" if self.loss == "ce" else f"APGD-T, class {self.target}"
 
     @property
@@ -186,8 +201,8 @@ class APGD(Attack):
         return repr(replace(self, target=1))
 
     def described(self, count: int = 1) -> str:
-        if self.loss == "ce":
-            return f"APGD-CE ({self.steps} steps)"
+        if self.targeted or self.loss == "ce":
+            return f"{self.title} ({self.steps} steps)"
         return f"APGD-T ({self.steps} steps on each of {count} targets)"
 
     def start(
@@ -200,7 +215,7 @@ class APGD(Attack):
         init: Tensor | None = None,
         generator: Generator | None = None,
     ) -> APGDState:
-        """The state before the first step. ``"dlr-targeted"`` ranks its targets by a forward pass on ``x``.
+        """The state before the first step. ``"dlr-targeted"`` takes a forward pass on ``x``, to rank its targets.
 
         Raises:
             InputError: the model has fewer wrong classes than ``target``.
@@ -211,10 +226,11 @@ class APGD(Attack):
             init = x + per_sample(radius, x) * self._noise(x, generator)
         state = super().start(model, x, y, eps, init=init)
 
+        target, left = (None, None) if self.loss == "ce" else self._classes(state)
         fresh = at_least_float32(torch.full_like(state.eps, -torch.inf))
         return APGDState(
             **vars(state),
-            target=None if self.loss == "ce" else self._targets(state),
+            target=target,
             previous=state.x_adv,
             loss=torch.zeros_like(fresh),
             best=state.x_adv,
@@ -226,6 +242,7 @@ class APGD(Attack):
             rises=state.iteration,
             checked_loss=fresh,
             halved=torch.ones_like(state.fooled),
+            left=left,
         )
 
     def step(self, state: State) -> APGDState:
@@ -237,6 +254,10 @@ class APGD(Attack):
         state, gradient = self._checked(state, gradient)
         x_adv = momentum_step(state, state.previous, gradient, state.step_size, self.norm)
         return replace(state, x_adv=x_adv, previous=state.x_adv, iteration=state.iteration + 1)
+
+    def losses(self, state: State, logits: Tensor) -> Tensor:
+        assert isinstance(state, APGDState)
+        return state.losses(logits)
 
     @torch.no_grad()
     def result(self, state: State) -> Tensor:
@@ -262,13 +283,17 @@ class APGD(Attack):
         return noise / per_sample(length.clamp_min(1e-12), x)
 
     @torch.no_grad()
-    def _targets(self, state: State) -> Tensor:
+    def _classes(self, state: State) -> tuple[Tensor, Tensor | None]:
+        """Where the targeted ratio leads, int64 (B,), and from where, if not from the label."""
+
         logits = ask(state.model, state.x)
+        if self.targeted:
+            return state.label, logits.argmax(dim=1)
         wrong = logits.shape[1] - 1
         if self.target > wrong:
             raise InputError(f"target = {self.target}: a model of {wrong + 1} classes has {wrong} wrong ones")
         others = logits.scatter(1, state.label[:, None], -torch.inf)
-        return others.argsort(dim=1, descending=True, stable=True)[:, self.target - 1]
+        return others.argsort(dim=1, descending=True, stable=True)[:, self.target - 1], None
 
     def _better(self, state: APGDState, logits: Tensor, gradient: Tensor) -> APGDState:
         """Counts the step that led to the current iterate, and keeps the iterate if its loss is the highest."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeGuard
 
 import torch
@@ -20,7 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..inputs import check_classes, checked, checked_start, is_trusted, labels_explained, trusted
+from ..inputs import (
+    check_classes,
+    check_target_classes,
+    checked,
+    checked_labels,
+    checked_start,
+    is_trusted,
+    labels_explained,
+    trusted,
+)
 from ..modes import Classifier, ask, at_least_float32, differentiable, evaluating
 from ..numbers import Number, in_float32, number, plain_fields
 from ..passes import cross_entropy_gradient, input_gradient, slopes_needed
@@ -40,6 +49,7 @@ __all__ = [
     "per_sample",
     "project",
     "random_start",
+    "refuse_targeted",
     "steepest",
 ]
 
@@ -56,14 +66,16 @@ class State:
     Attributes:
         model: the classifier under attack.
         x: the images, (B, C, H, W) in [0, 1].
-        y: labels (B,), int64, or class probabilities (B, K).
+        y: labels (B,), int64, or class probabilities (B, K); of a targeted attack, the target classes (B,).
         eps: the radius of each sample's ball, (B,).
         x_adv: the current iterate, of the shape of ``x``.
         iteration: the steps that each sample has taken, int64 (B,).
-        fooled: whether an iterate that the model was asked about was misclassified, bool (B,). A step asks about the
-            iterate it starts from, so the one that it ends at is not covered before the next.
+        fooled: whether an iterate that the model was asked about was a success, bool (B,): misclassified, or, of a
+            targeted attack, given the target class. A step asks about the iterate it starts from, so the one that it
+            ends at is not covered before the next.
         witness: the first such iterate; where there is none, ``x``.
         momentum: the accumulated gradient of momentum attacks, of the shape of ``x``.
+        targeted: whether ``y`` is what the model is to answer, and the cross-entropy is to fall.
     """
 
     model: Classifier
@@ -75,6 +87,7 @@ class State:
     fooled: Tensor
     witness: Tensor
     momentum: Tensor | None = None
+    targeted: bool = False
 
     def __getitem__(self, index: Tensor) -> Self:
         return replace(self, **{name: value[index] for name, value in self._tensors().items()})
@@ -100,7 +113,7 @@ class State:
 
     @property
     def label(self) -> Tensor:
-        """The class (B,) that the model should give; of probabilities, the most likely."""
+        """The class (B,) of ``y``; of probabilities, the most likely."""
 
         return self.y if self.y.ndim == 1 else self.y.argmax(dim=1)
 
@@ -110,14 +123,16 @@ class State:
         Only the gradient to the input is computed: no parameter's ``grad`` is touched, and none costs anything.
 
         Args:
-            loss: from logits (B, K), in float32 or better, to losses (B,). Default: the cross-entropy.
+            loss: from logits (B, K), in float32 or better, to losses (B,). Default: the cross-entropy; of a targeted
+                attack its negative, so that a step that goes up goes towards the target.
 
         Returns:
             The gradient, of the shape of ``x``, and the logits (B, K), detached.
         """
 
         if loss is None:
-            return cross_entropy_gradient(self.model, self.x_adv, self.y)
+            gradient, logits = cross_entropy_gradient(self.model, self.x_adv, self.y)
+            return -gradient if self.targeted else gradient, logits
         return input_gradient(self.model, self.x_adv, lambda logits: loss(logits).sum())
 
     def judged(self, logits: Tensor) -> Self:
@@ -127,7 +142,7 @@ class State:
             raise InputError(f"y has the shape {tuple(self.y.shape)}: the model has {logits.shape[1]} classes")
         # The largest of the logits is NaN if any of them is, and a NaN is never a success.
         largest, predicted = logits.max(dim=1)
-        fools = (predicted != self.label) & ~largest.isnan()
+        fools = ((predicted == self.label) if self.targeted else (predicted != self.label)) & ~largest.isnan()
         first = fools & ~self.fooled
         return replace(
             self,
@@ -156,9 +171,11 @@ class Attack(ABC):
             Default: none, and each call gives one. An evaluation gives those of its grid.
         norm: ``"linf"`` or ``"l2"``.
         steps: how many steps it takes.
+        targeted: whether a call takes target classes in place of the labels, and the model is to answer them. An attack
+            class that can do so sets :attr:`takes_targets`.
 
     Raises:
-        InputError: ``eps``, ``norm`` or ``steps`` cannot be meant.
+        InputError: ``eps``, ``norm`` or ``steps`` cannot be meant, or the attack is defined untargeted only.
 
     Example:
         >>> from dataclasses import dataclass
@@ -180,9 +197,18 @@ class Attack(ABC):
 
     norm: Norm = "linf"
     steps: int = 1
+    # Evidence knows attacks by their repr: one without a target has that of before there were any.
+    targeted: bool = field(default=False, kw_only=True, repr=False)
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
     """The norms that it is defined in."""
+
+    takes_targets: ClassVar[bool] = False
+    """Whether it has a targeted form."""
+
+    def __repr__(self) -> str:
+        shown = (each.name for each in fields(self) if each.repr or (each.name == "targeted" and self.targeted))
+        return f"{type(self).__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def __post_init__(self) -> None:
         plain_fields(self)
@@ -190,6 +216,12 @@ class Attack(ABC):
             check_eps(self.eps, self.norm)
         if self.steps < 1:
             raise InputError(f"steps = {self.steps}: an attack takes at least one step")
+        if not isinstance(self.targeted, bool):
+            raise InputError(f"targeted = {self.targeted!r}: True or False; the target classes come in the call")
+        if self.targeted and not self.takes_targets:
+            raise InputError(
+                f"{type(self).__name__} is defined untargeted only: leave targeted out, or use PGD, MIFGSM or APGD"
+            )
 
     def __call__(
         self,
@@ -206,7 +238,8 @@ class Attack(ABC):
         Args:
             model: the classifier, images (B, C, H, W) in [0, 1] to logits (B, K).
             x: images (B, C, H, W) in [0, 1], as a tensor or a numpy array.
-            y: labels (B,) of any integer type, or class probabilities (B, K).
+            y: labels (B,) of any integer type, or class probabilities (B, K). A targeted attack takes the target
+                classes (B,), each another than the one that the model predicts already.
             eps: another radius for this call, one for all samples or one each (B,). Default: the attack's own.
             init: where to start, of the shape of ``x``; projected first. Default: as the attack says.
             generator: where a random start comes from. Default: PyTorch's global generator.
@@ -215,19 +248,23 @@ class Attack(ABC):
             The perturbed images, detached, of the shape of ``x``.
 
         Raises:
-            InputError: images, labels or ε cannot be meant, or the model does not return logits (B, K).
+            InputError: images, labels, targets or ε cannot be meant, or the model does not return logits (B, K).
         """
 
         radius = self.radius if eps is None else eps if isinstance(eps, Tensor) else number(eps, "eps")
         if is_trusted():
             return self.attacked(model, x, y, radius, init, generator)
+        if self.targeted:
+            y = checked_labels(y, len(x), soft=False, name="targets")
         x, y = checked(x, y)
         if isinstance(radius, Tensor):
             check_radii(radius, len(x), self.norm)
         if init is not None:
             init = checked_start(init, x)
         with trusted(), labels_explained(model, x, y), slopes_needed(self.uses_gradients):
-            if not self.computes_losses:
+            if self.targeted:
+                check_target_classes(model, x, y)
+            elif not self.computes_losses:
                 check_classes(model, x, y)
             return self.attacked(model, x, y, radius, init, generator)
 
@@ -242,18 +279,18 @@ class Attack(ABC):
     ) -> Tensor:
         """What a call does, for images and labels that are known to fit: all restarts.
 
-        Each sample keeps the iterate that fools the model, or else the one of highest loss. ``init`` is the start of
-        the first run alone.
+        Each sample keeps the iterate that fools the model, or else the one of highest loss; of a targeted attack, the
+        one that reaches the target, or else the one of lowest loss. ``init`` is the start of the first run alone.
         """
 
         x_adv = self._run(model, x, y, eps, init=init, generator=generator)
         if self.restarts == 1:
             return x_adv
 
-        worst = _hardness(model, x_adv, y)
+        worst = _hardness(model, x_adv, y, self.targeted)
         for _ in range(self.restarts - 1):
             again = self._run(model, x, y, eps, init=None, generator=generator)
-            hardness = _hardness(model, again, y)
+            hardness = _hardness(model, again, y, self.targeted)
             x_adv = torch.where(per_sample(hardness > worst, x), again, x_adv)
             worst = torch.maximum(hardness, worst)
         return x_adv
@@ -301,11 +338,22 @@ class Attack(ABC):
             x_adv = x
 
         iteration = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
-        return State(model, x, y, eps, x_adv, iteration, fooled=iteration.bool(), witness=x)
+        fooled = iteration.bool()
+        return State(model, x, y, eps, x_adv, iteration, fooled, witness=x, targeted=self.targeted)
 
     @abstractmethod
     def step(self, state: State) -> State:
         """One gradient, one step, one projection."""
+
+    def losses(self, state: State, logits: Tensor) -> Tensor:
+        """The loss (B,) that the steps raise, of logits (B, K) in float32 or better at the current iterate.
+
+        Default: the cross-entropy; of a targeted attack, its negative. An attack of another loss says so here, for
+        those who look at its course.
+        """
+
+        loss = F.cross_entropy(logits, differentiable(state.y), reduction="none")
+        return -loss if state.targeted else loss
 
     def result(self, state: State) -> Tensor:
         """What the attack answers once its steps are taken, of the shape of ``x``: the last iterate."""
@@ -488,17 +536,31 @@ def is_attack(value: object) -> TypeGuard[Attack]:
 
 
 @torch.no_grad()
-def _hardness(model: Classifier, x_adv: Tensor, y: Tensor) -> Tensor:
-    """Orders iterates (B,): any that fools the model above any that does not, then by loss."""
+def _hardness(model: Classifier, x_adv: Tensor, y: Tensor, targeted: bool) -> Tensor:
+    """Orders iterates (B,): any success above any that is none, then by the loss, of which a target wants little."""
 
     with evaluating(model):
         logits = at_least_float32(ask(model, x_adv))
 
     label = y if y.ndim == 1 else y.argmax(dim=1)
     loss = F.cross_entropy(logits, y, reduction="none")
+    if targeted:
+        reached = (logits.argmax(dim=1) == label) & ~logits.isnan().any(dim=1)
+        return 1e7 * reached - torch.nan_to_num(loss, nan=2e6, posinf=1e6).clamp_max(2e6)
     # A NaN is no success: it must never win over a finite loss.
     loss = torch.nan_to_num(loss, nan=-1.0).clamp_max(1e6)
     return loss + 1e7 * ((logits.argmax(dim=1) != label) & ~logits.isnan().any(dim=1))
+
+
+def refuse_targeted(attack: Attack | None, where: str) -> None:
+    """Refuses a targeted attack where the labels are what an attack leads away from.
+
+    Raises:
+        InputError: it is targeted.
+    """
+
+    if attack is not None and attack.targeted:
+        raise InputError(f"{attack.title} aims at a target class: {where} takes untargeted attacks, leave targeted out")
 
 
 def check_eps(eps: float, norm: str = "linf") -> None:

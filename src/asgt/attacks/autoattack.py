@@ -51,6 +51,7 @@ class AutoAttack(Whole):
         eps: the radius in [0, 1].
         norm: ``"linf"`` or ``"l2"``.
         part: ``"whole"`` (default), or one of its parts alone: ``"apgd"`` (both of them), ``"fab-t"`` or ``"square"``.
+        targeted: refused, as there is no targeted form of it here.
 
     Raises:
         InputError: a setting or an input cannot be meant, or ``pyautoattack`` is not installed (``pip install

@@ -23,6 +23,7 @@ class FGSM(Attack):
         eps: the radius in [0, 1].
         random_start: start at a random point of the ball and step 1.25 ε, projected back (FGSM-RS). In training,
             plain FGSM overfits catastrophically; this delays it.
+        targeted: refused, as there is no targeted form of it here.
 
     Raises:
         InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not

@@ -4,7 +4,8 @@ r"""Momentum iterative FGSM.
           X^{t+1} = \Pi \big( X^t + \alpha \, \mathrm{sign}(g_{t+1}) \big)
 
 The paper's equation 8 takes the gradient at t + 1, which does not exist yet, and its equation 9 descends; both are
-slips (compare Dong et al., equations 6 and 7).
+slips (compare Dong et al., equations 6 and 7). Towards a target class t the loss is to fall: L is replaced by
+:math:`-L(f(X), t)` (Dong et al., section 3.3).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .attack import Attack, Norm, State, check_alpha, per_sample
 __all__ = ["MIFGSM"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MIFGSM(Attack):
     """Momentum iterative fast gradient sign method, in L∞, started at X.
 
@@ -33,6 +34,7 @@ class MIFGSM(Attack):
         steps: gradient steps.
         alpha: the step's length. Default: ε / steps, as its authors have it.
         decay: the momentum's decay factor μ.
+        targeted: call it with target classes in place of the labels. Success is the prediction of the target.
 
     Raises:
         InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
@@ -63,10 +65,11 @@ class MIFGSM(Attack):
             raise InputError(f"decay = {self.decay}: the momentum's decay factor is zero (no momentum) or more, as 1")
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf",)
+    takes_targets: ClassVar[bool] = True
 
     @property
     def title(self) -> str:
-        return f"MI-FGSM-{self.steps}"
+        return f"{'targeted ' if self.targeted else ''}MI-FGSM-{self.steps}"
 
     def with_alpha(self, alpha: float) -> MIFGSM:
         return replace(self, alpha=alpha)

@@ -4,12 +4,14 @@ r"""Projected gradient descent.
           g_t = \mathrm{sign} \nabla_X L(f(X^t), y) \;(L_\infty), \quad
           g_t = \nabla_X L / \|\nabla_X L\|_2 \;(L_2)
 
-where :math:`\Pi` projects onto the ball of radius ε around X and the box [0, 1] (paper, equation 7).
+where :math:`\Pi` projects onto the ball of radius ε around X and the box [0, 1] (paper, equation 7). Towards a target
+class t the loss is to fall: L is replaced by :math:`-L(f(X), t)`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
@@ -19,7 +21,7 @@ from .attack import Attack, State, check_alpha, steepest
 __all__ = ["PGD"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PGD(Attack):
     """Projected gradient descent on the cross-entropy, in L∞ or L2.
 
@@ -34,6 +36,7 @@ class PGD(Attack):
         random_start: start at a random point of the ball; else at X.
         restarts: independent runs; each sample keeps the iterate that fools the model, or else the one of highest
             loss. More than one needs ``random_start``.
+        targeted: call it with target classes in place of the labels. Success is the prediction of the target.
 
     Raises:
         InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
@@ -47,6 +50,9 @@ class PGD(Attack):
         >>> x_adv = asgt.PGD(eps="8/255", steps=5, restarts=2)(model, x, y)
         >>> x_adv.shape, bool((x_adv - x).abs().max() <= 8 / 255 + 1e-6)
         (torch.Size([4, 1, 8, 8]), True)
+        >>> targets = (model(x).argmax(dim=1) + 1) % 10
+        >>> asgt.PGD(eps=0.1, steps=5, targeted=True)(model, x, targets).shape
+        torch.Size([4, 1, 8, 8])
 
     References:
         Madry et al. 2017, "Towards deep learning models resistant to adversarial attacks",
@@ -57,6 +63,8 @@ class PGD(Attack):
     alpha: float | None = None
     random_start: bool = True
     restarts: int = 1
+
+    takes_targets: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,7 +80,8 @@ class PGD(Attack):
 
     @property
     def title(self) -> str:
-        return f"PGD-{self.steps}" + (f" × {self.restarts}" if self.restarts > 1 else "")
+        times = f" × {self.restarts}" if self.restarts > 1 else ""
+        return f"{'targeted ' if self.targeted else ''}PGD-{self.steps}{times}"
 
     @property
     def once(self) -> PGD:

@@ -19,12 +19,14 @@ __all__ = ["Repeated"]
 class Repeated(Attack):
     """An attack with restarts.
 
-    Each sample keeps the iterate that fools the model, or else the one of highest loss.
+    Each sample keeps the iterate that fools the model, or else the one of highest loss. It is targeted if the attack
+    is.
 
     Args:
         eps: the radius in [0, 1]. Default: that of the attack.
         attack: what is repeated; it starts at random.
         restarts: how many runs. Default: 2.
+        targeted: follows from the attack, and is not set here.
 
     Raises:
         InputError: fewer than one run, or the attack does not start at random.
@@ -48,6 +50,8 @@ class Repeated(Attack):
 
     def __post_init__(self) -> None:
         plain_fields(self)
+        if self.targeted and not self.attack.targeted:
+            raise InputError(f"targeted belongs to the attack that is repeated: {self.attack.title} is untargeted")
         inner = self.attack.once
         # Runs of an attack that has several already are multiplied.
         object.__setattr__(self, "restarts", self.restarts * self.attack.restarts)
@@ -55,7 +59,10 @@ class Repeated(Attack):
             raise InputError(f"restarts = {self.restarts}: an attack runs at least once")
         if self.restarts > 1 and not inner.starts_at_random:
             raise InputError(f"restarts = {self.restarts} of {inner.title} without a random start repeat the same run")
-        for name, value in (("attack", inner), ("norm", inner.norm), ("steps", inner.steps)):
+        for name, value in (
+            ("attack", inner),
+            *((name, getattr(inner, name)) for name in ("norm", "steps", "targeted")),
+        ):
             object.__setattr__(self, name, value)
 
     @property
@@ -140,6 +147,9 @@ class Repeated(Attack):
 
     def step(self, state: State) -> State:
         return self.attack.step(state)
+
+    def losses(self, state: State, logits: Tensor) -> Tensor:
+        return self.attack.losses(state, logits)
 
     def result(self, state: State) -> Tensor:
         return self.attack.result(state)

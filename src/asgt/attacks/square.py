@@ -69,6 +69,7 @@ class Square(Attack):
         eps: the radius in [0, 1].
         norm: ``"linf"`` or ``"l2"``.
         steps: queries, the one about the start included.
+        targeted: refused, as there is no targeted form of it here.
 
     Raises:
         InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
@@ -185,6 +186,7 @@ class LocalSquare(Square):
         norm: ``"linf"`` or ``"l2"``.
         steps: queries, the one about the start included.
         skipped: the queries that are left out of the schedule of sizes.
+        targeted: refused, as there is no targeted form of it here.
 
     Raises:
         InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not

@@ -225,6 +225,10 @@ class Console:
             self.out.print(escape(f"{name}: {discards.told(evaluation.samples)}"), style="bold")
             self.out.print(_budget(discards))
         self.checked(evaluation.checks)
+        if evaluation.trace is not None:
+            self.out.print(escape(evaluation.trace.sentence()))
+            if warning := evaluation.trace.warning():
+                warnings = [*warnings, warning]
         for line in warnings:
             self.warn(line)
         self._remedies(warnings)

@@ -49,6 +49,7 @@ def run(words: list[str]) -> int:
     from ..evaluation.curve import evaluate
     from ..evaluation.outcomes import checked_grid
     from ..evaluation.protocols import own_attack, protocol_named
+    from ..evaluation.tracing import checked_trace
     from ..memory import prepare
     from ..models.footprint import refuse_batch
     from ..plugins import imported
@@ -62,6 +63,8 @@ def run(words: list[str]) -> int:
         raise InputError(
             f"--exhaustive has no meaning in protocol {protocol}, which attacks at every eps: leave it out"
         )
+    if "trace" in asked and "attack" not in asked:
+        checked_trace(asked["trace"], named)
     device = resolve_device(asked.get("device", "auto"))
     if asked.get("epsilons"):
         # Before the data is read; whether a radius fits the norm of the run, only the run says.
@@ -97,6 +100,7 @@ def run(words: list[str]) -> int:
         seed=asked.get("seed", 0),
         exhaustive=asked.get("exhaustive", False),
         thorough=asked.get("thorough", False),
+        trace=asked.get("trace"),
         checks=[imported(name, "check") for name in asked.get("check", [])],
         batch_size=asked.get("batch_size"),
         folder=out,
@@ -157,6 +161,12 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--thorough", action="store_true", help="also run the expensive checks: Square, twice the effort"
+    )
+    parser.add_argument(
+        "--trace",
+        type=int,
+        help="record each step of the first gradient attack for N images, survivors and broken ones, to see whether it "
+        "converged; it changes no number (default: none)",
     )
     parser.add_argument("--batch_size", type=int, help="images per forward pass (default: 256, fewer large ones)")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")

@@ -10,6 +10,7 @@ from typing import Any
 from ..datasets import DATA_SETS, data_set
 from ..errors import InputError, cut, shown, unknown
 from ..numbers import number
+from ..training.tracker_registry import trackers_help
 from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache, listed
 from .stopping import stopping
 
@@ -54,6 +55,7 @@ def run(words: list[str]) -> int:
         seeds=asked.get("seeds"),
         protocols=listed(asked["protocols"]) if "protocols" in asked else None,
         device=asked.get("device"),
+        tracker=asked.get("tracker"),
     )
     out = Path(asked.get("out") or f"reproduce/{preset.name}")
 
@@ -115,6 +117,9 @@ def make_parser() -> Parser:
         "--keep", type=str, help="also keep a small file of each run in this folder, by the grid's name"
     )
     parser.add_argument("--device", type=str, help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    parser.add_argument(
+        "--tracker", type=str, help=f"log every training to {trackers_help()}, or several, separated by commas"
+    )
     parser.add_argument("--out", type=str, help="where the run folders and the page go (default: reproduce/GRID)")
     add_allow(parser)
     add_no_cache(parser)

@@ -35,6 +35,8 @@ from .shards import (
     refuse_other_figures,
     write_result,
 )
+from .trace import Trace
+from .tracing import checked_trace, traced
 
 __all__ = ["VOTES", "Attacks", "evaluate", "robustness_curve"]
 
@@ -57,6 +59,7 @@ def evaluate(
     exhaustive: bool = False,
     thorough: bool = False,
     checks: Sequence[CheckFunction] = (),
+    trace: int | None = None,
     batch_size: int | None = None,
     folder: Path | str | None = None,
     resume: bool = False,
@@ -92,17 +95,20 @@ def evaluate(
         thorough: run the expensive checks too (:mod:`asgt.evaluation.checks`).
         checks: checks of one's own, run after those of the house: each a function of a
             :class:`asgt.evaluation.second_look.SecondLook` that returns an :class:`asgt.Check`.
+        trace: of how many images to record each step of the first gradient attack, survivors and broken ones
+            (:mod:`asgt.evaluation.tracing`): a look at whether it converged. It changes no number. Default: of none.
         batch_size: images per forward pass; no bearing on what is drawn. Default: 256, fewer large ones.
         folder: where to save the evidence. Default: nowhere.
         resume: take up what ``folder`` holds, if it was made of the same model, images and settings. Of a finished
-            evaluation only the checks are run, the expensive ones too if they had been.
+            evaluation only the checks are run, the expensive ones too if they had been; and a trace is made again.
         selection: which images of a larger set these are, in words, for the result.
         shortcut_view: which of :func:`asgt.data.shortcut_views` these are, for the result. Default: none of them, or
             ``"absent"``, which is the same.
         progress: is told how many images are through.
 
     Raises:
-        InputError: the images, the attacks, the grid, the model or the folder does not fit.
+        InputError: the images, the attacks, the grid, the model or the folder does not fit, or there is nothing to
+            trace.
 
     Example:
         >>> import torch
@@ -124,6 +130,7 @@ def evaluate(
     grid, seed = checked_grid(epsilons, norm), whole(seed, "seed")
     default = batch_that_fits(images)
     batch_size = default if batch_size is None else whole(batch_size, "batch_size")
+    trace = None if trace is None else checked_trace(trace, asked, len(images))
     folder = None if folder is None else Path(folder)
     alone = nullcontext() if folder is None else locked(folder, "asgt evaluate", progress=progress)
     with trusted(), alone:
@@ -137,6 +144,8 @@ def evaluate(
             stored, was_thorough = finished_before(folder, request)
             refuse_mixture(folder, request)
             thorough |= was_thorough
+            if trace is None and stored is not None and isinstance(stored.get("trace"), dict):
+                trace = checked_trace(stored["trace"].get("asked"), asked, len(images))
 
         evaluator = Evaluator(
             model=model,
@@ -156,9 +165,31 @@ def evaluate(
                 model, images, evaluation, more=checks, thorough=thorough, batch_size=batch_size, progress=progress
             )
         evaluation = replace(evaluation, checks=said)
+        if trace is not None:
+            evaluation = replace(evaluation, trace=_trace(model, images, evaluation, trace, batch_size, progress))
         if folder is not None:
             write_result(folder, evaluation)
     return evaluation
+
+
+def _trace(
+    model: nn.Module | Classifier,
+    images: Images,
+    evaluation: Evaluation,
+    count: int,
+    batch_size: int,
+    progress: Progress,
+) -> Trace | None:
+    """The trace of an evaluation, if there is an image to trace."""
+
+    with (
+        _attacks_explained(evaluation.protocol),
+        seeded_globally(seed_of("trace", evaluation.seed), images.labels.device),
+    ):
+        trace = traced(model, images, evaluation, count, batch_size=batch_size)
+    if trace is None:
+        progress.warn("no trace: the model gets no image right without an attack")
+    return trace
 
 
 @contextmanager

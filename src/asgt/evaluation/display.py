@@ -15,6 +15,7 @@ from .by_class import ByClass
 from .check import THOROUGH, Check, checks_text
 from .discard_audit import Discards
 from .protocols import Protocol
+from .trace import Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,7 @@ class Displayed(Tabular):
         outcomes: Mapping[str, Tensor]
         checks: tuple[Check, ...]
         discards: Mapping[str, Discards]
+        trace: Trace | None
 
         @property
         def samples(self) -> int: ...
@@ -65,6 +67,7 @@ class Displayed(Tabular):
                 *(f"{name}: {told.told(self.samples)}" for name, told in self.discards.items()),
                 f"can it be believed? {checks_text(self.checks)}" if self.checks else "no check was run",
                 *(str(check) for check in self.checks if check.verdict in ("FAIL", "WARN")),
+                *([] if self.trace is None else [self.trace.sentence()]),
                 *filter(None, [self.class_sentence()]),
             ],
         )

@@ -23,6 +23,7 @@ from .known import CLEAN, MARGIN, NOTHING
 from .probing import PRESS_STEPS, PROBE_STEPS
 from .protocols import Protocol, Search
 from .recorded import record_of
+from .trace import Trace
 
 __all__ = ["CONFIDENCE", "MOST_EPSILONS", "SCHEMA", "Evaluation", "Request", "checked_grid", "definition", "grid_place"]
 
@@ -94,6 +95,7 @@ class Evaluation(Request, Displayed):
         labels: the class of each sample, int64 (N,); ``None`` where it is not known, as of evaluations of earlier
             versions, which did not save it. Then there are no figures by class.
         class_names: the names of the classes, by their numbers; empty without labels.
+        trace: what an attack does step by step on a few images; ``None`` where it was not asked for.
 
     Example:
         >>> import torch
@@ -117,6 +119,7 @@ class Evaluation(Request, Displayed):
     discards: Mapping[str, Discards] = field(default_factory=dict)
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
+    trace: Trace | None = None
 
     @property
     def samples(self) -> int:
@@ -274,6 +277,7 @@ class Evaluation(Request, Displayed):
             "first_to_break": first,
             "cost": {name: cost for name in self.details if (cost := self.cost(name))},
             "checks": [check.to_dict() for check in self.checks],
+            **({"trace": self.trace.to_dict()} if self.trace is not None else {}),
             "seconds": dict(self.seconds),
             "versions": package_versions("torch", "numpy", "datasets", "safetensors", "pyautoattack"),
         }

@@ -61,6 +61,7 @@ from ..attacks import (
     describe,
     is_attack,
 )
+from ..attacks.attack import refuse_targeted
 from ..errors import InputError, cut, unknown
 from ..plugins import imported
 from .phased import Phase
@@ -254,6 +255,8 @@ class Protocol:
                 raise InputError(f"a protocol or search is called {name!r}: use letters, digits, '-', '_' and '.'")
         if twice := {name for name in names if names.count(name) > 1}:
             raise InputError(f"two searches of protocol {self.name} are called {min(twice)}: give each its own name")
+        for attack in (attack for search in self.searches for attack in search.finders):
+            refuse_targeted(attack, "an evaluation of accuracy")
         for search in self.searches:
             if not search.attacks or (len(search.attacks) > 1 and (search.own or not self.worst_case)):
                 counts = f"search {search.name} has {len(search.attacks)} attacks"

@@ -3,7 +3,7 @@
 An evaluation's folder holds ``result.json`` and, beside it, shards of samples with their outcomes under a search, each
 written as soon as its samples are through and never rewritten. The labels of the samples, by which figures of classes
 are made again, are written just before the result, which names them by their digest. A result of an earlier version
-names none, and has no figures by class.
+names none, and has no figures by class. So is a trace, where one was asked for.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from .outcomes import SCHEMA, Evaluation, Request, checked_grid, definition
 from .pieces import AUDIT, FULL, PHASED, PHASED_ROWS, WIDER_SEARCH, merged, summary
 from .protocols import LATER, OWN, PhasedSearch, Protocol, Search, known_version, known_versions
 from .recorded import record_of, recorded_protocol
+from .trace import read_trace, write_trace
 
 __all__ = [
     "EXHAUSTIVE",
@@ -64,12 +65,13 @@ _FIGURES = ("samples", "clean", "attacks", "exhaustive", "first_to_break", "disc
 
 
 def write_result(folder: Path, evaluation: Evaluation) -> None:
-    """Writes the labels, then ``result.json``, each whole or not at all; then lists the evidence in the manifest."""
+    """Writes labels and trace, then ``result.json``, each whole or not at all; then lists them in the manifest."""
 
     accepted = withdraw(folder)
     if evaluation.labels is not None:
         told = {"data": evaluation.data, "classes": json.dumps(evaluation.class_names)}
         write_tensors(folder / LABELS, {"labels": evaluation.labels}, told, begin=False)
+    write_trace(folder, evaluation.trace)
     write_sealed(folder / "result.json", evaluation.to_dict(), begin=False)
     record(folder, {"weights": evaluation.model, "data": evaluation.data}, accepted)
 
@@ -161,6 +163,7 @@ def load_evaluation(folder: Path | str) -> Evaluation:
         discards=discards,
         labels=labels,
         class_names=class_names,
+        trace=read_trace(folder, result.get("trace"), len(clean)),
     )
     # The versions are those of the machine that evaluated.
     if not agree(evaluation.to_dict() | {"versions": result.get("versions")}, result):

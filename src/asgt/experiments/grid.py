@@ -22,6 +22,7 @@ from ..training.augmentation_registry import augmentation_named
 from ..training.building import refuse_size
 from ..training.config import MAY_CHANGE, TrainConfig
 from ..training.run_folder import RunFolder
+from ..training.tracker_registry import check_installed
 from ..training.validating import validation_share
 from .budget import evaluation_passes, explanation_passes, training_passes
 from .job import Job
@@ -73,6 +74,8 @@ def plan(
     # A grid that was begun is read without the packages that its trainings need; those say it themselves.
     for method in preset.methods if not (out / NOTE).exists() else ():
         augmentation_named(method.augment or "none")
+        for tracker in method.trackers:
+            check_installed(tracker)
     first, limits = preset.methods[0], [method.limit for method in preset.methods]
     data = load_data(
         first.data,

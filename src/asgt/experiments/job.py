@@ -14,6 +14,7 @@ from ..data import Splits, sampled_rows, selection_text, to_unit
 from ..devices import one_thread, place, resolve_device
 from ..errors import InputError
 from ..evaluation.curve import evaluate
+from ..evaluation.outcomes import Evaluation
 from ..evaluation.protocols import stored_name
 from ..names import refuse_unless_allowed
 from ..progress import Progress
@@ -22,6 +23,7 @@ from ..runs.kept import keep_run, load_kept
 from ..runs.run import load_run, read_run
 from ..training.config import MAY_CHANGE, TrainConfig
 from ..training.run_folder import RunFolder
+from ..training.tracking import log_afterwards
 from ..training.trainer import train
 
 __all__ = ["Job", "do", "is_kept", "keep"]
@@ -99,7 +101,7 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
     rows = sampled_rows(data.test, len(data.test) if job.samples is None else job.samples)
     images, selection = data.test[rows].to(device), selection_text(data.test, rows)
     for number, protocol in enumerate(job.protocols, start=1):
-        evaluate(
+        evaluation = evaluate(
             model,
             images,
             protocol=protocol,
@@ -110,6 +112,8 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
             selection=selection,
             progress=phase(number),
         )
+        if job.config.trackers:
+            log_afterwards(RunFolder(job.folder), job.config.trackers, _accuracies(evaluation), phase(number))
     for number, attribution in enumerate(job.attributions, start=1 + len(job.protocols)):
         explain_run(
             RunFolder(job.folder),
@@ -158,6 +162,18 @@ def keep(job: Job, loaded: tuple[nn.Module, Splits] | None = None) -> None:
                 samples=job.samples,
             )
     keep_run(run, Path(job.keep), maps)
+
+
+def _accuracies(evaluation: Evaluation) -> dict[str, float]:
+    """The robustness curve as numbers by name, for trackers."""
+
+    # MLflow takes no @ in a name.
+    key = f"{evaluation.protocol.name} v{evaluation.protocol.version}"
+    return {f"{key}/clean": evaluation.accuracy.value} | {
+        f"{key}/{search}/eps {eps:g}": estimate.value
+        for search in evaluation.outcomes
+        for eps, estimate in evaluation.curve(search).items()
+    }
 
 
 def _loaded(job: Job) -> tuple[nn.Module, Splits, TrainConfig]:

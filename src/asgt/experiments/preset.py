@@ -31,6 +31,7 @@ from ..saliency import attribution_class
 from ..training.config import DATA_SETTINGS, MAY_CHANGE, METHOD_SETTINGS, TrainConfig, default_eps
 from ..training.method_registry import known_settings, listens_to
 from ..training.optimizers import OPTIMIZER_SETTINGS, OPTIMIZERS
+from ..training.tracker_registry import trackers_text
 
 __all__ = ["Preset", "load_preset", "preset_names", "preset_words"]
 
@@ -100,8 +101,9 @@ class Preset:
         seeds: int | None = None,
         protocols: Sequence[str] | None = None,
         device: str | None = None,
+        tracker: str | None = None,
     ) -> Preset:
-        """The same grid with another place of its data, count of seeds or device, or judged by other protocols.
+        """The same grid with another place of its data, count of seeds, device or tracker, or other protocols.
 
         Raises:
             InputError: fewer than one seed, or no protocol, or one that asgt does not have.
@@ -118,7 +120,13 @@ class Preset:
             seeds=seeds or self.seeds,
             protocols=self.protocols if protocols is None else _keys(protocols),
             methods=tuple(
-                replace(method, data=data or method.data, device=device or method.device) for method in self.methods
+                replace(
+                    method,
+                    data=data or method.data,
+                    device=device or method.device,
+                    tracker=method.tracker if tracker is None else trackers_text(tracker),
+                )
+                for method in self.methods
             ),
         )
 

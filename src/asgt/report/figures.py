@@ -68,6 +68,7 @@ class Line:
         high: the upper edge.
         texts: each value in words, with its interval.
         beside: what y is held against, drawn thin and without markers in the same colour; empty without it.
+        threads: single courses over x = 0, 1, …, of which y is the middle, drawn thin in the same colour.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Line:
     high: tuple[float, ...]
     texts: tuple[str, ...]
     beside: tuple[float, ...] = ()
+    threads: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,9 @@ def _draw(axis: Axes, chart: Chart) -> None:
         if line.beside:
             style = {"color": COLOURS[line.number % len(COLOURS)], "linewidth": 0.8, "alpha": 0.75}
             axis.plot(line.x, line.beside, gid=f"beside-band-{line.number}", **style)  # type: ignore[arg-type]
+        for place, course in enumerate(line.threads):
+            style = {"color": COLOURS[line.number % len(COLOURS)], "linewidth": 0.7, "alpha": 0.6, "zorder": 1.5}
+            axis.plot(range(len(course)), course, gid=f"thread{place}-band-{line.number}", **style)  # type: ignore[arg-type]
 
     axis.set_yscale(chart.y_scale)
     if chart.y_scale == "log":

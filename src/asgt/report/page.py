@@ -90,7 +90,7 @@ def forget_report(out: Path | str) -> None:
     out = Path(out)
     figures = out / "figures"
     tables = [out / name for name in ("report.html", "accuracies.csv", "differences.csv")]
-    for old in (*tables, *figures.glob("robustness.*"), *figures.glob("training.*")):
+    for old in (*tables, *figures.glob("robustness.*"), *figures.glob("training.*"), *figures.glob("traces.*")):
         old.unlink(missing_ok=True)
 
 

@@ -17,6 +17,7 @@ from ..errors import DamagedFileError, InputError
 from ..evaluation.outcomes import Evaluation
 from ..evaluation.protocols import KNOWN, OWN
 from ..evaluation.shards import LABELS, load_evaluation
+from ..evaluation.trace import TRACE
 from ..explanation import Explanation, load_explanation
 from ..files import (
     agree,
@@ -316,7 +317,7 @@ def _written(folder: Path) -> Iterator[Path]:
     run = RunFolder(folder)
     own = (run.config, run.metrics, run.model, run.checkpoint, run.result, run.split, folder / "result.json")
     yield from (file for file in own if file.exists())
-    yield from (file for file in (folder / "values.safetensors", folder / LABELS) if file.exists())
+    yield from (file for file in (folder / "values.safetensors", folder / LABELS, folder / TRACE) if file.exists())
     yield from folder.glob(_SHARDS)
     yield from (file for file in exported_files(folder) if file not in own)
     for place in _PLACES:
@@ -475,7 +476,7 @@ def _remedy_of_evidence(folder: Path, name: str, state: State) -> str:
     if name.endswith(".safetensors") and place != "explanation" and name != "values.safetensors":
         # What is whole would be taken for evidence, or for that of other settings.
         again = f"{evaluate} --resume"
-        if name.endswith(f"/{LABELS}") or name == LABELS:
+        if name.rpartition("/")[2] in (LABELS, TRACE):
             return f"{again} writes it again"
         return f"remove the file, then: {again}" if state == "changed" else f"{again} evaluates its samples again"
     verb = evaluate if place == "evaluation" else f"asgt explain {folder}{viewed}"

@@ -426,7 +426,7 @@ def _change(first: Tensor, second: Tensor) -> str:
 
 
 def _identity(config: TrainConfig) -> tuple[Any, ...]:
-    left_out = ("device", "checkpoint_every", "tensorboard", "data")
+    left_out = ("device", "checkpoint_every", "tracker", "tensorboard", "data")
     return tuple(getattr(config, field.name) for field in fields(config) if field.name not in left_out)
 
 

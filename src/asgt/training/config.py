@@ -34,6 +34,7 @@ from .method_registry import (
     method_settings,
 )
 from .optimizers import OPTIMIZER_SETTINGS, optimizer_settings
+from .tracker_registry import trackers_help, trackers_text
 
 __all__ = [
     "ATTACKS",
@@ -71,7 +72,7 @@ DATA_SETTINGS = (
 """The settings that say how images are read; :func:`asgt.data.load_data` takes them by the same names."""
 
 
-MAY_CHANGE = ("cuda_graphs", "checkpoint_every", "tensorboard")
+MAY_CHANGE = ("cuda_graphs", "checkpoint_every", "tracker", "tensorboard")
 """How a run is driven and watched may change when it is resumed; what it computes may not, but for rounding."""
 
 _EPOCH = 5e-3
@@ -246,6 +247,7 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
     "mean": lambda value: _numbers_text(channel_numbers(value, "mean")),
     "std": lambda value: _numbers_text(channel_numbers(value, "std")),
     "shortcut": lambda value: str(shortcut_named(value)),
+    "tracker": trackers_text,
 }
 """How settings that are several values stand in ``config.yaml``, always spelled the same."""
 
@@ -327,7 +329,8 @@ class TrainConfig:
         cuda_graphs: on one CUDA device, record a step and replay it: for small nets, whose launches take longer than
             their arithmetic
         checkpoint_every: seconds between checkpoints, beside one at the end of each epoch
-        tensorboard: also write the metrics for TensorBoard
+        tracker: also log settings and metrics to trackers: [TRACKERS], or several, separated by commas (default: none)
+        tensorboard: another spelling of the tracker tensorboard
         settings: settings of the method and its attack that have no field above, by name
 
     Raises:
@@ -402,6 +405,7 @@ class TrainConfig:
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     cuda_graphs: bool = False
     checkpoint_every: float = 300.0
+    tracker: str | None = None
     tensorboard: bool = False
 
     settings: dict[str, Any] = field(default_factory=Settings)
@@ -444,6 +448,13 @@ class TrainConfig:
         """The settings of the optimizer by name, as :func:`asgt.training.optimizers.make_optimizer` takes them."""
 
         return {name: getattr(self, name) for name in OPTIMIZER_SETTINGS}
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names of the trackers that the training logs to."""
+
+        named = [] if self.tracker is None else trackers_text(self.tracker).split(",")
+        return tuple(dict.fromkeys([*named, *(["tensorboard"] if self.tensorboard else [])]))
 
     @property
     def has_start(self) -> bool:
@@ -783,5 +794,6 @@ TrainConfig.__doc__ = (
     .replace("[EPS]", eps_help())
     .replace("[AUGMENTATIONS]", augmentations_help())
     .replace("[SHORTCUTS]", shortcut_help())
+    .replace("[TRACKERS]", trackers_help())
     .replace("[AUGMENT]", augment_help())
 )

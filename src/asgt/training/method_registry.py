@@ -74,6 +74,9 @@ OF_MASKS = ("k", "target", "rank", "unit", "fill")
 OF_METHODS = ("kl", "detach_clean", "weight", "clean_weight")
 """The stored settings that :class:`asgt.training.config.TrainConfig` has fields for, by what they belong to."""
 
+_NEVER = ("targeted",)
+"""Fields of attacks that are no settings of a training, which attacks away from the labels."""
+
 MASK = Part("asgt.saliency.mask:SaliencyMask", defaults={"k": 0.1})
 """The mask inside a method."""
 
@@ -131,7 +134,7 @@ def part_settings(part: Part, what: str) -> dict[str, Setting]:
     record = record_of(part.place, what)
     settings: dict[str, Setting] = {}
     for each in record.settings:
-        if each.name not in part.fixed and _can_be_set(each, f"{what} {part.place}"):
+        if each.name not in {*part.fixed, *_NEVER} and _can_be_set(each, f"{what} {part.place}"):
             name = stored_name(record, each)
             if what == "attack" and name in {*OF_MASKS, *OF_METHODS}:
                 raise _taken(f"attack {part.place}", name, "a mask or a method")

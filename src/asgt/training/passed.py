@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..attacks.attack import refuse_targeted
 from ..data import Images, LabelledImages, Splits, as_images
 from ..errors import InputError
 from ..files import digest, digest_tensors
@@ -120,6 +121,7 @@ def _with_objective(config: TrainConfig, objective: Objective) -> TrainConfig:
 
     if not isinstance(objective, Objective):
         raise InputError(f"objective is a {type(objective).__name__}: pass an asgt.Objective")
+    refuse_targeted(objective.adversary, "training")
     settings = tuple(name for name in METHOD_SETTINGS if name != "warmup")
     # The configuration of a run folder says again what its objective was.
     if config.method.startswith(OBJECT):
@@ -203,4 +205,6 @@ def _represented(made: Any) -> str:
     held = getattr(made, "__dict__", None)
     if held is None:
         return re.sub(r" at 0x[0-9a-f]+", "", f"{class_path(made)}:{made!r}")
-    return f"{class_path(made)}({', '.join(f'{name}={_represented(value)}' for name, value in sorted(held.items()))})"
+    # No attack of a training is targeted: left out, runs of before there was such a field have the same record.
+    kept = {name: value for name, value in sorted(held.items()) if (name, value) != ("targeted", False)}
+    return f"{class_path(made)}({', '.join(f'{name}={_represented(value)}' for name, value in kept.items())})"

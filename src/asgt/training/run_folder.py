@@ -146,6 +146,7 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.result = self.path / "training.json"
         self.split = self.path / "split.safetensors"
+        self.tracking = self.path / "tracking.json"
         self.manifest = self.path / MANIFEST
         self._lines = hashlib.sha256()
 

@@ -51,6 +51,7 @@ from .starting import (
     with_source,
 )
 from .targets import Targets, targets_of
+from .tracking import Guarded, begin_trackers
 from .validating import TrainingWarnings, validation_share
 from .world import World
 
@@ -72,7 +73,7 @@ class Opened:
         passed: the objects that take the place of names.
         objective: the method.
         world: the processes that train together.
-        accelerator: this process's device, precision and tracker.
+        accelerator: this process's device, precision and trackers.
         data: the training and test images.
         digest: SHA-256 of the training images.
         images: the training images without the validation part, on the device.
@@ -160,7 +161,7 @@ def open_run(
             progress.warn(remark)
         return finished
     is_new = not world.from_main(folder.config.exists)
-    accelerator = world.together(_accelerator, config, folder, world)
+    accelerator = world.together(_accelerator, config, folder, world, progress)
     augmentation = world.together(augmentation_named, config.augment or "none")
     if passed.data is None:
         world.together(refuse_size, config)
@@ -217,8 +218,6 @@ def setup(opened: Opened, began: float) -> Fitting:
     model, frozen, start, told = _model(opened, None if held is None else standing(folder.checkpoint, held[1]))
     # Only now that data, device and model are known to fit does the run begin to exist.
     begun = world.from_main(_begin, folder, config, opened.data.indices)
-    if config.tensorboard:
-        accelerator.init_trackers("tensorboard")
     weights, rates = parameter_groups(model, config, opened.data.train.shape)
     optimizer = make_optimizer(config.optimizer, weights, config.optimizer_settings())
     learner = Learner(model, _average(model, config.average), optimizer)
@@ -243,6 +242,8 @@ def setup(opened: Opened, began: float) -> Fitting:
             progress.warn(f"{folder.checkpoint} has no digest: the run is unverified from here on")
             state.unverified.append("the training was resumed from a checkpoint without a digest")
     world.from_main(folder.cut_to, lines)
+    if config.trackers:
+        world.from_main(begin_trackers, accelerator, folder, config.to_dict(), state.step)
 
     # What accelerate calls evaluation is autocast alone: the world averages the gradients.
     forward = accelerator.prepare_model(model, evaluation_mode=True)
@@ -521,8 +522,8 @@ def forgotten_if_refused(opened: Opened) -> Iterator[None]:
         raise
 
 
-def _accelerator(config: TrainConfig, folder: RunFolder, world: World) -> Accelerator:
-    """This process's device, precision and tracker."""
+def _accelerator(config: TrainConfig, folder: RunFolder, world: World, progress: Progress) -> Accelerator:
+    """This process's device, precision and trackers."""
 
     # A process that trains twice may want another device or precision the second time; with others it keeps its place.
     AcceleratorState._reset_state(reset_partial_state=world.size == 1)
@@ -531,18 +532,12 @@ def _accelerator(config: TrainConfig, folder: RunFolder, world: World) -> Accele
         raise InputError(f"--precision tf32: a {device.type} device has no tensor cores, leave it out")
     if config.cuda_graphs and (device.type != "cuda" or world.size > 1):
         raise InputError("--cuda-graphs: only a single process on a CUDA device can record its steps, leave it out")
-    if config.tensorboard:
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError as error:
-            raise InputError("--tensorboard needs the extra: pip install 'asgt[tensorboard]'") from error
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if config.precision == "bf16" else "no",
-        log_with="tensorboard" if config.tensorboard else None,
-        project_dir=str(folder.path) if config.tensorboard else None,
+        log_with=[Guarded(name, folder, progress) for name in config.trackers] or None,
     )
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise InputError(

@@ -39,6 +39,7 @@ from .run_folder import RunFolder, TrainResult
 from .schedule import learning_rate, ramped
 from .setup import STEP, Fitting, Opened, forgotten_if_refused, open_run, setup
 from .speed import Display, speed_text
+from .tracking import close_trackers, measured_numbers
 from .validating import balanced_of, chosen_by, is_better, judge, ramp_is_over
 from .world import join
 
@@ -102,6 +103,7 @@ def train(
         opened = open_run(config, Path(out), Passed(objective, model, data), world, progress, resume=resume)
         if isinstance(opened, TrainResult):
             return opened
+        held.callback(close_trackers, opened.accelerator)
         # The trainer owns the global generator while it runs (dropout and initialisation draw from it), and gives it
         # back.
         with (
@@ -220,7 +222,7 @@ def _end_epoch(fitting: Fitting, epoch: int, sums: dict[str, Tensor], eps: float
     row["seconds"] = round(time.monotonic() - fitting.began, 2)
     better = is_better(row, config, state, last=last)
     state.files |= world.from_main(_keep, opened.folder, row, judged if better else None)
-    opened.accelerator.log({k: v for k, v in row.items() if isinstance(v, float)}, step=state.step)
+    opened.accelerator.log(measured_numbers(row), step=state.step)
     progress.say(_line(row, config))
 
 

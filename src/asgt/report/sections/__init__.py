@@ -13,6 +13,7 @@ from .findings_section import FINDINGS
 from .maps_section import MAPS
 from .measures_section import MEASURES_OF_MAPS
 from .tables_section import TABLES
+from .traces_section import TRACES
 from .training_section import TRAINING
 from .warnings_section import WARNINGS
 
@@ -25,6 +26,7 @@ SECTIONS: tuple[Section, ...] = (
     TABLES,
     CLASSES,
     CHECKS,
+    TRACES,
     DIFFERENCES,
     MEASURES_OF_MAPS,
     MAPS,

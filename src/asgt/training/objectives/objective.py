@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...attacks import Attack
-from ...attacks.attack import check_radii
+from ...attacks.attack import check_radii, refuse_targeted
 from ...errors import InputError
 from ...inputs import checked, checked_targets, is_trusted, labels_explained, trusted
 from ...modes import Classifier, ask
@@ -117,6 +117,7 @@ class Objective(ABC):
         if not isinstance(generator, Generators):
             generator = Generators(attack=generator, mask=generator)
         radius = eps if eps is None or isinstance(eps, Tensor) else number(eps, "eps")
+        refuse_targeted(self.adversary, "training")
         if is_trusted():
             return self._loss(model, x, y, radius, generator, forward, **_given(targets=targets, shortcut=shortcut))
         x, y = checked(x, y)
