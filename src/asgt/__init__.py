@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from .comparison import Comparison, compare
     from .comparison.differences import DifferenceTable, differences
+    from .comparison.shortcut_gaps import ShortcutComparison, compare_shortcut_use
     from .data import Images, Splits, load_data
     from .errors import AsgtError, DamagedFileError, InputError, InterruptedRunError
     from .evaluation.check import Check
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from .evaluation.outcomes import Evaluation
     from .evaluation.protocols import PROTOCOLS, Protocol
     from .evaluation.shards import load_evaluation
+    from .evaluation.shortcut_use import ShortcutUse, shortcut_use
     from .evaluation.trace import Trace
     from .experiments import Preset, load_preset, reproduce
     from .explanation import Explanation, Measure, Panel, explain, load_explanation, panel, strokes
@@ -116,6 +118,8 @@ __all__ = [
     "SaliencyMaps",
     "SaliencyMask",
     "SampleKeyed",
+    "ShortcutComparison",
+    "ShortcutUse",
     "Splits",
     "Square",
     "Trace",
@@ -125,6 +129,7 @@ __all__ = [
     "attribute",
     "build_model",
     "compare",
+    "compare_shortcut_use",
     "differences",
     "evaluate",
     "explain",
@@ -141,6 +146,7 @@ __all__ = [
     "robustness_curve",
     "robustness_curves",
     "saliency_maps",
+    "shortcut_use",
     "strokes",
     "train",
     "verify",
@@ -171,6 +177,10 @@ _HOMES = {
         "DifferenceTable",
         "differences",
     ),
+    "comparison.shortcut_gaps": (
+        "ShortcutComparison",
+        "compare_shortcut_use",
+    ),
     "data": (
         "Images",
         "Splits",
@@ -193,6 +203,10 @@ _HOMES = {
         "Protocol",
     ),
     "evaluation.shards": ("load_evaluation",),
+    "evaluation.shortcut_use": (
+        "ShortcutUse",
+        "shortcut_use",
+    ),
     "evaluation.trace": ("Trace",),
     "experiments": (
         "Preset",

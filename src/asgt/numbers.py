@@ -21,6 +21,7 @@ __all__ = [
     "norm_sign",
     "number",
     "plain_fields",
+    "points",
     "to_rounding",
     "whole",
 ]
@@ -198,6 +199,13 @@ def eps_text(eps: float) -> str:
     """A radius as the field writes it: ``8/255`` where it is a small whole number of grey levels, ``0.3`` elsewhere."""
 
     return f"{eps * 255:.0f}/255" if 0 < eps < 0.1 and abs(eps * 255 - round(eps * 255)) < 1e-6 else f"{eps:g}"
+
+
+def points(share: float, sign: Literal["+", "-"] = "-") -> str:
+    """A difference of shares in points; ``sign`` as in a format: ``"+"`` signs those above zero too."""
+
+    text = f"{100 * share:{sign}.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
 def norm_sign(norm: str) -> str:

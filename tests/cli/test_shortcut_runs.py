@@ -17,6 +17,7 @@ from asgt.comparison.comparing import read_methods
 from asgt.comparison.map_evidence import gather_maps, panel_rows
 from asgt.data import plant, shortcut_views, stratified, to_unit
 from asgt.errors import InputError, InterruptedRunError
+from asgt.evaluation.shortcut_use import in_points, shortcut_use
 from asgt.explanation import load_explanation
 from asgt.explanation.shown_maps import map_rule, picture_uri
 from asgt.files import read_sealed
@@ -102,7 +103,9 @@ def test_each_view_has_evidence_of_its_own(cli: Callable, planted_run: Path, fin
     assert float(found["paper+aligned"].clean.float().mean()) > float(found["paper+reversed"].clean.float().mean())
 
     # Those of a view stand in no place of another, and all of it is whole.
-    assert list(read_run(planted_run).evaluations) == ["paper"]
+    read = read_run(planted_run)
+    assert list(read.evaluations) == ["paper"]
+    assert {view: list(by_key) for view, by_key in read.views.items()} == {view: ["paper"] for view in answers}
     (checked,) = verify(planted_run)
     assert checked.is_sound
     resumed = cli("evaluate", planted_run, "--protocol", "paper", "--shortcut-view", "reversed", "--resume")
@@ -114,6 +117,29 @@ def test_each_view_has_evidence_of_its_own(cli: Callable, planted_run: Path, fin
         *("evaluate", planted_run, *words, "--shortcut-view", "aligned", "--out", place / "paper+reversed", "--resume")
     )
     assert_states(mixed.refusal(), "reversed", "aligned", "--out")
+
+
+def test_one_call_evaluates_all_four_test_sets_and_says_what_they_differ_by(cli: Callable, planted_run: Path) -> None:
+    words = ("evaluate", planted_run, "--protocol", "paper", "--samples", 40, "--epsilons", 0.1)
+    answer = cli(*words, "--shortcut-view", "all")
+    assert answer.status == 0, answer.err
+    run = read_run(planted_run)
+    assert list(run.on_views("paper")) == ["aligned", "absent", "random", "reversed"]
+    use = shortcut_use(run.on_views("paper").values())
+    assert_states(answer.out, "four test sets", in_points(use.gap()), in_points(use.gap(0.1)), "worst group")
+    for view in ("aligned", "absent", "random", "reversed"):
+        assert use.accuracy(view).percent() in answer.out
+
+    # One of them that is there already is seen before the first takes its time; with --resume only the others are made.
+    shutil.rmtree(planted_run / "evaluation" / "paper")
+    assert_states(cli(*words, "--shortcut-view", "all").refusal(), "paper+aligned", "--resume")
+    assert not (planted_run / "evaluation" / "paper").exists()
+    before = (planted_run / "evaluation" / "paper+random" / "fgsm-00000.safetensors").stat().st_mtime_ns
+    assert cli(*words, "--shortcut-view", "all", "--resume").status == 0
+    assert (planted_run / "evaluation" / "paper+random" / "fgsm-00000.safetensors").stat().st_mtime_ns == before
+    assert torch.equal(read_run(planted_run).evaluations["paper"].clean, run.evaluations["paper"].clean)
+    (checked,) = verify(planted_run)
+    assert checked.is_sound
 
 
 def test_evidence_of_a_view_is_not_read_as_that_of_another(cli: Callable, planted_run: Path) -> None:
@@ -290,6 +316,7 @@ def test_pictures_and_tables_show_the_shortcut(planted_run: Path, tmp_path: Path
             ["--shortcut-view", "reversed", "without a shortcut"],
         ),
         (("evaluate", "finished", "--shortcut-view", "revrsed"), ["--shortcut-view", "'revrsed'", "'reversed'"]),
+        (("evaluate", "finished", "--shortcut-view", "all"), ["--shortcut-view all", "without a shortcut"]),
         (("evaluate", "finished", "--shortcut", "patch"), ["--shortcut", "finished"]),
         (("explain", "finished", "--shortcut-view", "random"), ["--shortcut-view", "random", "without a shortcut"]),
         (("explain", "finished", "--shortcut-view", "alinged"), ["--shortcut-view", "'alinged'", "'aligned'"]),
@@ -297,6 +324,10 @@ def test_pictures_and_tables_show_the_shortcut(planted_run: Path, tmp_path: Path
         (("explain", "finished", "--shortcut", "patch:0.9,size=9"), ["size", "9", "8×8"]),
         (
             ("evaluate", "--model", "small_cnn", "--data", "digits", "--out", "e", "--shortcut-view", "random"),
+            ["--shortcut", "--shortcut-view"],
+        ),
+        (
+            ("evaluate", "--model", "small_cnn", "--data", "digits", "--out", "e", "--shortcut-view", "all"),
             ["--shortcut", "--shortcut-view"],
         ),
     ],

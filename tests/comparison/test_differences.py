@@ -19,12 +19,12 @@ from asgt.comparison.differences import (
     differences,
     differences_at,
     interval_points,
-    points,
     shown_differences,
 )
 from asgt.comparison.method_naming import Method
 from asgt.comparison.summary import summarise
 from asgt.errors import InputError
+from asgt.numbers import points
 from asgt.statistics import PairedDifference
 from support.comparisons import hand_made, side_by_side
 from support.paths import RUNS

@@ -28,7 +28,7 @@ RESULTS = {
         "Output",
     ),
     *("PairedDifference", "Panel", "Preset", "Protocol", "SaliencyMaps", "SampleKeyed", "Splits", "TrainResult"),
-    *("Trace", "Verified", "PROTOCOLS", "Attribution", "Objective", "strokes"),
+    *("ShortcutComparison", "ShortcutUse", "Trace", "Verified", "PROTOCOLS", "Attribution", "Objective", "strokes"),
     *("AsgtError", "DamagedFileError", "InputError", "InterruptedRunError"),
 }
 
@@ -94,6 +94,6 @@ def test_the_example_of_a_docstring_runs(name: str, tmp_path: Path, monkeypatch:
 
 INSIDE = {
     *("Comparison", "Estimate", "Evaluation", "Explanation", "Output", "Panel", "Preset", "SaliencyMaps", "Splits"),
-    *("Trace", "TrainResult", "Verified"),
+    *("ShortcutComparison", "ShortcutUse", "Trace", "TrainResult", "Verified"),
 }
 """Types whose examples show where one comes from: they are not named there."""

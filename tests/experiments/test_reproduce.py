@@ -43,7 +43,9 @@ from asgt.files import read_tensors, write_yaml
 from asgt.models import small_cnn
 from asgt.progress import SILENT
 from asgt.runs.kept import load_kept, load_maps
+from asgt.shortcuts import shortcut_named
 from asgt.study.results_page import write_results
+from asgt.study.shortcut_study import load_shortcut_claims
 from asgt.training.config import TrainConfig
 from asgt.training.methods import build_objective
 from asgt.training.run_folder import RunFolder
@@ -341,9 +343,10 @@ def test_a_training_costs_its_steps_and_its_judging() -> None:
 def test_every_preset_of_the_house_holds_the_papers_methods_and_the_baselines_that_it_leaves_out() -> None:
     scales = {"digits": ["quick"], "mnist": ["laptop", "paper", "quick", "tuned", "variants"]}
     scales["cifar10"] = ["laptop", "paper", "quick", "tuned"]
-    assert preset_names() == sorted(f"{data}-{scale}" for data in scales for scale in scales[data])
+    papers = [f"{data}-{scale}" for data in scales for scale in scales[data]]
+    assert sorted(name for name in preset_names() if "-shortcuts-" not in name) == sorted(papers)
 
-    for known in preset_names():
+    for known in papers:
         data, scale = known.split("-")
         preset = load_preset(data, scale)
         assert (preset.name, preset.data, preset.norm) == (known, data, "linf")
@@ -361,6 +364,21 @@ def test_every_preset_of_the_house_holds_the_papers_methods_and_the_baselines_th
         if scale != "variants":
             assert method_names(preset.methods) == (HOUSE if scale == "quick" else PAPER[data])
     assert load_preset("digits") == load_preset("digits", "quick")
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if "-shortcuts-" in name])
+def test_every_preset_with_a_shortcut_holds_the_methods_of_the_claims_and_their_controls(name: str) -> None:
+    preset, claims = load_preset(*name.rsplit("-", 1)), load_shortcut_claims()
+
+    assert preset.views == ("absent", "aligned", "random", "reversed")
+    (shortcut,) = {method.shortcut for method in preset.methods}
+    assert shortcut is not None
+    assert (shortcut_named(shortcut).contrast <= 2 * preset.eps) == name.endswith("-faint")
+    for method, settings in claims.methods.items():
+        fitting = [c for c in preset.methods if all(getattr(c, part) == value for part, value in settings.items())]
+        assert len(fitting) == 1, method
+    assert len(preset.methods) == 10
+    assert claims.judged in preset_names()
 
 
 @pytest.mark.parametrize(

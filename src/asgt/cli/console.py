@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from ..visible import LONGEST, LONGEST_NAME, visible
 
 if TYPE_CHECKING:
     from ..comparison.accuracy_tables import AccuracyTable
+    from ..comparison.comparing import Comparison
     from ..comparison.credibility import Credibility
     from ..comparison.differences import DifferenceTable
     from ..comparison.explained import Explained
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ..experiments.grid import Planned
     from ..exporting import Export
     from ..runs.verifying import Verified
+    from ..tabular import Table as TextTable
     from ..training.run_folder import TrainResult
     from ..training.timing import Profile
 
@@ -234,6 +236,35 @@ class Console:
         self._remedies(warnings)
         self.out.print(escape(f"evidence: {folder}"))
 
+    def evaluated_on_views(
+        self, evaluations: Mapping[str, Evaluation], data: str, folders: Sequence[Path], warnings: list[str]
+    ) -> None:
+        """The table of the images as they are, the checks of each other test set, and the four of them side by side."""
+
+        from ..evaluation.shortcut_use import shortcut_use
+
+        for (view, evaluation), folder in zip(evaluations.items(), folders, strict=True):
+            if not evaluation.shortcut_view:
+                self.evaluated(evaluation, data, folder, warnings)
+                continue
+            self.out.print(escape(f"with the shortcut {view}:"), style="bold")
+            self.checked(evaluation.checks)
+            self.out.print(escape(f"evidence: {folder}"))
+        self._printed(shortcut_use(evaluations.values()).table())
+
+    def _printed(self, table: TextTable) -> None:
+        """A table of texts: its title, its rows, its notes."""
+
+        self.out.print(escape(f"\n{table.title}"), style="bold")
+        drawn = Table(escape(table.head[0]), box=box.SIMPLE_HEAD)
+        for title in table.head[1:]:
+            drawn.add_column(escape(title), justify="right", no_wrap=True)
+        for row in table.rows:
+            drawn.add_row(*[escape(_short(cell)) for cell in row])
+        self.out.print(drawn)
+        for note in table.notes:
+            self.out.print(escape(f"  {note}"), style="dim")
+
     def _by_class(self, evaluation: Evaluation) -> None:
         """Balanced accuracy, and the classes at one ε: all of a few, else the worst; nothing without labels."""
 
@@ -328,7 +359,7 @@ class Console:
             column.justify = "right"
         for run in runs:
             training, *others = run.job.passes
-            count = len(run.job.protocols)
+            count = len(run.job.evaluations)
             parts = (others[:count], others[count:])[: 1 + explained]
             told = [f"{training / 1e6:.3g}", *(f"about {sum(part) / 1e6:.3g}" for part in parts)]
             told.append(f"about {duration(pace * sum(run.job.passes))}")
@@ -370,6 +401,7 @@ class Console:
                 self.out.print(part)
         self._believed(summary.credibility)
         self._differ(summary.differences)
+        self._on_views(comparison)
         self.explained(summary.maps.explained)
         for method, run, text in summary.warnings:
             self.warn(f"{method.name}, seed {run.seed}: {text}")
@@ -379,6 +411,31 @@ class Console:
         for sentence in comparison.left_out:
             self.say(sentence)
         self.out.print(escape(f"report: {page}"))
+
+    def _on_views(self, comparison: Comparison) -> None:
+        """What runs that were trained and evaluated with a planted shortcut do with it; else nothing."""
+
+        from ..comparison.shortcut_gaps import compare_shortcut_use, has_views
+        from ..evaluation.shortcut_use import in_points
+
+        if not has_views([run for method in comparison.methods for run in method.runs]):
+            return
+        try:
+            used = compare_shortcut_use(comparison)
+        except InputError as error:  # as where only some of the test sets are evaluated yet
+            self.warn(str(error))
+            return
+        for eps in (0.0, used.eps):
+            self._printed(used.table(eps))
+        pairs = used.differences()
+        told = [pair for pair in pairs if pair.decision != "not decided"]
+        if pairs:
+            counts = f"{len(told)} of {counted(len(pairs), 'difference')} decided"
+            self.out.print(escape(f"gaps, in points [95 %, not adjusted]: {counts}"), style="bold")
+        for pair in told[:_SENTENCES]:
+            self.out.print(escape(f"  {pair.first} − {pair.second}: {in_points(pair)}, {pair.p_text}"))
+        if len(told) > _SENTENCES:
+            self.out.print(f"  and {len(told) - _SENTENCES} more in the table of asgt.compare_shortcut_use")
 
     def explained(self, explained: Sequence[Explained]) -> None:
         """The panel of each attribution: what every measure says of every method, and what is decided."""

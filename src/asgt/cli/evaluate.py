@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,15 +17,18 @@ from .assembly import assemble, listed_numbers
 from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ..data import Images
+    from ..evaluation.outcomes import Evaluation
     from .console import Console
 
 __all__ = ["make_parser", "run"]
 
 _FOREIGN_ONLY = ("weights", "data", "mean", "std", "width", "classes", "shortcut", *DATA_SETTINGS)
 _L2_EPSILONS = "0.25,0.5,1,1.5,2"
+_ALL = "all"
+"""Of ``--shortcut-view``: all four test sets in one call."""
 
 
 def run(words: list[str]) -> int:
@@ -40,19 +43,16 @@ def run(words: list[str]) -> int:
     protocol = _protocol(asked)
     out = Path(asked["out"]) if "out" in asked else _evidence_of(asked, protocol)
     asked = _as_before(out) | asked if "resume" in asked else asked
-    view = asked.get("shortcut_view", "absent")
 
     from rich.markup import escape
 
     from ..data import batch_that_fits, to_unit
     from ..devices import place, resolve_device
-    from ..evaluation.curve import evaluate
     from ..evaluation.outcomes import checked_grid
     from ..evaluation.protocols import own_attack, protocol_named
     from ..evaluation.tracing import checked_trace
     from ..memory import prepare
     from ..models.footprint import refuse_batch
-    from ..plugins import imported
     from .console import Console
 
     norm = asked.get("norm")
@@ -73,44 +73,85 @@ def run(words: list[str]) -> int:
     prepare()
     console = Console()
     if "run" in asked:
-        model, images, data, trained_norm, warnings = _from_run(asked, allow, console)
+        model, images, shortcut, data, trained_norm, warnings = _from_run(asked, allow, console)
         lines: list[str] = []
     else:
         assembly = assemble(asked, console, allow)
-        model, images, lines = assembly.model, _viewed(assembly.images, asked.get("shortcut"), view), assembly.lines
-        data, trained_norm, warnings = asked["data"], "linf", []
+        model, images, lines = assembly.model, assembly.images, assembly.lines
+        shortcut, data, trained_norm, warnings = asked.get("shortcut"), asked["data"], "linf", []
     norm = norm or trained_norm
 
+    views = _views(images, shortcut, asked)
     selection = f"all {len(images)} images"
     if (count := asked.get("samples")) is not None:
-        images, selection = _sampled(images, count, console)
+        rows, selection = _sampled(images, count, console)
+        views = {view: images[rows] for view, images in views.items()}
     grid = asked.get("epsilons") or (_L2_EPSILONS if norm == "l2" else data_set(data).epsilons)
 
+    images = next(iter(views.values()))
     batch = asked.get("batch_size") or batch_that_fits(images)
     refuse_batch(model, images.shape, min(batch, len(images)), device)
     for line in lines:
         console.out.print(escape(line), soft_wrap=True)  # one line each, however wide the terminal
     attacks = [own_attack(name, norm) for name in asked.get("attack", [])]
-    evaluation = evaluate(
-        place(model, device, to_unit(images.pixels[:2])),
-        images.to(device),
-        attacks or protocol,
-        epsilons=listed_numbers(grid, "epsilons"),
-        norm=norm,
-        seed=asked.get("seed", 0),
-        exhaustive=asked.get("exhaustive", False),
-        thorough=asked.get("thorough", False),
-        trace=asked.get("trace"),
-        checks=[imported(name, "check") for name in asked.get("check", [])],
-        batch_size=asked.get("batch_size"),
-        folder=out,
-        resume=asked.get("resume", False),
-        selection=selection,
-        shortcut_view=view,
-        progress=console,
-    )
-    console.evaluated(evaluation, data, out, warnings)
+    settings = {"epsilons": listed_numbers(grid, "epsilons"), "norm": norm, "selection": selection}
+    model = place(model, device, to_unit(images.pixels[:2]))
+    on_device = {view: images.to(device) for view, images in views.items()}
+    evaluations = _evaluated(model, on_device, attacks or protocol, out, settings, asked, console=console)
+    folders = [_folder_of(out, view, asked) for view in evaluations]
+    if len(evaluations) == 1:
+        (evaluation,) = evaluations.values()
+        console.evaluated(evaluation, data, folders[0], warnings)
+    else:
+        console.evaluated_on_views(evaluations, data, folders, warnings)
     return 0
+
+
+def _evaluated(
+    model: nn.Module,
+    views: Mapping[str, Images],
+    attacks: Any,
+    out: Path,
+    settings: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    *,
+    console: Console,
+) -> dict[str, Evaluation]:
+    """The evaluation on each of the test sets, in their order, each with evidence in a folder of its own."""
+
+    from ..evaluation.curve import evaluate
+    from ..evaluation.shards import claim_folder
+    from ..plugins import imported
+
+    resume, checks = asked.get("resume", False), [imported(name, "check") for name in asked.get("check", [])]
+    if len(views) > 1:  # before the first takes its time
+        for view in views:
+            claim_folder(_folder_of(out, view, asked), resume)
+    return {
+        view: evaluate(
+            model,
+            images,
+            attacks,
+            **settings,
+            seed=asked.get("seed", 0),
+            exhaustive=asked.get("exhaustive", False),
+            thorough=asked.get("thorough", False),
+            trace=asked.get("trace"),
+            checks=checks,
+            batch_size=asked.get("batch_size"),
+            folder=_folder_of(out, view, asked),
+            resume=resume,
+            shortcut_view=view,
+            progress=console,
+        )
+        for view, images in views.items()
+    }
+
+
+def _folder_of(out: Path, view: str, asked: Mapping[str, Any]) -> Path:
+    """Where the evidence on a test set goes: of all of them, beside that of the images as they are."""
+
+    return out if asked.get("shortcut_view") != _ALL or view == "absent" else out.with_name(f"{out.name}+{view}")
 
 
 def make_parser() -> Parser:
@@ -218,7 +259,7 @@ def _add_subject(parser: Parser) -> None:
         "--shortcut_view",
         type=str,
         help="plant the shortcut of the training in the test images: that of the true class (aligned), of a random "
-        "class (random), of a random wrong class (reversed), or none (absent, the default)",
+        "class (random), of a random wrong class (reversed), or none (absent, the default); all of these with all",
     )
 
 
@@ -231,8 +272,8 @@ def _check(asked: dict[str, Any]) -> None:
         for name in ("model", "data", "out"):
             if name not in asked:
                 raise InputError(f"--{name} is missing: give a run folder, or --model, --weights, --data and --out")
-    if (view := asked.get("shortcut_view")) is not None and view not in VIEWS:
-        raise unknown("--shortcut-view", view, VIEWS)
+    if (view := asked.get("shortcut_view")) is not None and view not in (known := (*VIEWS, _ALL)):
+        raise unknown("--shortcut-view", view, known)
     if "run" not in asked and ("shortcut" in asked) != ("shortcut_view" in asked):
         raise InputError("--shortcut and --shortcut-view belong together: what is planted, and in which test set")
     for flag in ("attack", "check"):
@@ -269,20 +310,26 @@ def _evidence_of(asked: dict[str, Any], protocol: str) -> Path:
     from ..evaluation.protocols import OWN, stored_name
     from ..training.run_folder import RunFolder
 
-    stored_as = OWN if "attack" in asked else stored_name(protocol)
-    return RunFolder(asked["run"]).evaluation(stored_as, asked.get("shortcut_view", ""))
+    stored_as, view = OWN if "attack" in asked else stored_name(protocol), asked.get("shortcut_view", "")
+    return RunFolder(asked["run"]).evaluation(stored_as, "" if view == _ALL else view)
 
 
-def _viewed(images: Images, shortcut: str | None, view: str) -> Images:
-    """The test images with the shortcut as a view has it."""
+def _views(images: Images, shortcut: str | None, asked: dict[str, Any]) -> dict[str, Images]:
+    """The test images with the shortcut as each view that was asked for has it."""
 
     from ..data import shortcut_view
 
-    return images if shortcut is None else shortcut_view(images, shortcut, cast(ShortcutView, view))
+    view = asked.get("shortcut_view", "absent")
+    if shortcut is None:
+        return {view: images}
+    views: tuple[ShortcutView, ...] = (cast(ShortcutView, view),)
+    if view == _ALL:  # first the images as they are, as every run is evaluated
+        views = ("absent", *(each for each in VIEWS if each != "absent"))
+    return {each: shortcut_view(images, shortcut, each) for each in views}
 
 
-def _sampled(images: Images, count: int, console: Console) -> tuple[Images, str]:
-    """So many of the images, and how they were chosen."""
+def _sampled(images: Images, count: int, console: Console) -> tuple[Tensor, str]:
+    """The rows of so many of the images, and how they were chosen."""
 
     import torch
 
@@ -296,7 +343,7 @@ def _sampled(images: Images, count: int, console: Console) -> tuple[Images, str]
     selection = selection_text(images, rows)
     if not rows.equal(torch.arange(count)):
         console.say(f"{selection}, always the same: the first {count} do not stand for all of them")
-    return images[rows], selection
+    return rows, selection
 
 
 def _as_before(out: Path) -> dict[str, Any]:
@@ -322,7 +369,9 @@ def _as_before(out: Path) -> dict[str, Any]:
 
 def _from_run(
     asked: dict[str, Any], allow: Sequence[str], console: Console
-) -> tuple[nn.Module, Images, str, Any, list[str]]:
+) -> tuple[nn.Module, Images, str | None, str, Any, list[str]]:
+    """The model of a run, its test images as they are, its shortcut, its data and norm, and what to warn of."""
+
     from ..runs.run import load_run, refuse_other_model, remarks_on
     from ..training.run_folder import RunFolder
 
@@ -333,5 +382,5 @@ def _from_run(
     view = asked.get("shortcut_view", "absent")
     if config.shortcut is None and "shortcut_view" in asked:
         raise InputError(f"--shortcut-view {view}: {folder.path} was trained without a shortcut, leave it out")
-    images = _viewed(splits.test, config.shortcut, view)
-    return model, images, config.data, config.norm or "linf", [*result.warnings, *remarks_on(folder)]
+    warnings = [*result.warnings, *remarks_on(folder)]
+    return model, splits.test, config.shortcut, config.data, config.norm or "linf", warnings

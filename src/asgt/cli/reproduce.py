@@ -10,6 +10,8 @@ from typing import Any
 from ..datasets import DATA_SETS, data_set
 from ..errors import InputError, cut, shown, unknown
 from ..numbers import number
+from ..records import record_of
+from ..shortcuts import SHORTCUTS
 from ..training.tracker_registry import trackers_help
 from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache, listed
 from .stopping import stopping
@@ -99,8 +101,8 @@ def make_parser() -> Parser:
         usage=f"asgt reproduce {'|'.join(_grids())}|FILE.yaml [--scale quick|laptop|tuned|paper] [OPTIONS]",
     )
     parser.add_argument("grid", nargs="?", type=str, help=f"{', '.join(_grids())}, or a YAML file of your own grid")
-    parser.add_argument("--scale", type=str, help="quick (default), laptop, tuned, paper or variants")
-    folders = " or ".join(name for name in _grids() if data_set(name).hub is not None)
+    parser.add_argument("--scale", type=str, help="quick (default), laptop, tuned, paper, variants or faint")
+    folders = " or ".join(dict.fromkeys(name for name in map(_data_of, _grids()) if data_set(name).hub is not None))
     parser.add_argument("--data", type=str, help=f"the folder that holds {folders} (default: ASGT_DATA, or the hub)")
     parser.add_argument("--seeds", type=int, help="how many seeds (default: as the grid says)")
     parser.add_argument(
@@ -130,10 +132,17 @@ def make_parser() -> Parser:
 
 
 def _grids() -> list[str]:
-    """The data sets that have a preset, told by the names of the files: a help text imports nothing heavy."""
+    """The experiments that have a preset, told by the names of the files: a help text imports nothing heavy."""
 
     presets = Path(__file__).parents[1] / "experiments" / "presets"
-    return [name for name in DATA_SETS if any(presets.glob(f"{name}-*.yaml"))]
+    names = {file.stem.rpartition("-")[0] for file in presets.glob("*.yaml")}
+    return sorted(names, key=lambda name: (name.partition("-")[2], [*DATA_SETS].index(_data_of(name))))
+
+
+def _data_of(grid: str) -> str:
+    """The data set of an experiment: ``digits-shortcuts`` is on ``digits``."""
+
+    return grid.partition("-")[0]
 
 
 def _pairs(flag: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -143,8 +152,8 @@ def _pairs(flag: str, asked: dict[str, Any]) -> dict[str, Any]:
 
     parts: list[str] = []
     for part in filter(None, asked.get(flag, "").split(",")):
-        # Some settings are several numbers, as class_weights=0.5,2,1.
-        if parts and "=" not in part and _is_number(part):
+        # Some settings are several numbers, as class_weights=0.5,2,1, and a shortcut has settings of its own.
+        if parts and (("=" not in part and _is_number(part)) or _is_of_shortcut(parts[-1], part)):
             parts[-1] += f",{part}"
         else:
             parts.append(part)
@@ -161,6 +170,16 @@ def _pairs(flag: str, asked: dict[str, Any]) -> dict[str, Any]:
         except InputError as error:
             raise InputError(f"--{flag} {cut(pair)}: {error}") from error
     return pairs
+
+
+def _is_of_shortcut(before: str, part: str) -> bool:
+    """Whether a pair is a setting of the shortcut that is named before it, as in ``shortcut=patch:0.99,size=4``."""
+
+    name, _, shortcut = before.partition("=")
+    kind = SHORTCUTS.get(shortcut.partition(":")[0].strip())
+    if name.strip() != "shortcut" or kind is None:
+        return False
+    return part.partition("=")[0].strip() in {setting.name for setting in record_of(kind, "shortcut").settings}
 
 
 def _is_number(text: str) -> bool:

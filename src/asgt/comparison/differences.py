@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
 from statistics import fmean
-from typing import Literal
 
 from torch import Tensor
 
-from ..numbers import Number, counted, eps_text, number
+from ..numbers import Number, counted, eps_text, number, points
 from ..runs.run import Run
 from ..statistics import (
     KINDS,
@@ -41,8 +40,8 @@ __all__ = [
     "differences",
     "differences_at",
     "interval_points",
+    "of_seeds",
     "over_seeds",
-    "points",
     "shown_differences",
 ]
 
@@ -244,13 +243,6 @@ def interval_points(difference: PairedDifference) -> str:
     return f"[{points(difference.low)}, {points(difference.high)}]"
 
 
-def points(share: float, sign: Literal["+", "-"] = "-") -> str:
-    """A difference of shares in points; ``sign`` as in a format: ``"+"`` signs those above zero too."""
-
-    text = f"{100 * share:{sign}.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")
-
-
 def _pairs(first: Method, second: Method) -> tuple[Kind, list[tuple[Run, Run]]]:
     by_seed = [{run.seed: run for run in method.runs} for method in (first, second)]
     return paired_by_seed(*by_seed)
@@ -264,13 +256,23 @@ def over_seeds(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float, fl
     """
 
     samples = len(pairs[0][0])
-    values = [(int(one.sum()) - int(other.sum())) / samples for one, other in pairs]
+    mean, low, high, p = of_seeds([(int(one.sum()) - int(other.sum())) / samples for one, other in pairs], samples)
+    return mean, max(-1.0, low), min(1.0, high), p
+
+
+def of_seeds(values: Sequence[float], samples: int) -> tuple[float, float, float, float]:
+    """The mean of a difference of shares, one value a seed, with its 95 % interval and p.
+
+    Args:
+        values: of two seeds or more.
+        samples: the images that each value is counted on.
+    """
 
     # Runs are whole images apart, so a few seeds often differ by the very same number. That shows no spread, and a t
     # test would call it certain. No spread is taken to be less than that of a rounding to whole images.
     least = 1 / (sqrt(12) * samples)
     low, high = t_interval(values, least=least)
-    return fmean(values), max(-1.0, low), min(1.0, high), t_test(values, least=least)
+    return fmean(values), low, high, t_test(values, least=least)
 
 
 def _of_models(one: Tensor, other: Tensor) -> tuple[float, float, float, float]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..attacks import Attack
 from ..attacks.attack import is_legal
-from ..data import Images, batch_that_fits, batches
+from ..data import Images, PlantedPixels, batch_that_fits, batches
 from ..errors import DamagedFileError, InputError
 from ..files import is_sealed
 from ..manifest import check_evidence
@@ -62,7 +62,7 @@ class Evaluator:
     def evaluated(self) -> Evaluation:
         """The outcomes of all searches, not yet checked."""
 
-        request, protocol, clean = self.request, self.request.protocol, self.clean
+        request, protocol, clean, pixels = self.request, self.request.protocol, self.clean, self.images.pixels
         outcomes, details, seconds, discards = {}, {}, {}, {}
         self.progress.start(f"{protocol.name} v{protocol.version}", sum(map(self.work, protocol.searches)))
         for search in protocol.searches:
@@ -83,6 +83,7 @@ class Evaluator:
             discards=discards,
             labels=self.images.labels.cpu(),
             class_names=self.images.classes,
+            shortcut_codes=pixels.codes.cpu() if request.shortcut_view and isinstance(pixels, PlantedPixels) else None,
         )
 
     def work(self, search: Search) -> int:

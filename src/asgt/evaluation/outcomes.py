@@ -25,9 +25,21 @@ from .protocols import Protocol, Search
 from .recorded import record_of
 from .trace import Trace
 
-__all__ = ["CONFIDENCE", "MOST_EPSILONS", "SCHEMA", "Evaluation", "Request", "checked_grid", "definition", "grid_place"]
+__all__ = [
+    "CODES",
+    "CONFIDENCE",
+    "MOST_EPSILONS",
+    "SCHEMA",
+    "Evaluation",
+    "Request",
+    "checked_grid",
+    "definition",
+    "grid_place",
+]
 
 SCHEMA = 3
+CODES = "shortcut_codes"
+"""The tensor of the classes whose shortcut each sample has, in the file of labels and in a digest."""
 CONFIDENCE = 0.95
 MOST_EPSILONS = 1000
 """Radii of a grid: more of them than that cannot be told apart by a sample of any test split."""
@@ -96,6 +108,8 @@ class Evaluation(Request, Displayed):
             versions, which did not save it. Then there are no figures by class.
         class_names: the names of the classes, by their numbers; empty without labels.
         trace: what an attack does step by step on a few images; ``None`` where it was not asked for.
+        shortcut_codes: the class whose planted shortcut each sample has, int64 (N,); ``None`` where none was planted,
+            and of evaluations of earlier versions, which did not save it.
 
     Example:
         >>> import torch
@@ -120,6 +134,7 @@ class Evaluation(Request, Displayed):
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
     trace: Trace | None = None
+    shortcut_codes: Tensor | None = None
 
     @property
     def samples(self) -> int:
@@ -150,7 +165,7 @@ class Evaluation(Request, Displayed):
             InputError: the evaluation holds no such ε or search.
         """
 
-        return _share(self._right(eps, search))
+        return _share(self.right(eps, search))
 
     @property
     def balanced_accuracy(self) -> Estimate | None:
@@ -194,7 +209,7 @@ class Evaluation(Request, Displayed):
             InputError: the evaluation holds no such ε or search.
         """
 
-        right = self._right(eps, search)
+        right = self.right(eps, search)
         return None if self.labels is None else by_class(right, self.labels, self.class_names, self.classes)
 
     def curve(self, search: str | None = None) -> dict[float, Estimate]:
@@ -261,6 +276,7 @@ class Evaluation(Request, Displayed):
             "samples": self.samples,
             **({"selection": self.selection} if self.selection else {}),
             **({"shortcut_view": self.shortcut_view} if self.shortcut_view else {}),
+            **({} if self.shortcut_codes is None else {"shortcut_codes": digest_tensors({CODES: self.shortcut_codes})}),
             "classes": self.classes,
             "seed": self.seed,
             "interval": f"Wilson {CONFIDENCE:.0%}",
@@ -302,8 +318,16 @@ class Evaluation(Request, Displayed):
                 return search
         raise InputError(f"there is no search {name!r}: the evaluation has {', '.join(self.outcomes)}")
 
-    def _right(self, eps: Number, search: str | None) -> Tensor:
-        """Which samples are right at an ε under a search, or under all of them, bool (N,)."""
+    def right(self, eps: Number = 0, search: str | None = None) -> Tensor:
+        """Which samples are right at an ε under a search, or under all of them, bool (N,).
+
+        Args:
+            eps: as :meth:`robust_accuracy` takes it. Default: without an attack.
+            search: likewise.
+
+        Raises:
+            InputError: the evaluation holds no such ε or search.
+        """
 
         radius = number(eps, "eps")
         if radius == 0:

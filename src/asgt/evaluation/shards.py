@@ -27,7 +27,7 @@ from ..shortcuts import VIEWS
 from .check import THOROUGH, Check
 from .discard_audit import RISKS
 from .known import MARGIN
-from .outcomes import SCHEMA, Evaluation, Request, checked_grid, definition
+from .outcomes import CODES, SCHEMA, Evaluation, Request, checked_grid, definition
 from .pieces import AUDIT, FULL, PHASED, PHASED_ROWS, WIDER_SEARCH, merged, summary
 from .protocols import LATER, OWN, PhasedSearch, Protocol, Search, known_version, known_versions
 from .recorded import record_of, recorded_protocol
@@ -70,7 +70,8 @@ def write_result(folder: Path, evaluation: Evaluation) -> None:
     accepted = withdraw(folder)
     if evaluation.labels is not None:
         told = {"data": evaluation.data, "classes": json.dumps(evaluation.class_names)}
-        write_tensors(folder / LABELS, {"labels": evaluation.labels}, told, begin=False)
+        codes = {} if evaluation.shortcut_codes is None else {CODES: evaluation.shortcut_codes}
+        write_tensors(folder / LABELS, {"labels": evaluation.labels} | codes, told, begin=False)
     write_trace(folder, evaluation.trace)
     write_sealed(folder / "result.json", evaluation.to_dict(), begin=False)
     record(folder, {"weights": evaluation.model, "data": evaluation.data}, accepted)
@@ -152,7 +153,7 @@ def load_evaluation(folder: Path | str) -> Evaluation:
             )
         clean = own
     assert clean is not None
-    labels, class_names = _labels(folder, result, request, len(clean))
+    labels, codes, class_names = _labels(folder, result, request, len(clean))
     evaluation = Evaluation(
         **vars(request),
         clean=clean,
@@ -164,6 +165,7 @@ def load_evaluation(folder: Path | str) -> Evaluation:
         labels=labels,
         class_names=class_names,
         trace=read_trace(folder, result.get("trace"), len(clean)),
+        shortcut_codes=codes,
     )
     # The versions are those of the machine that evaluated.
     if not agree(evaluation.to_dict() | {"versions": result.get("versions")}, result):
@@ -171,32 +173,43 @@ def load_evaluation(folder: Path | str) -> Evaluation:
     return evaluation
 
 
-def _labels(folder: Path, result: Any, request: Request, samples: int) -> tuple[Tensor | None, tuple[str, ...]]:
-    """The labels of the samples and the names of the classes; ``None`` where the result was made without labels.
+def _labels(
+    folder: Path, result: Any, request: Request, samples: int
+) -> tuple[Tensor | None, Tensor | None, tuple[str, ...]]:
+    """The labels of the samples, the classes whose shortcut they have, and the names of the classes.
 
-    A file of labels that the result does not name is that of a kill just before a new result, and says nothing.
+    ``None`` where the result was made without labels, or without a shortcut.
+
+    What the result does not name is that of a kill just before a new result, and says nothing.
     """
 
     file = folder / LABELS
     if "labels" not in result:
-        return None, ()
+        return None, None, ()
     again = "--resume writes it again"
     if not file.exists():
         raise DamagedFileError(f"{file} is missing, and {folder / 'result.json'} was made with it: {again}")
     tensors, metadata = read_tensors(file)
-    if metadata.get("data") != request.data or digest_tensors(tensors) != result["labels"]:
+    if CODES not in result:
+        tensors.pop(CODES, None)
+    told = {name: result[name] for name in ("labels", CODES) if name in result}
+    if metadata.get("data") != request.data or told != {
+        name: digest_tensors({name: tensor}) for name, tensor in tensors.items()
+    }:
         raise DamagedFileError(f"{file} is damaged: it does not hold the labels of {folder / 'result.json'}; {again}")
     try:
         labels, names = tensors["labels"], json.loads(metadata["classes"])
-        if (labels.dtype, tuple(labels.shape)) != (torch.int64, (samples,)):
+        if any((each.dtype, tuple(each.shape)) != (torch.int64, (samples,)) for each in tensors.values()):
             raise ValueError(LABELS)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise TypeError(LABELS)
-        if not 0 <= int(labels.min()) <= int(labels.max()) < min(request.classes, len(names)):
+        if not all(0 <= int(each.min()) <= int(each.max()) < len(names) for each in tensors.values()):
+            raise ValueError(LABELS)
+        if int(labels.max()) >= request.classes:
             raise ValueError(LABELS)
     except (LookupError, RecursionError, TypeError, ValueError) as error:
         raise DamagedFileError(f"{file} is damaged: it does not hold a label of each sample; {again}") from error
-    return labels, tuple(names)
+    return labels, tensors.get(CODES), tuple(names)
 
 
 def _protocol(result: Any, folder: Path) -> Protocol:

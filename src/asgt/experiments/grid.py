@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..capacity import PASS, refuse_time
 from ..comparison.method_naming import method_names
@@ -18,6 +18,7 @@ from ..files import read_yaml
 from ..names import names_of, refuse_unless_allowed
 from ..progress import SILENT, Progress
 from ..runs.explain_run import explained_alike
+from ..shortcuts import shortcut_named
 from ..training.augmentation_registry import augmentation_named
 from ..training.building import refuse_size
 from ..training.config import MAY_CHANGE, TrainConfig
@@ -83,6 +84,8 @@ def plan(
         progress=progress,
         **first.data_settings(),
     )
+    if first.shortcut is not None:
+        shortcut_named(first.shortcut).check(data.test.shape, len(data.test.classes))
     samples = preset.samples or len(data.test)
     if samples > len(data.test):
         raise InputError(f"{preset.name} asks for {shown(samples)} test images: {preset.data} has {len(data.test)}")
@@ -111,7 +114,8 @@ def plan(
             epsilons=preset.epsilons,
             norm=preset.norm,
             samples=preset.samples,
-            passes=(passes, *judging, *explaining),
+            passes=(passes, *judging * len(preset.views), *explaining),
+            views=preset.views,
             attributions=preset.attributions,
             explained=preset.explained,
             eps=preset.eps,
@@ -147,12 +151,25 @@ def _refuse_other(out: Path, preset: Preset) -> None:
             for method in (*kept["methods"], *asked["methods"]):
                 for name in MAY_CHANGE:
                     del method[name]
+        was, now = (_shortcut_of(each.get("methods")) for each in (kept, asked))
+        if was != now:
+            raise InputError(
+                f"{out} was begun {was}, and {preset.name} has runs {now}: name another --out for another shortcut"
+            )
         other = next((name for name in asked if kept.get(name) != asked[name]), None)
         if other is not None:
             raise InputError(f"{out} was begun with other {other} than {preset.name} has: name another --out")
     # What a kill left half-written is nothing.
     elif out.is_dir() and any(not file.name.endswith(".part") for file in out.iterdir()):
         raise InputError(f"{out} holds something else than a grid of runs: name another --out")
+
+
+def _shortcut_of(methods: Any) -> str:
+    """The shortcut that all methods of a grid are trained with, in words."""
+
+    first = methods[0] if isinstance(methods, (list, tuple)) and methods else None
+    shortcut = first.get("shortcut") if isinstance(first, dict) else None
+    return f"with the shortcut {shortcut}" if shortcut else "without a shortcut"
 
 
 def _state(job: Job, samples: int, explained: int) -> Literal["finished", "begun", "to do"]:
@@ -164,8 +181,8 @@ def _state(job: Job, samples: int, explained: int) -> Literal["finished", "begun
         raise InputError(f"{job.folder} holds a run with other settings: name another folder by --out")
     if not folder.result.exists():
         return "begun"
-    for protocol in job.protocols:
-        place = folder.evaluation(stored_name(protocol))
+    for protocol, view in job.evaluations:
+        place = folder.evaluation(stored_name(protocol), view)
         if not (place / "result.json").exists():
             return "begun"
         evaluation = load_evaluation(place)

@@ -10,17 +10,18 @@ from typing import Any
 from torch import nn
 
 from ..attacks import Norm
-from ..data import Splits, sampled_rows, selection_text, to_unit
+from ..data import Images, Splits, sampled_rows, selection_text, shortcut_view, to_unit
 from ..devices import one_thread, place, resolve_device
 from ..errors import InputError
 from ..evaluation.curve import evaluate
 from ..evaluation.outcomes import Evaluation
 from ..evaluation.protocols import stored_name
-from ..names import refuse_unless_allowed
+from ..names import refuse_unless_allowed, viewed
 from ..progress import Progress
 from ..runs.explain_run import explain_run
 from ..runs.kept import keep_run, load_kept
 from ..runs.run import load_run, read_run
+from ..shortcuts import ShortcutView
 from ..training.config import MAY_CHANGE, TrainConfig
 from ..training.run_folder import RunFolder
 from ..training.tracking import log_afterwards
@@ -43,6 +44,8 @@ class Job:
         samples: how many of the test images, ``None`` for all.
         passes: what its training costs, then each evaluation and each explanation, as :mod:`asgt.experiments.budget`
             counts.
+        views: the test sets of its shortcut, by each of which every protocol evaluates it, in this order; the images as
+            they are where it has none.
         attributions: what it is explained by, after that, in this order.
         explained: on how many of the test images.
         eps: the ε at which its maps are attacked.
@@ -59,12 +62,19 @@ class Job:
     norm: Norm
     samples: int | None
     passes: tuple[int, ...]
+    views: tuple[ShortcutView, ...] = ("absent",)
     attributions: tuple[str, ...] = ()
     explained: int = 0
     eps: float = 0.0
     keep: str | None = None
     drawn: bool = False
     allow: tuple[str, ...] = ()
+
+    @property
+    def evaluations(self) -> tuple[tuple[str, ShortcutView], ...]:
+        """The protocol's key and the test set of each evaluation, in the order in which they are done."""
+
+        return tuple((protocol, view) for view in self.views for protocol in self.protocols)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which :meth:`from_dict` makes the same job in another process."""
@@ -73,7 +83,8 @@ class Job:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Job:
-        lists = {name: tuple(values[name]) for name in ("protocols", "epsilons", "passes", "attributions", "allow")}
+        names = ("protocols", "epsilons", "passes", "views", "attributions", "allow")
+        lists = {name: tuple(values[name]) for name in names}
         return cls(**values | lists | {"config": TrainConfig.of(values["config"])})
 
 
@@ -83,7 +94,7 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
     Args:
         job: what to do. What its folder holds already is not repeated.
         should_stop: asked after every training step.
-        phase: gives the progress of the phase of a number: 0 is the training, then come the protocols and the
+        phase: gives the progress of the phase of a number: 0 is the training, then come the evaluations and the
             attributions.
 
     Raises:
@@ -99,22 +110,23 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
     model, data, config = _loaded(job)
     device = resolve_device(config.device)
     rows = sampled_rows(data.test, len(data.test) if job.samples is None else job.samples)
-    images, selection = data.test[rows].to(device), selection_text(data.test, rows)
-    for number, protocol in enumerate(job.protocols, start=1):
+    selection = selection_text(data.test, rows)
+    for number, (protocol, view) in enumerate(job.evaluations, start=1):
         evaluation = evaluate(
             model,
-            images,
+            _viewed(data.test, config.shortcut, view)[rows].to(device),
             protocol=protocol,
             epsilons=job.epsilons,
             norm=job.norm,
-            folder=RunFolder(job.folder).evaluation(stored_name(protocol)),
+            folder=RunFolder(job.folder).evaluation(stored_name(protocol), view),
             resume=True,
             selection=selection,
+            shortcut_view=view,
             progress=phase(number),
         )
         if job.config.trackers:
             log_afterwards(RunFolder(job.folder), job.config.trackers, _accuracies(evaluation), phase(number))
-    for number, attribution in enumerate(job.attributions, start=1 + len(job.protocols)):
+    for number, attribution in enumerate(job.attributions, start=1 + len(job.evaluations)):
         explain_run(
             RunFolder(job.folder),
             model,
@@ -124,6 +136,8 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
             eps=job.eps,
             norm=job.norm,
             attribution=attribution,
+            shortcut=config.shortcut,
+            shortcut_view="aligned",
             device=config.device,
             resume=True,
             progress=phase(number),
@@ -169,11 +183,19 @@ def _accuracies(evaluation: Evaluation) -> dict[str, float]:
 
     # MLflow takes no @ in a name.
     key = f"{evaluation.protocol.name} v{evaluation.protocol.version}"
+    if evaluation.shortcut_view:
+        key = f"{key}/{evaluation.shortcut_view}"
     return {f"{key}/clean": evaluation.accuracy.value} | {
         f"{key}/{search}/eps {eps:g}": estimate.value
         for search in evaluation.outcomes
         for eps, estimate in evaluation.curve(search).items()
     }
+
+
+def _viewed(images: Images, shortcut: str | None, view: ShortcutView) -> Images:
+    """Test images with the shortcut of a training as a view has it; as they are without one."""
+
+    return images if shortcut is None else shortcut_view(images, shortcut, view)
 
 
 def _loaded(job: Job) -> tuple[nn.Module, Splits, TrainConfig]:
@@ -204,8 +226,9 @@ def is_kept(job: Job) -> bool:
         return wanted is None or abs(samples - wanted) <= len(run.result.classes)
 
     # Its maps are for the eye, and no reason to train it again.
-    evaluations = [run.evaluations.get(protocol) for protocol in job.protocols]
-    explanations = [run.explanations.get(name) for name in job.attributions]
+    evaluations = [run.on_views(protocol).get(view) for protocol, view in job.evaluations]
+    planted = "" if job.config.shortcut is None else "aligned"
+    explanations = [run.explanations.get(viewed(name, planted)) for name in job.attributions]
     return all(
         evaluation is not None
         and (evaluation.epsilons, evaluation.norm) == (job.epsilons, job.norm)

@@ -9,6 +9,8 @@
     evaluate: {protocols: […], epsilons: […], samples: 500}
     explain: {samples: 256, attributions: [gradient]}    # may be left out: then no run is explained
 
+With ``shortcut: patch:0.99`` under ``train``, every run is evaluated on the four test sets of that shortcut.
+
 Settings can be overridden for all runs at once: a setting that is named so goes before those of the file, and the
 preset's name tells of it, unless it changes no result but for rounding.
 """
@@ -28,6 +30,7 @@ from ..files import read_yaml
 from ..names import is_foreign, refuse_unless_allowed
 from ..records import Setting
 from ..saliency import attribution_class
+from ..shortcuts import VIEWS, ShortcutView
 from ..training.config import DATA_SETTINGS, MAY_CHANGE, METHOD_SETTINGS, TrainConfig, default_eps
 from ..training.method_registry import known_settings, listens_to
 from ..training.optimizers import OPTIMIZER_SETTINGS, OPTIMIZERS
@@ -88,6 +91,13 @@ class Preset:
         """The norm that every run is evaluated in: that of the methods which train in one."""
 
         return next((method.norm for method in self.methods if method.norm is not None), "linf")
+
+    @property
+    def views(self) -> tuple[ShortcutView, ...]:
+        """The test sets that every run is evaluated on: the images as they are, then those with a shortcut, if any."""
+
+        planted = tuple(view for view in VIEWS if view != "absent") if self.methods[0].shortcut else ()
+        return ("absent", *planted)
 
     def configs(self) -> list[TrainConfig]:
         """The configuration of every run, seed by seed: an interrupted grid leaves whole comparisons behind."""
@@ -155,8 +165,9 @@ def load_preset(
     """Loads a preset of asgt by data set and scale, or your own from a file.
 
     Args:
-        name: a data set that has presets, as mnist; or the path of a YAML file.
-        scale: quick (default), laptop, tuned, paper or variants, as far as the data set has it; a file has none.
+        name: an experiment that has presets: a data set, as mnist, or mnist-shortcuts; or the path of a YAML file.
+        scale: quick (default), laptop, tuned, paper, variants or faint, as far as the experiment has it; a file has
+            none.
         overrides: settings of asgt train that go before the file's, in every method that listens to them.
         allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it: a file may not say so by itself.
 
@@ -230,7 +241,7 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
     for setting in ("data", "seed"):
         if any(setting in settings for settings in (train, *methods)):
             raise DamagedFileError(f"{path}: {setting} is no setting of a single run: the grid has it")
-    for setting in sorted(set(DATA_SETTINGS) & {name for method in methods for name in method}):
+    for setting in sorted({*DATA_SETTINGS, "shortcut"} & {name for method in methods for name in method}):
         raise DamagedFileError(f"{path}: {setting} belongs under train: every method sees the same images")
     protocols, epsilons = evaluate.get("protocols", ["paper", "pgd"]), evaluate.get("epsilons")
     if not (isinstance(protocols, list) and protocols and isinstance(epsilons, list) and epsilons):

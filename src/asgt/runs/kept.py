@@ -1,8 +1,9 @@
 """What is kept of a run: one file of text, small enough for a repository, from which every figure can be made again.
 
-It holds what was asked, how the training went, of each evaluation its definition, its checks and, bit by bit, which
-images stay right at each ε, and of each explanation what was measured of each image, to seven digits; of the runs that
-a grid's picture shows, its images and their maps as well. The weights are not in it; their SHA-256 is.
+It holds what was asked, how the training went, of each evaluation, on each of the test sets of a planted shortcut, its
+definition, its checks and, bit by bit, which images stay right at each ε, and of each explanation what was measured of
+each image, to seven digits; of the runs that a grid's picture shows, its images and their maps as well. The weights are
+not in it; their SHA-256 is.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ import torch
 from torch import Tensor
 
 from ..data import to_unit
-from ..errors import DamagedFileError, InputError
+from ..errors import DamagedFileError, InputError, cut, shown
 from ..evaluation.check import Check
 from ..evaluation.discard_audit import Discards
-from ..evaluation.outcomes import Evaluation, checked_grid
-from ..evaluation.protocols import KNOWN, PhasedSearch, known_version, known_versions
+from ..evaluation.outcomes import CODES, Evaluation, checked_grid
+from ..evaluation.protocols import KNOWN, PhasedSearch, Protocol, known_version, known_versions
 from ..explanation import Explanation
 from ..explanation.shown_maps import MapColumn, SaliencyMaps
 from ..files import digest, read_sealed, write_sealed
 from ..manifest import UNVERIFIED
+from ..shortcuts import VIEWS
 from ..training.config import TrainConfig
 from ..training.run_folder import RunFolder, TrainResult
 from .run import Run, data_name
@@ -83,9 +85,10 @@ def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
             "history": list(run.history),
             "evaluations": {
                 name: _with_digest(name, _packed_evaluation(evaluation) | _said(RunFolder(run.folder).evaluation(name)))
-                for key, evaluation in run.evaluations.items()
+                for by_key in (run.evaluations, *run.views.values())
+                for key, evaluation in by_key.items()
                 if key in KNOWN  # what attacks of one's own found, only their code can repeat
-                for name in [evaluation.protocol.stored_as]
+                for name in [_name_of(evaluation.protocol, evaluation.shortcut_view)]
             },
             "explanations": {
                 name: _with_digest(name, _packed_explanation(explanation))
@@ -155,12 +158,16 @@ def read_kept(kept: Any, file: Path, *, sealed: bool) -> Run:
         config = TrainConfig.from_dict(kept["config"], str(file))
         result = TrainResult(folder=str(file), **kept["training"])
         read = [_evaluation(name, values, file) for name, values in kept["evaluations"].items()]
-        evaluations = {evaluation.protocol.key: evaluation for evaluation in read}
+        found: dict[str, dict[str, Evaluation]] = {"": {}}
+        for evaluation in read:
+            found.setdefault(evaluation.shortcut_view, {})[evaluation.protocol.key] = evaluation
         explanations = {name: _explanation(values, file) for name, values in kept["explanations"].items()}
         if changed := changed_parts(kept):
             raise DamagedFileError(f"{file} is damaged: {changed[0]} does not match its own SHA-256")
         remarks = kept.get("remarks", ()) if sealed else (f"{UNVERIFIED}: no digest is stored in the saved result",)
-        return Run(file, config, result, tuple(kept["history"]), evaluations, explanations, tuple(map(str, remarks)))
+        history = tuple(kept["history"])
+        evaluations = found.pop("")
+        return Run(file, config, result, history, evaluations, explanations, tuple(map(str, remarks)), views=found)
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
 
@@ -192,10 +199,16 @@ def of_other_versions(kept: Any) -> list[str]:
     ]
 
 
-def _plain(stored_as: str) -> str:
-    """The name of a protocol, of what files call it."""
+def _name_of(protocol: Protocol, shortcut_view: str) -> str:
+    """What a saved result calls an evaluation: as its folder in a run is called."""
 
-    return stored_as.partition("@")[0]
+    return RunFolder("").evaluation(protocol.stored_as, shortcut_view).name
+
+
+def _plain(stored_as: str) -> str:
+    """The name of a protocol, of what files call an evaluation by it."""
+
+    return stored_as.partition("+")[0].partition("@")[0]
 
 
 def _parts(kept: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -249,6 +262,7 @@ def _packed_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "clean": _packed(evaluation.clean),
         "outcomes": {search: [_packed(row) for row in rows] for search, rows in evaluation.outcomes.items()},
         **_packed_labels(evaluation),
+        **_packed_view(evaluation),
         "checks": [check.to_dict() for check in evaluation.checks],
         "seconds": dict(evaluation.seconds),
         **(
@@ -266,6 +280,30 @@ def _packed_labels(evaluation: Evaluation) -> dict[str, Any]:
         return {}
     packed = _packed_tensors({"labels": labels.byte() if evaluation.classes <= 256 else labels})
     return packed | {"class_names": list(evaluation.class_names)}
+
+
+def _packed_view(evaluation: Evaluation) -> dict[str, Any]:
+    """The shortcut in the images, and the class whose shortcut each has; nothing where none was planted."""
+
+    codes = evaluation.shortcut_codes
+    if codes is not None:
+        codes = codes.byte() if evaluation.classes <= 256 else codes
+    told = {} if codes is None else _packed_tensors({CODES: codes})
+    return told | ({"shortcut_view": evaluation.shortcut_view} if evaluation.shortcut_view else {})
+
+
+def _view(values: dict[str, Any], samples: int, file: Path) -> dict[str, Any]:
+    """The shortcut in the images, as an evaluation takes it."""
+
+    view, told = str(values.get("shortcut_view", "")), {}
+    if view not in ("", *VIEWS):
+        raise DamagedFileError(f"{file} is damaged: there is no shortcut view {shown(view)}")
+    if CODES in values:
+        codes = _unpacked_tensors({CODES: values[CODES]}, file)[CODES].long()
+        if tuple(codes.shape) != (samples,) or not 0 <= int(codes.min()) <= int(codes.max()) < values["classes"]:
+            raise DamagedFileError(f"{file} is damaged: it does not hold the shortcut of each of {samples} samples")
+        told = {CODES: codes}
+    return {"shortcut_view": view} | told
 
 
 def _labels(values: dict[str, Any], samples: int, file: Path) -> dict[str, Any]:
@@ -291,8 +329,10 @@ def _evaluation(name: str, values: dict[str, Any], file: Path) -> Evaluation:
     if (known := known_version(plain, version)) is None:
         here = " and ".join(f"v{protocol.version}" for protocol in known_versions(plain)) or "none of that name"
         raise InputError(f"{file} was made by protocol {plain} v{version}, this version of asgt knows {here}")
-    if known.stored_as != name:
-        raise DamagedFileError(f"{file} is damaged: an evaluation by {plain} v{version} is not called {name}")
+    if name != (called := _name_of(known, str(values.get("shortcut_view", "")))):
+        raise DamagedFileError(
+            f"{file} is damaged: an evaluation by {plain} v{version} is called {called}, not {cut(name)}"
+        )
 
     samples = values["samples"]
     protocol = known.in_norm(values["norm"])
@@ -313,6 +353,7 @@ def _evaluation(name: str, values: dict[str, Any], file: Path) -> Evaluation:
         checks=tuple(_check(check, file) for check in values["checks"]),
         seconds=values["seconds"],
         **_labels(values, samples, file),
+        **_view(values, samples, file),
         # Of a search in phases: without it nobody would know that images were discarded.
         discards={
             search.name: Discards.from_dict(values["discards"][search.name])

@@ -26,6 +26,7 @@ from ..models import load_weights
 from ..modes import in_evaluation
 from ..names import names_of, refuse_object, refuse_unless_allowed, short_name
 from ..progress import SILENT, Progress
+from ..shortcuts import VIEWS
 from ..training.building import build_from
 from ..training.config import TrainConfig
 from ..training.passed import as_splits
@@ -47,6 +48,9 @@ class Run:
         explanations: its finished explanations, by attribution, as ``gradient``, or ``gradient+aligned`` of images with
             a planted shortcut (:attr:`asgt.Explanation.name`).
         remarks: files without a digest, and edits that were accepted, in words.
+        views: its finished evaluations on test images with a planted shortcut, by the view (``"aligned"``,
+            ``"random"``, ``"reversed"``) and then by the protocol's key; what ``"absent"`` names is in
+            ``evaluations``.
     """
 
     folder: Path
@@ -56,14 +60,25 @@ class Run:
     evaluations: dict[str, Evaluation]
     explanations: dict[str, Explanation] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    views: dict[str, dict[str, Evaluation]] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
         return self.config.seed
 
+    def on_views(self, key: str) -> dict[str, Evaluation]:
+        """Its evaluations by the protocol of a key on the test sets with and without the shortcut, by the view."""
 
-def read_run(path: Path) -> Run:
+        found = {view: self.views.get(view, {}).get(key) for view in VIEWS} | {"absent": self.evaluations.get(key)}
+        return {view: evaluation for view, evaluation in found.items() if evaluation is not None}
+
+
+def read_run(path: Path, *, views: bool = True) -> Run:
     """A run folder, with every check that needs no other run.
+
+    Args:
+        path: the run folder.
+        views: read the evaluations on test images with a planted shortcut too.
 
     Raises:
         InputError: the folder holds no finished run.
@@ -84,28 +99,19 @@ def read_run(path: Path) -> Run:
     if [row.get("epoch") if isinstance(row, dict) else None for row in history] != list(range(config.epochs)):
         raise DamagedFileError(f"{folder.metrics} is damaged: expected a line for each of {config.epochs} epochs")
 
-    evaluations = {
-        key: load_evaluation(place)
-        for key in (*KNOWN, *([OWN] if _records_own(folder) else []))
-        if ((place := folder.evaluation(stored_name(key))) / "result.json").exists()
-    }
+    keys = (*KNOWN, *([OWN] if _records_own(folder) else []))
+    found = {"": _evaluations(folder, keys)}
+    if views:
+        found |= {view: _evaluations(folder, tuple(KNOWN), view) for view in VIEWS if view != "absent"}
     weights, manifest = digest_stored(folder.model), Manifest.of(path)
     if manifest is not None and manifest.weights not in ("", weights):
         raise manifest.changed(folder.model.name)
-    for key, evaluation in evaluations.items():
-        place, protocol = folder.evaluation(stored_name(key)), evaluation.protocol
-        if protocol.key != key:
-            raise InputError(
-                f"{place} holds an evaluation by {protocol.name} v{protocol.version}: rename it to {protocol.stored_as}"
-            )
-        if view := evaluation.shortcut_view:
-            renamed = folder.evaluation(stored_name(key), view).name
-            raise InputError(f"{place} holds an evaluation with the shortcut {view}: rename it to {renamed}")
-        if evaluation.model != weights:
-            raise InputError(f"{place} was made of other weights than {folder.model}: {evaluate_again(path, key)}")
+    for view, by_key in found.items():
+        for key, evaluation in by_key.items():
+            _refuse_misplaced(folder, key, view, evaluation, weights)
     explanations = _explanations(folder, weights)
     places = [
-        *(folder.evaluation(stored_name(key)) for key in evaluations),
+        *(folder.evaluation(stored_name(key), view) for view, by_key in found.items() for key in by_key),
         *(_explained_in(folder, explanation) for explanation in explanations.values()),
     ]
     for explanation in explanations.values():
@@ -118,7 +124,34 @@ def read_run(path: Path) -> Run:
     remarks = remarks_on(folder, places)
     if manifest is not None and (removed := manifest.removed()):
         remarks = (*remarks, f"removed after the run, but listed in {MANIFEST}: {', '.join(removed)}")
-    return Run(path, config, result, tuple(history), evaluations, explanations, remarks)
+    evaluations, planted = found.pop(""), {view: by_key for view, by_key in found.items() if by_key}
+    return Run(path, config, result, tuple(history), evaluations, explanations, remarks, planted)
+
+
+def _evaluations(folder: RunFolder, keys: Collection[str], view: str = "") -> dict[str, Evaluation]:
+    """The finished evaluations of a run on one of the test sets, by the protocol's key."""
+
+    return {
+        key: load_evaluation(place)
+        for key in keys
+        if ((place := folder.evaluation(stored_name(key), view)) / "result.json").exists()
+    }
+
+
+def _refuse_misplaced(folder: RunFolder, key: str, view: str, evaluation: Evaluation, weights: str) -> None:
+    """Refuses an evaluation that lies in the folder of another protocol or test set, or is of other weights."""
+
+    place, protocol, own_view = folder.evaluation(stored_name(key), view), evaluation.protocol, evaluation.shortcut_view
+    if protocol.key != key:
+        renamed = folder.evaluation(protocol.stored_as, view).name
+        raise InputError(f"{place} holds an evaluation by {protocol.name} v{protocol.version}: rename it to {renamed}")
+    if own_view != view:
+        renamed = folder.evaluation(stored_name(key), own_view).name
+        said = f"with the shortcut {own_view}" if own_view else "without a shortcut"
+        raise InputError(f"{place} holds an evaluation {said}: rename it to {renamed}")
+    if evaluation.model != weights:
+        again = evaluate_again(folder.path, key, view=view)
+        raise InputError(f"{place} was made of other weights than {folder.model}: {again}")
 
 
 def remarks_on(folder: RunFolder, places: Sequence[Path] = ()) -> tuple[str, ...]:
@@ -183,10 +216,11 @@ def data_name(run: Run) -> str:
     return short_name(data)
 
 
-def evaluate_again(run: Path, protocol: str, flags: str = "") -> str:
-    """How to replace an evaluation by the protocol of a key."""
+def evaluate_again(run: Path, protocol: str, flags: str = "", *, view: str = "") -> str:
+    """How to replace an evaluation by the protocol of a key, on one of the test sets."""
 
-    folder = RunFolder(run).evaluation(stored_name(protocol))
+    folder = RunFolder(run).evaluation(stored_name(protocol), view)
+    flags = f"{flags} --shortcut-view {view}".strip() if view else flags
     if protocol == OWN:
         return f"remove {folder}, then: asgt evaluate {run} --attack … {flags}".rstrip()
     return f"remove {folder}, then: asgt evaluate {run} --protocol {protocol} {flags}".rstrip()

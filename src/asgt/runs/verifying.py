@@ -494,7 +494,8 @@ def _figures(folder: Path) -> list[Finding]:
     try:
         _refuse_mixture(run)
         if run.is_finished():
-            read_run(folder)
+            # Those of the views are read by themselves, so that a finding names their folder.
+            read_run(folder, views=False)
     except DamagedFileError as error:
         return [Finding(folder, "damaged", str(error))]
     except InputError as error:

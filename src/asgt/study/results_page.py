@@ -20,14 +20,13 @@ from torch import Tensor
 from ..comparison.accuracy_tables import AccuracyTable, table_at
 from ..comparison.comparing import Comparison, headings, load_results
 from ..comparison.credibility import credibility_of
-from ..comparison.differences import points
 from ..errors import InputError
 from ..evaluation.protocols import KNOWN, PROTOCOLS
 from ..experiments.preset import Preset, load_preset, preset_names, preset_words
 from ..explanation.map_grid import side_by_side
 from ..explanation.shown_maps import SaliencyMaps
 from ..files import write_bytes
-from ..numbers import counted, duration, eps_text
+from ..numbers import counted, duration, eps_text, points
 from ..report.curves import robustness_curves
 from ..report.map_drawing import write_maps
 from ..runs.kept import load_maps
@@ -36,18 +35,22 @@ from ..statistics import Estimate, mcnemar, paired_bootstrap
 from ..training.config import TrainConfig
 from ..visible import visible
 from .paper import Paper, load_paper, mean_distance, ours
+from .shortcut_page import ShortcutGrid, is_about_shortcut, shortcut_grid, shortcut_houses
+from .shortcut_study import load_shortcut_claims
 from .verdicts import Claim, Claims, State, Verdict, judge, judge_maps, load_claims, named
 
 __all__ = ["write_results"]
 
 _SCALES = ("paper", "tuned", "laptop")  # the best evidence first
-_STATES: tuple[State, ...] = ("holds", "does not hold", "not decided at this scale", "not run")
+_STATES: tuple[State, ...] = (
+    *("holds", "does not hold", "no relevant difference", "not decided at this scale", "not run"),
+)
 _COMMON = (
     *("model", "width", "dropout", "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "clip_norm"),
     *("label_smoothing", "class_weights", "schedule", "keep", "limit", "augment", "precision"),
 )
 _VARIED = {"momentum": 0.9, "target": "logit"}
-_DRAWN = ("*-figure*.svg", "*-saliency.png")
+_DRAWN = ("*-figure*.svg", "*-saliency.png", "*-views.svg", "*-planted.png")
 _VARIED_AT = 0.2  # an ε that mnist-variants and mnist-laptop have
 
 
@@ -119,7 +122,12 @@ def write_results(results: Path, page: Path) -> Path:
         raise InputError(f"{results} holds no kept runs: asgt reproduce … --keep {results} writes them")
     for old in [file for kind in _DRAWN for file in page.with_suffix("").glob(kind)]:
         old.unlink()
-    grids = [_grid(folder, claims, paper, page) for folder in sorted(folders, key=_place)]
+    about_shortcut = [folder for folder in folders if is_about_shortcut(folder)]
+    shortcut_claims = load_shortcut_claims()
+    shortcut_grids = [shortcut_grid(folder, shortcut_claims, page) for folder in sorted(about_shortcut, key=_place)]
+    grids = [
+        _grid(folder, claims, paper, page) for folder in sorted(folders, key=_place) if folder not in about_shortcut
+    ]
 
     environment = Environment(
         loader=PackageLoader("asgt.study", "page"),
@@ -136,7 +144,10 @@ def write_results(results: Path, page: Path) -> Path:
         paper=paper,
         claims=claims,
         grids=[grid for grid in grids if grid not in variants],
-        unrun=[(name, _command(name)) for name in _houses() if name not in {grid.name.split("+")[0] for grid in grids}],
+        unrun=_unrun(_houses(), grids),
+        shortcut_grids=shortcut_grids,
+        shortcut_claims=shortcut_claims,
+        shortcut_unrun=_unrun(shortcut_houses(), shortcut_grids),
         varied_at=_VARIED_AT,
         variants=[line for grid in variants for line in _variants(grid, grids)],
         tables=_tables,
@@ -156,6 +167,12 @@ def write_results(results: Path, page: Path) -> Path:
     )
     write_bytes(page, text.encode())
     return page
+
+
+def _unrun(houses: Sequence[str], grids: Sequence[Grid] | Sequence[ShortcutGrid]) -> list[tuple[str, str]]:
+    """The presets that nothing is kept of, each with what runs it."""
+
+    return [(name, _command(name)) for name in houses if name not in {grid.name.split("+")[0] for grid in grids}]
 
 
 def _left_out(grid: Grid) -> list[str]:
@@ -309,13 +326,14 @@ def _summary(verdicts: Sequence[Verdict]) -> str:
     words: dict[State, tuple[str, str]] = {
         "holds": ("holds", "hold"),
         "does not hold": ("does not hold", "do not hold"),
+        "no relevant difference": ("is no relevant difference", "are no relevant differences"),
         "not decided at this scale": ("is not decided", "are not decided"),
         "not run": ("was not run", "were not run"),
     }
     return ", ".join(f"{n} {words[state][n > 1]}" for state in _STATES if (n := counts[state]))
 
 
-def _settings(grid: Grid) -> str:
+def _settings(grid: Grid | ShortcutGrid) -> str:
     """What all methods were trained with, in a line; what differs is left to the methods' names."""
 
     configs = [run.config for run in _runs(grid)]
@@ -329,7 +347,7 @@ def _settings(grid: Grid) -> str:
     return ", ".join(told + ([] if trained is None else [f"ε {eps_text(trained)} in training"]))
 
 
-def _seeds(grid: Grid) -> str:
+def _seeds(grid: Grid | ShortcutGrid) -> str:
     """How many runs of how many seeds, and whether all were done that the preset asks for."""
 
     by_method = {method.name: sorted(run.seed for run in method.runs) for method in grid.comparison.methods}
@@ -341,7 +359,7 @@ def _seeds(grid: Grid) -> str:
     return told + (f" (of {'; '.join(fewer)})" if fewer else "")
 
 
-def _runs(grid: Grid) -> list[Run]:
+def _runs(grid: Grid | ShortcutGrid) -> list[Run]:
     return [run for method in grid.comparison.methods for run in method.runs]
 
 
@@ -431,7 +449,8 @@ def _identity(config: TrainConfig) -> tuple[Any, ...]:
 
 
 def _houses() -> list[str]:
-    return [name for name in preset_names() if name.rsplit("-", 1)[1] in _SCALES]
+    others = shortcut_houses()
+    return [name for name in preset_names() if name.rsplit("-", 1)[1] in _SCALES and name not in others]
 
 
 def _house(name: str) -> Preset | None:
@@ -462,5 +481,6 @@ def _place(folder: Path) -> tuple[int, int, str]:
     """MNIST before CIFAR-10, and of each the scales from the paper's down."""
 
     data, _, scale = folder.name.partition("+")[0].rpartition("-")
-    data_place = ["mnist", "cifar10"].index(data) if data in ("mnist", "cifar10") else 2
+    data_set = data.partition("-")[0]
+    data_place = ["mnist", "cifar10"].index(data_set) if data_set in ("mnist", "cifar10") else 2
     return data_place, _SCALES.index(scale) if scale in _SCALES else len(_SCALES), folder.name

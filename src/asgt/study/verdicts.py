@@ -1,4 +1,4 @@
-"""Verdicts: each claim of the paper as a hypothesis, and what the runs say of it.
+"""Verdicts: each claim as a hypothesis, and what the runs say of it; here those of the paper.
 
 A claim says that one method withstands more than another, under an attack at an ε. What is tested is the difference of
 their accuracies, one a seed, by Student's t: a claim *holds* if its p, by Holm's correction over the claims on that
@@ -25,33 +25,41 @@ from torch import Tensor
 
 from ..comparison.comparable import listed
 from ..comparison.comparing import Column, Comparison
-from ..comparison.differences import over_seeds, points
+from ..comparison.differences import over_seeds
 from ..comparison.method_naming import Method
 from ..errors import DamagedFileError
 from ..explanation import Panel, measure_named, panel
 from ..files import read_yaml
-from ..numbers import eps_text, number
-from ..statistics import holm
+from ..numbers import eps_text, number, points
+from ..statistics import PairedDifference, holm
 
 __all__ = [
     "CLAIMS",
+    "GAP",
     "Claim",
     "Claims",
     "Reading",
     "State",
     "Verdict",
+    "claim_of",
     "column_of",
+    "decided",
     "judge",
     "judge_maps",
     "load_claims",
     "named",
+    "refuse_strange",
+    "with_difference",
 ]
 
 CLAIMS = Path(__file__).parent / "claims.yaml"
 WORST_CASE = "worst case"
 _MAPS_BY = "gradient"
 
-State: TypeAlias = Literal["holds", "does not hold", "not decided at this scale", "not run"]
+GAP = "gap"
+"""The measure of a claim about a planted shortcut (:mod:`asgt.study.shortcut_study`)."""
+
+State: TypeAlias = Literal["holds", "does not hold", "no relevant difference", "not decided at this scale", "not run"]
 
 
 @dataclass(frozen=True)
@@ -71,18 +79,18 @@ class Reading:
 
 @dataclass(frozen=True)
 class Claim:
-    """A hypothesis: ``first`` is above each of ``against``.
+    """A hypothesis: ``first`` is above each of ``against``, or, in what is better when it is less, below.
 
     Attributes:
         id: unique, as ``"M1"``.
         data: the data set.
-        place: where the paper says so.
+        place: where the paper says so, or what the claim asks.
         first: a method, by its name in the claims' file.
         against: its rivals.
         attacks: under each of these; empty for a claim about maps.
         eps: at this ε; 0 for a claim about maps.
         gain: the difference that the paper states, in points; ``None`` where it states none.
-        measure: of the panel, for a claim about maps.
+        measure: of the panel, for a claim about maps; :data:`GAP` for one about a shortcut.
     """
 
     id: str
@@ -99,6 +107,8 @@ class Claim:
         """The claim in words."""
 
         rivals = listed(self.against)
+        if self.measure == GAP:
+            return f"the gap of {self.first} is smaller than that of {rivals}"
         if self.measure:
             return f"the maps of {self.first} are better than those of {rivals}, by {measure_named(self.measure).title}"
         return f"{self.first} withstands more than {rivals} under {listed(self.attacks)} at ε = {eps_text(self.eps)}"
@@ -174,17 +184,31 @@ def load_claims(path: Path = CLAIMS) -> Claims:
     values = read_yaml(path)
     try:
         readings = tuple(Reading(**reading) for reading in values["readings"])
-        groups = {name: tuple(_claim(claim) for claim in values[name]) for name in ("paper", "maps", "beyond")}
+        groups = {name: tuple(claim_of(claim) for claim in values[name]) for name in ("paper", "maps", "beyond")}
         read = Claims(values["version"], float(values["alpha"]), readings, values["methods"], **groups)
-        claims = [claim for group in groups.values() for claim in group]
-        if len({claim.id for claim in claims}) < len(claims):
-            raise DamagedFileError(f"{path} is damaged: two claims have the same id")
-        for claim in claims:
-            if strange := {claim.first, *claim.against} - set(read.methods[claim.data]):
-                raise DamagedFileError(f"{path} is damaged: claim {claim.id} names {min(strange)}, which it does not")
+        refuse_strange([claim for group in groups.values() for claim in group], read.methods, path)
     except (LookupError, TypeError) as error:
         raise DamagedFileError(f"{path} is damaged: it is not a file of claims") from error
     return read
+
+
+def refuse_strange(claims: Sequence[Claim], methods: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Refuses claims of which two have one id, or one names a method that the file does not.
+
+    Args:
+        claims: all of the file.
+        methods: the settings of each method by its name, by data set.
+        path: the file.
+
+    Raises:
+        DamagedFileError: it says which.
+    """
+
+    if len({claim.id for claim in claims}) < len(claims):
+        raise DamagedFileError(f"{path} is damaged: two claims have the same id")
+    for claim in claims:
+        if strange := {claim.first, *claim.against} - set(methods[claim.data]):
+            raise DamagedFileError(f"{path} is damaged: claim {claim.id} names {min(strange)}, which it does not")
 
 
 def judge(comparison: Comparison, claims: Claims, group: Sequence[Claim]) -> list[Verdict]:
@@ -203,11 +227,7 @@ def judge(comparison: Comparison, claims: Claims, group: Sequence[Claim]) -> lis
     verdicts: list[Verdict] = []
     for reading in claims.readings:
         tested = [_tested(comparison, claims.methods[claim.data], claim, reading) for claim in mine]
-        adjusted = holm([verdict.p for verdict in tested])
-        verdicts += [
-            _decided(replace(verdict, adjusted=p, claims=len(mine)), claims.alpha)
-            for verdict, p in zip(tested, adjusted, strict=True)
-        ]
+        verdicts += decided(tested, claims.alpha)
     return verdicts
 
 
@@ -232,10 +252,22 @@ def judge_maps(comparison: Comparison, claims: Claims) -> list[Verdict]:
             {name: [run.explanations[_MAPS_BY] for run in method.runs] for name, method in explained.items()},
             seeds={name: [run.seed for run in method.runs] for name, method in explained.items()},
         )
-    verdicts = [_measured(Verdict(claim, "panel", "not run"), measured) for claim in mine]
+    return decided([_measured(Verdict(claim, "panel", "not run"), measured) for claim in mine], claims.alpha)
+
+
+def decided(verdicts: Sequence[Verdict], alpha: float, margin: float = 0.0) -> list[Verdict]:
+    """Verdicts that stand side by side, each with its p adjusted by Holm's correction over all of them, and its state.
+
+    Args:
+        verdicts: with the difference, its interval and p, where the runs give them.
+        alpha: an adjusted p below it decides, if the interval excludes zero.
+        margin: a difference whose whole interval lies within ± this is *no relevant difference*, whatever its p; 0
+            names none so.
+    """
+
     adjusted = holm([verdict.p for verdict in verdicts])
     return [
-        _decided(replace(verdict, adjusted=p, claims=len(mine)), claims.alpha)
+        _decided(replace(verdict, adjusted=p, claims=len(verdicts)), alpha, margin)
         for verdict, p in zip(verdicts, adjusted, strict=True)
     ]
 
@@ -257,7 +289,13 @@ def _measured(blank: Verdict, measured: Panel | None) -> Verdict:
     if difference is None:
         return replace(blank, why="no seed in common")
     difference = difference if difference.first == blank.claim.first else difference.turned()
-    verdict = replace(blank, rival=rival, mean=difference.value, seeds=difference.seeds, samples=difference.n)
+    return with_difference(replace(blank, rival=rival), difference)
+
+
+def with_difference(blank: Verdict, difference: PairedDifference) -> Verdict:
+    """A verdict with a difference of its two methods, not yet decided; one of a single seed cannot be."""
+
+    verdict = replace(blank, mean=difference.value, seeds=difference.seeds, samples=difference.n)
     if difference.kind == "models":
         return replace(verdict, state="not decided at this scale", why="one seed")
     return replace(verdict, low=difference.low, high=difference.high, p=difference.p)
@@ -333,17 +371,25 @@ def _pair(comparison: Comparison, blank: Verdict, first: Method, second: Method,
     return verdict
 
 
-def _decided(verdict: Verdict, alpha: float) -> Verdict:
+def _decided(verdict: Verdict, alpha: float, margin: float) -> Verdict:
     if verdict.low is None or verdict.high is None:
         return verdict
     state: State = "not decided at this scale"
-    if verdict.adjusted < alpha and verdict.low > 0:
+    if -margin < verdict.low and verdict.high < margin:
+        state = "no relevant difference"
+    elif verdict.adjusted < alpha and verdict.low > 0:
         state = "holds"
     elif verdict.adjusted < alpha and verdict.high < 0:
         state = "does not hold"
     return replace(verdict, state=state)
 
 
-def _claim(values: dict[str, Any]) -> Claim:
+def claim_of(values: Mapping[str, Any]) -> Claim:
+    """A claim from its line in a file.
+
+    Raises:
+        TypeError: the line has another form.
+    """
+
     lists = {name: tuple(values.get(name, ())) for name in ("against", "attacks")}
-    return Claim(**values | lists | {"eps": number(values.get("eps", 0.0), "eps")})
+    return Claim(**{**values, **lists, "eps": number(values.get("eps", 0.0), "eps")})

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...comparison.comparing import Comparison
-from ...comparison.differences import DifferenceTable, basis, interval_points, points
+from ...comparison.differences import DifferenceTable, basis, interval_points
+from ...numbers import points
 from ...statistics import PairedDifference
 from ..rows import write_rows
 from ..section import PageRequest, Section

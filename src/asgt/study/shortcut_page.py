@@ -1,0 +1,205 @@
+"""The section of the results page that asks whether masking removes shortcuts, of the runs kept of its grids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..comparison.comparing import Comparison, load_results
+from ..comparison.explained import explanations_of
+from ..comparison.shortcut_gaps import ShortcutComparison, compare_shortcut_use
+from ..data import Images, shortcut_views
+from ..errors import InputError
+from ..experiments.preset import load_preset, preset_names, preset_words
+from ..explanation.evidence import area_note
+from ..numbers import eps_text, points
+from ..report.shortcut_chart import write_planted, write_view_chart
+from ..runs.kept import load_kept, load_maps
+from ..shortcuts import shortcut_named
+from ..tabular import Table
+from .shortcut_study import ShortcutClaims, closed_share, judge_gaps
+from .verdicts import Verdict
+
+__all__ = ["ShortcutGrid", "conclusion", "is_about_shortcut", "map_table", "shortcut_grid", "shortcut_houses"]
+
+_SHOWN = 6
+"""Images in the picture of the planted data."""
+
+
+@dataclass(frozen=True)
+class ShortcutGrid:
+    """A grid of runs with a planted shortcut, for the page.
+
+    Attributes:
+        name: the preset's, and the folder's.
+        words: what the preset says of itself; ``""`` if it is none of the house.
+        planned: how many runs the preset asks for; 0 if it is none of the house.
+        comparison: the kept runs side by side.
+        used: the same on the four test sets.
+        plant: the shortcut, as its text says it.
+        reach: whether an attack at the training ε can erase the class from it, in words.
+        verdicts: on each claim.
+        judges: whether these are the runs that judge.
+        closed: the share of ST's gap that RRR does not have; ``None`` if it is not known.
+        chart: accuracy on the four test sets, relative to the page.
+        picture: the planted images, likewise; ``""`` where no images are kept.
+    """
+
+    name: str
+    words: str
+    planned: int
+    comparison: Comparison
+    used: ShortcutComparison
+    plant: str
+    reach: str
+    verdicts: tuple[Verdict, ...]
+    judges: bool
+    closed: float | None
+    chart: str
+    picture: str
+
+    def tables(self) -> list[Table]:
+        """Accuracy, gap and worst group of each method: clean, and at the ε of the training; then its maps."""
+
+        maps = map_table(self.comparison)
+        return [self.used.table(), self.used.table(self.used.eps), *([maps] if maps else [])]
+
+    def advice(self) -> str:
+        """What follows for a user, from the verdicts."""
+
+        untold = {method.name for method in self.comparison.methods if method.runs[0].config.method != "rrr"}
+        gaps = {method.name: method.gap() for method in self.used.methods if method.name in untold}
+        least = min(gaps, key=lambda name: gaps[name].value)
+        smallest = gaps[least].percent().replace("-", "−")
+        return (
+            f"{conclusion(self.verdicts)} Of the methods that are not told where the shortcut lies, {least} has the "
+            f"smallest gap, {smallest} points. For a shortcut that you suspect: plant it, and evaluate with "
+            "`--shortcut-view all`; a high accuracy on aligned images says nothing about it."
+        )
+
+
+def map_table(comparison: Comparison) -> Table | None:
+    """What the maps of each method have to do with the shortcut, on the aligned images; ``None`` if none was made.
+
+    The measures are described, not tested.
+    """
+
+    panels = [each.panel for each in explanations_of(comparison.methods) if each.panel.shortcut_view == "aligned"]
+    if not panels or panels[0].not_run:
+        return None
+    panel = panels[0]
+    shown = [
+        measure
+        for measure in panel.measures
+        if measure.needs_shortcut and not panel.value(panel.methods[0], measure.name).not_run
+    ]
+    return Table(
+        f"maps by {panel.name} and the shortcut, n = {panel.n} of {panel.asked} images that all models get right; "
+        "described, not tested",
+        ["method", *(measure.title for measure in shown)],
+        [[method, *(panel.value(method, measure.name).text() for measure in shown)] for method in panel.methods],
+        [area_note(panel.shortcut_area)],
+    )
+
+
+def conclusion(verdicts: Sequence[Verdict]) -> str:
+    """What the verdicts say together, in a few sentences."""
+
+    states = {verdict.claim.id: verdict.state for verdict in verdicts}
+    helps = [verdict for verdict in verdicts if verdict.claim.id in _MASKS and verdict.state == "holds"]
+    if helps:
+        gains = ", ".join(
+            f"{verdict.claim.first} against {verdict.rival} by {points(verdict.mean or 0.0)} points"
+            for verdict in helps
+        )
+        told = f"Masking reduced the use of the shortcut ({gains})."
+        if states.get("S4") != "holds":
+            told += " It is not shown that the choice of pixels by the gradient matters: a random mask is the control."
+    elif any(states.get(name, "not run") == "not run" for name in _MASKS):
+        told = "Nothing yet about masks: not all methods were run."
+    elif any(states[name] == "not decided at this scale" for name in _MASKS):
+        told = "These runs do not show that masking removes the shortcut, and do not rule it out."
+    else:
+        told = "Masking did not reduce the use of the shortcut."
+    if states.get("S6") == "does not hold":
+        (more,) = (verdict for verdict in verdicts if verdict.claim.id == "S6")
+        told += f" Adversarial training by itself increased it, by {points(-(more.mean or 0.0))} points."
+    return told
+
+
+_MASKS = ("S1", "S3")
+"""The claims that compare a method with a mask to the same training without one."""
+
+
+def is_about_shortcut(folder: Path) -> bool:
+    """Whether the runs kept in a folder were trained with a planted shortcut.
+
+    Raises:
+        DamagedFileError: the first file is damaged.
+    """
+
+    return load_kept(min(folder.glob("*.json"))).config.shortcut is not None
+
+
+def shortcut_houses() -> list[str]:
+    """The presets of the house that plant a shortcut."""
+
+    return [name for name in preset_names() if "-shortcuts-" in name]
+
+
+def shortcut_grid(folder: Path, claims: ShortcutClaims, page: Path) -> ShortcutGrid:
+    """Reads the runs kept of a grid, judges them, and draws their figures beside the page.
+
+    Args:
+        folder: what was kept of its runs.
+        claims: the file of claims.
+        page: the page, in Markdown; the figures go into the folder beside it that goes by its name.
+
+    Raises:
+        InputError: the runs have several shortcuts, or one lacks the evaluation on a test set.
+        DamagedFileError: a file is damaged.
+    """
+
+    comparison = load_results(folder)
+    runs = [run for method in comparison.methods for run in method.runs]
+    plants = {run.config.shortcut for run in runs}
+    if len(plants) > 1 or None in plants:
+        told = " and ".join(sorted(str(plant) for plant in plants))
+        raise InputError(f"{folder} holds runs with other shortcuts: {told}: keep each grid in a folder of its own")
+    used = compare_shortcut_use(comparison)
+    (plant,) = plants
+    name, beside = folder.name.partition("+")[0], page.with_suffix("")
+    chart, picture = beside / f"{folder.name}-views.svg", beside / f"{folder.name}-planted.png"
+    write_view_chart(used, chart)
+    images = next((maps for run in runs if (maps := load_maps(run.folder)) is not None), None)
+    if images is not None and images.labels is not None:
+        few = Images((images.images[:_SHOWN] * 255).round().byte(), images.labels[:_SHOWN], images.classes)
+        write_planted(shortcut_views(few, str(plant)), picture)
+    data, _, scale = name.rpartition("-")
+    house = load_preset(data, scale) if name in preset_names() else None
+    return ShortcutGrid(
+        name=folder.name,
+        words="" if house is None else preset_words(name),
+        planned=0 if house is None else len(house.configs()),
+        comparison=comparison,
+        used=used,
+        plant=str(plant),
+        reach=_reach(str(plant), comparison),
+        verdicts=tuple(judge_gaps(comparison, used, claims)),
+        judges=folder.name == claims.judged,
+        closed=closed_share(comparison, used, claims),
+        chart=f"{beside.name}/{chart.name}",
+        picture="" if images is None else f"{beside.name}/{picture.name}",
+    )
+
+
+def _reach(plant: str, comparison: Comparison) -> str:
+    """Whether an attack at the training ε can erase the class from the shortcut."""
+
+    contrast, eps = shortcut_named(plant).contrast, comparison.trained_eps()
+    if eps is None:
+        return f"its contrast is {contrast:g}"
+    words = "can" if contrast <= 2 * eps else "cannot"
+    attack = f"an attack with the training ε = {eps_text(eps)}"
+    return f"its contrast is {contrast:g}, so {attack} {words} erase the class from it"
