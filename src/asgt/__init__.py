@@ -1,14 +1,14 @@
-"""asgt: train image classifiers that are robust and interpretable at once, and prove both honestly.
+"""asgt: train image classifiers that are robust and interpretable, and measure both.
 
-In somebody's own loop::
+In your own training loop::
 
     objective = asgt.ASGT(attack=asgt.PGD(eps=8/255, steps=7), mask=asgt.SaliencyMask(k=0.1), weight=1.0)
     out = objective(model, x, y)
     out.loss.backward()
 
-A whole run: :func:`asgt.train` and :func:`asgt.evaluate`; a grid of them with its page: :func:`asgt.reproduce`. What a
-model looks at: :func:`asgt.explain`, and several models side by side: :func:`asgt.panel`. Names are imported when they
-are first used, so that ``import asgt`` costs nothing.
+A complete run: :func:`asgt.train` and :func:`asgt.evaluate`; a grid of runs with its page: :func:`asgt.reproduce`.
+Saliency maps of a model: :func:`asgt.explain`, and a comparison of models: :func:`asgt.panel`. Names are imported when
+they are first used, so that ``import asgt`` is fast.
 """
 
 import os

@@ -1,11 +1,11 @@
-"""What fits into this machine: an estimate of the memory or the time that is asked for, before any of it is spent.
+"""Limits of this machine: an estimate of the memory or the time of an operation, before it starts.
 
 Two rules, both in favour of the user:
 
-- Memory is refused where the *least* that a step needs is more than is free. Free is what the system says is available,
-  and in a container what is left of its own limit, if that is less. Whatever else a step needs (gradients, copies,
-  the libraries' workspaces) is not counted, so that what fits is never refused.
-- Time is refused where the work would take more than 30 days even at a speed that no training here comes near: an
+- Memory is refused if a *lower bound* of a step's need is more than the free memory. The free memory is what the
+  system reports as available, or the rest of a container's limit, if that is less. Other needs of a step (gradients,
+  copies, workspaces of libraries) are not counted, so that a step that fits is never refused.
+- Time is refused if the work would take more than 30 days even at an unreachable speed: an
   epoch with its checkpoint in 5 ms, a pass of one image in 0.1 µs.
 """
 
@@ -19,18 +19,24 @@ from .errors import InputError
 __all__ = ["LONGEST", "PASS", "free_memory", "refuse_memory", "refuse_time", "size_text", "time_text"]
 
 LONGEST = 30 * 24 * 3600.0
-"""Seconds: the least time that nothing may exceed."""
+"""The largest accepted lower bound of a run time, in seconds."""
 
 PASS = 1e-7
-"""Seconds of a forward or a backward pass of one image in a batch: a small net on a fast accelerator takes more."""
+"""A lower bound in seconds for a forward or a backward pass of one image in a batch: a small network on a fast
+accelerator takes more.
+"""
 
 _GROUP = Path("/sys/fs/cgroup")
 _LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
-"""The limit of a container and what it has in use, by the second and by the first version of control groups."""
+"""The files with the limit and the use of a container's memory, for the second and the first version of control
+groups.
+"""
 
 
 def free_memory() -> int:
-    """Bytes that this process can still have: of the machine, of its container, or of its own limit (``ulimit -v``)."""
+    """The number of bytes that this process can still allocate: from the machine, its container, or its limit
+    (``ulimit -v``).
+    """
 
     import psutil
 
@@ -60,34 +66,35 @@ def _cached(group: Path) -> int:
 
 
 def refuse_memory(needed: int, what: str, mend: str) -> None:
-    """Refuses what needs more memory than is free.
+    """Refuses an operation that needs more memory than is free.
 
     Args:
         needed: bytes.
-        what: needs them, with its sizes: ``"10,000 images of 3 × 20000 × 20000"``.
-        mend: what to change.
+        what: the object that needs them, with its sizes: ``"10,000 images of 3 × 20000 × 20000"``.
+        mend: the remedy.
 
     Raises:
-        InputError: it says the estimate, what is free and what to change.
+        InputError: the message has the estimate, the free memory and the remedy.
     """
 
     if needed < 2**24:
         return  # not worth a look
     free = free_memory()
     if needed > free:
-        raise InputError(f"{what} needs at least {size_text(needed)} of memory, {size_text(free)} are free: {mend}")
+        raise InputError(f"{what} needs at least {size_text(needed)} of memory, but {size_text(free)} are free: {mend}")
 
 
 def refuse_time(seconds: float, what: str, mend: str) -> None:
-    """Refuses what would take more than 30 days on the fastest machine.
+    """Refuses an operation of more than 30 days on the fastest machine.
 
     Args:
-        seconds: the least that it takes.
-        what: takes them.
-        mend: what to change.
+        seconds: a lower bound.
+        what: the operation.
+        mend: the remedy.
+
 
     Raises:
-        InputError: it says the estimate and what to change.
+        InputError: the message has the estimate and the remedy.
     """
 
     if seconds > LONGEST:

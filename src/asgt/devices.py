@@ -20,10 +20,10 @@ __all__ = ["device_name", "one_thread", "place", "resolve_device", "tensor_cores
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+    """The device of a name; ``auto`` selects CUDA, then Apple's MPS, then the CPU.
 
     Raises:
-        InputError: there is no such device here.
+        InputError: the device does not exist.
     """
 
     if name == "auto":
@@ -33,31 +33,32 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise InputError(f"device {shown(name)} is unknown: use auto, cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+        raise InputError(f"device {name}: this machine has {torch.cuda.device_count()} CUDA devices: use another one")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"device {name}: this machine has none")
+        raise InputError(f"device {name}: this machine has none: use auto or cpu")
     if device.type not in ("cpu", "cuda", "mps"):
         raise InputError(f"device {shown(name)} is unknown: use auto, cpu, cuda, cuda:N or mps")
     return device
 
 
 def device_name(device: torch.device) -> str:
-    """What a device is called: a card by its maker's name, another by its type."""
+    """The name of a device: the model of a GPU, or the type of another device."""
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def place(model: nn.Module, device: torch.device, images: Tensor | None = None) -> nn.Module:
-    """The model itself, on a device, its convolutions with the channels of a pixel side by side: they run faster so.
+    """Moves the model to a device, with its convolutions in channels-last order, which is faster.
 
-    Code that relies on the order in memory, as ``x.view(len(x), -1)`` behind a pooling layer does, fails on such
-    channels. So a model that is not built of layers of PyTorch and asgt alone is first tried in a copy, forward and
-    backward. Where that raises an error, or gives other numbers, or cannot be tried, its weights stay as they are.
+    Code that relies on the order in memory, such as ``x.view(len(x), -1)`` after a pooling layer, fails in this
+    order. So a model with other layers than those of PyTorch and asgt is first tested on a copy, forward and backward.
+    If this raises an error, gives other numbers, or is impossible, the order of its weights is unchanged.
 
     Args:
         model: the classifier.
-        device: where to.
-        images: a few images (B, C, H, W) in [0, 1] to try a model on. Default: such a model stays as it is.
+        device: the device.
+        images: a few images (B, C, H, W) in [0, 1] for this test. Default: without the test.
+
 
     Raises:
         InputError: the model cannot be moved there.
@@ -74,7 +75,7 @@ def place(model: nn.Module, device: torch.device, images: Tensor | None = None) 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """The CPU works in one thread inside: sums are taken in one order, whatever process computes them."""
+    """Uses one CPU thread inside: the order of sums is then the same in every process."""
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -147,9 +148,10 @@ def _answers(model: nn.Module, images: Tensor) -> list[Tensor]:
 
 @contextmanager
 def tensor_cores(wanted: bool) -> Iterator[None]:
-    """Lets CUDA's tensor cores multiply float32 matrices, their factors rounded to TF32's 10 bits, and puts it back.
+    """Uses CUDA's tensor cores for float32 matrix products, with factors rounded to TF32's 10 bits, and restores the
+    setting.
 
-    Of convolutions PyTorch lets them do so as it is.
+    For convolutions this is PyTorch's default.
     """
 
     # Where PyTorch's other way of saying so is in use, even asking is an error.

@@ -1,6 +1,6 @@
-"""Log records, Python's warnings and tracebacks, of this library and of any other: control characters are made visible.
+"""Log records, Python's warnings and tracebacks, of this library and others: control characters are made visible.
 
-Other libraries print through handlers of their own, so what is cleaned is the record and not one handler's output.
+Other libraries have their own handlers, so the record is cleaned, not the output of one handler.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["visible_diagnostics"]
 
 
 def visible_diagnostics(undo: ExitStack) -> None:
-    """Cleans what is logged, warned of and raised from here on.
+    """Cleans log records, warnings and exceptions from now on.
 
     Args:
-        undo: takes the calls that put back what was there before.
+        undo: receives the calls that restore the previous state.
     """
 
     undo.callback(logging.setLogRecordFactory, logging.getLogRecordFactory())

@@ -1,7 +1,7 @@
-"""Typed errors: what is wrong, where, and how to mend it.
+"""Typed errors, with the cause, the place and the remedy.
 
-Everything that a user can put right raises an :class:`InputError`; the command line turns it into one line and
-exit status 2. Any other exception is a fault of ours.
+Everything that a user can correct raises an :class:`InputError`; the command line turns it into one line and
+exit status 2. Any other exception is an internal error.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["AsgtError", "DamagedFileError", "InputError", "InterruptedRunError",
 
 _LISTED = 12
 _SHOWN = 80
-"""How many characters of a value a message shows."""
+"""The number of characters of a value in a message."""
 
 _LONGEST = 2000
-"""How many characters a message has at most: a path alone may have 4,096, and nobody reads the middle of it."""
+"""The largest length of a message: a path can have 4,096 characters."""
 
 _NAME = 200
-"""Names longer than this are compared with no other: the time that it takes grows with the square of the length."""
+"""Longer names are not compared with others: the time of a comparison grows with the square of the length."""
 
 
 class AsgtError(Exception):
@@ -34,14 +34,14 @@ class AsgtError(Exception):
         ...     asgt.PGD(steps=0)
         ... except asgt.AsgtError as error:
         ...     print(error)
-        steps = 0: an attack takes at least one step
+        steps = 0: give at least one step
     """
 
 
 class InputError(AsgtError, ValueError):
     """The input is wrong: a file, a flag, a shape or a value. The message is one line that says how to correct it.
 
-    A message is never longer than a screen, whatever the value that it names: its middle is left out.
+    A message is never longer than a screen: the middle of a long value is omitted.
 
     Example:
         >>> import asgt
@@ -57,7 +57,7 @@ class InputError(AsgtError, ValueError):
 
 
 class DamagedFileError(InputError):
-    """A file exists but cannot be read whole: cut short, overwritten or of another kind.
+    """A file exists but cannot be read completely: it is incomplete, overwritten or of another type.
 
     Example:
         >>> import asgt
@@ -74,7 +74,7 @@ class DamagedFileError(InputError):
 
 
 class InterruptedRunError(AsgtError):
-    """A run was asked to stop, and wrote its checkpoint first.
+    """A run was interrupted, after it wrote its checkpoint.
 
     Example:
         >>> import asgt
@@ -89,12 +89,13 @@ class InterruptedRunError(AsgtError):
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a name that no registry holds, with the nearest names that one does.
+    """The error for an unknown name, with the nearest known names.
 
     Args:
-        what: the kind of thing, as in ``"method"``.
-        name: what the user wrote.
-        known: the names there are.
+        what: the kind of object, such as ``"method"``.
+        name: the user's name.
+        known: the known names.
+
     """
 
     known = sorted(known)
@@ -105,7 +106,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
 
 
 def cut(text: str, most: int = _SHOWN) -> str:
-    """A text of at most ``most`` characters: a longer one without its middle."""
+    """A text of at most ``most`` characters; the middle of a longer one is omitted."""
 
     if len(text) <= most:
         return text
@@ -114,10 +115,10 @@ def cut(text: str, most: int = _SHOWN) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: its ``repr``, cut *before* it is built.
+    """A value for a message: its ``repr``, cut *before* it is built.
 
-    Lists and mappings show their first elements and nothing deep inside, so that a value which refers to itself many
-    times over, a text of a million characters and a number of a million digits all cost nothing.
+    Lists and mappings show their first elements and nothing deep inside, so that recursive values, texts of a
+    million characters and numbers of a million digits are fast.
     """
 
     return cut(_Bounded().repr(value))

@@ -1,8 +1,8 @@
-"""Files that appear whole or not at all, and that say when they are not what was written.
+"""Atomic files whose changes are detected.
 
-A file is written beside its place, flushed to the disk and renamed, so that no reader ever sees half of it and a kill
-or a full disk leaves the old one as it was. Tensor files and sealed JSON carry the SHA-256 of their content, which
-every read checks. A damaged file is named in the error, never half-used.
+A file is written next to its place, flushed to the disk and renamed. So no reader sees an incomplete file, and a
+kill or a full disk does not change the old one. Tensor files and sealed JSON have the SHA-256 of their content, which
+every read checks. The error names a damaged file, which is never partly used.
 """
 
 from __future__ import annotations
@@ -55,37 +55,37 @@ __all__ = [
 _SEAL = "sha256"
 """The last key of sealed JSON: the digest of all the text before it."""
 _DIGEST, _MARK, _MARKED = "asgt.sha256", "asgt.sealed", "1"
-"""What the metadata of a tensor file says: its digest, and that it has one.
+"""The keys in the metadata of a tensor file: its digest, and that it has one.
 
-With two keys, no flipped bit can make a sealed file look like one from before there were digests.
+With two keys, a flipped bit cannot make a sealed file look like one without a digest.
 """
 _SEALED_END = re.compile(rb'  "[^"\n]*": "([0-9a-f]{64})"\n\}\n\Z')
 
 _LARGEST_YAML = 2**20
-"""Bytes of a configuration. The longest ones that are written have a few thousand."""
+"""The largest size of a configuration in bytes. The longest ones have a few thousand."""
 
 _LARGEST_TEXT = 2**28
-"""Bytes of any other text that is read whole."""
+"""The largest size in bytes of other texts."""
 
 _DEEPEST, _MOST_VALUES, _LONGEST_NUMBER = 32, 50_000, 400
 _TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "map", "null", "seq", "str"))
-"""What a value of YAML may be called to be: plain values only."""
+"""The allowed tags of YAML: plain values only."""
 
 
 def write_bytes(path: Path, content: bytes, *, begin: bool = True) -> str:
-    """Writes ``content`` to ``path`` whole or not at all.
+    """Writes ``content`` to ``path`` atomically.
 
     Args:
-        path: where to.
-        content: what.
-        begin: make the folder where there is none. Work that has begun a folder says ``False``: where the folder is
-            gone since, somebody removed it, and half of it must not appear again.
+        path: the path.
+        content: the bytes.
+        begin: make a missing folder. Work in an existing folder passes ``False``: a removed folder must not appear
+            again with partial content.
 
     Returns:
         The SHA-256 of the content.
 
     Raises:
-        InputError: the disk is full, read-only or forbidden, or the folder is gone.
+        InputError: the disk is full, read-only or forbidden, or the folder was removed.
     """
 
     return _write(path, [content], begin)
@@ -101,7 +101,7 @@ def _write(path: Path, parts: Iterable[bytes | memoryview], begin: bool) -> str:
         if begin:
             path.parent.mkdir(parents=True, exist_ok=True)
         elif not path.parent.is_dir():
-            raise InputError(f"cannot write {path}: its folder was removed while the work went on; begin again")
+            raise InputError(f"cannot write {path}: its folder was removed during the operation: run it again")
         with open(part, "wb") as file:
             for content in parts:
                 file.write(content)
@@ -124,10 +124,10 @@ def _write(path: Path, parts: Iterable[bytes | memoryview], begin: bool) -> str:
 
 @contextlib.contextmanager
 def standing(folder: Path) -> Iterator[None]:
-    """Makes a folder where there is none, and looks at the end whether it is still the same one.
+    """Makes a missing folder, and checks at the end that it is still the same one.
 
     Raises:
-        InputError: it cannot be made, or somebody removed it while the work went on.
+        InputError: it cannot be made, or it was removed during the operation.
     """
 
     try:
@@ -139,7 +139,7 @@ def standing(folder: Path) -> Iterator[None]:
     try:
         yield
         if not folder.is_dir() or not os.path.samestat(os.fstat(held), os.stat(folder)):
-            raise InputError(f"{folder} was removed while the work went on; begin again")
+            raise InputError(f"{folder} was removed during the operation: run it again")
     finally:
         os.close(held)
 
@@ -148,7 +148,7 @@ def read_json(path: Path) -> Any:
     """Reads JSON.
 
     Raises:
-        InputError: there is no such file, or it is no regular one, or larger than any that is written.
+        InputError: the file does not exist, is not a regular one, or is too large.
         DamagedFileError: it is not JSON.
     """
 
@@ -165,7 +165,7 @@ def _parsed(path: Path, text: str) -> Any:
 
 
 def write_sealed(path: Path, value: Mapping[str, Any], *, begin: bool = True) -> str:
-    """Writes a mapping as indented JSON, whole or not at all; returns the SHA-256 of the file.
+    """Writes a mapping as indented JSON, atomically; returns the SHA-256 of the file.
 
     The last key, ``sha256``, is the digest of all the text before it, which :func:`read_sealed` checks.
     """
@@ -175,10 +175,10 @@ def write_sealed(path: Path, value: Mapping[str, Any], *, begin: bool = True) ->
 
 
 def read_sealed(path: Path) -> tuple[Any, bool]:
-    """Reads what :func:`write_sealed` wrote, or plain JSON.
+    """Reads JSON of :func:`write_sealed`, or plain JSON.
 
     Returns:
-        The value, without its digest; and whether it had one. JSON from before there were digests has none.
+        The value, without its digest; and whether it had one. Plain JSON has none.
 
     Raises:
         InputError: there is no such file.
@@ -211,12 +211,12 @@ def _seal_in(text: str, value: Any) -> bool | None:
 
 
 def write_yaml(path: Path, value: Mapping[str, Any]) -> str:
-    """Writes a mapping as YAML in its own order, whole or not at all; returns the SHA-256 of the file."""
+    """Writes a mapping as YAML in its order, atomically; returns the SHA-256 of the file."""
 
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Quotes what would be read as another kind of value."""
+        """Quotes strings that would be read as another type."""
 
     def text(dumper: yaml.SafeDumper, word: str) -> yaml.ScalarNode:
         try:
@@ -230,11 +230,11 @@ def write_yaml(path: Path, value: Mapping[str, Any]) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML mapping with plain values only: nothing in it can run.
+    """Reads a YAML mapping with plain values only: nothing in it is executed.
 
     Raises:
-        InputError: there is no such file, or it is no regular one, or too large for a configuration.
-        DamagedFileError: it is not YAML as :func:`plain_value` takes it, or not a mapping.
+        InputError: the file does not exist, is not a regular one, or is too large for a configuration.
+        DamagedFileError: it is not YAML for :func:`plain_value`, or not a mapping.
     """
 
     text = _read(path, _LARGEST_YAML)
@@ -244,23 +244,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise DamagedFileError(f"{path} is damaged: {error}") from error
 
     if not isinstance(value, dict):
-        raise DamagedFileError(f"{path} is damaged: expected settings as 'name: value' lines")
+        raise DamagedFileError(f"{path} is damaged: write settings as 'name: value' lines")
     return value
 
 
 def plain_value(text: str) -> Any:
-    """What a text stands for in YAML: a number, a word, a list, …; nothing in it can run, nor grow beyond its length.
+    """Parses YAML to plain values: a number, a string, a list, …; nothing in it is executed, and values cannot be
+    larger than the text.
 
     Raises:
-        InputError: it is not YAML, or holds what no configuration needs: an alias, by which a few lines stand for
-            millions; a tag of another type than plain values have; a name that stands twice or is no word; lists in
-            lists without end; or a number of hundreds of digits.
+        InputError: it is not YAML, or has an element that no configuration needs: an alias, with which a few lines
+            mean millions; a tag of another type than plain values; a name that occurs twice or is not a string; very
+            deep nesting; or a number of hundreds of digits.
     """
 
     import yaml
 
     if len(text) > _LARGEST_YAML:
-        raise InputError(f"{len(text):,} characters are too many for a configuration: at most {_LARGEST_YAML:,}")
+        raise InputError(f"{len(text):,} characters are too many for a configuration: use at most {_LARGEST_YAML:,}")
     try:
         return yaml.load(text, _plain_loader())  # noqa: S506
     except InputError:
@@ -278,7 +279,7 @@ def _plain_loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Takes 1e-3 for a number, as YAML 1.2 does; by YAML 1.1 it would be a word."""
+        """Reads 1e-3 as a number, like YAML 1.2; in YAML 1.1 it is a string."""
 
         depth = values = 0
 
@@ -287,18 +288,20 @@ def _plain_loader() -> Any:
             line = event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent):
                 raise InputError(
-                    f"line {line} has the alias *{cut(str(event.anchor))}, by which a few lines can stand for "
-                    "millions: write the value itself there"
+                    f"line {line} has the alias *{cut(str(event.anchor))}, with which a few lines can mean "
+                    "millions: write the value there"
                 )
             tag = getattr(event, "tag", None)
             if tag not in (None, "!") and tag not in _TAGS:
-                raise InputError(f"line {line} has the tag {shown(tag)}, which is no plain value's: leave the tag out")
+                raise InputError(f"line {line} has the tag {shown(tag)}, which is not of a plain value: remove the tag")
             self.depth += 1
             self.values += 1
             if self.depth > _DEEPEST:
-                raise InputError(f"line {line} is nested deeper than {_DEEPEST} levels")
+                raise InputError(f"line {line} is nested deeper than {_DEEPEST} levels: use fewer")
             if self.values > _MOST_VALUES:
-                raise InputError(f"line {line} is beyond {_MOST_VALUES:,} values, more than a configuration has")
+                raise InputError(
+                    f"line {line} is beyond {_MOST_VALUES:,} values, the limit of a configuration: use fewer"
+                )
             node = super().compose_node(parent, index)
             self.depth -= 1
             return node
@@ -309,10 +312,12 @@ def _plain_loader() -> Any:
                 line = key.start_mark.line + 1
                 if key.tag != "tag:yaml.org,2002:str":
                     what = shown(key.value) if isinstance(key.value, str) else "of several parts"
-                    raise InputError(f"line {line}: a name {what}, which is no word: put it in quotes if it is one")
+                    raise InputError(
+                        f"line {line}: a name {what}, which is not a string: put it in quotes if it is one"
+                    )
                 if key.value in names:
                     first = names[key.value]
-                    raise InputError(f"line {line}: {shown(key.value)} stands twice, first on line {first}: keep one")
+                    raise InputError(f"line {line}: {shown(key.value)} occurs twice, first on line {first}: remove one")
                 names[key.value] = line
             return super().construct_mapping(node, deep)
 
@@ -327,7 +332,7 @@ def _plain_loader() -> Any:
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 line, kind = node.start_mark.line + 1, node.tag.rpartition(":")[2]
                 raise InputError(
-                    f"line {line}: {shown(node.value)} is no {kind}: give one, or put it in quotes"
+                    f"line {line}: {shown(node.value)} is not a valid {kind}: give one, or put it in quotes"
                 ) from error
 
         def construct_scalar(self, node: Any) -> Any:
@@ -347,7 +352,7 @@ def _plain_loader() -> Any:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, *, begin: bool = True
 ) -> str:
-    """Writes named tensors and string metadata as one safetensors file, whole or not at all.
+    """Writes named tensors and string metadata as one safetensors file, atomically.
 
     The metadata gets the SHA-256 of the tensors and of the rest of the metadata, which every read checks.
 
@@ -365,8 +370,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads a safetensors file: its tensors, on the CPU, and its metadata, without the digest.
 
     Raises:
-        InputError: there is no such file.
-        DamagedFileError: it was cut short, is of another kind, or was changed after it was written.
+        InputError: the file does not exist.
+        DamagedFileError: it is incomplete, has another type, or was changed after it was written.
     """
 
     tensors, metadata, _ = _stored(path)
@@ -385,7 +390,7 @@ def digest_stored(path: Path) -> str:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a tensor file or a JSON file carries its own digest; whether that is right, only reading it tells.
+    """Whether a tensor file or a JSON file has its digest; only a read checks it.
 
     Raises:
         InputError: there is no such file.
@@ -454,7 +459,7 @@ def _opened(path: Path) -> Iterator[Any]:
     import safetensors
 
     if not path.is_file():
-        raise InputError(f"there is no file {path}")
+        raise InputError(f"no such file {path}: give an existing one")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
@@ -469,7 +474,7 @@ def _seal(content: str, metadata: Mapping[str, str]) -> str:
 
 
 def _changed(path: Path) -> DamagedFileError:
-    return DamagedFileError(f"{path} is damaged: its content does not match its own SHA-256")
+    return DamagedFileError(f"{path} is damaged: its content does not match its SHA-256")
 
 
 def digest(*contents: bytes) -> str:
@@ -498,7 +503,7 @@ def digest_file(path: Path) -> str:
 
 
 class Hashed(Protocol):
-    """What has a type and a shape as a tensor, and its bytes a part at a time."""
+    """An object with the type and the shape of a tensor, and its bytes in parts."""
 
     @property
     def dtype(self) -> torch.dtype: ...
@@ -522,13 +527,13 @@ def digest_tensors(tensors: Mapping[str, Tensor | Hashed]) -> str:
 
 
 def digest_model(model: nn.Module) -> str:
-    """The SHA-256 of all that a model's state dict holds; ``""`` where it holds nothing.
+    """The SHA-256 of a model's state dict; ``""`` if it is empty.
 
-    Of a state of plain tensors it is :func:`digest_tensors`. Quantised weights, packed weights and the extra state of
+    For plain tensors it is :func:`digest_tensors`. Quantised weights, packed weights and the extra state of
     modules count as well.
 
     Raises:
-        InputError: the extra state of a module cannot be told from another: it is no plain value and cannot be pickled.
+        InputError: the extra state of a module has no identity: it is not a plain value and cannot be pickled.
     """
 
     from torch import Tensor
@@ -563,13 +568,13 @@ def _content(name: str, value: Any) -> bytes:
         return pickle.dumps(value)
     except Exception as error:  # whatever a stranger's object raises
         raise InputError(
-            f"{name} of the model's state is a {type(value).__name__}: evidence knows a model by its tensors and plain "
-            "values"
+            f"{name} of the model's state is a {type(value).__name__}: stored evidence identifies a model by its "
+            "tensors and plain values: use only these"
         ) from error
 
 
 def agree(value: Any, other: Any) -> bool:
-    """Whether two plain values are the same; floats to rounding, which may differ between machines."""
+    """Whether two plain values are equal; floats up to rounding, which may differ between machines."""
 
     if isinstance(value, dict) and isinstance(other, dict):
         return value.keys() == other.keys() and all(agree(value[name], other[name]) for name in value)
@@ -593,23 +598,23 @@ def package_versions(*packages: str) -> dict[str, str]:
 
 
 def read_bounded(path: Path | str, most: int = _LARGEST_TEXT) -> bytes:
-    """The content of a regular file, which is looked at before it is read: no device, no pipe, no folder.
+    """The content of a regular file; devices, pipes and folders are refused before reading.
 
     Args:
         path: the file.
-        most: how many bytes it may have.
+        most: the largest size in bytes.
 
     Raises:
-        InputError: there is no such file, it is none to read whole, or it is larger.
+        InputError: the file does not exist, is not a regular file, or is larger.
     """
 
     try:
         # Before it is opened: a pipe that nobody writes to would never open, and a device never ends.
         kind = os.stat(path).st_mode
         if stat.S_ISDIR(kind):
-            raise InputError(f"cannot read {path}: Is a directory: name a file in it")
+            raise InputError(f"cannot read {path}: Is a directory: give a file in it")
         if not stat.S_ISREG(kind):
-            raise InputError(f"cannot read {path}: it is a device, a pipe or a socket: name a regular file")
+            raise InputError(f"cannot read {path}: it is a device, a pipe or a socket: give a regular file")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             content = file.read(most + 1) if size <= most else b""
@@ -621,7 +626,8 @@ def read_bounded(path: Path | str, most: int = _LARGEST_TEXT) -> bytes:
         raise InputError(f"cannot read {shown(str(path))}: {error}") from error
     if size > most or len(content) > most:
         raise InputError(
-            f"cannot read {path}: {max(size, len(content)):,} bytes are more than the {most:,} of any such"
+            f"cannot read {path}: {max(size, len(content)):,} bytes are more than the limit of {most:,}: "
+            "give another file"
         )
     return content
 

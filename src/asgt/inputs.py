@@ -1,9 +1,9 @@
-"""What every public function asks of images and labels, checked in one place and refused in one line.
+"""The checks of images and labels for all public functions, with one-line errors.
 
 Attacks, objectives, evaluation, explanation and saliency maps take float images in [0, 1] and integer labels, as
-tensors or numpy arrays. :func:`checked` accepts what can be meant and refuses the rest: pixels of 0 to 255, normalised
-images, labels that are no classes. Code of ours that calls the next function with images that were checked says so by
-:func:`trusted`, so that a training step looks at its batch once or not at all.
+tensors or numpy arrays. :func:`checked` accepts valid input and refuses the rest: pixels of 0 to 255, normalised
+images, labels that are not classes. Internal calls with checked images use :func:`trusted`, so that a training step
+checks its batch at most once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ROUNDING = 1e-6  # how far a pixel may lie outside [0, 1], for it came there by
 
 @contextmanager
 def trusted() -> Iterator[None]:
-    """Inside, images and labels have been checked already: nothing looks at them again, nor waits for the device."""
+    """Inside, images and labels are not checked again, without a wait for the device."""
 
     token = _TRUSTED.set(True)
     try:
@@ -59,12 +59,12 @@ def checked(x: Any, y: Any, classes: int | None = None) -> tuple[Tensor, Tensor]
     """Images and labels as tensors, on the device of the images.
 
     Args:
-        x: images, as :func:`checked_images` takes them.
-        y: labels, as :func:`checked_labels` takes them.
-        classes: K, where it is known.
+        x: images, as for :func:`checked_images`.
+        y: labels, as for :func:`checked_labels`.
+        classes: K, if known.
 
     Raises:
-        InputError: one of the two cannot be meant.
+        InputError: one of the two is invalid.
     """
 
     x = checked_images(x)
@@ -72,15 +72,15 @@ def checked(x: Any, y: Any, classes: int | None = None) -> tuple[Tensor, Tensor]
 
 
 def checked_images(x: Any, name: str = "x") -> Tensor:
-    """Images as floats in [0, 1], the same tensor where it is one already.
+    """Images as a tensor of floats in [0, 1]; a valid tensor is returned unchanged.
 
     Args:
         x: a tensor or a numpy array of floats (B, …), images as (B, C, H, W). Arrays of float64, numpy's default,
             become float32. Values outside [0, 1] by no more than rounding are moved to its ends.
-        name: what to call it in an error.
+        name: its name in errors.
 
     Raises:
-        InputError: shape or type is another, a pixel is NaN, or pixels lie outside [0, 1].
+        InputError: the shape or the type is wrong, a pixel is NaN, or pixels are outside [0, 1].
     """
 
     if isinstance(x, np.ndarray):
@@ -90,13 +90,13 @@ def checked_images(x: Any, name: str = "x") -> Tensor:
         raise InputError(f"{name} is a {type(x).__name__}: expected float images (N, C, H, W) in [0, 1] as a tensor")
     shape = tuple(x.shape)
     if x.layout != torch.strided:
-        raise InputError(f"{name} is sparse: expected a dense tensor, as x.to_dense() gives it")
+        raise InputError(f"{name} is sparse: pass a dense tensor, x.to_dense()")
     if x.dtype == torch.uint8:
-        raise InputError(f"{name} is uint8 {shape}: expected floats in [0, 1]; x.float() / 255 gives them")
+        raise InputError(f"{name} is uint8 {shape}: pass floats in [0, 1], x.float() / 255")
     if x.ndim < 2 or not x.is_floating_point():
         raise InputError(f"{name} is {x.dtype} {shape}: expected float images (N, C, H, W) in [0, 1]")
     if x.ndim == 4 and shape[3] in (1, 3, 4) and shape[1] > 4 and shape[2] > 4:
-        mend = "x.permute(0, 3, 1, 2) gives them" if isinstance(x, Tensor) else "x.transpose(0, 3, 1, 2) gives them"
+        mend = "pass x.permute(0, 3, 1, 2)" if isinstance(x, Tensor) else "pass x.transpose(0, 3, 1, 2)"
         raise InputError(f"{name} has the shape {shape}, channels last: expected (N, C, H, W); {mend}")
     if x.numel() == 0 or x.is_meta:
         return x
@@ -104,20 +104,20 @@ def checked_images(x: Any, name: str = "x") -> Tensor:
     low, high = (float(end) for end in x.detach().aminmax())
     if low != low or high != high:
         row = int(x.isnan().flatten(1).any(dim=1).nonzero()[0])
-        raise InputError(f"{name}[{row}] has a NaN pixel")
+        raise InputError(f"{name}[{row}] has a NaN pixel: correct or remove the image")
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise InputError(
-            f"{name} lies in [{low:.3g}, {high:.3g}]: expected [0, 1]; divide by 255, and leave normalisation to the "
-            "model"
+            f"{name} lies in [{low:.3g}, {high:.3g}]: expected [0, 1]; divide by 255, and "
+            "put normalisation inside the model"
         )
     return x if low >= 0 and high <= 1 else x.clamp(0.0, 1.0)
 
 
 def checked_start(init: Any, x: Tensor) -> Tensor:
-    """Where an attack is to start, as a tensor of the shape and precision of the images.
+    """The start of an attack, as a tensor of the shape and precision of the images.
 
     Raises:
-        InputError: its shape is another, or it holds NaN, infinity or values far outside [0, 1].
+        InputError: its shape is wrong, or it has NaN, infinity or values far outside [0, 1].
     """
 
     init = _of_numpy(init, "init") if isinstance(init, np.ndarray) else init
@@ -139,18 +139,18 @@ def _of_numpy(array: np.ndarray[Any, Any], name: str) -> Tensor:
 
 
 def checked_labels(y: Any, count: int, classes: int | None = None, *, soft: bool = True, name: str = "y") -> Tensor:
-    """Labels as int64 (B,), or class probabilities (B, K) as floats; the same tensor where it is one already.
+    """Labels as int64 (B,), or class probabilities (B, K) as floats; a valid tensor is returned unchanged.
 
     Args:
-        y: labels of any integer type, as a tensor, a numpy array or a list; or class probabilities, one-hot rows of
-            integers included.
+        y: labels of any integer type, as a tensor, a numpy array or a list; or class probabilities, including
+            one-hot rows of integers.
         count: B.
-        classes: K, where it is known.
-        soft: whether class probabilities will do.
-        name: what to call it in an error.
+        classes: K, if known.
+        soft: whether class probabilities are accepted.
+        name: its name in errors.
 
     Raises:
-        InputError: labels are out of range or of another kind, or rows are no probabilities.
+        InputError: labels are out of range or of a wrong type, or rows are not probabilities.
     """
 
     if not isinstance(y, Tensor):
@@ -163,7 +163,7 @@ def checked_labels(y: Any, count: int, classes: int | None = None, *, soft: bool
     if labels.ndim == 2 and len(labels) == count and labels.shape[1] > 1:
         return _probabilities(labels, classes, soft, name)
     if labels.ndim != 1 or len(labels) != count:
-        mend = "; y.squeeze(1) gives them" if shape == (count, 1) else ""
+        mend = "; pass y.squeeze(1)" if shape == (count, 1) else ""
         raise InputError(f"{name} is {labels.dtype} {shape}: expected int64 labels ({count},){mend}")
     if labels.is_floating_point() or labels.is_complex():
         raise InputError(f"{name} is {labels.dtype} {shape}: expected int64 labels ({count},), the classes' numbers")
@@ -180,24 +180,24 @@ def checked_labels(y: Any, count: int, classes: int | None = None, *, soft: bool
 def _probabilities(y: Tensor, classes: int | None, soft: bool, name: str) -> Tensor:
     shape = tuple(y.shape)
     if not soft:
-        raise InputError(f"{name} has the shape {shape}: expected class numbers (N,), as y.argmax(dim=1) gives them")
+        raise InputError(f"{name} has the shape {shape}: pass class numbers (N,), such as y.argmax(dim=1)")
     if classes is not None and y.shape[1] != classes:
         raise InputError(f"{name} has the shape {shape}: the model has {classes} classes")
     y = y if y.is_floating_point() else y.float()
     if not bool((y >= 0).all() & ((y.sum(dim=1) - 1).abs() < 1e-2).all()):
-        raise InputError(f"{name} has the shape {shape}: its rows are no class probabilities, which sum to 1")
+        raise InputError(f"{name} has the shape {shape}: its rows are not class probabilities, which sum to 1")
     return y
 
 
 def checked_targets(targets: Any, count: int) -> Tensor:
-    """What a loss takes for labels: labels (B,), or floats (B, K) that are finite and not below zero.
+    """The targets of a loss: labels (B,), or floats (B, K) that are finite and not negative.
 
     Args:
-        targets: labels as :func:`checked_labels` takes them; or rows of weighted class probabilities, of any sum.
+        targets: labels as for :func:`checked_labels`; or rows of weighted class probabilities, of any sum.
         count: B.
 
     Raises:
-        InputError: they are of another shape, or a value is negative or not finite.
+        InputError: their shape is wrong, or a value is negative or not finite.
     """
 
     if not isinstance(targets, Tensor):
@@ -210,17 +210,17 @@ def checked_targets(targets: Any, count: int) -> Tensor:
     rows: Tensor = targets if targets.is_floating_point() else targets.float()
     shape = tuple(rows.shape)
     if shape[0] != count or shape[1] < 2:
-        raise InputError(f"targets has the shape {shape}: expected ({count}, K), a row an image")
+        raise InputError(f"targets has the shape {shape}: pass ({count}, K), one row per image")
     if not bool(((rows >= 0) & rows.isfinite()).all()):
-        raise InputError(f"targets has the shape {shape} and holds values that are negative or not finite")
+        raise InputError(f"targets has the shape {shape} and values that are negative or not finite: correct them")
     return rows
 
 
 def check_classes(model: Classifier, x: Tensor, y: Tensor) -> None:
-    """Asks a model about one image, to refuse labels that it has no logit for.
+    """Evaluates a model on one image, to refuse labels without a logit.
 
     Raises:
-        InputError: a label, or a row of class probabilities, does not fit the model.
+        InputError: a label, or a row of class probabilities, does not match the model.
     """
 
     if len(x):
@@ -259,10 +259,10 @@ def check_target_classes(model: Classifier, x: Tensor, targets: Tensor) -> None:
 
 @contextmanager
 def labels_explained(model: Classifier, x: Tensor, y: Tensor) -> Iterator[None]:
-    """Turns what a model raises on images or labels that do not fit it into one line; costs nothing otherwise.
+    """Turns a model's exception on images or labels that do not match it into one line; without cost otherwise.
 
     Raises:
-        InputError: the model cannot take such images, or has no logit for a label.
+        InputError: the model cannot process such images, or has no logit for a label.
     """
 
     with models_explained(model, x):
@@ -282,15 +282,15 @@ def labels_explained(model: Classifier, x: Tensor, y: Tensor) -> Iterator[None]:
 
 @contextmanager
 def models_explained(model: Classifier, x: Tensor) -> Iterator[None]:
-    """The same for a model that cannot take images, whatever it raises of them.
+    """The same for a model that cannot process the images, for any exception.
 
     Raises:
-        InputError: the model cannot take images of this shape, or is no classifier.
+        InputError: the model cannot process images of this shape, or is not a classifier.
     """
 
     if not callable(model) or isinstance(model, type):
         kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
-        raise InputError(f"the model is {kind}: expected a classifier that maps images to logits, as an nn.Module")
+        raise InputError(f"the model is {kind}: pass a classifier that maps images to logits, such as an nn.Module")
     try:
         yield
     except AsgtError:
@@ -303,5 +303,5 @@ def models_explained(model: Classifier, x: Tensor) -> Iterator[None]:
             raise
         except Exception as failure:  # it fails on a single image too: the images are what it cannot take
             first = f"{type(failure).__name__}: {failure}".splitlines()[0][:200]
-            raise InputError(f"the model cannot take images of shape {tuple(x.shape)}: {first}") from error
+            raise InputError(f"the model cannot process images of shape {tuple(x.shape)}: {first}") from error
         raise

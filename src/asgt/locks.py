@@ -1,9 +1,9 @@
-"""One writer for a folder: two processes that write the same run would leave a mixture of both.
+"""One writer for a folder: two processes that write the same run would mix their files.
 
-The lock itself is :class:`filelock.FileLock`: ``flock``, which the system releases when its holder dies, however it
-dies. Linux carries it over NFS to the server, so that it holds between hosts; where a file system has no ``flock`` at
-all, filelock falls back to a marker file, which it takes over when the process that made it is gone. Beside the lock
-lies a note of who holds it, for whoever is refused, and for the next one to say that it took over.
+The lock itself is :class:`filelock.FileLock`: ``flock``, which the system releases when its holder ends for any
+reason. Linux carries it over NFS to the server, so that it works between hosts. If a file system has no ``flock``,
+filelock uses a marker file, which it takes over when its process has ended. A note next to the lock names its
+holder, for the error of other processes and for the message of the next holder.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from .progress import SILENT, Progress
 __all__ = ["LOCK", "holds_nothing", "locked"]
 
 LOCK = ".lock"
-"""The file that is locked, in the folder; the note lies beside it."""
+"""The locked file in the folder; the note is next to it."""
 
 
 @contextlib.contextmanager
 def locked(
     folder: Path, doing: str, *, name: str = LOCK, wait: float = 0.0, progress: Progress = SILENT
 ) -> Iterator[None]:
-    """Holds the lock of a folder, which is made where there is none, and removed again if nothing came into it.
+    """Holds the lock of a folder; a missing folder is made, and removed again if it remains empty.
 
     Args:
-        folder: what to lock.
-        doing: what the holder does, as ``"asgt train"``, for whoever is refused.
-        name: the file that is locked.
-        wait: how many seconds to wait for the lock.
-        progress: is told when the lock of a process that is gone is taken over.
+        folder: the folder.
+        doing: the operation of the holder, such as ``"asgt train"``, for errors.
+        name: the locked file.
+        wait: the time to wait for the lock in seconds.
+        progress: receives a message if the lock of an ended process is taken over.
 
     Raises:
         InputError: another process holds it, or the folder cannot be written to.
@@ -72,7 +72,7 @@ def locked(
 
 
 def holds_nothing(folder: Path) -> bool:
-    """Whether nothing is in a folder but locks and what a kill left half-written."""
+    """Whether a folder has only locks and incomplete files of killed processes."""
 
     ends = (".lock", ".lock.json", ".part")
     return not folder.exists() or all(
@@ -85,7 +85,7 @@ def _make(folder: Path) -> list[Path]:
 
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: name a folder")
+        raise InputError(f"{folder} is a file: give a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,9 +1,10 @@
-"""``manifest.json``: every file of a run folder with its digest, and what it was made from.
+"""``manifest.json``: every file of a run folder with its digest, and its inputs.
 
-It is written last, whole or not at all. A folder of evidence that lies in a run folder is listed in the manifest of the
-run; one that lies elsewhere (``asgt evaluate --out``) has a manifest of its own.
+It is written last, atomically. A folder of evidence inside a run folder is listed in the manifest of the run; one
+elsewhere (``asgt evaluate --out``) has its own manifest.
 
-The digests notice accidents and edits. They are no signature: who can rewrite the files can rewrite the manifest too.
+The digests detect accidents and edits. They are not a signature: anybody who can change the files can also change the
+manifest.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ MANIFEST = "manifest.json"
 _SCHEMA = 1
 _PATIENCE = 60.0  # seconds that another process may take to write the manifest of the same run
 UNVERIFIED = "unverified"
-"""What a remark begins with where damage or an edit could not be noticed."""
+"""The beginning of a remark on files whose damage or edits cannot be detected."""
 
 _PLACES = ("evaluation", "explanation")
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A change that the user accepted: what a file was, and what it is since.
+    """A change that the user accepted: the earlier and the present state of a file.
 
     Attributes:
         file: its path in the folder.
-        was: its SHA-256 as it was written; ``""`` where none was known.
-        now: its SHA-256 as it was accepted; ``""`` where it was removed.
+        was: its SHA-256 as it was written; ``""`` if unknown.
+        now: its accepted SHA-256; ``""`` if it was removed.
         on: the day, as ``"2026-11-28"``.
     """
 
@@ -50,15 +51,15 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a run folder holds.
+    """The content of a run folder.
 
     Attributes:
-        folder: which.
+        folder: the folder.
         files: the SHA-256 of each file, by its path in the folder.
-        made_from: by what made them (``"train"``, ``"evaluation/pgd"``, …): the versions of the code, and the SHA-256
-            of the configuration, the data and the weights.
+        made_from: by the command that made them (``"train"``, ``"evaluation/pgd"``, …): the versions of the code, and
+            the SHA-256 of the configuration, the data and the weights.
         accepted: changes that the user accepted, in their order.
-        unverified: what the files rest on that had no digest, in words.
+        unverified: descriptions of the inputs without a digest.
     """
 
     folder: Path
@@ -69,10 +70,10 @@ class Manifest:
 
     @classmethod
     def of(cls, folder: Path) -> Manifest | None:
-        """The manifest of a folder; ``None`` where it has none, as folders from before there were any.
+        """The manifest of a folder; ``None`` if it has none, such as folders of early versions.
 
         Raises:
-            DamagedFileError: it was changed after it was written, or is no manifest.
+            DamagedFileError: it was changed after it was written, or is not a manifest.
         """
 
         path = folder / MANIFEST
@@ -90,7 +91,7 @@ class Manifest:
                 unverified=tuple(map(str, value["unverified"])),
             )
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise DamagedFileError(f"{path} is damaged: it is not the manifest of a run folder") from error
+            raise DamagedFileError(f"{path} is damaged: it is not the manifest of a run folder: restore it") from error
 
     @property
     def weights(self) -> str:
@@ -99,10 +100,10 @@ class Manifest:
         return str(self.made_from.get("train", {}).get("weights", ""))
 
     def check(self, *names: str) -> None:
-        """Checks files that the manifest lists against their digests; others it knows nothing about.
+        """Checks files that the manifest lists against their digests; other files are ignored.
 
         Raises:
-            DamagedFileError: a file was changed after it was written, or is gone.
+            DamagedFileError: a file was changed after it was written, or is missing.
         """
 
         for name in names:
@@ -115,10 +116,10 @@ class Manifest:
                 raise self.changed(name)
 
     def removed(self) -> list[str]:
-        """The evaluations and explanations that the manifest lists, and whose folders were removed.
+        """The evaluations and explanations in the manifest whose folders were removed.
 
         Raises:
-            DamagedFileError: a folder lost some of its files only; without its result it would look unfinished.
+            DamagedFileError: a folder lost only some of its files; without its result it would look unfinished.
         """
 
         removed = []
@@ -135,15 +136,16 @@ class Manifest:
         return removed
 
     def changed(self, name: str) -> DamagedFileError:
-        """The error for a file that is not what was written."""
+        """The error for a changed file."""
 
         return DamagedFileError(
-            f"{self.folder / name} is damaged: its SHA-256 is not the one in {MANIFEST}; restore the file, or run "
+            f"{self.folder / name} is damaged: its SHA-256 differs from the one in {MANIFEST}: restore "
+            "the file, or run "
             f"asgt verify {self.folder} --accept if the edit was intended"
         )
 
     def write(self) -> None:
-        """Writes it, whole or not at all."""
+        """Writes it atomically."""
 
         write_sealed(
             self.folder / MANIFEST,
@@ -158,7 +160,7 @@ class Manifest:
         )
 
     def with_files(self, part: str, files: Mapping[str, str], made_from: Mapping[str, Any]) -> Manifest:
-        """The same with the files that one part made, in the place of all that it made before."""
+        """The same with the files of one part, instead of all of its earlier files."""
 
         others = {name: written for name, written in self.files.items() if not _is_of(name, part)}
         versions = {"versions": package_versions("torch", "numpy")}
@@ -173,10 +175,10 @@ class Manifest:
         )
 
     def accepting(self, changes: Mapping[str, str]) -> Manifest:
-        """The same with changed files as they are now, recorded.
+        """The same with changed files recorded in their present state.
 
         Args:
-            changes: the SHA-256 of each file as it is, ``""`` of one that is gone, by its path in the folder.
+            changes: the present SHA-256 of each file, ``""`` for a missing one, by its path in the folder.
         """
 
         today = time.strftime("%Y-%m-%d")
@@ -185,7 +187,7 @@ class Manifest:
         return replace(self, files=files, accepted=(*self.accepted, *accepted))
 
     def remarks(self, names: Iterable[str]) -> list[str]:
-        """What a reader of some files must know: which were edited and accepted, and what is unverified."""
+        """Remarks on some files: accepted edits, and unverified files."""
 
         names = set(names)
         last = {each.file: each for each in self.accepted if self.files.get(each.file, "") == each.now}
@@ -209,21 +211,21 @@ class Manifest:
 
 
 def home_of(folder: Path) -> Path:
-    """The folder whose manifest lists a folder of evidence: the run's that it lies in, or itself."""
+    """The folder whose manifest lists a folder of evidence: its run folder, or itself."""
 
     run = folder.absolute().parent.parent
     return run if folder.absolute().parent.name in _PLACES and (run / "config.yaml").exists() else folder
 
 
 def record(folder: Path, made_from: Mapping[str, Any], accepted: Mapping[str, str]) -> None:
-    """Lists the files of a folder of evidence, which is finished, in the manifest that it belongs to.
+    """Lists the files of a finished folder of evidence in its manifest.
 
-    A tensor file that carries no digest of its own, from before there were any, is left out: it stays unverified.
+    A tensor file without a digest, from an early version, is omitted: it remains unverified.
 
     Args:
         folder: the folder.
-        made_from: what its files were made from.
-        accepted: what :func:`withdraw` took out. A file without a digest stays listed where it is still the same.
+        made_from: the inputs of its files.
+        accepted: the result of :func:`withdraw`. A file without a digest remains listed if it is unchanged.
     """
 
     home, names = home_of(folder), _evidence(folder)
@@ -238,13 +240,13 @@ def record(folder: Path, made_from: Mapping[str, Any], accepted: Mapping[str, st
 
 
 def withdraw(folder: Path) -> dict[str, str]:
-    """Takes the files of a folder of evidence out of the manifest that it belongs to: they are about to change.
+    """Removes the files of a folder of evidence from its manifest before they change.
 
-    A kill between the change and the next :func:`record` then leaves evidence that is not listed, and not evidence
-    that the manifest contradicts.
+    After a kill between the change and the next :func:`record`, the evidence is not listed, instead of
+    contradicting the manifest.
 
     Returns:
-        The SHA-256 of each file that was taken out, by its path in the folder of the manifest.
+        The SHA-256 of each removed file, by its path in the folder of the manifest.
     """
 
     home, part = home_of(folder), _part(_evidence(folder))
@@ -259,14 +261,14 @@ def withdraw(folder: Path) -> dict[str, str]:
 
 
 def check_evidence(folder: Path, *names: str) -> None:
-    """Checks files of a folder of evidence against the manifest that it belongs to.
+    """Checks files of a folder of evidence against its manifest.
 
     Args:
         folder: the folder.
-        names: of the files in it. Default: all that the manifest lists and that are there.
+        names: of the files in it. Default: all existing files in the manifest.
 
     Raises:
-        DamagedFileError: a file is not the one that was written there.
+        DamagedFileError: a file was changed.
     """
 
     if (manifest := Manifest.of(home_of(folder))) is None:
@@ -291,12 +293,12 @@ def _part(names: str) -> str:
 
 
 def unverified_in(folder: Path) -> list[str]:
-    """The files of a folder of evidence that nothing vouches for, by their paths in the folder of the manifest.
+    """The unverified files of a folder of evidence, by their paths in the folder of the manifest.
 
-    They carry no digest, as those from before there were any; and no manifest lists them.
+    They have no digest, like those of early versions, and no manifest lists them.
 
     Raises:
-        DamagedFileError: a file that carries no digest is not what was accepted.
+        DamagedFileError: a file without a digest differs from the accepted one.
     """
 
     manifest, names = Manifest.of(home_of(folder)), _evidence(folder)

@@ -1,8 +1,8 @@
-r"""The CPU kept busy: memory stays with the process between two steps, and no more threads run than there are cores.
+r"""CPU settings: the process retains memory between steps, and has at most one thread per core.
 
 glibc hands a large block back to the system as soon as it is freed, and the kernel clears every page of the next one:
-an activation of ResNet-18 at batch 64 is 16 MB, thousands of pages. With its thresholds raised the block stays, and the
-next step finds it warm.
+an activation of ResNet-18 at batch 64 is 16 MB, thousands of pages. With higher thresholds, the process retains the
+block for the next step.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _kept: list[bool] = []
 
 
 def prepare() -> None:
-    """Prepares this process for tensors, once; before the first of them, it serves all.
+    """Prepares this process for tensors, once; it should be called before the first one.
 
-    Memory is kept on Linux with glibc, and nowhere else. The number of threads is PyTorch's own, but at most that of
+    Memory is retained only on Linux with glibc. The number of threads is PyTorch's own, but at most that of
     the physical cores that this process may use, which in a container are fewer than the machine has;
     ``OMP_NUM_THREADS`` and ``MKL_NUM_THREADS`` decide where they are set.
     """
@@ -40,7 +40,7 @@ def prepare() -> None:
 
 
 def keeps_memory() -> bool:
-    """Whether freed memory stays with this process."""
+    """Whether this process retains freed memory."""
 
     return _kept == [True]
 

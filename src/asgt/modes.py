@@ -1,6 +1,6 @@
-"""How a model is called: on a copy of the images, in evaluation mode, under any of PyTorch's modes.
+"""Calls of models: on a copy of the images, in evaluation mode, under any of PyTorch's modes.
 
-:func:`ask` is the one place where a classifier is called. So what is true of other people's models is handled once:
+:func:`ask` is the only place where a classifier is called. So the properties of foreign models are handled once:
 they may work in place, compute in another precision than the images have, or return an output object.
 """
 
@@ -32,23 +32,23 @@ __all__ = [
 M = TypeVar("M", bound=nn.Module)
 
 Classifier: TypeAlias = Callable[[Tensor], Tensor]
-"""Anything that maps images (B, C, H, W) in [0, 1] to logits (B, K); most often an ``nn.Module``.
+"""A function from images (B, C, H, W) in [0, 1] to logits (B, K), usually an ``nn.Module``.
 
-An output object with ``logits``, as those of transformers, and a mapping that holds ``"logits"`` count as logits.
+An output object with ``logits``, like those of transformers, and a mapping with ``"logits"`` count as logits.
 """
 
 
 def ask(model: Classifier, x: Tensor, *, owned: bool = False, least: int = 2) -> Tensor:
-    """The logits (B, K) that a classifier gives for images (B, C, H, W), in whatever mode it is.
+    """The logits (B, K) of a classifier for images (B, C, H, W), in its current mode.
 
-    The model gets a copy of the images, so one that works in place changes nothing of the caller's. Where the model
-    computes in another precision than the images have (a net in half precision or in float64), the copy is cast.
+    The model gets a copy of the images, so a model that works in place does not change the caller's. If the
+    precision of the model differs from that of the images (half precision or float64), the copy is cast.
 
     Args:
         model: the classifier.
         x: images (B, C, H, W), or inputs of any shape (B, …).
-        owned: whether the images are a copy already, which the model may change.
-        least: the fewest classes that will do; one can be explained, but not classified.
+        owned: whether the images are already a copy, which the model may change.
+        least: the smallest number of classes; one class can be explained, but not classified.
 
     Raises:
         InputError: the output is not one row of at least so many logits for each image.
@@ -109,38 +109,38 @@ def _handed_over(model: Classifier, x: Tensor, way: _Way, owned: bool) -> Tensor
 
 
 def wraps_classifier(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Marks a function that wraps a classifier, and calls it through :func:`ask`: it needs no copy of its own."""
+    """Marks a function that wraps a classifier and calls it through :func:`ask`, so it needs no separate copy."""
 
     call.asks_by_itself = True  # type: ignore[attr-defined]
     return call
 
 
 def logits_of(answer: Any, count: int, least: int = 2) -> Tensor:
-    """The logits (B, K) in what a model returned for ``count`` images.
+    """The logits (B, K) in a model's output for ``count`` images.
 
     Raises:
-        InputError: there are none, in one line that says what there is and how to return logits.
+        InputError: there are none; the message has the output's type and the way to return logits.
     """
 
     logits = answer
     if not isinstance(answer, Tensor):
         logits = answer.get("logits") if isinstance(answer, Mapping) else getattr(answer, "logits", None)
     if not isinstance(logits, Tensor):
-        raise InputError(f"the model returns {_described(answer)}: logits (B, K) are needed{_taken_from(answer)}")
+        raise InputError(f"the model returns {_described(answer)}: return logits (B, K){_taken_from(answer)}")
     if logits.is_quantized:
         logits = logits.dequantize()
     if logits.ndim != 2 or len(logits) != count or logits.shape[1] < least:
         shape = tuple(logits.shape)
         if shape in ((count,), (count, 1)):
             raise InputError(
-                f"the model returns one number for each of {count} images, shape {shape}: two logits (B, 2) are "
-                "needed; for one logit z, return torch.cat([0 * z, z], dim=1), whose softmax is the sigmoid of z"
+                f"the model returns one number for each of {count} images, shape {shape}: return two logits (B, "
+                "2); for one logit z, return torch.cat([0 * z, z], dim=1), whose softmax is the sigmoid of z"
             )
         raise InputError(
-            f"the model returns shape {shape} for {count} images: logits (B, K) of two classes or more are needed"
+            f"the model returns shape {shape} for {count} images: return logits (B, K) of at least two classes"
         )
     if not logits.is_floating_point():
-        raise InputError(f"the model returns {logits.dtype}: logits are floats, one for each class")
+        raise InputError(f"the model returns {logits.dtype}: return floats, one for each class")
     return logits
 
 
@@ -154,10 +154,10 @@ def _described(answer: Any) -> str:
 
 def _taken_from(answer: Any) -> str:
     if isinstance(answer, Mapping):
-        return "; name them 'logits', or hand over lambda x: model(x)[KEY]"
+        return "; name them 'logits', or pass lambda x: model(x)[KEY]"
     if isinstance(answer, (tuple, list)):
-        return "; hand over a module that returns them alone, as lambda x: model(x)[0] where they come first"
-    return "" if isinstance(answer, Tensor) else "; hand over a module that returns a tensor"
+        return "; pass a module that returns only logits, such as lambda x: model(x)[0] if they come first"
+    return "" if isinstance(answer, Tensor) else "; pass a module that returns a tensor"
 
 
 def _dtype_of(model: Classifier) -> torch.dtype | None:
@@ -169,11 +169,11 @@ def _dtype_of(model: Classifier) -> torch.dtype | None:
 
 
 _WAYS: WeakKeyDictionary[nn.Module, dict[_Situation, _Way]] = WeakKeyDictionary()
-"""How each model has taken images before."""
+"""The way in which each model accepted images before."""
 
 
 def in_evaluation(model: M) -> M:
-    """The model itself in evaluation mode, by its own ``eval()``; an exported one has no modes and stays as it is."""
+    """Puts the model in evaluation mode with its ``eval()``; an exported one has no modes and is unchanged."""
 
     with suppress(NotImplementedError):
         model.eval()
@@ -182,15 +182,15 @@ def in_evaluation(model: M) -> M:
 
 @contextmanager
 def evaluating(model: Classifier) -> Iterator[None]:
-    """Puts ``model`` in evaluation mode, and each of its modules back as it was, on every way out.
+    """Puts ``model`` in evaluation mode, and restores the mode of each module afterwards, also after exceptions.
 
-    ``model.train()`` would not do for the way back: users freeze single layers (BatchNorm above all), and a frozen
-    layer must come back frozen. A model whose own ``eval()`` or ``train()`` does more than set flags has them called:
-    what that ``eval()`` leaves in training mode, as Monte Carlo dropout does, is meant. The modules of a plain function
-    cannot be seen: hand over the ``nn.Module`` itself, or put what the function calls in evaluation mode first.
+    ``model.train()`` cannot restore the modes: users freeze single layers (usually BatchNorm), and a frozen layer
+    must remain frozen. If a model overrides ``eval()`` or ``train()``, its methods are called: modules that its
+    ``eval()`` does not put in evaluation mode, as for Monte Carlo dropout, are intended. The modules of a plain
+    function are unknown: pass the ``nn.Module``, or put its modules in evaluation mode first.
 
     Raises:
-        InputError: the model's own ``eval()`` leaves BatchNorm in training mode, where answers depend on the batch.
+        InputError: the model's ``eval()`` does not put BatchNorm in evaluation mode, so outputs depend on the batch.
     """
 
     # A frozen TorchScript module has no mode.
@@ -227,8 +227,8 @@ def _evaluated_by_itself(model: nn.Module) -> Iterator[None]:
         for name, module in model.named_modules():
             if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):
                 raise InputError(
-                    f"the model's own eval() leaves {name or 'its BatchNorm'} in training mode, where an answer "
-                    "depends on the whole batch: let eval() put BatchNorm in evaluation mode"
+                    f"the model's eval() does not put {name or 'its BatchNorm'} in evaluation mode, so outputs "
+                    "depend on the batch: change eval() to do so"
                 )
         yield
     finally:
@@ -240,10 +240,10 @@ def _evaluated_by_itself(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def untouched(model: Classifier) -> Iterator[None]:
-    """Puts modes and gradients of ``model`` back as they were, whatever somebody else's code does to them.
+    """Restores modes and gradients of ``model`` after external code.
 
     Raises:
-        InputError: that code changed weights or buffers, which cannot be put back.
+        InputError: that code changed weights or buffers, which cannot be restored.
     """
 
     if not isinstance(model, nn.Module):
@@ -264,24 +264,24 @@ def untouched(model: Classifier) -> Iterator[None]:
             weight.grad = gradient
     if any(tensor._version != version for tensor, version in versions):
         raise InputError(
-            "the attack changed the model's weights or buffers: it must leave BatchNorm in evaluation mode and step no "
-            "optimizer"
+            "the attack changed the model's weights or buffers: it must keep BatchNorm in evaluation mode and must "
+            "not step an optimizer"
         )
 
 
 def differentiable(tensor: Tensor) -> Tensor:
-    """The tensor cut off its graph, and copied where it was made in inference mode, which autograd refuses."""
+    """The tensor without its graph, copied if it was made in inference mode, which autograd refuses."""
 
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """Logits in float32 where they came in less; a loss in half precision rounds its gradient away."""
+    """Logits in float32 at least; a loss in half precision loses its gradient by rounding."""
 
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def precise(tensor: Tensor) -> Tensor:
-    """The tensor in float64, or in float32 on Apple's devices, which have no better."""
+    """The tensor in float64, or in float32 on Apple's devices, which lack float64."""
 
     return tensor.float() if tensor.device.type == "mps" else tensor.double()

@@ -1,4 +1,4 @@
-"""What names stand for, known without importing what they name."""
+"""Names of objects, resolved without importing the objects."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 OBJECT = "object:"
-"""What the name of an object begins with that was passed to a function: no file and no flag can name it."""
+"""The prefix of the names of objects that were passed to a function: no file and no flag can name them."""
 
 _LIBRARIES = ("timm:", "hf:", "hub:")
 
 
 def short_name(data: str) -> str:
-    """The short name of a hub id that has one; any other name as it is."""
+    """The short name of a hub id that has one; other names are unchanged."""
 
     return data_set(data).name
 
@@ -46,11 +46,11 @@ def module_of(model: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """A name as part of a file's or a folder's name: ``package.module-Class`` for ``package.module:Class``.
+    """A name for use in the name of a file or a folder: ``package.module-Class`` for ``package.module:Class``.
 
     Raises:
-        InputError: the name is no plain word, as ``input-x-gradient``, and no ``package.module:attribute``, so that it
-            could lead out of its folder.
+        InputError: the name is neither a plain name, such as ``input-x-gradient``, nor
+            ``package.module:attribute``, so it could lead out of its folder.
     """
 
     module, colon, attribute = name.partition(":")
@@ -59,7 +59,9 @@ def file_name(name: str) -> str:
     else:
         is_plain = re.fullmatch(r"\w[\w-]*", name) is not None
     if not is_plain:
-        raise InputError(f"{name!r} is no name: expected a word, as gradient, or package.module:attribute")
+        raise InputError(
+            f"{name!r} is not a valid name: give a plain name, such as gradient, or package.module:attribute"
+        )
     return name.replace(":", "-")
 
 
@@ -77,8 +79,8 @@ def is_allowed(name: str, allow: Collection[str]) -> bool:
 
     Args:
         name: the model, as ``package.module:factory``.
-        allow: what the user named by themselves: whole names, as ``package.module:factory``, or modules, as
-            ``package.module``. A package does not stand for its modules, nor a module for its package.
+        allow: the user's list: full names, as ``package.module:factory``, or modules, as ``package.module``. A
+            package does not include its modules, nor a module its package.
     """
 
     allowed = names_of(allow)
@@ -86,7 +88,7 @@ def is_allowed(name: str, allow: Collection[str]) -> bool:
 
 
 def names_of(allow: Collection[str], more: str | None = None) -> tuple[str, ...]:
-    """What a user allows, one name or several, as a tuple; with ``more``, where there is one."""
+    """The names that a user allows, one or several, as a tuple; with ``more``, if given."""
 
     # A string is a collection too, of its substrings, none of which was meant.
     return (*((allow,) if isinstance(allow, str) else allow), *(() if more is None else (more,)))
@@ -95,31 +97,31 @@ def names_of(allow: Collection[str], more: str | None = None) -> tuple[str, ...]
 def refuse_unless_allowed(
     name: str, allow: Collection[str], where: str, *, what: str = "model", flag: str | None = "--model"
 ) -> None:
-    """Refuses a foreign name that a file holds and the user does not give; any other name passes.
+    """Refuses a foreign name in a file that the user does not allow; other names are accepted.
 
     Args:
         name: of a model, a method, an attack …
-        allow: what the user named, as :func:`is_allowed` takes it.
-        where: the file or the run that holds the name.
-        what: what the name stands for, as ``"method"`` or ``"attribution"``.
-        flag: the flag by which the command at hand names such a thing; ``None`` where it has none.
+        allow: the names that the user allows, as for :func:`is_allowed`.
+        where: the file or the run with the name.
+        what: the kind of object, such as ``"method"`` or ``"attribution"``.
+        flag: the flag of the current command for such an object; ``None`` without one.
 
     Raises:
-        InputError: it gives the flag to add.
+        InputError: the message has the flag to add.
     """
 
     refuse_object(name, where, what)
     if is_foreign(name) and not is_allowed(name, allow):
         module, verb = f"--allow {module_of(name)}", "explain" if what == "attribution" else "train"
-        mend = f"{flag} {name} or {module}" if flag else f"{module}, or {verb} it by asgt {verb} --{what} {name}"
-        raise InputError(f"{where} names the {what} {name}, code of your own that no file may run: add {mend}")
+        mend = f"{flag} {name} or {module}" if flag else f"{module}, or {verb} it with asgt {verb} --{what} {name}"
+        raise InputError(f"{where} names the {what} {name}, your own code, which a file cannot run: add {mend}")
 
 
 def refuse_object(name: str, where: str, what: str) -> None:
     """Refuses the name of an object that was passed to a function and is not passed again.
 
     Raises:
-        InputError: it says what to pass.
+        InputError: the message has the argument to pass.
     """
 
     if name.startswith(OBJECT):

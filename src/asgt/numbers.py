@@ -1,4 +1,4 @@
-"""Numbers as people write them: ``8/255``, ``0.3``, ``1e-2``."""
+"""Numbers in their usual notation: ``8/255``, ``0.3``, ``1e-2``."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ __all__ = [
 ]
 
 Number: TypeAlias = float | str
-"""A real number, or a text such as ``8/255`` that stands for one."""
+"""A real number, or its text, such as ``8/255``."""
 
 _SMALLEST, _LARGEST = 1e-37, (2 - 2**-23) * 2.0**127
-"""The ends of single precision; nearer to zero a number has fewer digits, or some devices take it for zero."""
+"""The limits of single precision; closer to zero, numbers have fewer digits, or are zero on some devices."""
 
 
 def number(value: Number, name: str) -> float:
-    """The number that a text stands for.
+    """Parses a number.
 
     Args:
         value: a number, or a text: a number or a fraction of two.
-        name: what to call it in an error.
+        name: its name in errors.
 
     Raises:
         InputError: the text is neither.
@@ -50,9 +50,7 @@ def number(value: Number, name: str) -> float:
                 raise TypeError
             return float(value)
         except OverflowError as error:
-            raise InputError(
-                f"{name} = {shown(value)} is larger than any real number here: give a smaller one"
-            ) from error
+            raise InputError(f"{name} = {shown(value)} is too large: give a smaller number") from error
         except (RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{name} = {shown(value)} is not a number: write 0.3 or 8/255") from error
 
@@ -68,32 +66,32 @@ def in_float32(value: float, name: str) -> float:
 
     Args:
         value: the number.
-        name: what to call it in an error.
+        name: its name in errors.
 
     Raises:
-        InputError: as float32 it would be infinite, or zero where it is none.
+        InputError: as float32 it would be infinite, or zero although it is not.
     """
 
     if not math.isfinite(value):
-        raise InputError(f"{name} = {value}: a finite number is needed")
+        raise InputError(f"{name} = {value}: give a finite number")
     # A number at the end that went through single precision has been rounded to below it.
     if not (value == 0 or _SMALLEST * (1 - 2**-24) <= abs(value) <= _LARGEST):
         raise InputError(
-            f"{name} = {value:g} has no place in single precision, which reaches from {_SMALLEST:g} to {_LARGEST:.2g}: "
+            f"{name} = {value:g} is outside the range of single precision, from {_SMALLEST:g} to {_LARGEST:.2g}: "
             "give a number of usual size"
         )
     return value
 
 
 def whole(value: Any, name: str) -> int:
-    """The plain whole number that a value is, one of numpy or a tensor of one element included.
+    """A value as a plain whole number; numpy's numbers and tensors of one element are accepted.
 
     Args:
         value: the value.
-        name: what to call it in an error.
+        name: its name in errors.
 
     Raises:
-        InputError: it is no whole number.
+        InputError: it is not a whole number.
     """
 
     if type(value) is int:
@@ -103,7 +101,7 @@ def whole(value: Any, name: str) -> int:
             raise TypeError
         return operator.index(value)
     except TypeError as error:
-        raise InputError(f"{name} = {shown(value)} is not a whole number") from error
+        raise InputError(f"{name} = {shown(value)} is not a whole number: give one") from error
 
 
 def plain_fields(record: Any) -> None:
@@ -183,20 +181,20 @@ def _plain(value: Any, name: str, kinds: tuple[Any, ...]) -> Any:
 
 
 def counted(count: int, what: str, plural: str | None = None) -> str:
-    """``1 run``, ``2 runs``; ``plural`` where it is not formed by an s."""
+    """``1 run``, ``2 runs``; ``plural`` for irregular plurals."""
 
     return f"{count} {what}" if count == 1 else f"{count} {plural or what + 's'}"
 
 
 def duration(seconds: float) -> str:
-    """A time to plan with: ``40 s``, ``12 min``, ``1.7 h``."""
+    """A duration for display: ``40 s``, ``12 min``, ``1.7 h``."""
 
     minutes = seconds / 60
     return f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min" if minutes >= 1 else f"{seconds:.0f} s"
 
 
 def eps_text(eps: float) -> str:
-    """A radius as the field writes it: ``8/255`` where it is a small whole number of grey levels, ``0.3`` elsewhere."""
+    """A radius in its usual notation: ``8/255`` for a small whole number of grey levels, ``0.3`` otherwise."""
 
     return f"{eps * 255:.0f}/255" if 0 < eps < 0.1 and abs(eps * 255 - round(eps * 255)) < 1e-6 else f"{eps:g}"
 
@@ -209,13 +207,13 @@ def points(share: float, sign: Literal["+", "-"] = "-") -> str:
 
 
 def norm_sign(norm: str) -> str:
-    """A norm as people write it."""
+    """The symbol of a norm."""
 
     return "L∞" if norm == "linf" else "L2"
 
 
 def to_rounding(value: Any) -> Any:
-    """The value with every real number in it to 12 digits: the last of a sum differ from processor to processor."""
+    """The value with every real number rounded to 12 digits: the last digits of sums differ between processors."""
 
     if isinstance(value, float):
         return float(f"{value:.12g}")

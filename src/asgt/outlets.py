@@ -1,9 +1,9 @@
-"""Standard output and standard error that disturb no work: no reader that left, no full disk, no encoding raises.
+"""Standard output and standard error that never raise: for a closed reader, a full disk, or a limited encoding.
 
-- A reader may leave, as ``head`` does, or a stream may be closed from the start: what is said from then on is dropped.
-- A disk may be full: what could not be written is dropped and remembered, for the process to end with status 2. The
-  results of a training or an evaluation are files of their own, with errors of their own.
-- An encoding may lack a character: a plain equivalent stands for it, else its backslash form.
+- A reader may close, like ``head``, or a stream may be closed from the start: later output is dropped.
+- A disk may be full: lost output is dropped and recorded, so that the process ends with status 2. The results of a
+  training or an evaluation are separate files, with their own errors.
+- An encoding may lack a character: it is replaced by a plain equivalent, else by its backslash form.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ENCODING_ERRORS", "Outlets"]
 
 ENCODING_ERRORS = "asgt-plain"
-"""The name of the error handler that replaces what an encoding lacks."""
+"""The name of the error handler that replaces characters outside an encoding."""
 
 _PLAIN = {
     **{"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "eps", "η": "eta", "θ": "theta", "λ": "lambda"},
@@ -65,12 +65,12 @@ codecs.register_error(ENCODING_ERRORS, _replaced)
 
 
 class Outlets:
-    """Puts steady streams into the place of ``sys.stdout`` and ``sys.stderr``.
+    """Replaces ``sys.stdout`` and ``sys.stderr`` with streams that never raise.
 
-    A stream that is no file, as those of a notebook or of a test, stays where it is.
+    A stream that is not a file, as in a notebook or a test, is unchanged.
 
     Args:
-        undo: takes the calls that put back what was there before.
+        undo: receives the calls that restore the previous state.
     """
 
     def __init__(self, undo: ExitStack) -> None:
@@ -82,9 +82,9 @@ class Outlets:
             setattr(sys, name, self._steady(name, before, undo))
 
     def lost(self) -> OSError | None:
-        """Why standard output could not be written whole, though there is a reader; ``None`` where it was.
+        """The error that made standard output incomplete although it has a reader; ``None`` without one.
 
-        That of standard error is not told: there is no place left to tell it.
+        Errors of standard error are not reported, for lack of an output.
         """
 
         self.flush()
@@ -92,7 +92,7 @@ class Outlets:
         return None if file is None else file.lost
 
     def flush(self) -> None:
-        """Hands on what is waiting in the streams."""
+        """Flushes the streams."""
 
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):  # of a stranger's stream

@@ -1,14 +1,14 @@
-r"""How a model is asked for logits and gradients, and when one forward pass may serve twice.
+r"""Logits and gradients of models, and the sharing of forward passes.
 
-Attacks and saliency need the gradient to the images alone, so no weight's gradient is computed for them. What they ask
-about is often a view that the loss needs as well: an FGSM attack asks about X, the mask of ASGT about X'. A
-:class:`Shared` model answers the second question from the graph of the first:
+Attacks and saliency need only the gradient to the images, so no weight's gradient is computed for them. Their
+images are often a view that the loss also needs: X for an FGSM attack, X' for the mask of ASGT. A :class:`Shared`
+model reuses the graph of the first pass:
 
 .. math:: F + B_x + F + B \;\to\; F + B_x + B
 
-and where the cross-entropy is asked about and is all that the view is for, its one backward pass gives the gradient to
-images and weights at once, :math:`F + B`. That is exact where evaluation and training mode do the same
-(:func:`modes_agree`), and nowhere else: BatchNorm and dropout keep the two apart.
+and if the view is used only in the cross-entropy, one backward pass gives the gradient to images and weights,
+ :math:`F + B`. This is exact only if evaluation and training mode agree (:func:`modes_agree`): they differ for
+BatchNorm and dropout.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ __all__ = [
 def input_gradient(
     model: Classifier, x: Tensor, score: Callable[[Tensor], Tensor], *, again: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of a score of the logits to the images alone: no parameter's ``grad`` is touched, none costs.
+    """The gradient of a score of the logits to the images only: no parameter's ``grad`` is touched or computed.
 
     Args:
-        model: the classifier, in the mode that it is to be asked in.
+        model: the classifier, in its mode for the pass.
         x: images (B, C, H, W), or inputs of any shape (B, …).
         score: from logits (B, K), in float32 or better, to a scalar.
-        again: the loss will ask about these images too: a :class:`Shared` model keeps the pass.
+        again: whether the loss will use these images too: a :class:`Shared` model then stores the pass.
 
     Returns:
-        The gradient, of the shape of ``x``, zero where the score does not depend on it; and the logits, detached.
+        The gradient, of the shape of ``x``, zero if the score does not depend on it; and the logits, detached.
     """
 
     with torch.inference_mode(False), torch.enable_grad(), a_pass():
@@ -69,7 +69,7 @@ def cross_entropy_gradient(model: Classifier, x: Tensor, y: Tensor, *, again: bo
         model: the classifier.
         x: images (B, C, H, W).
         y: labels (B,), int64, or class probabilities (B, K).
-        again: the loss will ask about these images too.
+        again: whether the loss will use these images too.
     """
 
     if isinstance(model, Shared) and y.ndim == 1 and model.learns(x, again):
@@ -83,7 +83,7 @@ def cross_entropy_gradient(model: Classifier, x: Tensor, y: Tensor, *, again: bo
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """The batch mean of the cross-entropy of logits (B, K) to labels (B,).
 
-    Its gradient to the weights comes from the pass that made it, where an attack or a saliency has made one already.
+    If an attack or a saliency has already made the pass, its gradient to the weights is reused.
     """
 
     known: _Known | None = getattr(logits, _KNOWN, None)
@@ -94,13 +94,13 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def modes_agree(model: Classifier) -> bool:
-    """Whether one forward pass may serve an attack and the loss, and nobody can notice.
+    """Whether an attack and the loss can share one forward pass without any difference.
 
-    Each module has to do the same in evaluation mode as in the mode that it is in, and the same at every call. That is
-    known of PyTorch's own layers: of convolutions and ReLU in any mode, of BatchNorm and dropout in evaluation mode. A
-    module of one's own counts where its class itself says ``same_in_both_modes = True``; what a subclass of it does is
-    not known. Hooks may do anything, those of modules as well as those of weights, which would run once a backward
-    pass; and so may a ``forward`` that was put on one module. The modules of a plain function cannot be seen.
+    Each module must compute the same in evaluation mode as in its current mode, and the same at every call. This is
+    known for PyTorch's layers: of convolutions and ReLU in any mode, of BatchNorm and dropout in evaluation mode. A
+    user's module counts if its class sets ``same_in_both_modes = True``; subclasses are not covered. Hooks of modules
+    and of weights, and a ``forward`` that was set on one module, may do anything. The modules of a plain function are
+    unknown.
     """
 
     return (
@@ -120,7 +120,7 @@ def _is_the_same_at_every_call(module: nn.Module) -> bool:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether somebody would notice that a pass through this module is left out."""
+    """Whether hooks would notice that a pass through this module is skipped."""
 
     own = vars(module)
     # accelerate puts its autocast on the instance, and says so by the second name.
@@ -135,15 +135,14 @@ def is_watched(module: nn.Module) -> bool:
 
 
 class Shared(nn.Module):
-    """A model whose modes agree, that remembers what it was asked about a view of the loss.
+    """A model whose modes agree, and that stores passes of the loss's views.
 
     Args:
-        model: the model, which attacks and saliency ask.
-        forward: what the loss goes forward through, where it is not the model itself.
+        model: the model of attacks and saliency.
+        forward: the module for the forward passes of the loss, if it is not the model.
         x: the clean images, which are a view of most losses.
-        alone: whether the cross-entropy is all that the clean logits are for. Only the cost depends on it.
-        learns: whether the loss's cross-entropy is to the labels that attacks and saliency ask about. Only the cost
-            depends on it.
+        alone: whether the clean logits are used only in the cross-entropy. It changes only the cost.
+        learns: whether the loss's cross-entropy has the labels of attacks and saliency. It changes only the cost.
     """
 
     asks_by_itself = True
@@ -156,7 +155,7 @@ class Shared(nn.Module):
         self._asked: list[_Asked] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, as of the model itself; those of the clean images, where no gradient is asked for, stay known."""
+        """The logits of the model; those of the clean images are stored if no gradient is needed."""
 
         if torch.is_grad_enabled() or not self._clean.is_same(x):
             return ask(self.model, x)
@@ -164,7 +163,7 @@ class Shared(nn.Module):
             return self.ask(x, again=True).logits.detach()
 
     def ask(self, x: Tensor, again: bool) -> _Asked:
-        """A forward pass with a graph, kept where the images will be asked about again."""
+        """A forward pass with a graph, stored if the images will be used again."""
 
         if (asked := self._find(x)) is not None:
             return asked
@@ -175,12 +174,14 @@ class Shared(nn.Module):
         return asked
 
     def learns(self, x: Tensor, again: bool) -> bool:
-        """Whether the cross-entropy of images is likely to be all that the loss asks of them."""
+        """Whether the loss probably uses these images only in the cross-entropy."""
 
         return self._learns and (self._alone if self._clean.is_same(x) else again)
 
     def learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient of the cross-entropy to images and weights at once, to the images returned, and the logits."""
+        """Computes the gradient of the cross-entropy to images and weights; returns the one to the images, and the
+        logits.
+        """
 
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         with torch.inference_mode(False), torch.enable_grad(), a_pass():
@@ -194,7 +195,7 @@ class Shared(nn.Module):
 
     @wraps_classifier
     def logits(self, view: Tensor) -> Tensor:
-        """The logits (B, K) of a view, for the loss: gradients go from them to the weights alone."""
+        """The logits (B, K) of a view, for the loss: gradients flow from them only to the weights."""
 
         asked = self._find(view)
         if asked is None:
@@ -210,10 +211,10 @@ class Shared(nn.Module):
 
 
 class Meter:
-    """The seconds that a device spends in passes; it is not waited for until they are read.
+    """Measures the time of a device in passes, without waiting for it before the reading.
 
     Args:
-        device: whose time is taken: the CPU's by the clock, CUDA's by events in its own stream.
+        device: the device: a CPU is measured with the clock, CUDA with events in its stream.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -223,7 +224,7 @@ class Meter:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """Takes the time of every :func:`a_pass` inside."""
+        """Measures the time of every :func:`a_pass` inside."""
 
         token = _METER.set(self)
         try:
@@ -232,7 +233,7 @@ class Meter:
             _METER.reset(token)
 
     def read(self) -> float | None:
-        """The seconds since the last reading, ``None`` where the device has no clock to read."""
+        """The seconds since the last reading, ``None`` if the device has no clock."""
 
         if self.device.type not in ("cpu", "cuda"):
             return None
@@ -259,7 +260,7 @@ class Meter:
 
 @contextmanager
 def a_pass() -> Iterator[None]:
-    """What runs inside is a pass through a model, forward or backward: a :class:`Meter` that is on takes its time."""
+    """Marks a pass through a model, forward or backward: an active :class:`Meter` measures its time."""
 
     meter = _METER.get()
     if meter is None:
@@ -357,9 +358,9 @@ class _Delivered(torch.autograd.Function):
 
 @contextmanager
 def slopes_needed(needed: bool = True) -> Iterator[None]:
-    """Inside, an answer without a graph is refused: a gradient attack on it would leave every image as it is.
+    """Inside, an output without a graph is refused: a gradient attack on it would not change any image.
 
-    An evaluation does without, for its checks say so of what they find.
+    An evaluation does not need this, because its checks detect it.
     """
 
     token = _SLOPES.set(needed)
@@ -377,8 +378,8 @@ def _gradients(total: Tensor, to: Tensor | tuple[Tensor, ...], keep: bool) -> li
     if not total.requires_grad:
         if _SLOPES.get():
             raise InputError(
-                "the model's logits carry no gradient, so there is no slope to follow: look for no_grad, "
-                "inference_mode or detach in it, or attack it with Square"
+                "the model's logits have no gradient: look for no_grad, inference_mode or detach in the model, or "
+                "attack it with Square"
             )
         return [None] * (1 if isinstance(to, Tensor) else len(to))
     return list(torch.autograd.grad(total, to, retain_graph=keep, allow_unused=True))

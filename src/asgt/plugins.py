@@ -1,4 +1,4 @@
-"""Other people's code by name: ``package.module:attribute``, imported only where the user allows it."""
+"""Foreign code by name: ``package.module:attribute``, imported only if the user allows it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class _WorkingDirectory:
 
     def __init__(self) -> None:
         self.named: dict[str, str] = {}
-        """The working directory in which each top-level module was named."""
+        """The working directory at the time when each top-level module was named."""
         self.found: dict[str, str] = {}
-        """The folder of each top-level module that was found in one."""
+        """The folder of each top-level module that was found."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Python's protocol: where a module is, ``None`` if it is not to be found here."""
+        """Python's protocol: the place of a module, ``None`` if it is not found here."""
 
         if path is not None:  # a part of a package is found by the package itself
             return None
@@ -60,17 +60,17 @@ _WORKING_DIRECTORY = _WorkingDirectory()
 
 
 def imported(name: str, what: str) -> Any:
-    """The object that a name ``package.module:attribute`` stands for.
+    """Imports the object of a name ``package.module:attribute``.
 
-    A user's own file lies where they stand, which a console script does not search: modules that are installed go
-    first, so that no file there stands in for one, and nothing else that lies there is imported for anybody.
+    A user's file is often in the working directory, which a console script does not search. Installed modules have
+    priority, so that no file there replaces one, and only the named module is imported from there.
 
     Args:
-        name: the name. Whether its code may run has been asked before (:func:`asgt.names.refuse_unless_allowed`).
-        what: what to call it in an error, as ``"model"``.
+        name: the name. The caller has checked that its code may run (:func:`asgt.names.refuse_unless_allowed`).
+        what: its kind in errors, such as ``"model"``.
 
     Raises:
-        InputError: there is no such module or attribute, or its import fails.
+        InputError: the module or the attribute does not exist, or its import fails.
     """
 
     module, attribute = module_of(name), name.partition(":")[2]
@@ -80,7 +80,7 @@ def imported(name: str, what: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"{what} {name}: {error}; write package.module:name, importable from here") from error
+        raise InputError(f"{what} {name}: {error}: write package.module:name, importable from here") from error
     except (Exception, SystemExit) as error:  # a stranger's code may raise anything, or try to end the process
         first = (str(error).splitlines() or [""])[0][:200]
         raise InputError(f"{what} {name}: {module} cannot be imported: {type(error).__name__}: {first}") from error
@@ -89,17 +89,17 @@ def imported(name: str, what: str) -> Any:
 def refuse_borrowed(made: Callable[..., Any], name: str, what: str) -> None:
     """Refuses a function or class that a module of the user's only imports from another package.
 
-    A run folder or a grid chooses the attribute of a module that is allowed, and the arguments. It must not choose
-    what the module has imported for itself, as a function that downloads and unpickles weights. A class that extends
-    one of this package is what it should be, wherever it comes from.
+    A run folder or a grid chooses the attribute of an allowed module, and the arguments. It must not choose an
+    object that the module imports, such as a function that downloads and unpickles weights. A class that extends one
+    of this package is accepted from any module.
 
     Args:
-        made: what the name stands for.
+        made: the object of the name.
         name: the name ``package.module:attribute``.
-        what: what to call it in an error, as ``"method"``.
+        what: its kind in errors, such as ``"method"``.
 
     Raises:
-        InputError: it gives the name that says where it comes from.
+        InputError: the message has the name of its origin.
     """
 
     # Functions, classes, methods and what wraps them have this; an object that the user's module made has not.
@@ -110,15 +110,16 @@ def refuse_borrowed(made: Callable[..., Any], name: str, what: str) -> None:
     extends = isinstance(made, type) and any(base.__module__.partition(".")[0] == own for base in made.__mro__)
     if origin.partition(".")[0] != module_of(name).partition(".")[0] and not extends:
         raise InputError(
-            f"{what} {name} is {origin}:{made.__qualname__}, which {module_of(name)} only imports: use that "
-            f"name, or write a function of your own in {module_of(name)} that calls it"
+            f"{what} {name} is {origin}:{made.__qualname__}, which {module_of(name)} only imports: use that name, "
+            f"or write a function in {module_of(name)} that calls it"
         )
 
 
 def ignore_matplotlibrc() -> None:
-    """Has matplotlib not read the file ``matplotlibrc`` of the working directory, which may name modules and code.
+    """Prevents matplotlib from reading the file ``matplotlibrc`` of the working directory, which may name modules and
+    code.
 
-    It reads one as it is imported, so where there is one it is imported now, from a folder that has none.
+    Matplotlib reads it on import, so if there is one, it is imported now from a folder without one.
     """
 
     if "matplotlib" in sys.modules or not os.path.exists("matplotlibrc"):

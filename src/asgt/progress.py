@@ -1,7 +1,7 @@
-"""The one small interface through which long work says how far it is.
+"""The interface for the progress of long work.
 
-Nothing below the command line prints. A trainer or an evaluation is handed a :class:`Progress`; the silent one here is
-the default, and the command line brings one that draws bars.
+Nothing below the command line prints. A trainer or an evaluation gets a :class:`Progress`; the silent one here is
+the default, and the command line has one that draws bars.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ __all__ = ["SILENT", "Progress"]
 
 
 class Progress(Protocol):
-    """What long work may report. Every method returns at once and never fails the work."""
+    """The reports of long work. Every method returns at once and never raises."""
 
     def start(self, title: str, total: int, done: int = 0) -> None:
-        """A task of ``total`` equal parts begins, ``done`` of which were done by an earlier call."""
+        """Starts a task of ``total`` equal parts, ``done`` of which an earlier call has finished."""
 
     def advance(self, parts: int = 1, **values: float) -> None:
-        """Some parts are done; ``values`` are figures to show beside the bar."""
+        """Advances by some parts; ``values`` are numbers to show next to the bar."""
 
     def say(self, message: str) -> None:
-        """A line worth keeping: the end of an epoch, a resumed run."""
+        """A line of information: the end of an epoch, a resumed run."""
 
     def warn(self, message: str) -> None:
-        """A line that the user must not miss."""
+        """A warning for the user."""
 
     def stop(self) -> None:
-        """The task is over."""
+        """Ends the task."""
 
 
 class _Silent:

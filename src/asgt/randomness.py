@@ -1,14 +1,14 @@
-r"""Randomness that is a function of its key.
+r"""Random numbers as functions of a key.
 
-Nothing below the trainer touches the global generator. What is random is drawn from a generator that is passed in, and
-a generator's seed is a hash of what it is for (:func:`seeded`), so that a resumed run needs no stored random state.
+Nothing below the trainer uses the global generator. Random numbers come from a generator that is passed in, and a
+generator's seed is a hash of its purpose (:func:`seeded`), so that a resumed run needs no stored random state.
 
-:class:`SampleKeyed` goes one step further, for evaluation: the noise of a sample is a function of (seed, sample, draw)
-alone, whatever batch the sample sits in. It is the SplitMix64 counter generator (Steele et al. 2014, "Fast splittable
+:class:`SampleKeyed` goes one step further, for evaluation: the noise of a sample is a function of only (seed,
+sample, draw), independent of the batch. It is the SplitMix64 counter generator (Steele et al. 2014, "Fast splittable
 pseudorandom number generators"), evaluated for all coordinates at once on the device.
 
-:class:`Share` is for a batch that several processes split: each draws the noise of the whole batch and keeps its own
-rows, so that the noise of a row does not depend on how many processes there are.
+:class:`Share` is for a batch that several processes split: each draws the noise of the whole batch and uses its own
+rows, so that the noise of a row does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 def seed_of(*key: int | str) -> int:
     """A 63-bit seed from a key such as ``(seed, "attack", epoch, step)``; different keys give unrelated seeds.
 
-    Whole numbers of numpy and PyTorch count as the plain ones that they equal.
+    Whole numbers of numpy and PyTorch count as equal plain ones.
     """
 
     plain = (part if isinstance(part, str) else operator.index(part) for part in key)
@@ -64,11 +64,11 @@ def seeded(*key: int | str, device: torch.device | str = "cpu") -> torch.Generat
 
 @contextmanager
 def seeded_globally(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Seeds the global generators of PyTorch, numpy and Python, for code that draws from them, and puts them back.
+    """Seeds the global generators of PyTorch, numpy and Python, for code that uses them, and restores them.
 
     Args:
         seed: for all of them.
-        device: whose generator that code draws from, beside the CPU's.
+        device: the device whose generator the code uses, in addition to the CPU's.
     """
 
     device = torch.device(device)
@@ -85,7 +85,7 @@ def seeded_globally(seed: int, device: torch.device | str = "cpu") -> Iterator[N
 
 
 class SampleKeyed:
-    """Noise keyed by (seed, sample, draw): it does not depend on how batches were filled.
+    """Noise keyed by (seed, sample, draw): it does not depend on the batches.
 
     Args:
         seed: the evaluation's seed.
@@ -127,9 +127,9 @@ class Share:
     """The noise of one process's rows of a batch that several processes split evenly.
 
     Args:
-        generator: where the noise of the whole batch comes from, in the same state on every process.
-        rank: which of the equal parts is meant, from 0.
-        ranks: how many there are.
+        generator: the source of the noise of the whole batch, in the same state on every process.
+        rank: the index of the part, from 0.
+        ranks: the number of parts.
     """
 
     generator: torch.Generator
@@ -137,7 +137,7 @@ class Share:
     ranks: int
 
     def of(self, draw: Callable[[Tensor, torch.Generator], Tensor], x: Tensor) -> Tensor:
-        """The own rows of what ``draw(batch, generator)`` makes for the whole batch; ``x`` (B, …) is a part of it."""
+        """This process's rows of ``draw(batch, generator)`` for the whole batch; ``x`` (B, …) is its part."""
 
         # Only shape, type and device of the batch matter to a draw: no memory is taken for the others' rows.
         batch = x[:1].expand(len(x) * self.ranks, *x.shape[1:])
@@ -145,7 +145,7 @@ class Share:
 
 
 Generator: TypeAlias = torch.Generator | SampleKeyed | Share
-"""Where noise comes from: PyTorch's generator on the device of the images, noise keyed by sample, or a share of it."""
+"""The source of noise: PyTorch's generator on the device of the images, noise keyed by sample, or a share of it."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Generators:
 
 
 def uniform_like(x: Tensor, generator: Generator | None) -> Tensor:
-    """Uniform values in [0, 1) of the shape, type and device of ``x``; ``None`` takes PyTorch's global generator."""
+    """Uniform values in [0, 1) of the shape, type and device of ``x``; ``None`` uses PyTorch's global generator."""
 
     if isinstance(generator, Share):
         return generator.of(uniform_like, x)
@@ -193,9 +193,9 @@ def normal_like(x: Tensor, generator: Generator | None) -> Tensor:
 
 
 def keys_like(x: Tensor, generator: Generator | None) -> Tensor:
-    """A key for each sample of ``x`` (B, …), int64 (B,): what :func:`keyed_uniform` makes of it is the sample's own.
+    """A key for each sample of ``x`` (B, …), int64 (B,): for the sample's own noise by :func:`keyed_uniform`.
 
-    One draw of the generator, however much noise the keys are then asked for.
+    It is one draw of the generator, for any amount of noise.
     """
 
     if isinstance(generator, Share):

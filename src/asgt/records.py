@@ -1,8 +1,8 @@
-"""What a class says of its settings: their names, types, defaults and documentation.
+"""The settings of a class: their names, types, defaults and documentation.
 
 A class of this package is read from its source, so that the command line can list its settings without importing
-PyTorch. A class or function of somebody else, ``package.module:Name``, is imported; whether its code may run has been
-asked before (:func:`asgt.names.refuse_unless_allowed`).
+PyTorch. A foreign class or function, ``package.module:Name``, is imported; the caller has checked that its code may
+run (:func:`asgt.names.refuse_unless_allowed`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Setting:
         name: of the field.
         kind: its type as text, without modules: ``"float | None"``, ``"Literal['forward', 'reverse']"``, ``"Attack"``.
         default: its default value, or :data:`REQUIRED`.
-        doc: what the docstring says of it, on one line.
+        doc: its text in the docstring, on one line.
     """
 
     name: str
@@ -61,13 +61,13 @@ class Setting:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the command line and YAML can hold its values."""
+        """Whether the command line and YAML can represent its values."""
 
         return bool(self.types)
 
     @property
     def types(self) -> tuple[Any, ...]:
-        """The types of its values, as ``(float, NoneType)``; none where one of them is not plain."""
+        """The types of its values, such as ``(float, NoneType)``; empty if one of them is not plain."""
 
         types: list[Any] = []
         for part in _union(self.kind):
@@ -84,13 +84,13 @@ class Setting:
         return tuple(dict.fromkeys(types))
 
     def plain(self, value: Any) -> Any:
-        """A value as the setting's own Python type.
+        """A value as the setting's Python type.
 
         Args:
             value: a plain value, or a number of numpy or PyTorch.
 
         Raises:
-            InputError: it is of another type.
+            InputError: it has another type.
         """
 
         with suppress(ValueError, RuntimeError):  # of an array or a tensor with many elements
@@ -111,9 +111,9 @@ class Setting:
 
     @property
     def expected(self) -> str:
-        """Its type in words."""
+        """A description of its type."""
 
-        words = {float: "a number", int: "a whole number", bool: "true or false", str: "a word", type(None): "null"}
+        words = {float: "a number", int: "a whole number", bool: "true or false", str: "a string", type(None): "null"}
         parts = []
         for kind in self.types:
             if typing.get_origin(kind) is Literal:
@@ -125,7 +125,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Record:
-    """What a class says of itself.
+    """The record of a class.
 
     Attributes:
         place: its name, ``package.module:Name``.
@@ -151,17 +151,18 @@ def settings_of(place: str, what: str = "class") -> tuple[Setting, ...]:
 
     Args:
         place: its name, ``package.module:Name``.
-        what: what to call it in an error, as ``"method"``.
+        what: its kind in errors, such as ``"method"``.
+
 
     Raises:
-        InputError: there is no such class or function, or it cannot be imported.
+        InputError: the class or the function does not exist, or it cannot be imported.
     """
 
     return record_of(place, what).settings
 
 
 def record_of(place: str, what: str = "class") -> Record:
-    """What a class or factory function says of itself; takes the same arguments as :func:`settings_of`."""
+    """The record of a class or factory function, with the arguments of :func:`settings_of`."""
 
     return _own(place) if is_own(place) else _imported(place, what)
 
@@ -232,7 +233,7 @@ def _class(module: str, name: str) -> tuple[str, ast.ClassDef]:
         return module, source.classes[name]
     if name in source.imports:
         return _class(*source.imports[name])
-    raise InputError(f"{module}:{name}: there is no such class")
+    raise InputError(f"{module}:{name}: no such class")
 
 
 @lru_cache
@@ -241,7 +242,7 @@ def _source(module: str) -> _Source:
     is_package = path.is_dir()
     file = path / "__init__.py" if is_package else path.with_suffix(".py")
     if not file.exists():
-        raise InputError(f"there is no module {module}")
+        raise InputError(f"no such module {module}")
     tree = ast.parse(file.read_text("utf-8"))
     package = module.split(".") if is_package else module.split(".")[:-1]
     classes: dict[str, ast.ClassDef] = {}
@@ -346,7 +347,7 @@ def _parameters(made: Callable[..., Any], place: str, what: str) -> list[tuple[s
     try:
         signature = inspect.signature(made)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{what} {place} does not say what it takes: {error}") from error
+        raise InputError(f"{what} {place} has no readable signature: {error}") from error
     return [
         (
             each.name,

@@ -1,9 +1,9 @@
-"""Intervals for the figures that asgt prints, and tests of the differences between them.
+"""Intervals for numbers, and tests of their differences.
 
-Two questions are kept apart. Do two *models* differ? Both saw the same samples, so those on which only one is right
-tell (:func:`mcnemar`, :func:`paired_bootstrap`). Do two *methods* differ? A method is known by its runs only, one
-difference a seed (:func:`t_interval`, :func:`t_test`), however many samples each run was tested on. Where several
-claims stand side by side, :func:`holm` corrects for their number.
+There are two questions. Do two *models* differ? Both have the same samples, so the test uses those on which only
+one is correct (:func:`mcnemar`, :func:`paired_bootstrap`). Do two *methods* differ? A method is known only through
+its runs, with one difference per seed (:func:`t_interval`, :func:`t_test`), for any number of samples per run. For
+several claims, :func:`holm` corrects for their number.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 Kind: TypeAlias = Literal["methods", "models"]
-"""What is compared: two methods, by one difference a seed, or two models, image by image."""
+"""The kind of a comparison: two methods, with one difference per seed, or two models, image by image."""
 
 KINDS: tuple[Kind, ...] = ("methods", "models")
 
@@ -63,7 +63,7 @@ PAIRS_NOTE = (
     "more, less: the first has more or less than the second (p < 0.05, and the interval excludes 0); p is corrected "
     "for the number of pairs, the interval is not"
 )
-"""What stands under a table of differences."""
+"""The note under a table of differences."""
 
 _AT_ONCE = 1 << 22  # samples drawn again at a time: some 100 MB
 
@@ -74,19 +74,19 @@ _Run = TypeVar("_Run")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval, and what both rest on.
+    """A number with its interval, and the basis of both.
 
     Attributes:
-        value: the number; of several runs their mean; NaN where it was not measured.
+        value: the number; for several runs their mean; NaN if it was not measured.
         low: the lower end of the interval.
         high: the upper end.
-        n: the images that it rests on.
-        interval: what ``low`` and ``high`` are: a 95 % interval of one model over images (``"Wilson"`` of a share,
+        n: the number of images.
+        interval: the type of ``low`` and ``high``: a 95 % interval of one model over images (``"Wilson"`` of a share,
             ``"MOVER"`` of a mean of shares, ``"bootstrap"`` of a mean), Student's 95 % interval over seeds (``"t"``),
             the mean ± one standard deviation over seeds (``"sd"``), or ``"none"``.
         values: the number of each run, by ascending seed.
-        sd: the sample standard deviation over runs; ``None`` of one run.
-        not_run: why there is no value; empty where there is one.
+        sd: the sample standard deviation over runs; ``None`` for one run.
+        not_run: why there is no value; empty if there is one.
 
     Example:
         >>> import torch
@@ -108,7 +108,7 @@ class Estimate:
     not_run: str = ""
 
     def percent(self) -> str:
-        """In percent: ``84.4 ± 0.6`` over seeds, ``84.4 [80.3, 87.9]`` of one model; a dash where it was not run."""
+        """In percent: ``84.4 ± 0.6`` over seeds, ``84.4 [80.3, 87.9]`` for one model; a dash if it was not run."""
 
         if self.not_run:
             return "–"
@@ -117,7 +117,7 @@ class Estimate:
         return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
     def text(self) -> str:
-        """``0.613 ± 0.012`` over seeds, ``0.613 [0.601, 0.625]`` of one model; a dash where it was not run."""
+        """``0.613 ± 0.012`` over seeds, ``0.613 [0.601, 0.625]`` for one model; a dash if it was not run."""
 
         if self.not_run:
             return "–"
@@ -128,7 +128,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A quantity of one method less that of another, on the same images.
+    """A quantity of one method minus that of another, on the same images.
 
     Attributes:
         first: the name of the one method.
@@ -140,8 +140,8 @@ class PairedDifference:
         high: the upper end.
         p: two-sided, not adjusted.
         adjusted: p by Holm's correction over the ``claims``.
-        claims: how many pairs of this kind stand side by side.
-        seeds: those paired, ascending; of models without a common seed, both.
+        claims: the number of pairs of this kind.
+        seeds: the paired ones, ascending; both, for models without a common seed.
         n: the images.
 
     Example:
@@ -165,18 +165,18 @@ class PairedDifference:
 
     @property
     def decision(self) -> Decision:
-        """Whether the first is decided to have more or less than the second."""
+        """Whether the first is decided to be higher or lower than the second."""
 
         return decision(self.low, self.high, self.adjusted)
 
     @property
     def p_text(self) -> str:
-        """The adjusted p in words: ``p = 0.024``, or ``p < 0.001``."""
+        """The adjusted p as text: ``p = 0.024``, or ``p < 0.001``."""
 
         return "p < 0.001" if self.adjusted < 0.001 else f"p = {self.adjusted:.3f}"
 
     def turned(self) -> PairedDifference:
-        """The same difference, seen from the other side."""
+        """The same difference with the two sides exchanged."""
 
         return replace(self, first=self.second, second=self.first, value=-self.value, low=-self.high, high=-self.low)
 
@@ -208,7 +208,7 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Clopper and Pearson's exact interval for a share, which covers at least as often as it says, at 0 and 1 too.
+    """Clopper and Pearson's exact interval for a share, whose coverage is at least the nominal one, also at 0 and 1.
 
     Returns:
         The lower and the upper bound, in [0, 1].
@@ -230,9 +230,9 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """An interval for a median from the ranks of the values, whatever their distribution: it covers at least so often.
+    """An interval for a median from the ranks of the values, for any distribution, with at least the nominal coverage.
 
-    Of fewer values than that takes (six at 95 %) it is the least and the largest.
+    With too few values for it (fewer than six at 95 %) it is the smallest and the largest.
 
     Returns:
         Two of the values.
@@ -270,12 +270,12 @@ def mean_of_shares(counts: Sequence[tuple[int, int]], confidence: float = 0.95) 
 
     The method of variance estimates recovery (MOVER) takes the variance of each share from its own Wilson interval:
     with shares p and their bounds l and u, the mean of K groups lies between mean(p) − √Σ(p − l)² / K and
-    mean(p) + √Σ(u − p)² / K. Of one group that is Wilson's interval. Where each share is 0 or 1, it still has a width;
-    that of Σ p(1 − p) / n and that of a bootstrap have none.
+    mean(p) + √Σ(u − p)² / K. For one group it is Wilson's interval. If each share is 0 or 1, it still has a width,
+    unlike Σ p(1 − p) / n and a bootstrap.
 
     Args:
         counts: successes and trials of each group.
-        confidence: the share of such intervals that hold the mean.
+        confidence: the share of such intervals that contain the mean.
 
     Raises:
         ValueError: no groups, no trials in one of them, or more successes than trials.
@@ -297,7 +297,7 @@ def mean_of_shares(counts: Sequence[tuple[int, int]], confidence: float = 0.95) 
 
 
 def share_over_runs(values: Sequence[float], trials: int) -> Estimate:
-    """The mean of the shares of several runs on the same trials ± one standard deviation, kept in [0, 1].
+    """The mean of the shares of several runs on the same trials ± one standard deviation, clipped to [0, 1].
 
     Raises:
         ValueError: fewer than two values have no spread.
@@ -320,17 +320,17 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """McNemar's exact two-sided p: that two models are right equally often, judged on the same samples.
+    """McNemar's exact two-sided p for equal accuracy of two models on the same samples.
 
-    Samples that both get right, or both wrong, say nothing. Of the others, under the null hypothesis, a fair coin
-    decides which model has it.
+    Samples on which both are correct, or both wrong, have no effect. For the others, under the null hypothesis,
+    each model is correct with probability 1/2.
 
     Args:
-        only_first: samples that only the first model gets right.
-        only_second: samples that only the second one does.
+        only_first: the number of samples on which only the first model is correct.
+        only_second: the number on which only the second one is.
 
     Returns:
-        The p value, in [0, 1]; 1 where the models part on no sample.
+        The p value, in [0, 1]; 1 if the models agree on all samples.
 
     Raises:
         ValueError: a count below zero.
@@ -354,19 +354,19 @@ def paired_bootstrap(
     draws: int = 10_000,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """The percentile interval of the share of ``first`` less that of ``second``, over samples drawn again in pairs.
+    """The percentile interval of the share of ``first`` minus that of ``second``, over resampled pairs.
 
-    The difference depends only on how many samples fall to the first alone and to the second alone, and in a bootstrap
-    sample these counts are multinomial: they are drawn as such, which is exact and takes no pass over the samples. An
-    interval has no width where one outcome takes all pairs, and is too narrow where few samples tell the two apart:
-    :func:`mcnemar` is exact there too.
+    The difference depends only on the number of samples on which only the first or only the second is correct. In a
+    bootstrap sample these counts are multinomial, so they are drawn directly, which is exact. An interval has no
+    width if all pairs have one outcome, and is too narrow if few samples differ: :func:`mcnemar` is exact in these
+    cases too.
 
     Args:
-        first: which samples the first model gets right, bool (N,).
-        second: which ones the second does, in the same order.
+        first: on which samples the first model is correct, bool (N,).
+        second: the same for the second, in the same order.
         seed: of the draws.
         draws: bootstrap samples.
-        confidence: the share that the interval is to cover.
+        confidence: the nominal coverage.
 
     Returns:
         The lower and the upper bound, in [-1, 1].
@@ -397,15 +397,15 @@ def paired_bootstrap(
 def bootstrap_means(
     values: Sequence[Sequence[float]] | Tensor, *, seed: int = 0, draws: int = 10_000, confidence: float = 0.95
 ) -> list[tuple[float, float]]:
-    """The percentile interval of the mean of each of several quantities of the same samples, drawn again together.
+    """The percentile interval of the mean of each of several quantities of the same resampled samples.
 
-    Of a difference of two models, sample by sample, it is the paired bootstrap.
+    For the difference of two models, sample by sample, it is the paired bootstrap.
 
     Args:
         values: (P, N), P quantities of N samples.
         seed: of the draws.
         draws: bootstrap samples.
-        confidence: the share that each interval is to cover.
+        confidence: the nominal coverage of each interval.
 
     Returns:
         The lower and the upper bound of each, P pairs.
@@ -440,9 +440,9 @@ def t_interval(values: Sequence[float], confidence: float = 0.95, *, least: floa
 
     Args:
         values: at least two.
-        confidence: the share of such intervals that hold the mean.
-        least: the standard deviation is taken to be no less. By default equal values give an interval of no width,
-            which says that no spread was seen, not that there is none: counts are often equal by chance.
+        confidence: the share of such intervals that contain the mean.
+        least: a lower bound of the standard deviation. By default equal values give an interval of no width: no
+            spread was observed, although there may be one, because counts are often equal by chance.
 
     Returns:
         The lower and the upper bound.
@@ -466,9 +466,9 @@ def t_test(values: Sequence[float], *, least: float = 0.0) -> float:
 
     Args:
         values: at least two.
-        least: the standard deviation is taken to be no less. By default equal values give p = 0, or 1 where they are
-            zero. A continuous quantity never does that. Counts do by chance, and then p = 0 means only that the values
-            are too few or too coarse to show a spread.
+        least: a lower bound of the standard deviation. By default equal values give p = 0, or 1 if they are zero.
+            This does not happen for continuous quantities. For counts it happens by chance, and then p = 0 means only
+            that the values are too few or too coarse to show a spread.
 
     Raises:
         ValueError: fewer than two values.
@@ -491,11 +491,11 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[f
 
     Args:
         first: at least three values.
-        second: as many, in the same order; equal values share their mean rank.
+        second: the same number, in the same order; equal values have their mean rank.
 
     Returns:
-        The correlation, in [-1, 1], and p: the share of all orders of ``second`` that correlate as strongly or more, of
-        eight pairs or fewer; of more, by Student's t. NaN and 1 where either holds one value only.
+        The correlation, in [-1, 1], and p: the share of all orders of ``second`` that correlate as strongly or more,
+        for eight pairs or fewer; for more, by Student's t. NaN and 1 if either is constant.
 
     Raises:
         ValueError: fewer than three pairs.
@@ -527,10 +527,10 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[f
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values: those below α are claims of which all are right with probability 1 − α or more.
+    """Holm's adjusted p values: all claims with values below α are true with probability 1 − α or more.
 
-    The smallest p is multiplied by the number of claims, the next by one less, and so on; none is adjusted to less than
-    one before it, or to more than 1. Nothing is assumed of how the claims depend on each other.
+    The smallest p is multiplied by the number of claims, the next by one less, and so on; the adjusted values do
+    not decrease, and are at most 1. It is valid for any dependence of the claims.
 
     Returns:
         The adjusted values, in the order given.
@@ -560,7 +560,7 @@ def holm_by_kind(claims: Sequence[tuple[Kind, float]]) -> list[tuple[float, int]
         claims: the kind and the p of each claim.
 
     Returns:
-        The adjusted p of each, and how many claims of its kind there are.
+        The adjusted p of each, and the number of claims of its kind.
     """
 
     adjusted = [(0.0, 0)] * len(claims)
@@ -572,7 +572,7 @@ def holm_by_kind(claims: Sequence[tuple[Kind, float]]) -> list[tuple[float, int]
 
 
 def adjusted_by_kind(differences: Sequence[PairedDifference]) -> tuple[PairedDifference, ...]:
-    """Differences that stand side by side, each with its p adjusted for all of its kind by :func:`holm_by_kind`."""
+    """Differences with their p adjusted for all of their kind by :func:`holm_by_kind`."""
 
     adjusted = holm_by_kind([(difference.kind, difference.p) for difference in differences])
     return tuple(
@@ -590,7 +590,7 @@ def decision(low: float, high: float, adjusted: float) -> Decision:
 
 
 def paired_by_seed(first: Mapping[int, _Run], second: Mapping[int, _Run]) -> tuple[Kind, list[tuple[_Run, _Run]]]:
-    """Which runs of two methods, by seed, are held against each other: those of each common seed, or the only ones."""
+    """The pairs of runs of two methods to compare: those of each common seed, or the only ones."""
 
     pairs = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
     if not pairs and len(first) == len(second) == 1:

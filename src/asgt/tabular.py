@@ -1,4 +1,4 @@
-"""Results for people: one that is printed gives its table, and in a notebook it shows its table and its figure."""
+"""Display of results: ``print`` shows the table, and a notebook the table and the figure."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["Table", "Tabular", "draw_courses", "draw_curves"]
 
 _WIDEST = 60
-"""Characters of a column as it is printed; longer texts go on in the next line."""
+"""The width of a printed column in characters; longer texts continue in the next line."""
 
 _SHORT = 24
-"""Characters of a cell that a notebook shows in one line."""
+"""The number of characters of a cell that a notebook shows in one line."""
 
 _STYLE = ' style="text-align:left"'
-"""Of cells with words: a notebook aligns all cells to the right."""
+"""The style of cells with text: a notebook aligns all cells to the right."""
 
 _OF_NUMBERS = (*"0123456789+−–-",)
 
@@ -40,9 +40,9 @@ class Table:
     """A table of texts; ``print`` shows it in columns, a notebook as a table.
 
     Attributes:
-        title: what its numbers are: protocol, images, interval.
+        title: a description of its numbers: protocol, images, interval.
         head: the names of the columns.
-        rows: as many cells each.
+        rows: the cells of each row.
         notes: lines under it.
     """
 
@@ -79,7 +79,7 @@ class Table:
 
 
 class Tabular(ABC):
-    """What results share: ``table()`` says what is shown, and ``plot()`` draws it, where there is something to draw."""
+    """The base of results: ``table()`` returns the table, and ``plot()`` draws a figure, if there is one."""
 
     @abstractmethod
     def table(self) -> Table:
@@ -90,7 +90,7 @@ class Tabular(ABC):
 
         Args:
             axes: matplotlib axes to draw on, also those of another result. Default: those of a new figure.
-            label: what comes before the names of the curves, to tell results on the same axes apart.
+            label: a prefix of the names of the curves, to distinguish results on the same axes.
         """
 
         return None
@@ -119,10 +119,10 @@ def draw_curves(
 
     Args:
         curves: by name, the estimate at each x.
-        axes: where to draw. Default: a new figure.
+        axes: the axes. Default: a new figure.
         title: above them.
         x_label: with its unit.
-        label: what comes before the names.
+        label: a prefix of the names.
     """
 
     if axes is None:

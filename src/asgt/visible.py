@@ -1,9 +1,9 @@
-r"""Texts as they are shown: on a terminal, on a page, in a figure, in a table for people.
+r"""Texts for display: on a terminal, on a page, in a figure, in a table for people.
 
 Names of classes, warnings in a file, configurations and the errors of other people's libraries may hold any character.
 Escape sequences steer a terminal, bidirectional overrides show a text in another order than it has, and surrogates,
-which stand for undecodable bytes in the names of files, cannot be written at all. Where a text is shown, each such
-character is replaced by its backslash form, as ``\x1b`` or ``\u202e``. The data itself keeps the text as it is.
+which represent undecodable bytes in the names of files, cannot be written at all. Where a text is shown, each such
+character is replaced by its backslash form, as ``\x1b`` or ``\u202e``. The data is unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 __all__ = ["LONGEST", "LONGEST_NAME", "visible"]
 
 LONGEST = 2000
-"""Characters of a text that are shown; what is longer says no more to a reader."""
+"""The number of shown characters of a text."""
 
 LONGEST_NAME = 80
 """Characters that are shown of the name of a method, a class or a data set in a table, a legend or a caption."""
@@ -24,14 +24,12 @@ _HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 
 
 def visible(text: str, longest: int | None = None) -> str:
-    """The text with control characters in their backslash form; newlines stay.
-
-    What is visible already stays as it is.
+    """The text with control characters in their backslash form; other characters are unchanged.
 
     Args:
         text: any text.
-        longest: the number of characters to show. Of a longer text the middle is left out, with an ellipsis in its
-            place: an error ends with how to mend it. Default: the text is not cut.
+        longest: the number of characters to show. The middle of a longer text is replaced by an
+            ellipsis: an error ends with how to mend it. Default: the text is not cut.
     """
 
     shown = _HIDDEN.sub(_backslashed, text)

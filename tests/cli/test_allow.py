@@ -173,7 +173,7 @@ def test_a_model_that_is_no_code_of_the_users_allows_no_other(cli: Callable, ran
     renamed(finished_run)
 
     for other in ("small_cnn", "evilm:other"):
-        assert_states(refused(cli("evaluate", finished_run, "--model", other), ran), "--model", other, "leave")
+        assert_states(refused(cli("evaluate", finished_run, "--model", other), ran), "--model", other, "remove")
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_the_nearest_name_is_given_for_an_unknown_one(cli: Callable, words: str,
 def test_a_flag_that_would_be_ignored_is_refused(cli: Callable, words: str, ignored: str) -> None:
     line = cli("train", *words.split()).refusal()
 
-    assert_states(line, ignored, "leave")
+    assert_states(line, ignored, "remove")
 
 
 @pytest.mark.parametrize(

@@ -342,7 +342,7 @@ def test_the_numbers_of_logits_will_do_where_nobody_knows_the_names(cli: Callabl
         ('{"cat": 2, "dog": 0}', ["logit 2", "0 to 1"]),
         ('{"cat": true, "dog": 0}', ["True"]),
         ('{"cat": 1.0, "dog": 0}', ["1.0"]),
-        ('{"cat": "tabby", "dog": 0}', ["'tabby'", "numbers"]),
+        ('{"cat": "tabby", "dog": 0}', ["'tabby'", "indices"]),
         ('{"0": "cat", "1": "dog"}', ["'cat'"]),
     ],
 )

@@ -111,7 +111,7 @@ def test_a_run_is_explained_once_and_taken_up_after_that(
     assert no_figures == ["gradient"]
 
     times = {path: path.stat().st_mtime_ns for path in made.iterdir()}
-    assert "explained already" in cli("explain", finished_run, *SMALL, "--out", "seen").err
+    assert "already explained" in cli("explain", finished_run, *SMALL, "--out", "seen").err
     # What contradicts it is refused; --resume takes it up as it was asked for.
     for flags, said in (
         (("--samples", "60"), ("samples = 20", "60")),
@@ -150,7 +150,7 @@ def test_several_attributions_have_a_folder_and_a_panel_each(
     assert answer.status == 0, answer.err
     for name in ("input-x-gradient", "gradcam"):
         assert load_explanation(finished_run / "explanation" / name).attribution == name
-        assert f"where they look, by {name}" in answer.out
+        assert f"saliency measures by {name}" in answer.out
     assert no_figures == ["gradient", "gradcam", "input-x-gradient"]
 
 

@@ -35,7 +35,7 @@ def test_a_run_is_exported_and_evaluated_to_the_same_numbers(cli: Callable) -> N
 
     answer = evaluated(cli, "--model", "hub:net", "--data", "digits", "--samples", 40)
     assert answer.status == 0, answer.err
-    assert_states(answer.out, "weights: those of hub:net")
+    assert_states(answer.out, "weights: from hub:net")
     first = json.loads((RUNS / "asgt-pgd-0/evaluation/pgd/result.json").read_text())
     again = json.loads(Path("evidence/result.json").read_text())
     same = ("clean", "attacks", "model", "data", "samples", "classes", "norm", "seed")

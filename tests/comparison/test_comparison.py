@@ -551,9 +551,9 @@ def test_what_only_some_runs_hold_is_left_out_and_said(runs: Path) -> None:
     assert [column.protocol for column in found.columns] == ["pgd"]
     assert found.epsilons == {"pgd": (0.1, 0.2)}
     assert found.left_out == (
-        "protocol paper is left out: no evaluation by it in runs/at-1 and runs/st-0",
-        "protocol pgd at eps 0.05 is left out: not evaluated in runs/st-0",
-        "protocol pgd at eps 0.3 is left out: not evaluated in runs/at-0 and runs/at-1",
+        "protocol paper is omitted: no evaluation by it in runs/at-1 and runs/st-0",
+        "protocol pgd at eps 0.05 is omitted: not evaluated in runs/st-0",
+        "protocol pgd at eps 0.3 is omitted: not evaluated in runs/at-0 and runs/at-1",
     )
     # A shared ε stands at another row of the evidence of each run.
     for method, run, rows in ((0, "st-0", slice(0, 2)), (1, "at-0", slice(1, 3))):
@@ -584,8 +584,8 @@ def test_the_data_is_named_for_people(data: str, name: str, runs: Path) -> None:
 
 def test_what_is_no_finished_evaluated_run_is_refused(runs: Path) -> None:
     assert_states(refusal(), "no run", "asgt compare RUN…")
-    assert_states(refusal("runs/none"), "no run folder", "runs/none")
-    assert_states(refusal("runs"), "runs", "no run folder", "config.yaml")
+    assert_states(refusal("runs/none"), "no such run folder", "runs/none")
+    assert_states(refusal("runs"), "runs", "not a run folder", "config.yaml")
 
     shutil.rmtree(runs / "st-0" / "evaluation" / "paper")
     (runs / "st-0" / "evaluation" / "pgd" / "result.json").unlink()
@@ -625,8 +625,8 @@ def test_damaged_files_of_a_run_are_named(runs: Path) -> None:
 
 def test_a_run_counts_once(runs: Path) -> None:
     Path("link").symlink_to(runs / "at-0")
-    assert_states(refusal("runs/at-0", "link"), "link", "twice", "leave")
-    assert_states(refusal("runs/at-0", "runs/st-0/../at-0"), "runs/st-0/../at-0", "twice", "leave")
+    assert_states(refusal("runs/at-0", "link"), "link", "twice", "remove")
+    assert_states(refusal("runs/at-0", "runs/st-0/../at-0"), "runs/st-0/../at-0", "twice", "remove")
 
     shutil.copytree(runs / "at-0", runs / "copy")
     edited(runs / "copy" / "config.yaml", device="cpu", checkpoint_every=1.0)

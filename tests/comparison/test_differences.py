@@ -82,7 +82,7 @@ def test_methods_are_paired_by_the_seeds_that_both_have() -> None:
     assert difference.p == difference.adjusted == pytest.approx(oracle.pvalue)
     assert difference.decision == "more"
     assert sentence(difference) == (
-        "A withstands more than B: +12.0 points [7.0, 17.0], p = 0.009 (Holm over 1 pair), 3 seeds paired"
+        "A is more robust than B: +12.0 points [7.0, 17.0], p = 0.009 (Holm over 1 pair), 3 seeds paired"
     )
 
     # Not paired, the seeds' own ups and downs would hide it.
@@ -95,7 +95,7 @@ def test_the_other_way_round_the_verdict_is_the_other() -> None:
     assert points(difference.value) == "−12.0"
     assert interval_points(difference) == "[−17.0, −7.0]"
     # A sentence begins with the one that has more.
-    assert sentence(difference).startswith("A withstands more than B: +12.0 points [7.0, 17.0]")
+    assert sentence(difference).startswith("A is more robust than B: +12.0 points [7.0, 17.0]")
     assert difference.turned().decision == "more"
     assert difference.turned().turned() == difference
 
@@ -125,7 +125,9 @@ def test_what_one_claim_decides_many_may_not() -> None:
     assert (difference.claims, difference.adjusted) == (15, pytest.approx(15 * difference.p))
     assert difference.low > 0
     assert difference.decision == "not decided"
-    assert sentence(difference).startswith("A less B is not decided: +12.0 points [7.0, 17.0], p = 0.137 (Holm over 15")
+    assert sentence(difference).startswith(
+        "A minus B is not decided: +12.0 points [7.0, 17.0], p = 0.137 (Holm over 15"
+    )
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_runs_of_one_seed_are_two_models_judged_on_the_same_images() -> None:
     assert (difference.low, difference.high) == pytest.approx((0.24 - half, 0.24 + half), abs=0.021)
     assert difference.decision == "more"
     assert sentence(difference) == (
-        f"the model of A withstands more than that of B: +24.0 points {interval_points(difference)}, p = 0.012 "
+        f"the model of A is more robust than that of B: +24.0 points {interval_points(difference)}, p = 0.012 "
         "(Holm over 1 pair), seed 0"
     )
 
@@ -234,7 +236,7 @@ def test_models_and_methods_are_corrected_apart() -> None:
     assert basis(many) == [
         "Methods, paired by seed (2 seeds): the runs' mean difference, t interval, Holm's correction over 1 claim",
         "Two models (one seed), paired on the same images: bootstrap interval, McNemar's exact p, Holm's correction "
-        "over 2 claims; nothing is said about the methods",
+        "over 2 claims; this does not compare the methods",
     ]
 
 
@@ -261,7 +263,7 @@ def test_the_judge_stands_first_and_the_clean_images_last(six: Comparison) -> No
         [means[0] - means[1], means[0] - means[2], means[1] - means[2]]
     )
     decided = replace(clean.differences[0], low=0.01, high=0.03, adjusted=0.01)
-    assert "ST is right on more clean images than AT-FGSM: " in clean.sentence(decided)
+    assert "ST has a higher clean accuracy than AT-FGSM: " in clean.sentence(decided)
 
 
 def test_judged_by_every_worst_case_or_else_by_the_last_column(six: Comparison) -> None:
@@ -294,7 +296,7 @@ def test_the_terminal_says_what_is_decided_and_counts_the_rest(capsys: pytest.Ca
     said = capsys.readouterr().out
     attacked, clean = shown_differences(comparison)
     decided = [table.sentence(one) for table in (attacked, clean) for one in table.decided]
-    assert [line.strip() for line in said.splitlines() if " withstands more than " in line] == decided
+    assert [line.strip() for line in said.splitlines() if " is more robust than " in line] == decided
     assert len(decided) == 2
     half = [
         50 * (one.high - one.low)
@@ -315,7 +317,7 @@ def test_the_terminal_tells_a_dozen_and_counts_the_others(capsys: pytest.Capture
     methods = [method(f"M{number}", {0: 190 - 30 * number}, samples=200) for number in range(6)]
     Console().compared(summarise(side_by_side(*methods, epsilons=GRID)), Path("page"))
     said = capsys.readouterr().out
-    assert said.count(" withstands more than ") == 12
+    assert said.count(" is more robust than ") == 12
     assert "and 3 more on the page" in said
     assert "none is decided" in said
     assert "not decided: 15 of 15 on the clean images (their intervals: ±0.0 to ±0.0 points)" in said

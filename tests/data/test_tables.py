@@ -213,7 +213,7 @@ def test_one_hot_rows_have_one_length_in_all_splits(tmp_path: Path, places: int)
 
     line = refusal(tmp_path / "root")
 
-    assert_states(line, f"{places} places", "4", "train")
+    assert_states(line, f"{places} entries", "4", "train")
 
 
 @pytest.mark.parametrize("kind", [pyarrow.int8(), pyarrow.float64()])

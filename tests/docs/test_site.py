@@ -98,7 +98,7 @@ def test_troubleshooting_has_a_section_for_every_check(staged: Path) -> None:
         assert len(said) >= 15
     text = (staged / "troubleshooting.md").read_text()
     assert "generated:" not in text
-    assert "Steps that cannot cross the ball, or do not, attack at a smaller ε than they say." in text
+    assert "If the steps cannot cross the ball, or do not, the attack is weaker than its ε." in text
 
 
 def test_links_out_of_the_docs_lead_to_pages_or_name_the_file() -> None:

@@ -584,7 +584,7 @@ def test_the_quick_protocol_claims_nothing() -> None:
     assert (told.full, told.audited, told.rounds, told.bound, told.reason) == (False, 0, 0, None, "")
     assert told.discarded > 0
     assert_states(str(quick.to_dict()["claim"]), "not a robustness claim", "audit")
-    assert_states(str(quick), "not a robustness claim", f"{told.discarded} of 40", "none of them was audited")
+    assert_states(str(quick), "not a robustness claim", f"{told.discarded} of 40", "none was audited")
     assert check(quick).verdict == "NOT RUN"
     assert_states(check(quick).evidence, f"{told.discarded} of 40", "none")
     assert_states(check(quick).remedy, "--protocol standard")
@@ -675,7 +675,7 @@ class Whole(Foreign):
 @pytest.mark.parametrize(
     ("change", "facts"),
     [
-        (lambda: phased(()), ("phase", "none")),
+        (lambda: phased(()), ("no phase", "without attacks")),
         (lambda: phased((Phase("empty", ()),)), ("phase", "without attacks")),
         (lambda: phased((replace(PHASES[0], within=3.0),)), ("phase short", "first", "all")),
         (lambda: phased((replace(PHASES[0], from_best=True),)), ("phase short", "first")),

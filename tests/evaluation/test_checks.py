@@ -462,7 +462,7 @@ def test_a_model_that_is_right_on_any_image_fails(black: int, verdict: str) -> N
     assert found.outcomes["pgd-40x5"].all()
     it = check("full range", model, images, found)
     assert it.verdict == verdict
-    left = int(it.evidence.split("leaves ")[1].split(" of 60")[0])
+    left = int(it.evidence.split("full range: ")[1].split(" of 60")[0])
     assert 42 < left < 51
     assert len(it.samples) == (16 if verdict == "FAIL" else 0)
 
@@ -663,7 +663,7 @@ def test_the_words_name_what_failed_and_never_say_that_nothing_is_hidden() -> No
     assert checks_text((passed, failed, replace(failed, name="e"))) == (
         "1 passes, 0 warn, 2 fail, 0 not run: failed: b, e"
     )
-    assert checks_text((idle, idle)) == "nothing was checked"
+    assert checks_text((idle, idle)) == "no check was run"
 
 
 def test_a_check_comes_back_from_its_plain_values() -> None:

@@ -164,7 +164,7 @@ def test_a_result_of_a_version_that_is_not_here_is_refused(data: asgt.Images, tm
     write_sealed(tmp_path / "result.json", result)
     with pytest.raises(InputError) as refused:
         load_evaluation(tmp_path)
-    assert_states(refused.value, tmp_path, "standard", "knows v2 and v1", "another folder")
+    assert_states(refused.value, tmp_path, "standard", "has v2 and v1", "another folder")
 
 
 def test_a_name_of_asgt_belongs_to_all_of_its_versions(data: asgt.Images) -> None:

@@ -215,7 +215,7 @@ def test_an_attack_that_answers_with_no_images_is_refused() -> None:
     assert_states(refused.value, "images", "labels", "'pgd'")
     with pytest.raises(InputError) as refused:
         AutoAttack(0.1)(Band(), data.pixels / 255, data.labels, init=data.pixels / 255)
-    assert_states(refused.value, "init", "leave")
+    assert_states(refused.value, "init", "remove")
 
 
 @pytest.mark.slow

@@ -633,15 +633,15 @@ def test_what_is_wrong_in_a_file_names_the_file(cli: Callable, tmp_path: Path, c
         ("digits mnist", ["'mnist'", "too many"]),
         ("digits --scale huge", ["scale", "digits", "huge", "quick"]),
         ("mnist --scale laptp", ["'laptop'", "laptop", "paper", "quick", "tuned"]),
-        ("tiny.yaml --scale quick", ["--scale quick", "leave"]),
+        ("tiny.yaml --scale quick", ["--scale quick", "remove"]),
         ("tiny.yaml --seeds 0", ["--seeds 0", "one"]),
         ("tiny.yaml --seeds two", ["--seeds", "two", "whole number"]),
         ("tiny.yaml --workers 0", ["--workers 0", "one"]),
         ("tiny.yaml --workers -1", ["--workers -1", "one"]),
         ("tiny.yaml --device abacus", ["abacus"]),
         ("tiny.yaml --device cuda:99", ["cuda:99"]),
-        ("tiny.yaml --data .", ["--data", "digits", "leave"]),
-        ("digits --data .", ["--data", "digits", "leave"]),
+        ("tiny.yaml --data .", ["--data", "digits", "remove"]),
+        ("digits --data .", ["--data", "digits", "remove"]),
         ("mnist --data nowhere", ["--data nowhere", "folder"]),
         ("mnist --data tiny.yaml", ["--data tiny.yaml", "folder"]),
         ("mnist --data empty", ["empty", "no images"]),
@@ -757,8 +757,8 @@ def test_a_dry_run_lists_every_run_and_creates_nothing(cli: Callable, tmp_path: 
         assert cells == [f"{name}, seed {seed}", str(EPOCHS), *passes, "to do"]
         assert re.fullmatch(r"about (\d+ (s|min)|\d+\.\d h)", took)
     total = 2 * (sum(costs.values()) + 2 * evaluation)
-    assert f"4 runs (0 finished, 0 begun, 4 to do), about {total / 1e6:.3g} million passes left" in answer.out
-    assert answer.out.splitlines()[-1].endswith("they go to grid")
+    assert f"4 runs (0 finished, 0 begun, 4 to do), about {total / 1e6:.3g} million passes remaining" in answer.out
+    assert answer.out.splitlines()[-1].endswith("output folder: grid")
     assert [file.name for file in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
@@ -1029,7 +1029,7 @@ def test_a_signal_lets_the_trainings_save_and_the_same_call_goes_on(
 
         assert child.returncode == 130, errors
         assert "Traceback" not in errors
-        assert_states(errors.splitlines()[-1], "asgt", "stopped", "finished", "same call")
+        assert_states(errors.splitlines()[-1], "asgt", "stopped", "finished", "same command")
         assert errors.count("asgt: ") == 1
         assert_gone(workers)
         # It stopped in the middle of a training, which lost not a step.
@@ -1409,10 +1409,10 @@ def test_a_model_of_ones_own_is_named_again_in_the_pages_command(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], ["no run folder"]),
-        (["st-0", "nowhere"], ["no run folder", "nowhere"]),
-        (["st-0", "empty"], ["empty", "no run folder", "config.yaml"]),
-        (["st-0", "tiny.yaml"], ["no run folder", "tiny.yaml"]),
+        ([], ["run folder"]),
+        (["st-0", "nowhere"], ["run folder", "nowhere"]),
+        (["st-0", "empty"], ["empty", "run folder", "config.yaml"]),
+        (["st-0", "tiny.yaml"], ["run folder", "tiny.yaml"]),
         (["st-0", "st-0"], ["st-0", "twice"]),
         (["st-0", "st-1", "./st-0/"], ["st-0", "twice"]),
         (["st-0", "copy"], ["copy", "seed", "(0)"]),

@@ -180,7 +180,7 @@ def test_road_solves_a_large_hole() -> None:
 
 
 def test_road_refuses_an_image_without_pixels_and_masks_of_another_shape() -> None:
-    with pytest.raises(InputError, match="hidden whole"):
+    with pytest.raises(InputError, match="all pixels"):
         impute(random(1, 1, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool))
     with pytest.raises(InputError, match="expected bool"):
         impute(random(1, 1, 4, 4), torch.ones(1, 4, 5, dtype=torch.bool))
@@ -709,7 +709,7 @@ def test_maps_of_nan_are_left_out_and_counted(tmp_path: Path) -> None:
     for measure in MEASURES:
         if (values := found.per_image(measure.name)) is not None:
             assert values[[4, 9]].isnan().all(), measure.name
-    assert_states(found.notes[0], "2 of 20", "NaN", "left out")
+    assert_states(found.notes[0], "2 of 20", "NaN", "omitted")
     assert load_explanation(tmp_path / "out").notes == found.notes
 
 

@@ -66,7 +66,9 @@ def test_an_image_without_a_value_under_one_model_counts_under_none() -> None:
     score = found.value("A", "mass")
     assert math.isnan(score.value)
     assert score.values == ()
-    assert score.not_run == "only 90 images have a value under all models, and 100 belong; B (seed 0) lacks 30 of 120"
+    assert (
+        score.not_run == "only 90 images have a value under all models, but 100 are needed; B (seed 0) lacks 30 of 120"
+    )
     assert found.differences("mass") == ()
     assert found.value("A", "sparseness").not_run == ""
 
@@ -85,7 +87,7 @@ def test_the_unflipped_are_unflipped_under_every_models_own_attack() -> None:
     assert found.unflipped == (N - 8, N - 100)
     assert found.value("A", "rank@quarter").value == fmean(range(N))
     assert found.value("A", "rank@quarter:unflipped").value == fmean([0, 1, *range(10, N)])
-    words = "only 20 images stay unflipped under all models, and 100 belong; B (seed 0) lacks 98 of 120"
+    words = "only 20 images are unflipped under all models, but 100 are needed; B (seed 0) lacks 98 of 120"
     assert found.value("A", "rank@full:unflipped").not_run == words
     assert found.value("A", "rank@full").not_run == ""
 
@@ -94,7 +96,8 @@ def test_under_a_hundred_images_nothing_is_run() -> None:
     assert panel({"A": [explanation(20)]}).not_run == ""
     found = panel({"A": [explanation()], "B": [explanation(), explanation(21)]})
     assert found.not_run == (
-        f"only 99 of 120 images are right under all of 3 models, and {MINIMUM} belong; B (seed 1) is right on 99"
+        f"only 99 of 120 images are classified correctly by all of 3 models, but {MINIMUM} are needed; "
+        "B (seed 1) classifies 99 correctly"
     )
     assert found.n == 99
     for measure in MEASURES:
@@ -107,7 +110,7 @@ def test_under_a_hundred_images_nothing_is_run() -> None:
 
 def test_images_of_one_class_say_nothing() -> None:
     one = replace(explanation(), labels=torch.ones(N, dtype=torch.int64), predictions=torch.ones(N, dtype=torch.int64))
-    assert "of one class" in panel({"A": [one]}).not_run
+    assert "one class" in panel({"A": [one]}).not_run
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,9 @@ def test_images_of_one_class_say_nothing() -> None:
 )
 def test_explanations_that_were_made_otherwise_are_not_mixed(change: dict[str, Any], words: str) -> None:
     found = panel({"A": [explanation()], "B": [replace(explanation(), **change)]})
-    assert found.not_run == f"B (seed 0) was explained with {words} than A (seed 0): explain them alike"
+    assert (
+        found.not_run == f"B (seed 0) was explained with {words} than A (seed 0): explain both with the same settings"
+    )
     assert found.value("B", "road").not_run == found.not_run
 
 
@@ -224,16 +229,19 @@ def test_one_seed_compares_models_image_by_image() -> None:
     assert ab.adjusted == pytest.approx(min(1.0, 3 * ab.p))
     assert (ab.claims, ab.n) == (3, N)
     assert ab.turned().decision == "less"
-    assert said(ab).startswith("mass on the object: the model of A has more than that of B: +0.")
+    assert said(ab).startswith("mass on the object: the model of A has a higher value than that of B: +0.")
     assert said(ab.turned()) == said(ab)
     assert "is not decided: +0.000 [+0.000, +0.000], p = 1.000 (Holm over 3 pairs), 120 images paired" in said(bc)
 
     table = found.differences_table("mass")
     assert [(row[1], row[-1]) for row in table.rows] == [("A − B", "more"), ("A − C", "more"), ("B − C", "not decided")]
     assert table.rows[-1][:4] == ["mass on the object", "B − C", "+0.000 [+0.000, +0.000]", "p = 1.000"]
-    assert "nothing is said about the methods" in str(table)
+    assert "does not compare the methods" in str(table)
     assert [row for row in found.differences_table().rows if row[0] == "mass on the object"] == table.rows
-    assert ("not over the measures" in str(found.differences_table()), "not over the measures" in str(table)) == (
+    assert (
+        "not for the number of measures" in str(found.differences_table()),
+        "not for the number of measures" in str(table),
+    ) == (
         True,
         False,
     )
@@ -256,7 +264,7 @@ def test_several_seeds_compare_methods_run_by_run() -> None:
     assert (difference.low, difference.high) == pytest.approx(tuple(oracle.confidence_interval()))
     assert difference.p == difference.adjusted == pytest.approx(oracle.pvalue)
     assert difference.decision == "more"
-    assert "A has more than B" in said(difference)
+    assert "A has a higher value than B" in said(difference)
     assert said(difference).endswith("3 seeds paired")
 
 
@@ -333,7 +341,7 @@ def test_unknown_names_get_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("named", "seeds", "facts"),
     [
-        ({}, None, ["one method"]),
+        ({}, None, ["no method", "at least one"]),
         ({"A": []}, None, ["A", "no explanation"]),
         ({"A": [explanation()]}, {"A": (0, 1)}, ["A", "1 explanation", "seeds", "[0, 1]"]),
         ({"A": [explanation()]}, {}, ["A", "1 explanation", "seeds", "[]"]),

@@ -462,7 +462,7 @@ def test_weights_that_were_changed_are_not_accepted(exported: Path, cli: Callabl
     shutil.copy(RUNS / "st-0" / "model.safetensors", exported / "model.safetensors")
 
     line = cli("verify", exported, "--accept").failure()
-    assert_states(line, "model.safetensors", "weights are not edited", "export the run again")
+    assert_states(line, "model.safetensors", "edits of weights", "export the run again")
 
 
 def test_a_run_that_was_not_evaluated_is_exported_and_says_so(finished_run: Path, tmp_path: Path) -> None:

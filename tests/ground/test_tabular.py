@@ -72,7 +72,7 @@ def checked(*checks: Check) -> Evaluation:
 def test_what_fails_stands_under_an_evaluation_with_its_remedy_and_what_passes_does_not() -> None:
     failed = Check("full range", "FAIL", "33 of 64 are left", "try Square")
     evaluation = checked(Check("legality", "PASS", "all in the ball"), failed)
-    assert str(failed) == "FAIL full range: 33 of 64 are left; what to do: try Square"
+    assert str(failed) == "FAIL full range: 33 of 64 are left; remedy: try Square"
     assert str(failed) in str(evaluation).splitlines()
     assert "all in the ball" not in str(evaluation)
 

@@ -477,7 +477,7 @@ def test_another_objective_is_recorded_and_resumed_only_by_an_equal_one(
     with pytest.raises(asgt.InterruptedRunError):
         asgt.train(CONFIG, tmp_path / "run", objective=objective, should_stop=lambda: next(answers))
 
-    with pytest.raises(InputError, match="begun with"):
+    with pytest.raises(InputError, match="started with"):
         asgt.train(CONFIG, tmp_path / "run", objective=Plain(3.0), resume=True)
     result = asgt.train(CONFIG, tmp_path / "run", objective=objective, resume=True)
     whole = asgt.train(CONFIG, tmp_path / "whole", objective=objective)

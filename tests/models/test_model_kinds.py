@@ -455,7 +455,7 @@ def test_batch_norm_that_eval_leaves_in_training_is_refused(batch: tuple[Tensor,
             continue
         with pytest.raises(InputError) as error:
             call()
-        assert_states(error.value, "norm", "training mode")
+        assert_states(error.value, "norm", "evaluation mode")
         assert net.norm.running_mean.equal(before), way
     assert net.training
 

@@ -108,7 +108,7 @@ def test_maps_and_attacks_of_a_linear_model_are_those_of_its_weights() -> None:
     worst = (X - 0.1 * (weight[Y] - weight[1 - Y]).sign()).clamp(0, 1)
     assert torch.allclose(column.attacked, worst, atol=1e-6)
     assert torch.equal(column.explained, Y)
-    assert row_names(maps, 1) == ["image of 1", "its map", "under PGD-20, L∞ ε = 0.1", "the map of that"]
+    assert row_names(maps, 1) == ["image of 1", "its map", "under PGD-20, L∞ ε = 0.1", "map under attack"]
     assert "label" in map_rule(maps)
     assert "99th percentile of |a|" in map_rule(maps)
 
@@ -119,7 +119,7 @@ def test_without_labels_every_model_is_explained_on_its_own_answer() -> None:
     linear, constant = maps.columns
     assert torch.equal(linear.explained, linear.predictions)
     assert torch.allclose(linear.maps, models["linear"].weight.detach().view(2, 1, 4, 4)[linear.predictions])  # type: ignore[operator,union-attr]
-    assert [words for _, _, words in map_cells(maps, 0, constant, "magnitude")] == ["says dog", "explains dog"]
+    assert [words for _, _, words in map_cells(maps, 0, constant, "magnitude")] == ["pred. dog", "explains dog"]
     assert row_names(maps, 0) == ["image", "its map"]
     assert "each model's own answer" in map_rule(maps)
 
@@ -136,7 +136,7 @@ def test_the_attack_starts_by_the_row_of_the_test_split() -> None:
 def test_a_notebook_shows_the_pictures_of_the_first_images_and_no_markup_of_others() -> None:
     maps = asgt.saliency_maps({"<i>": Linear(), "blank": Constant(False)}, X, Y, classes=("<b>", "dog"), eps=0.1)
     html = maps._repr_html_()
-    # Of each image: two models, each with the image, its map, the attacked image and the map of that.
+    # Of each image: two models, each with the image, its map, the attacked image and map under attack.
     assert html.count("<td") == 3 * 2 * 4
     assert html.count("all zero") == 3 * 2
     assert html.count("<img") == 3 * 2 * 4 - 3 * 2

@@ -169,7 +169,7 @@ def test_versions_that_not_all_runs_have_are_told_by_their_keys(run: Path) -> No
     new = replace(other, evaluations={key: read.evaluations[key] for key in ("pgd", "standard")})
     comparison = compare_runs([old, new])
     assert list(comparison.epsilons) == ["pgd"]
-    assert_states("; ".join(comparison.left_out), "protocol standard@1 is left out", "protocol standard is left out")
+    assert_states("; ".join(comparison.left_out), "protocol standard@1 is omitted", "protocol standard is omitted")
 
     old = replace(old, evaluations={"standard@1": read.evaluations["standard@1"]})
     new = replace(new, evaluations={"standard": read.evaluations["standard"]})
@@ -228,12 +228,12 @@ def test_a_saved_version_that_is_not_here_or_not_called_so_is_refused(run: Path,
         saved("standard", **changes)
         with pytest.raises(DamagedFileError) as damaged:
             load_kept(file)
-        assert_states(damaged.value, file, "damaged", "label")
+        assert_states(damaged.value, file, "damaged", "labels")
 
     saved("standard", version=9)
     with pytest.raises(InputError) as refused:
         load_kept(file)
-    assert_states(refused.value, file, "standard v9", "knows v2 and v1")
+    assert_states(refused.value, file, "standard v9", "has v2 and v1")
     assert of_other_versions(read_sealed(file)[0]) == ["standard"]
     [found] = verify(file)
     assert [finding.state for finding in found.findings] == ["unverified"]

@@ -144,7 +144,7 @@ def test_maps_of_other_images_do_not_stand_in_one_picture() -> None:
         side_by_side(maps)
     assert_states(refused.value, "maps", "a", "b", "other images")
     assert side_by_side([maps[0], maps[0]]).columns == maps[0].columns * 2
-    with pytest.raises(InputError, match="made otherwise"):
+    with pytest.raises(InputError, match="other images or settings"):
         side_by_side([maps[0], replace(maps[0], eps=0.2)])
 
 
@@ -161,15 +161,15 @@ def test_a_run_keeps_no_path_and_little_else_than_it_needs(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda kept: kept.pop("history"), ["a run"]),
-        (lambda kept: kept.pop("config"), ["a run"]),
+        (lambda kept: kept.pop("history"), ["a saved run"]),
+        (lambda kept: kept.pop("config"), ["a saved run"]),
         (lambda kept: kept["config"].update(epochs="many"), ["epochs", "many"]),
         (lambda kept: kept["evaluations"]["pgd"].update(clean="####"), []),
         (lambda kept: kept["evaluations"]["pgd"].update(samples=4000), ["4000 samples"]),
         (lambda kept: kept["evaluations"]["pgd"]["outcomes"]["pgd-40x5"].pop(), ["pgd-40x5", "eps"]),
-        (lambda kept: kept["evaluations"]["pgd"]["outcomes"].pop("pgd-40x5"), ["a run"]),
+        (lambda kept: kept["evaluations"]["pgd"]["outcomes"].pop("pgd-40x5"), ["a saved run"]),
         (lambda kept: kept["evaluations"]["pgd"]["checks"][0].pop("verdict"), ["check"]),
-        (lambda kept: kept.update(evaluations=[]), ["a run"]),
+        (lambda kept: kept.update(evaluations=[]), ["a saved run"]),
     ],
 )
 def test_a_damaged_file_is_named(results: Path, damage: Callable[[Any], Any], said: list[str]) -> None:
@@ -329,7 +329,7 @@ def test_a_page_says_by_which_protocols_to_run_again_where_they_are_not_the_pres
     assert "$ asgt reproduce digits --scale quick --protocols paper,pgd,standard@1 --keep results" in text
     assert "`standard` v1 |" in text
     assert "| worst case | per image, the worst of `standard` v1 |" in text
-    assert "What only some of the runs hold" not in text
+    assert "Results that only some of the runs have" not in text
 
     # An evaluation by an earlier version that not all runs have is left out of the tables, but never without a word.
     file = sorted((results / "digits-quick").iterdir())[0]
@@ -338,7 +338,7 @@ def test_a_page_says_by_which_protocols_to_run_again_where_they_are_not_the_pres
     resaved(file, kept)
     write_results(results, tmp_path / "results.md")
     text = (tmp_path / "results.md").read_text("utf-8")
-    assert f"- protocol standard@1 is left out: no evaluation by it in {file.name}\n" in text
+    assert f"- protocol standard@1 is omitted: no evaluation by it in {file.name}\n" in text
     assert "`standard` v1" not in text
 
     for file in (results / "digits-quick").iterdir():

@@ -328,7 +328,7 @@ def test_the_claims_are_the_papers_at_its_eps() -> None:
 
     assert (claims.version, claims.alpha, len(claims.readings)) == (1, 0.05, 4)
     assert len(claims.paper) == 14 + 11
-    assert by_id["M1"].text() == "SGT (k = 0.3) withstands more than ST under FGSM at ε = 0.25"
+    assert by_id["M1"].text() == "SGT (k = 0.3) is more robust than ST under FGSM at ε = 0.25"
     assert (by_id["M9"].against, by_id["M9"].attacks) == (
         ("ST", "SGT (k = 0.3)", "AT-FGSM", "SGA"),
         ("FGSM", "PGD", "MI-FGSM"),

@@ -78,7 +78,7 @@ def test_a_run_folder_holds_the_weights_as_they_are(kind: str, tmp_path: Path) -
     assert all(torch.equal(held[prefix + name], value) for name, value in net.state_dict().items())
     assert (result.epochs, result.chosen_epoch, result.chosen_by) == (0, -1, AS_GIVEN)
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == b""
-    assert "passes a step" not in told.text
+    assert "passes per step" not in told.text
     x = torch.rand(2, 1, 8, 8)
     again, _, config, _ = load_run(tmp_path / "run", data=images(3), model=model)
     torch.testing.assert_close(again(x), net.eval()(x))
@@ -204,7 +204,7 @@ def test_the_same_weights_are_no_two_seeds(pretrained: Path, tmp_path: Path) -> 
         runs.append(evaluated(tmp_path / f"run-{seed}"))
     with pytest.raises(InputError) as raised:
         compare(runs)
-    assert_states(raised.value, *runs, AS_GIVEN, "spread", "leave one out")
+    assert_states(raised.value, *runs, AS_GIVEN, "spread", "remove one")
 
 
 def test_files_of_different_runs_are_told_apart(pretrained: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_model_that_brings_its_weights_gets_a_head_of_the_datas_classes(kind: 
 def test_classes_in_another_order_are_said_and_are_no_weights_as_they_are(vit: Path, tmp_path: Path) -> None:
     config, told = TrainConfig(**SHORT, model=f"hf:{vit}"), Told()
     train(config, tmp_path / "run", data=images(5), progress=told)  # type: ignore[arg-type]
-    assert_states(told.text, vit, "order", "head stays")
+    assert_states(told.text, vit, "order", "head is not replaced")
     for data, facts in ((images(5), ("order", "'c1'", "'c0'")), (images(3), ("5 logits", "3 classes", "random"))):
         with pytest.raises(InputError) as raised:
             train(replace(config, epochs=0), tmp_path / "given", data=data)
@@ -91,7 +91,7 @@ def test_classes_in_another_order_are_said_and_are_no_weights_as_they_are(vit: P
 def test_a_passed_model_that_cannot_take_the_images_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         train(TrainConfig(**SHORT), tmp_path / "run", data=images(3, size=9), model=Fixed())
-    assert_states(raised.value, "(1, 9, 9)", "cannot take")
+    assert_states(raised.value, "(1, 9, 9)", "cannot process")
 
 
 # Images ---------------------------------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ def test_the_defaults_are_those_of_the_optimizer(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--optimizer adamw --momentum 0.9", ["--momentum 0.9", "adamw", "leave it out"]),
+        ("--optimizer adamw --momentum 0.9", ["--momentum 0.9", "adamw", "remove it"]),
         ("--optimizer adamw --momentum 0", ["--momentum", "adamw"]),
         ("--optimizer adam", ["--optimizer", "adamw", "sgd"]),
         ("--optimizer adamw --lr 0", ["lr", "0.0"]),

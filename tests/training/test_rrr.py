@@ -88,11 +88,11 @@ def test_outside_of_the_mask_nothing_is_penalised() -> None:
 @pytest.mark.parametrize(
     ("objective", "mask", "facts"),
     [
-        (RRR(), None, ["RRR", "shortcut=", "missing"]),
+        (RRR(), None, ["RRR", "shortcut=", "pass shortcut=mask"]),
         (RRR(), torch.ones(5, 3, 3), ["bool", "(5, 3, 3)"]),
         (RRR(), torch.ones(5, 2, 3, 3, dtype=torch.bool), ["(5, 3, 3)"]),
-        (ST(), torch.ones(5, 3, 3, dtype=torch.bool), ["ST", "leave it out"]),
-        (AT(FGSM(0.1)), torch.ones(5, 3, 3, dtype=torch.bool), ["AT", "leave it out"]),
+        (ST(), torch.ones(5, 3, 3, dtype=torch.bool), ["ST", "remove it"]),
+        (AT(FGSM(0.1)), torch.ones(5, 3, 3, dtype=torch.bool), ["AT", "remove it"]),
     ],
 )
 def test_a_mask_that_cannot_be_meant_is_refused(objective: Objective, mask: Tensor | None, facts: list[str]) -> None:

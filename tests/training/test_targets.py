@@ -350,8 +350,8 @@ class _Soft(ST):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (_Own, ["_Own", "_loss", "leave"]),
-        (_Called, ["_Called", "__call__", "leave"]),
+        (_Own, ["_Own", "_loss", "remove"]),
+        (_Called, ["_Called", "__call__", "remove"]),
         (_Deaf, ["_Deaf", "--label-smoothing", "--class-weights"]),
         (_Hard, ["_Hard"]),
     ],

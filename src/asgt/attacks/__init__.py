@@ -1,4 +1,4 @@
-"""Attacks: perturbations ``(model, x, y) -> x'`` within a ball and the box [0, 1]. One file an attack."""
+"""Attacks: perturbations ``(model, x, y) -> x'`` within a ball and the box [0, 1]. One file for each attack."""
 
 from .annealed import AnnealedPGD, AnnealedState
 from .apgd import APGD, APGDState

@@ -1,4 +1,4 @@
-r"""Annealed PGD: projected gradient ascent with momentum, whose step length falls along a cosine.
+r"""Annealed PGD: projected gradient ascent with momentum, whose step size falls along a cosine.
 
 .. math:: Z^{t+1} = \Pi \big( X^t + \eta_t \, g_t \big), \qquad
           X^{t+1} = \Pi \big( X^t + \alpha (Z^{t+1} - X^t) + (1 - \alpha) (X^t - X^{t-1}) \big)
@@ -12,7 +12,7 @@ so a short run looks across the whole ball first and settles at its end. The los
 :math:`\max_{j \neq y} z_j - z_y`, the cross-entropy, and, towards one class t, :math:`z_t - z_y` or the targeted
 difference of logits ratio of :mod:`asgt.attacks.apgd`.
 
-The run keeps what a search by margin asks for: the smallest margin that it reached, the iterate and the class there.
+The state has the values for a search by margin: the smallest margin so far, its iterate and its class.
 
 References:
     Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
@@ -47,17 +47,17 @@ _LOSSES = {"margin": "margin", "ce": "CE", "margin-targeted": "targeted margin",
 
 @dataclass(frozen=True, kw_only=True)
 class AnnealedState(State):
-    """Where a run of annealed PGD stands.
+    """The state of a run of annealed PGD.
 
     Attributes:
-        target: the class that a targeted loss aims at, int64 (B,). −1 before the first step, unless whoever drives the
-            attack has set one: the step then takes the most likely wrong class at the start.
+        target: the class that a targeted loss aims at, int64 (B,). −1 before the first step, unless the caller has
+            set one; the step then uses the most likely wrong class at the start.
         previous: the iterate before ``x_adv``, of the shape of ``x``.
         margin: the smallest margin so far, of the label's logit over the largest other, (B,); infinity before the first
-            step, and where it was NaN.
+            step, and if it was NaN.
         best: the iterate of that margin, of the shape of ``x``.
         closest: the largest other class there, int64 (B,); −1 before the first step.
-        blind: in how many steps the gradient was zero or not finite, int64 (B,).
+        blind: the number of steps with a zero or non-finite gradient, int64 (B,).
     """
 
     target: Tensor
@@ -95,8 +95,8 @@ class AnnealedPGD(Attack):
         targeted: refused, as there is no targeted form of it here.
 
     Raises:
-        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
-            fit.
+        InputError: a setting is invalid, such as a negative ``eps``; or, in a call, the images, labels or model do
+            not match.
 
     Example:
         >>> import torch
@@ -127,7 +127,7 @@ class AnnealedPGD(Attack):
 
     @property
     def least_classes(self) -> int:
-        """Four for the DLR loss: below that only the plain difference of logits is left of it."""
+        """Four for the DLR loss: below that it is only the plain difference of logits."""
 
         return 4 if self.loss == "dlr-targeted" else 2
 
@@ -180,7 +180,7 @@ class AnnealedPGD(Attack):
     def result(self, state: State) -> Tensor:
         """For each sample, the first iterate that fools the model, or else that of smallest margin, (B, C, H, W).
 
-        One forward pass: the last iterate has not been judged yet.
+        One forward pass: the model has not been evaluated at the last iterate yet.
         """
 
         assert isinstance(state, AnnealedState)

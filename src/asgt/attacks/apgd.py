@@ -1,4 +1,4 @@
-r"""Auto-PGD: projected gradient ascent with momentum, whose step length follows the progress made.
+r"""Auto-PGD: projected gradient ascent with momentum, whose step size adapts to the progress.
 
 .. math:: Z^{t+1} = \Pi \big( X^t + \eta_t \, g_t \big), \qquad
           X^{t+1} = \Pi \big( X^t + \alpha (Z^{t+1} - X^t) + (1 - \alpha) (X^t - X^{t-1}) \big)
@@ -9,14 +9,14 @@ where :math:`g_t` is the direction of steepest ascent of the loss L, α = 1 in t
 1. the loss rose in no more than ρ = 0.75 of the steps, or
 2. neither η nor the highest loss so far has changed;
 
-the search then goes on from the iterate of highest loss. L is the cross-entropy or, towards a class t, the difference
+the search then continues from the iterate of highest loss. L is the cross-entropy or, towards a class t, the difference
 of logits ratio, which does not change when the logits are shifted or scaled:
 
 .. math:: \mathrm{DLR}_t(z, y) = - \frac{z_y - z_t}{z_{\pi_1} - \tfrac12 (z_{\pi_3} + z_{\pi_4})},
           \qquad z_{\pi_1} \ge z_{\pi_2} \ge \dots
 
-It needs four classes. Below that only :math:`z_t - z_y` is left of it: with two classes the ratio, by whatever scale of
-the logits, is constant, and with three it is so as soon as t is the least likely.
+It needs four classes. Below that it is only :math:`z_t - z_y`: with two classes the ratio is constant for any scale
+of the logits, and with three it is constant if t is the least likely class.
 
 A targeted attack (``targeted=True``) leads to the classes t that its call is given. L is then the negative
 cross-entropy to t, or the targeted ratio from y, the class that the model gives X, to t. Success is the prediction of
@@ -48,7 +48,7 @@ MOMENTUM = 0.75
 
 @dataclass(frozen=True, kw_only=True)
 class APGDState(State):
-    """Where Auto-PGD stands; every sample has checkpoints of its own.
+    """The state of Auto-PGD; every sample has its own checkpoints.
 
     Attributes:
         target: the class that the targeted ratio is about, int64 (B,); None for the cross-entropy.
@@ -60,7 +60,7 @@ class APGDState(State):
         step_size: η, (B,).
         window: steps between the last checkpoint and the next, int64 (B,).
         since: steps since the last checkpoint, int64 (B,).
-        rises: in how many of them the loss rose, int64 (B,).
+        rises: the number of those in which the loss rose, int64 (B,).
         checked_loss: ``best_loss`` at the last checkpoint, (B,).
         halved: whether η was halved there, bool (B,).
         left: the class that the targeted ratio leads away from, int64 (B,). Default: the label. Of a targeted attack,
@@ -82,7 +82,7 @@ class APGDState(State):
     left: Tensor | None = None
 
     def losses(self, logits: Tensor) -> Tensor:
-        """The loss (B,) that is to rise, of logits (B, K)."""
+        """The loss (B,) to maximise, from logits (B, K)."""
 
         if self.target is None:
             loss = F.cross_entropy(logits, differentiable(self.y), reduction="none")
@@ -95,7 +95,7 @@ def momentum_step(state: State, previous: Tensor, gradient: Tensor, length: Tens
     """The iterate after a step of a length (B,) along the gradient, with momentum on the iterate, in ball and box.
 
     Args:
-        state: where the attack stands; the first step has no momentum.
+        state: the state of the attack; the first step has no momentum.
         previous: the iterate before the current one, of the shape of the images.
         gradient: of the same shape.
         length: the step's length, (B,).
@@ -113,7 +113,7 @@ def momentum_step(state: State, previous: Tensor, gradient: Tensor, length: Tens
 def targeted_dlr(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
     """The targeted difference of logits ratio (B,) of logits (B, K), towards classes (B,) from labels (B,).
 
-    Below four classes only the difference of logits is left of it.
+    Below four classes it is only the difference of logits.
     """
 
     label, target = (differentiable(index)[:, None] for index in (label, target))
@@ -144,8 +144,8 @@ class APGD(Attack):
         targeted: call it with target classes in place of the labels. Success is the prediction of the target.
 
     Raises:
-        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
-            fit.
+        InputError: a setting is invalid, such as a negative ``eps``; or, in a call, the images, labels or model do
+            not match.
 
     Example:
         >>> import torch
@@ -171,7 +171,7 @@ class APGD(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.target < 1:
-            raise InputError(f"target = {self.target}: the wrong classes are ranked from 1, the most likely")
+            raise InputError(f"target = {self.target}: give a rank from 1, the most likely wrong class")
         if self.loss == "ce" and self.target != 1:
             raise InputError(f"target = {self.target}: the cross-entropy aims at no class; 'dlr-targeted' does")
         if self.targeted and self.target != 1:
@@ -189,7 +189,7 @@ class APGD(Attack):
 
     @property
     def least_classes(self) -> int:
-        """Four for the DLR loss: below that only the plain difference of logits is left of it."""
+        """Four for the DLR loss: below that it is only the plain difference of logits."""
 
         return 4 if self.loss == "dlr-targeted" else 2
 
@@ -263,7 +263,7 @@ class APGD(Attack):
     def result(self, state: State) -> Tensor:
         """For each sample, the first iterate that fools the model, or else that of highest loss, (B, C, H, W).
 
-        One forward pass: the last iterate has not been judged yet.
+        One forward pass: the model has not been evaluated at the last iterate yet.
         """
 
         assert isinstance(state, APGDState)
@@ -291,7 +291,10 @@ class APGD(Attack):
             return state.label, logits.argmax(dim=1)
         wrong = logits.shape[1] - 1
         if self.target > wrong:
-            raise InputError(f"target = {self.target}: a model of {wrong + 1} classes has {wrong} wrong ones")
+            raise InputError(
+                f"target = {self.target}: a model of {wrong + 1} classes has only {wrong} wrong ones: give a "
+                "smaller target"
+            )
         others = logits.scatter(1, state.label[:, None], -torch.inf)
         return others.argsort(dim=1, descending=True, stable=True)[:, self.target - 1], None
 

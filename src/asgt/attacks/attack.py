@@ -1,10 +1,10 @@
-r"""What every attack shares: the call, the finer seam under it, and the geometry of the ball and the box.
+r"""The base of all attacks: the call, the stepwise interface, and the geometry of the ball and the box.
 
 An attack is a perturbation :math:`(f, X, y) \mapsto X'` with :math:`\|X' - X\|_p \le \epsilon` and
 :math:`X' \in [0, 1]`.
 
-Calling it runs it to its end. Under the call lie :meth:`Attack.start` and :meth:`Attack.step` on a :class:`State` of
-batched tensors that can be indexed by sample, for those who must drive an attack themselves.
+A call runs it to its end. The stepwise interface is :meth:`Attack.start` and :meth:`Attack.step` on a
+:class:`State` of batched tensors that can be indexed by sample.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ Norm: TypeAlias = Literal["linf", "l2"]
 
 @dataclass(frozen=True)
 class State:
-    """Where an attack stands, for each sample of a batch.
+    """The state of an attack, for each sample of a batch.
 
-    ``state[index]`` keeps the samples that ``index`` selects, and :meth:`put` replaces them: every tensor in a state,
+    ``state[index]`` returns the samples that ``index`` selects, and :meth:`put` replaces them: every tensor in a state,
     and in the states that attacks derive from it, has the batch as its first dimension.
 
     Attributes:
@@ -95,7 +95,7 @@ class State:
     def put(self, index: Tensor, other: Self) -> Self:
         """The state in which the samples at ``index`` are those of ``other``, a state of the same attack and model.
 
-        So a batch is refilled: samples that are through make room for others, whose counters start anew.
+        This refills a batch: finished samples are replaced by others, whose counters start at zero.
         """
 
         filled: dict[str, Any] = {
@@ -120,7 +120,7 @@ class State:
     def gradient(self, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """The gradient of each sample's loss at the current iterate, and the logits it was taken at.
 
-        Only the gradient to the input is computed: no parameter's ``grad`` is touched, and none costs anything.
+        Only the gradient to the input is computed: no parameter's ``grad`` is touched, and none is computed.
 
         Args:
             loss: from logits (B, K), in float32 or better, to losses (B,). Default: the cross-entropy; of a targeted
@@ -136,7 +136,7 @@ class State:
         return input_gradient(self.model, self.x_adv, lambda logits: loss(logits).sum())
 
     def judged(self, logits: Tensor) -> Self:
-        """The state that knows what the model answered at the current iterate, ``logits`` (B, K)."""
+        """The state with the model's output at the current iterate, ``logits`` (B, K)."""
 
         if self.y.ndim == 2 and self.y.shape[1] != logits.shape[1]:
             raise InputError(f"y has the shape {tuple(self.y.shape)}: the model has {logits.shape[1]} classes")
@@ -158,17 +158,17 @@ class State:
 class Attack(ABC):
     """A perturbation within a ball of radius ``eps`` and within the box [0, 1].
 
-    Attacks are immutable and keep no state between calls. The label ``y`` may be a class index per sample (B,) or class
+    Attacks are immutable and have no state between calls. The label ``y`` may be a class index per sample (B,) or class
     probabilities (B, K): the gradient of the cross-entropy to fixed probabilities p is that of KL(p ‖ f(X')), which is
     how TRADES attacks.
 
-    A new attack writes :meth:`step`, and :meth:`start` where it keeps more than a :class:`State` holds. Others ask it
-    how often it is run, what it costs, how to double its effort and how to describe it: the properties and methods
-    below have defaults that suit an attack of gradient steps.
+    A new attack implements :meth:`step`, and :meth:`start` if its state has more than a :class:`State`. The
+    properties and methods below define its restarts, its cost, its doubled effort and its description; their defaults
+    suit an attack of gradient steps.
 
     Args:
         eps: the radius in units of the pixels' range [0, 1], as in ``8/255``; a string such as ``"8/255"`` is accepted.
-            Default: none, and each call gives one. An evaluation gives those of its grid.
+            Default: none; then each call must pass one. An evaluation passes those of its grid.
         norm: ``"linf"`` or ``"l2"``.
         steps: how many steps it takes.
         targeted: whether a call takes target classes in place of the labels, and the model is to answer them. An attack
@@ -201,7 +201,7 @@ class Attack(ABC):
     targeted: bool = field(default=False, kw_only=True, repr=False)
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
-    """The norms that it is defined in."""
+    """The norms of the attack."""
 
     takes_targets: ClassVar[bool] = False
     """Whether it has a targeted form."""
@@ -233,7 +233,7 @@ class Attack(ABC):
         init: Tensor | None = None,
         generator: Generator | None = None,
     ) -> Tensor:
-        """Attacks a batch, in evaluation mode; modes, gradients and the model's buffers stay as they were found.
+        """Attacks a batch, in evaluation mode; modes, gradients and the model's buffers are unchanged.
 
         Args:
             model: the classifier, images (B, C, H, W) in [0, 1] to logits (B, K).
@@ -277,7 +277,7 @@ class Attack(ABC):
         init: Tensor | None,
         generator: Generator | None,
     ) -> Tensor:
-        """What a call does, for images and labels that are known to fit: all restarts.
+        """Runs a call on checked images and labels, with all restarts.
 
         Each sample keeps the iterate that fools the model, or else the one of highest loss; of a targeted attack, the
         one that reaches the target, or else the one of lowest loss. ``init`` is the start of the first run alone.
@@ -323,7 +323,7 @@ class Attack(ABC):
         init: Tensor | None = None,
         generator: Generator | None = None,
     ) -> State:
-        """The state before the first step. Whoever drives the steps puts the model in evaluation mode."""
+        """The state before the first step. The caller of the steps puts the model in evaluation mode."""
 
         if not isinstance(eps, Tensor):
             check_eps(eps, self.norm)
@@ -356,7 +356,7 @@ class Attack(ABC):
         return -loss if state.targeted else loss
 
     def result(self, state: State) -> Tensor:
-        """What the attack answers once its steps are taken, of the shape of ``x``: the last iterate."""
+        """The output of the attack after its steps, of the shape of ``x``: the last iterate."""
 
         return state.x_adv
 
@@ -364,19 +364,19 @@ class Attack(ABC):
 
     @property
     def radius(self) -> float:
-        """The attack's own ε.
+        """The attack's ε.
 
         Raises:
             InputError: it has none.
         """
 
         if self.eps is None:
-            raise InputError(f"{self.title} has no eps: give the attack one, as eps=8/255, or the call")
+            raise InputError(f"{self.title} has no eps: pass one, such as eps=8/255, to the attack or to the call")
         return self.eps
 
     @property
     def restarts(self) -> int:
-        """How many independent runs a call makes."""
+        """The number of independent runs of a call."""
 
         return 1
 
@@ -394,17 +394,19 @@ class Attack(ABC):
         """
 
         if norm not in self.norms:
-            raise InputError(f"{self.title} is defined in {' and '.join(self.norms)} only, not in {norm}")
+            raise InputError(
+                f"{self.title} is defined in {' and '.join(self.norms)} only, not in {norm}: use another norm or attack"
+            )
         return self if norm == self.norm else replace(self, norm=norm)
 
     def with_alpha(self, alpha: float) -> Attack:
-        """The attack with a constant step of this length, where its steps have a length that can be set."""
+        """The attack with this constant step size, if its step size can be set."""
 
         return self
 
     @property
     def reach(self) -> float | None:
-        """The largest ε that constant steps can cross; ``None`` where the step length follows ε.
+        """The largest ε that constant steps can cross; ``None`` if the step size grows with ε.
 
         From X, the steps must cross ε; from a random start they may have to cross the whole ball, 2 ε.
         """
@@ -412,59 +414,59 @@ class Attack(ABC):
         return None
 
     def doubled(self) -> Attack | None:
-        """The attack with twice its effort; ``None`` where it has no setting for that."""
+        """The attack with twice its effort; ``None`` without a setting for it."""
 
         return replace(self, steps=2 * self.steps)
 
     @property
     def gradients(self) -> int:
-        """The gradients that it takes of a sample which it does not break, all restarts together."""
+        """The number of gradients for a sample that it does not break, over all restarts."""
 
         return self.steps * self.restarts if self.uses_gradients else 0
 
     @property
     def least_classes(self) -> int:
-        """The classes that its loss needs; for a model of fewer it is adapted."""
+        """The number of classes that its loss needs; for fewer it is adapted."""
 
         return 2
 
     def adapted(self, classes: int) -> bool:
-        """Whether it is not its authors' own against a model of so many classes."""
+        """Whether it differs from its authors' version against a model of so many classes."""
 
         return classes < self.least_classes
 
     def possible(self, classes: int) -> bool:
-        """Whether a model of so many classes has what the attack aims at."""
+        """Whether a model of so many classes has the target of the attack."""
 
         return True
 
     @property
     def goes_by_steps(self) -> bool:
-        """Whether whoever drives it may stop between two steps; if not, it is called whole."""
+        """Whether a caller may stop between two steps; if not, it is called as one function."""
 
         return True
 
     @property
     def mixes(self) -> bool:
-        """Whether a call of an attack that is called whole may be about samples of different radii."""
+        """Whether one call of such an attack may have samples of different radii."""
 
         return False
 
     @property
     def is_one_step(self) -> bool:
-        """Whether it takes a single gradient step: a model can be robust to that and to nothing else."""
+        """Whether it takes a single gradient step: a model can be robust to such a step only."""
 
         return self.steps == 1 and self.uses_gradients and self.goes_by_steps
 
     @property
     def one_gradient(self) -> bool:
-        """Whether it goes ε along the gradient at X itself, so that one gradient serves every ε."""
+        """Whether it moves by ε along the gradient at X, so that one gradient is enough for every ε."""
 
         return False
 
     @property
     def identity(self) -> str:
-        """What evidence on disk knows it by; empty where it cannot be told from others of its kind."""
+        """Its key in stored evidence; empty if it cannot be distinguished from others of its kind."""
 
         # Attacks of somebody else may have the name of another one.
         kind = type(self)
@@ -472,24 +474,24 @@ class Attack(ABC):
 
     @property
     def is_external(self) -> bool:
-        """Whether its code is not that of asgt, which is tested."""
+        """Whether its code is external to asgt."""
 
         return not type(self).__module__.startswith("asgt.")
 
     @property
     def group(self) -> str:
-        """What :func:`asgt.attacks.describe` takes together: attacks of the same group are described as one."""
+        """The key for :func:`asgt.attacks.describe`: attacks of the same group are described together."""
 
         return repr(self)
 
     def described(self, count: int = 1) -> str:
-        """The attack in words, with its effort; of ``count`` attacks of its group, all of them."""
+        """Describes the attack with its effort, or all ``count`` attacks of its group."""
 
         return f"{self.title} ({self.steps} steps)"
 
     @property
     def asks_eps(self) -> bool:
-        """Whether it looks for something else at another ε; if not, one call about a sample tells for every ε."""
+        """Whether its result depends on ε; if not, one call for a sample is enough for every ε."""
 
         return True
 
@@ -501,19 +503,19 @@ class Attack(ABC):
 
     @property
     def uses_gradients(self) -> bool:
-        """Whether a step takes a gradient, or only asks the model."""
+        """Whether a step computes a gradient, or only a forward pass."""
 
         return True
 
     @property
     def computes_losses(self) -> bool:
-        """Whether it takes a loss or a margin of its labels, which fails where the model has no logit for one."""
+        """Whether it computes a loss or a margin of its labels, which fails if the model has no logit for one."""
 
         return True
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Its name in tables."""
 
         return type(self).__name__
 
@@ -530,7 +532,7 @@ class Attack(ABC):
 
 
 def is_attack(value: object) -> TypeGuard[Attack]:
-    """Whether a value is an attack of asgt's own kind, which can be driven step by step."""
+    """Whether a value is an :class:`asgt.Attack`, which has the stepwise interface."""
 
     return isinstance(value, Attack)
 
@@ -564,46 +566,44 @@ def refuse_targeted(attack: Attack | None, where: str) -> None:
 
 
 def check_eps(eps: float, norm: str = "linf") -> None:
-    """Refuses a radius that cannot be meant.
+    """Refuses an invalid radius.
 
     Raises:
         InputError: it is negative, not finite, or, in L∞, beyond the range of the pixels.
     """
 
     if not math.isfinite(eps) or eps < 0:
-        raise InputError(f"eps = {eps}: the radius must be a finite number, zero or more")
+        raise InputError(f"eps = {eps}: give a finite number, zero or more")
     in_float32(eps, "eps")
     if norm == "linf" and eps > 1:
-        raise InputError(f"eps = {eps:g} in L∞ is beyond the pixels' range [0, 1]: write {eps:g}/255 if that is meant")
+        raise InputError(f"eps = {eps:g} in L∞ is beyond the pixels' range [0, 1]: write {eps:g}/255 if you mean that")
 
 
 def check_radii(eps: Tensor, count: int, norm: str = "linf") -> None:
-    """Refuses a tensor of radii that cannot be meant: one for all samples, or one each (B,).
+    """Refuses an invalid tensor of radii: one for all samples, or one each (B,).
 
     Raises:
-        InputError: its shape is another, or a radius is negative, not finite or, in L∞, beyond the pixels' range.
+        InputError: its shape is wrong, or a radius is negative, not finite or, in L∞, beyond the pixels' range.
     """
 
     if tuple(eps.shape) not in ((), (count,)):
-        raise InputError(
-            f"eps has the shape {tuple(eps.shape)}: expected one radius, or one for each of {count} images"
-        )
+        raise InputError(f"eps has the shape {tuple(eps.shape)}: pass one radius, or one for each of {count} images")
     for end in eps.detach().float().aminmax() if eps.numel() else ():
         check_eps(float(end), norm)
 
 
 def check_alpha(alpha: float | None, norm: str = "linf") -> None:
-    """Refuses a step's length that cannot be meant.
+    """Refuses an invalid step size.
 
     Raises:
         InputError: it is not a positive number, or, in L∞, beyond the range of the pixels.
     """
 
     if alpha is not None and not 0 < alpha < math.inf:
-        raise InputError(f"alpha = {alpha}: the step's length must be a positive number")
+        raise InputError(f"alpha = {alpha}: give a positive number")
     if alpha is not None and norm == "linf" and alpha > 1:
         raise InputError(
-            f"alpha = {alpha:g} in L∞ is beyond the pixels' range [0, 1]: write {alpha:g}/255 if that is meant"
+            f"alpha = {alpha:g} in L∞ is beyond the pixels' range [0, 1]: write {alpha:g}/255 if you mean that"
         )
 
 
@@ -618,7 +618,7 @@ def is_legal(x_adv: Tensor, x: Tensor, eps: float | Tensor, norm: Norm) -> Tenso
     """Whether attacked images lie in the ball of radius ``eps``, a number or (B,), to rounding, and in the box.
 
     Returns:
-        bool (B,); an image that holds NaN lies nowhere.
+        bool (B,); False for an image with NaN.
     """
 
     flat = x_adv.flatten(1)

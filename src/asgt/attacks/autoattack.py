@@ -1,10 +1,10 @@
-r"""AutoAttack, as its authors' own package has it: people compare its number across papers, so it is not written again.
+r"""AutoAttack from its authors' package, so that its numbers can be compared across papers.
 
-Whole, it is one call at one ε. A curve over many ε asks for its parts instead, one after the other as the ensemble runs
-them, and two of them need not be asked once for each ε:
+The whole ensemble is one call at one ε. A curve over many ε calls its parts instead, in the order of the ensemble,
+and two of them need fewer calls than one for each ε:
 
-- FAB-T finds the nearest adversarial image on the way to each target. Without restarts it draws nothing, and ε is only
-  what its norms are compared with at the end: one run tells for every ε.
+- FAB-T finds the nearest adversarial image on the way to each target. Without restarts it draws no random numbers,
+  and ε is only compared with its norms at the end: one run is enough for every ε.
 - Square in L∞ moves squares of pixels from one face of the ball to the other, :math:`\delta_i \in \{-\epsilon,
   \epsilon\}`, and then back into the box. So it walks on :math:`z \in \{0, 1\}`, with :math:`X' = \mathrm{clip}_{[0,
   1]}(X + 2 \epsilon (z - \tfrac12))`, and on z samples of different ε share a run.
@@ -54,7 +54,7 @@ class AutoAttack(Whole):
         targeted: refused, as there is no targeted form of it here.
 
     Raises:
-        InputError: a setting or an input cannot be meant, or ``pyautoattack`` is not installed (``pip install
+        InputError: a setting or an input is invalid, or ``pyautoattack`` is not installed (``pip install
             'asgt[autoattack]'``).
 
     Example:
@@ -87,7 +87,7 @@ class AutoAttack(Whole):
 
     @property
     def least_classes(self) -> int:
-        """Four: below that the ensemble is not the authors' own."""
+        """Four: below that the ensemble differs from the authors' version."""
 
         return 4
 

@@ -1,4 +1,4 @@
-"""Attacks in words, for tables, pages and checks."""
+"""Descriptions of attacks, for tables, pages and checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["describe"]
 
 
 def describe(attacks: Sequence[Attack]) -> str:
-    """The attacks of a worst case in words, in their order; those of one group are taken together."""
+    """Describes the attacks of a worst case in their order; those of one group together."""
 
     groups: dict[str, list[Attack]] = {}
     for attack in attacks:

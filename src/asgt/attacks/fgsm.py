@@ -26,8 +26,8 @@ class FGSM(Attack):
         targeted: refused, as there is no targeted form of it here.
 
     Raises:
-        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
-            fit.
+        InputError: a setting is invalid, such as a negative ``eps``; or, in a call, the images, labels or model do
+            not match.
 
     Example:
         >>> import torch

@@ -32,13 +32,13 @@ class MIFGSM(Attack):
     Args:
         eps: the radius in [0, 1].
         steps: gradient steps.
-        alpha: the step's length. Default: ε / steps, as its authors have it.
+        alpha: the step's length. Default: ε / steps, as in the paper.
         decay: the momentum's decay factor μ.
         targeted: call it with target classes in place of the labels. Success is the prediction of the target.
 
     Raises:
-        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
-            fit.
+        InputError: a setting is invalid, such as a negative ``eps``; or, in a call, the images, labels or model do
+            not match.
 
     Example:
         >>> import torch

@@ -25,7 +25,7 @@ __all__ = ["PGD"]
 class PGD(Attack):
     """Projected gradient descent on the cross-entropy, in L∞ or L2.
 
-    It returns the last iterate. No gradient was taken there, so a state's ``fooled`` does not cover it.
+    It returns the last iterate. No gradient is computed there, so a state's ``fooled`` does not cover it.
 
     Args:
         eps: the radius in [0, 1].
@@ -34,13 +34,13 @@ class PGD(Attack):
         alpha: the step's length in the units of ``eps``. Default: 2.5 ε / steps, which can cross the ball and come
             back; a constant that ignores ε under-attacks wherever alpha · steps < ε.
         random_start: start at a random point of the ball; else at X.
-        restarts: independent runs; each sample keeps the iterate that fools the model, or else the one of highest
+        restarts: independent runs; each sample gets the iterate that fools the model, or else the one of highest
             loss. More than one needs ``random_start``.
         targeted: call it with target classes in place of the labels. Success is the prediction of the target.
 
     Raises:
-        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
-            fit.
+        InputError: a setting is invalid, such as a negative ``eps``; or, in a call, the images, labels or model do
+            not match.
 
     Example:
         >>> import torch
@@ -70,9 +70,11 @@ class PGD(Attack):
         super().__post_init__()
         check_alpha(self.alpha, self.norm)
         if self.restarts < 1:
-            raise InputError(f"restarts = {self.restarts}: an attack runs at least once")
+            raise InputError(f"restarts = {self.restarts}: give at least one run")
         if self.restarts > 1 and not self.random_start:
-            raise InputError(f"restarts = {self.restarts} without a random start would repeat the same run")
+            raise InputError(
+                f"restarts = {self.restarts} without a random start would repeat the same run: set random_start=True"
+            )
 
     @property
     def starts_at_random(self) -> bool:

@@ -1,4 +1,4 @@
-"""Restarts for any attack that starts at random: several independent runs, of which each sample keeps the best."""
+"""Restarts for any attack that starts at random: several independent runs, of which each sample gets the best."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Repeated(Attack):
         # Runs of an attack that has several already are multiplied.
         object.__setattr__(self, "restarts", self.restarts * self.attack.restarts)
         if self.restarts < 1:
-            raise InputError(f"restarts = {self.restarts}: an attack runs at least once")
+            raise InputError(f"restarts = {self.restarts}: give at least one run")
         if self.restarts > 1 and not inner.starts_at_random:
             raise InputError(f"restarts = {self.restarts} of {inner.title} without a random start repeat the same run")
         for name, value in (

@@ -1,26 +1,26 @@
-r"""Square Attack: random search over squares, by the model's answers alone.
+r"""Square Attack: random search over squares, with forward passes only.
 
-From the point X' of lowest margin so far, ask about a point that differs from it in one square of random place, and go
+From the point X' of lowest margin so far, evaluate a point that differs from it in one random square, and move
 there if the margin falls:
 
 .. math:: \mathrm{margin}(X') = f_y(X') - \max_{k \ne y} f_k(X')
 
-The square's area is a share p of the image, which halves as the queries go on, from 0.8 down to 0.8/512.
+The square's area is a share p of the image, which halves with the number of queries, from 0.8 down to 0.8/512.
 
 L∞
     The start is X + ε·(±1), one sign for each channel and column. In the square, X' moves by 2ε·(±1), one sign for each
-    channel, and is projected back, so that most coordinates stay at X ± ε.
+    channel, and is projected back, so that most coordinates remain at X ± ε.
 L2
     The start is a tiling of X by five times five bumps, scaled to length ε. In the square, the perturbation is bent
-    towards a new bump, and it is given the mass that it had there, the mass of a second square, which is wiped out, and
-    what the box had left unused. A bump is a pyramid and its negative, side by side or one above the other:
+    towards a new bump, and it is given the mass that it had there, the mass of a second square, which is wiped out,
+    and the unused part of the box. A bump is a pyramid and its negative, side by side or one above the other:
 
     .. math:: h(r, c) \propto \sum_{k = d}^{m} \frac{1}{(k + 1)^2}, \qquad d = \max(|r - r_0|, |c - c_0|)
 
 The shares are the authors' for any number of queries, as in their AutoAttack: a short search ends on larger squares.
 Here each sample draws its own place and signs, from noise that is keyed by the sample and its own counter; their
-package draws once for a whole batch. It also leaves out the last row and column of places, which their paper does not:
-on 8 × 8 pixels that leaves five points more of the images standing.
+package draws once for a whole batch. It also omits the last row and column of places, unlike their paper: on 8 × 8
+pixels this raises robust accuracy by five points.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ __all__ = ["LocalSquare", "Square", "SquareState"]
 
 P_INIT = 0.8
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""The squares tried before p halves; from the paper, for 10,000 queries."""
+"""The number of squares before p halves; from the paper, for 10,000 queries."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SquareState(State):
-    """Where Square Attack stands. ``x_adv`` is the point of lowest margin so far, or the first that fools the model.
+    """The state of Square Attack. ``x_adv`` is the point of lowest margin so far, or the first that fools the model.
 
-    The model has been asked about it, but for the start: here ``fooled`` covers every step taken.
+    The model has been evaluated at it, except at the start: here ``fooled`` covers every step.
 
     Attributes:
-        key: what each sample's noise is a function of, with its ``iteration``; int64 (B,).
+        key: the key of each sample's noise, with its ``iteration``; int64 (B,).
         margin: the margin at ``x_adv``, (B,); infinity before the first query.
     """
 
@@ -63,7 +63,7 @@ class SquareState(State):
 class Square(Attack):
     """Square Attack on the margin, in L∞ or L2. It needs no gradient.
 
-    A sample that is fooled stays where it is; further queries change nothing.
+    A fooled sample does not move; further queries do not change it.
 
     Args:
         eps: the radius in [0, 1].
@@ -72,8 +72,8 @@ class Square(Attack):
         targeted: refused, as there is no targeted form of it here.
 
     Raises:
-        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
-            fit.
+        InputError: a setting is invalid, such as a negative ``eps``; or, in a call, the images, labels or model do
+            not match.
 
     Example:
         >>> import torch
@@ -112,7 +112,7 @@ class Square(Attack):
         init: Tensor | None = None,
         generator: Generator | None = None,
     ) -> SquareState:
-        """The state before the first query. Each sample draws a key; all its noise follows from that."""
+        """The state before the first query. Each sample draws a key, which determines its noise."""
 
         key = keys_like(x, generator)
         if init is None:
@@ -123,7 +123,7 @@ class Square(Attack):
 
     @torch.no_grad()
     def step(self, state: State) -> SquareState:
-        """One query; the first is about the start itself."""
+        """One query; the first is at the start."""
 
         assert isinstance(state, SquareState)
         tried = self._varied_linf(state) if self.norm == "linf" else self._varied_l2(state)
@@ -177,7 +177,7 @@ class Square(Attack):
 
 @dataclass(frozen=True)
 class LocalSquare(Square):
-    """Square Attack from a good start: it leaves out the first queries, whose squares are large.
+    """Square Attack from a good start: it skips the first queries, whose squares are large.
 
     Give the start as ``init``. From an iterate that an attack by gradients has found, large squares seldom help.
 
@@ -189,8 +189,8 @@ class LocalSquare(Square):
         targeted: refused, as there is no targeted form of it here.
 
     Raises:
-        InputError: a setting cannot be meant, as a negative ``eps``; or, in a call, the images, labels or model do not
-            fit.
+        InputError: a setting is invalid, such as a negative ``eps``; or, in a call, the images, labels or model do
+            not match.
 
     Example:
         >>> import torch

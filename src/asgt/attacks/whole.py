@@ -1,7 +1,7 @@
-"""Attacks that can only be called whole: another library's, for one ε a call, to their end, with noise of their own.
+"""Attacks that can only be called as one function: those of other libraries, with one ε per call and their own noise.
 
-On the seam of :class:`~asgt.attacks.Attack` they take a single step, which is everything. What they answer is handed on
-as it is: whoever drives them must look whether it lies in the ball and the box.
+In the stepwise interface of :class:`~asgt.attacks.Attack` they take a single step, which is the whole attack. Their
+output is returned unchanged: the caller must check that it lies in the ball and the box.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Foreign", "Whole", "WholeState", "as_attack"]
 
 @dataclass(frozen=True, kw_only=True)
 class WholeState(State):
-    """Where such an attack stands: before or after its only step.
+    """The state of such an attack: before or after its only step.
 
     Attributes:
         seed: of the noise of the batch.
@@ -35,10 +35,10 @@ class WholeState(State):
 
 @dataclass(frozen=True)
 class Whole(Attack):
-    """What :class:`~asgt.attacks.AutoAttack` and :class:`Foreign` share.
+    """The base of :class:`~asgt.attacks.AutoAttack` and :class:`Foreign`.
 
-    Such attacks draw from global generators, which are seeded for the call and put back as they were. The noise
-    of a sample depends on the batch that it sits in: a result is repeated by calls on the same batches.
+    Such attacks draw from global generators, which are seeded for the call and restored. The noise of a sample
+    depends on its batch: the same batches give the same result.
     """
 
     steps: int = field(default=1, init=False)
@@ -57,7 +57,7 @@ class Whole(Attack):
 
     @property
     def gradients(self) -> int:
-        """Zero: what it takes, only its own code knows."""
+        """Zero: the number is unknown."""
 
         return 0
 
@@ -84,7 +84,7 @@ class Whole(Attack):
         """
 
         if init is not None:
-            raise InputError(f"{self.title} chooses its own start: leave init out")
+            raise InputError(f"{self.title} chooses its own start: remove init")
         seed = int(keys_like(x, generator)[0]) & 0x7FFFFFFF if len(x) else 0
         return WholeState(**vars(super().start(model, x, y, eps)), seed=seed)
 
@@ -92,7 +92,7 @@ class Whole(Attack):
         """The whole attack, once, or once for each radius of the batch.
 
         Raises:
-            InputError: what it answers is no batch of images of the shape that it was given.
+            InputError: its output is not a batch of images of the input's shape.
         """
 
         assert isinstance(state, WholeState)
@@ -104,7 +104,7 @@ class Whole(Attack):
             if not isinstance(answer, Tensor) or answer.shape != state.x[rows].shape:
                 told = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
                 raise InputError(
-                    f"{self.title} answers with {told}, where images of shape {tuple(state.x[rows].shape)} belong"
+                    f"{self.title} returns {told} instead of images of shape {tuple(state.x[rows].shape)} belong"
                 )
             x_adv[rows] = answer.detach().to(x_adv)
         return replace(state, x_adv=x_adv, iteration=state.iteration + 1)
@@ -112,11 +112,11 @@ class Whole(Attack):
 
 @dataclass(frozen=True)
 class Foreign(Whole):
-    """An attack of another library: called with images and labels, it gives images, as those of torchattacks do.
+    """An attack of another library: called with images and labels, it returns images, like those of torchattacks.
 
     Args:
         eps: the radius in [0, 1].
-        norm: the norm that the attack means.
+        norm: the norm of the attack.
         made: from a radius to the attack: ``lambda eps: torchattacks.PGD(model, eps=eps, alpha=eps / 4, steps=10)``. Or
             the attack itself, whose attribute ``eps`` is then set for each call and put back; a step length that does
             not follow it stays what it is.
@@ -148,7 +148,8 @@ class Foreign(Whole):
         super().__post_init__()
         if not callable(self.made):
             raise InputError(
-                f"an attack is called with images and labels, or with eps to give such a one: {self.made!r}"
+                "pass a function of images and labels, or a function of eps that returns such an attack, "
+                f"not {self.made!r}"
             )
 
     @property
@@ -182,20 +183,20 @@ class Foreign(Whole):
 
 
 def as_attack(attack: Attack | Callable[..., Any], norm: Norm, name: str = "") -> Attack:
-    """An attack of asgt as it is, in the norm where it can be; one of another library as a :class:`Foreign`.
+    """An :class:`asgt.Attack` in the norm, if it is defined in it; one of another library as a :class:`Foreign`.
 
     Args:
-        attack: it, or what is called with images and labels, or with ε to give such a one.
+        attack: the attack, or a function of images and labels, or a function of ε that returns one.
         norm: the norm of ε.
-        name: what to call an attack of another library.
+        name: the name of an attack of another library.
 
     Raises:
         InputError: it cannot be called, or attacks in another norm.
     """
 
     if isinstance(attack, type) and issubclass(attack, Attack):
-        raise InputError(f"{attack.__name__} is the class of an attack: hand over {attack.__name__}()")
+        raise InputError(f"{attack.__name__} is the class of an attack: pass {attack.__name__}()")
     ours = attack if isinstance(attack, Attack) else Foreign(norm=norm, made=attack, name=name)
     if ours.norm != norm:
-        raise InputError(f"{ours.title} attacks in {ours.norm}, the curve is asked for in {norm}")
+        raise InputError(f"{ours.title} attacks in {ours.norm}, but the evaluation is in {norm}: use the same norm")
     return ours

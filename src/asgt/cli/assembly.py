@@ -1,4 +1,4 @@
-"""Somebody's model, weights and images put together for ``asgt evaluate``, and what was taken for what, in words."""
+"""Combines a user's model, weights and images for ``asgt evaluate``, and describes how they were matched."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Assembly:
     Attributes:
         model: in evaluation mode, on the CPU, with its normalisation inside.
         images: the test images, with labels in the order of the model's logits.
-        lines: which weights, which preprocessing and which classes were taken, and what reading the images has to say.
+        lines: sentences on the weights, the preprocessing and the classes that are used, and notes from reading the
+            images.
     """
 
     model: nn.Module
@@ -42,10 +43,10 @@ class Assembly:
 
 
 def assemble(asked: dict[str, Any], progress: Progress, allow: Collection[str] = ()) -> Assembly:
-    """Builds what the flags of ``asgt evaluate --model M --data D`` ask for.
+    """Builds the model and the images that the flags of ``asgt evaluate --model M --data D`` name.
 
-    What they leave open of mean, std, image size, crop and interpolation comes from the model's own configuration, for
-    models of timm and of transformers, and for exported ones.
+    If the flags do not give mean, std, image size, crop or interpolation, these come from the model's
+    configuration. This holds for models of timm and transformers, and for exported ones.
 
     Args:
         asked: the flags.
@@ -70,7 +71,7 @@ def assemble(asked: dict[str, Any], progress: Progress, allow: Collection[str] =
             "model", name, [*MODELS, "hf:FOLDER_OR_ID", "hub:FOLDER_OR_ID", "timm:NAME", "package.module:factory"]
         )
     if weights is None and not brings_weights(name):
-        raise InputError(f"--weights is missing: {name} has none of its own")
+        raise InputError(f"--weights is missing: {name} brings no weights")
     table = read_classes(asked["classes"]) if "classes" in asked else None
     values: dict[str, list[float]] = {
         each: listed_numbers(asked[each], each) for each in ("mean", "std") if each in asked
@@ -114,7 +115,7 @@ def _exported(name: str, asked: dict[str, Any], progress: Progress, allow: Colle
 
     for flag in ("weights", "mean", "std", "width"):
         if flag in asked:
-            raise InputError(f"--{flag} is told by the exported model {name}: leave it out")
+            raise InputError(f"--{flag}: the exported model {name} defines it, remove the flag")
     table = read_classes(asked["classes"]) if "classes" in asked else None
     exported = read_exported(name.removeprefix("hub:"))
     own, known = exported.preprocessing(), data_set(asked["data"])
@@ -131,12 +132,12 @@ def _exported(name: str, asked: dict[str, Any], progress: Progress, allow: Colle
         if splits.test.shape[0] != exported.shape[0]:
             flags.append("--grey" if exported.shape[0] == 1 else "--rgb")
         raise InputError(
-            f"the images of {asked['data']} are {sizes[0]}, {name} takes {sizes[1]}: {' '.join(flags)} makes them so"
+            f"the images of {asked['data']} are {sizes[0]}, {name} takes {sizes[1]}: add {' '.join(flags)}"
         )
     images, classes_line = _labelled(splits.test, table, exported.classes, name)
     lines = [
         *splits.notes,
-        f"weights: those of {name}, whose files match their digests",
+        f"weights: from {name}, whose files match their digests",
         *(f"{name}: {remark}" for remark in exported.remarks),
         preprocessing_line(own, settings, asked),
     ]
@@ -150,7 +151,7 @@ def _loaded(model: nn.Module, asked: dict[str, Any], values: dict[str, list[floa
 
     weights = asked.get("weights")
     if weights is None:
-        return f"weights: those that {asked['model']} brings along, for --weights is not given"
+        return f"weights: those of {asked['model']}, because --weights is not given"
     matched = load_weights(model, Path(weights))
     if isinstance(held := getattr(model, "normalize", None), Normalize):
         held.refuse_other(values, weights)
@@ -180,13 +181,14 @@ def _labelled(images: Images, table: Any, own_classes: Sequence[str] | None, nam
     elif len(own_classes) == count and all(_says_nothing(each, logit) for logit, each in enumerate(own_classes)):
         return images, (
             f"classes: {name} has numbers for names, so its logits {own_classes[0]!r}, {own_classes[1]!r}, … "
-            f"are taken for {images.classes[0]!r}, {images.classes[1]!r}, … in this order; --classes says otherwise"
+            f"are assigned to {images.classes[0]!r}, {images.classes[1]!r}, … in this order; use "
+            "--classes to change this"
         )
     else:
         lacking = next(each for each in images.classes if list(own_classes).count(each) != 1)
         raise InputError(
-            f"{name} has {len(own_classes)} classes, the data has {count}, and {lacking!r} is no name of just one of "
-            f"the model's: {_HOW_TO_MAP}"
+            f"{name} has {len(own_classes)} classes, the data has {count}, and {lacking!r} does not match exactly "
+            f"one class of the model: {_HOW_TO_MAP}"
         )
     return images, (
         f"classes: the data's {count} go to their logits {how}; accuracy is over all {len(images.classes)} outputs"
@@ -203,8 +205,8 @@ def _refuse_names(table: dict[str, int | str], name: str) -> None:
     for target in table.values():
         if isinstance(target, str):
             raise InputError(
-                f"--classes: {name} does not tell the names of its classes, so {target!r} says nothing: give the "
-                "numbers of the logits, as 281"
+                f"--classes: {name} has no class names, so {target!r} cannot be matched: give the indices of the "
+                "logits, such as 281"
             )
 
 

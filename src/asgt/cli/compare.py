@@ -14,16 +14,16 @@ __all__ = ["make_parser", "run"]
 
 
 def run(words: list[str]) -> int:
-    """Runs ``asgt compare`` with the words that follow the verb."""
+    """Runs ``asgt compare`` with the arguments that follow the verb."""
 
     asked = given(make_parser(), words)
     allow = allowed(asked)
     heed_no_cache(asked)
     runs, out = asked.get("runs") or [], Path(asked.get("out") or "comparison")
     if not runs:
-        raise InputError("no run folder to compare: asgt compare RUN…")
+        raise InputError("no run folder is given: asgt compare RUN…")
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: --out takes a folder")
+        raise InputError(f"{out} is a file: give a folder to --out")
 
     from ..comparison.comparing import compare
     from ..comparison.summary import summarise
@@ -45,8 +45,8 @@ def make_parser() -> Parser:
         usage="asgt compare RUN… [--out DIR] [--model M]",
     )
     parser.add_argument("runs", nargs="*", type=str, help="run folders of asgt train, each evaluated")
-    parser.add_argument("--out", type=str, default="comparison", help="where report.html and figures/ go")
-    parser.add_argument("--model", type=str, help="names your own package.module:factory again, for its saliency maps")
+    parser.add_argument("--out", type=str, default="comparison", help="output folder for report.html and figures/")
+    parser.add_argument("--model", type=str, help="your package.module:factory, needed again for its saliency maps")
     add_allow(parser)
     add_no_cache(parser)
     return parser

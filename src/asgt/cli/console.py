@@ -83,7 +83,7 @@ class _Terminal(RichConsole):
                 yield segment
 
     def on_broken_pipe(self) -> None:
-        """Says nothing more; the default ends the process."""
+        """Stops the output; the default ends the process."""
 
         self.quiet = True
 
@@ -147,7 +147,7 @@ class Console:
         self._bar = self._task = self._log = None
 
     def trained(self, result: TrainResult) -> None:
-        """How a training ended."""
+        """Prints how a training ended."""
 
         at = "" if result.eps is None else f" at eps {result.eps:.4g} ({norm_sign(result.norm)})"
         names = {"clean": "clean", "fgsm": f"one step (FGSM){at}", "pgd": f"PGD-10{at}"}
@@ -174,7 +174,7 @@ class Console:
         self.out.print(escape(f"run folder: {result.folder}"))
 
     def profiled(self, title: str, profiles: Sequence[tuple[str, Profile]]) -> None:
-        """What a step of each method costs: passes, seconds, and what the passes take by themselves."""
+        """Prints the cost of a step of each method: passes, seconds, and the time of the passes alone."""
 
         table = Table("method", box=box.SIMPLE_HEAD)
         for column in ("passes", "step, ms", "passes alone, ms", "ratio", "images/s"):
@@ -192,7 +192,7 @@ class Console:
         self.out.print(table)
 
     def evaluated(self, evaluation: Evaluation, data: str, folder: Path, warnings: list[str]) -> None:
-        """The table of an evaluation: every accuracy with its interval; protocol, ε, n and seed in the header."""
+        """Prints the table of an evaluation: each accuracy with its interval; protocol, ε, n and seed in the header."""
 
         protocol = evaluation.protocol
         norm = norm_sign(evaluation.norm)
@@ -214,9 +214,13 @@ class Console:
         self.out.print(table)
         self._by_class(evaluation)
         if evaluation.adapted:
-            self.out.print(f"attacks adapted to {evaluation.classes} classes: not their authors' own")
+            self.out.print(
+                f"the attacks are adapted to {evaluation.classes} classes: they differ from their authors' versions"
+            )
         if evaluation.votes > 1:
-            self.out.print(f"the model is not deterministic: each answer is the majority of {evaluation.votes}")
+            self.out.print(
+                f"the model is not deterministic: each prediction is the majority of {evaluation.votes} passes"
+            )
         for name in evaluation.outcomes:
             if cost := evaluation.cost(name):
                 self.out.print(escape(f"{name}: {_spent(cost)}; {evaluation.seconds[name]:.0f} s"))
@@ -295,11 +299,11 @@ class Console:
         self.out.print(table)
 
     def checked(self, checks: tuple[Check, ...]) -> None:
-        """What the checks say together, then those that did not pass, each with its evidence and its remedy."""
+        """Prints the summary of the checks, then those that did not pass, each with its evidence and its remedy."""
 
         from ..evaluation.check import checks_text
 
-        self.out.print(escape(f"can it be believed? {checks_text(checks)}"), style="bold")
+        self.out.print(escape(f"checks: {checks_text(checks)}"), style="bold")
         for check in checks:
             if check.verdict != "PASS":
                 where = f" (samples {', '.join(map(str, check.samples))})" if check.samples else ""
@@ -316,19 +320,19 @@ class Console:
             self.out.print(line, style="dim", soft_wrap=True)
 
     def exported(self, export: Export) -> None:
-        """Says what an export wrote, and how to load it."""
+        """Prints what an export wrote, and how to load it."""
 
         self.out.print(f"exported: {escape(str(export.folder))} ({', '.join(export.files)})", soft_wrap=True)
         for file, parity in export.parity:
             self.out.print(f"{file}: {escape(parity)}", soft_wrap=True)
         if not export.is_loaded:
-            self.warn("the export was not loaded here, for its architecture is code of your own: name it by --model")
+            self.warn("the export was not loaded here, because its architecture is your own code: name it with --model")
         if not export.is_evaluated:
-            self.warn("the run is not evaluated, and its card says so: asgt evaluate RUN, then export again")
+            self.warn("the run is not evaluated, and its model card says so: run asgt evaluate RUN, then export again")
         self.out.print(f"load it: asgt.from_pretrained({escape(repr(str(export.folder)))})", soft_wrap=True)
 
     def pushed(self, repository: str, address: str) -> None:
-        """Says where an export was uploaded to."""
+        """Prints where an export was uploaded to."""
 
         self.out.print(f"uploaded: {escape(address)}; asgt.from_pretrained({repository!r}) loads it", soft_wrap=True)
 
@@ -348,13 +352,17 @@ class Console:
             self.out.print(escape(line), style=styles.get(finding.state, "dim"), soft_wrap=True)
 
     def planned(self, runs: Sequence[Planned], out: Path, pace: float) -> None:
-        """The runs of a grid, what each costs, and where it stands; ``pace`` is the seconds of a pass, as measured."""
+        """Prints the runs of a grid, the cost of each, and its state; ``pace`` is the measured time of a pass in
+        seconds.
+        """
 
         explained = any(run.job.attributions for run in runs)
         costs = ["training", "evaluation", *(["explanation"] if explained else []), "time"]
         table = Table("run", "epochs", *costs, "state")
-        self.out.print("passes in millions: a forward pass of an image is one, a backward pass to the weights two more")
-        self.out.print("time: an estimate from a second's steps on this machine, for a run that has a core to itself")
+        self.out.print(
+            "passes in millions: a forward pass of an image counts as one, a backward pass to the weights as two more"
+        )
+        self.out.print("time: an estimate from one second of steps on this machine, for a run with its own core")
         for column in table.columns[1:-1]:
             column.justify = "right"
         for run in runs:
@@ -372,11 +380,13 @@ class Console:
         )
         hours = f"{duration(pace * left * 1e6)} one after the other"
         self.out.print(
-            escape(f"{len(runs)} runs ({states}), about {left:.3g} million passes left, {hours}; they go to {out}")
+            escape(
+                f"{len(runs)} runs ({states}), about {left:.3g} million passes remaining, {hours}; output folder: {out}"
+            )
         )
 
     def compared(self, summary: Summary, page: Path) -> None:
-        """The tables of a report, what their checks say, which differences are decided, warnings, and its page."""
+        """Prints the tables of a report, its checks, the decided differences, warnings, and the path of its page."""
 
         comparison = summary.comparison
         norm = norm_sign(comparison.norm)
@@ -438,21 +448,22 @@ class Console:
             self.out.print(f"  and {len(told) - _SENTENCES} more in the table of asgt.compare_shortcut_use")
 
     def explained(self, explained: Sequence[Explained]) -> None:
-        """The panel of each attribution: what every measure says of every method, and what is decided."""
+        """Prints the panel of each attribution: each measure of each method, and the decided differences."""
 
         from ..comparison.map_evidence import panel_rows, panel_unrun, panel_words
         from ..explanation import measure_sentence
         from ..explanation.evidence import area_note
 
         for each in explained:
-            self.out.print(escape(f"\nwhere they look, by {each.name}"), style="bold")
+            self.out.print(escape(f"\nsaliency measures by {each.name}"), style="bold")
             self.out.print(escape(f"  {panel_words(each)}"), style="dim")
             rows = panel_rows(each)
             if rows:
                 for part in self._fitting_panel(each):
                     self.out.print(part)
                 self.out.print(
-                    "  ↑ more is better, ↓ less; * partly restates robustness; ± over seeds, [95 %] of one model"
+                    "  ↑ higher is better, ↓ lower is better; * partly restates robustness; ± over "
+                    "seeds, [95 %] of one model"
                 )
                 if not isnan(area := each.panel.shortcut_area):
                     self.out.print(f"  {area_note(area)}")
@@ -481,7 +492,7 @@ class Console:
         """What the checks say of each protocol; those that failed or warned in a line each, over all methods."""
 
         left, shown = _FINDINGS, []
-        self.out.print("\ncan these numbers be believed?", style="bold")
+        self.out.print("\nchecks of these numbers", style="bold")
         for credibility in checked:
             claimed = credibility.protocol.worst_case
             self.out.print(
@@ -637,7 +648,7 @@ def _spent(cost: dict[str, float]) -> str:
 
     told = f"{cost['gradients']:.0f} gradients and {cost['forwards']:.0f} forward passes a sample"
     if cost["floor"]:
-        told += f", where a clairvoyant takes {cost['floor']:.0f} gradients"
+        told += f", the ideal search takes {cost['floor']:.0f} gradients"
     return told
 
 

@@ -1,9 +1,9 @@
-"""Finds the verb, runs it, and turns what goes wrong into one line and an exit status.
+"""Finds the verb, runs it, and turns an error into one line and an exit status.
 
-0: done. 2: the input is wrong. 130: interrupted. 1: a fault of ours, with its traceback.
+0: done. 2: the input is wrong. 130: interrupted. 1: an internal error, with its traceback.
 
-What reads the output decides none of it: a reader that leaves early, as ``head`` does, changes no status. Only a full
-disk under standard output does, since results are lost that somebody meant to keep: status 2.
+The reader of the output does not change the status, even if it closes early like ``head``. Only a full disk under
+standard output does, because results are lost: status 2.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "ver
 
 _USAGE = """usage: asgt VERB [OPTIONS]
 
-Trains image classifiers that are robust and interpretable, and says honestly how robust they are.
+Trains robust and interpretable image classifiers, and measures their robustness.
 
 verbs:
   train      train a classifier by {methods}
-  evaluate   accuracy under attack, over a grid of eps, with intervals
-  explain    where models look, measured on the same images, and their maps
-  compare    one page of several runs: tables, curves, saliency maps
-  reproduce  a grid of methods and seeds, trained, evaluated and compared
-  profile    what a training step of each method costs, in passes and seconds
-  verify     checks the files of runs against their digests
-  export     a run as a folder to share: weights, model card, digests
+  evaluate   measure accuracy under attack, over a grid of eps, with intervals
+  explain    saliency maps of models, measured on the same images
+  compare    compare several runs on one page: tables, curves, saliency maps
+  reproduce  train, evaluate and compare a grid of methods and seeds
+  profile    measure the cost of a training step of each method, in passes and seconds
+  verify     check the files of runs against their digests
+  export     export a run as a folder to share: weights, model card, digests
 
-asgt VERB --help tells what each takes; asgt --version the version.
+asgt VERB --help lists the options of a verb; asgt --version prints the version.
 """
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _RIGHTS = (errno.EACCES, errno.EPERM)
 _NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory")
-"""What PyTorch says, by a RuntimeError, where there is no memory left on a device."""
+"""The message of PyTorch's RuntimeError when a device has no free memory."""
 _CACHE = "ASGT_CACHE"
 
 _MENDS = {
     errno.ENAMETOOLONG: "give a shorter name",
-    errno.ENOENT: "give the path of one that is there",
-    errno.ENOTDIR: "a part of the path is a file, and no folder",
-    errno.EISDIR: "a file is expected there, and no folder",
-    errno.EEXIST: "move away what is there",
-    errno.ELOOP: "its links lead in a circle",
-    errno.EACCES: "change the rights, or give another place",
-    errno.EPERM: "change the rights, or give another place",
+    errno.ENOENT: "the path does not exist: give an existing one",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: give another path",
+    errno.EISDIR: "this is a folder, but a file is expected: give another path",
+    errno.EEXIST: "the path exists already: move it away, or give another path",
+    errno.ELOOP: "its links form a circle: give another path",
+    errno.EACCES: "permission denied: change the permissions, or give another path",
+    errno.EPERM: "permission denied: change the permissions, or give another path",
 }
 
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; ``None`` takes the process's own. Returns the exit status.
 
     Raises:
-        SystemExit: a help text was asked for and printed.
+        SystemExit: a help text was requested and printed.
     """
 
     with ExitStack() as undo:
@@ -130,7 +130,10 @@ def _answered(words: list[str], interruption: Interruption, undo: ExitStack) -> 
             _say("asgt: interrupted")
         return STOPPED
     if status == 0 and outlets is not None and (lost := outlets.lost()) is not None:
-        _say(f"asgt: error: cannot write to standard output: {lost.strerror or lost}; files that were written stay")
+        _say(
+            f"asgt: error: cannot write to standard output: {lost.strerror or lost}; files that were already "
+            "written are complete"
+        )
         status = 2
     if left is not None and status == 0:
         raise left
@@ -158,7 +161,7 @@ def _run(words: list[str]) -> int:
         sys.stdout.write(f"asgt {version('asgt')}\n")
         return 0
     if words[0].startswith("-"):
-        raise InputError(f"a verb comes before {words[0]}: asgt {' or asgt '.join(VERBS)}")
+        raise InputError(f"the verb must come before {words[0]}: asgt {' or asgt '.join(VERBS)}")
 
     if words[0] not in VERBS:
         raise unknown("verb", words[0], VERBS)
@@ -206,7 +209,7 @@ def _of_a_name(error: BaseException) -> str | None:
     """What is wrong with a name that no file can have; Python tells it by no type of its own."""
 
     if isinstance(error, ValueError) and str(error).startswith("embedded null"):
-        return "a name of a file or a folder holds a null character: leave it out"
+        return "the name of a file or folder contains a null character: remove it"
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib before Python 3.13
         return f"{error}: {_MENDS[errno.ELOOP]}"
     if isinstance(error, UnicodeEncodeError) and error.encoding.replace("-", "") == sys.getfilesystemencoding().replace(

@@ -1,4 +1,4 @@
-"""``asgt evaluate``: accuracy under attack over a grid of ε, for a run folder or for anybody's weights."""
+"""``asgt evaluate``: accuracy under attack over a grid of ε, for a run folder or for any model and weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ALL = "all"
 
 
 def run(words: list[str]) -> int:
-    """Runs ``asgt evaluate`` with the words that follow the verb."""
+    """Runs ``asgt evaluate`` with the arguments that follow the verb."""
 
     asked = {
         name: value for name, value in given(make_parser(), words).items() if value is not None and value is not False
@@ -61,7 +61,7 @@ def run(words: list[str]) -> int:
     named = protocol_named(protocol, norm or "linf")
     if asked.get("exhaustive") and not named.worst_case:
         raise InputError(
-            f"--exhaustive has no meaning in protocol {protocol}, which attacks at every eps: leave it out"
+            f"--exhaustive has no effect in protocol {protocol}, which attacks at every eps: remove the flag"
         )
     if "trace" in asked and "attack" not in asked:
         checked_trace(asked["trace"], named)
@@ -159,7 +159,8 @@ def make_parser() -> Parser:
 
     parser = Parser(
         prog="asgt evaluate",
-        description="Accuracy under attack over a grid of eps, printed with 95 % intervals and kept per sample.",
+        description="Measures accuracy under attack over a grid of eps. Prints 95 % intervals and saves the outcome "
+        "of each sample.",
         usage="asgt evaluate RUN | --model M [--weights FILE] --data D --out DIR [OPTIONS]",
     )
     _add_subject(parser)
@@ -167,38 +168,42 @@ def make_parser() -> Parser:
         "--protocol",
         type=str,
         default="pgd",
-        help="paper, pgd, standard or autoattack, each in its newest version; an earlier one as standard@1 "
-        "(default: pgd)",
+        help="paper, pgd, standard or autoattack, each in its newest version; an earlier version is written "
+        "standard@1 (default: pgd)",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="with --protocol standard, leave the audit out: protocol standard-quick, not a robustness claim",
+        help="with --protocol standard, omit the audit: protocol standard-quick, not a robustness claim",
     )
     parser.add_argument(
         "--attack",
         action="append",
         type=str,
-        help="instead of a protocol, an attack of your own, as package.module:Class; repeat it for a worst case",
+        help="your own attack instead of a protocol, as package.module:Class; repeat the flag for a worst "
+        "case over several",
     )
     parser.add_argument(
         "--check",
         action="append",
         type=str,
-        help="also a check of your own, as package.module:function; repeat it for several",
+        help="also run your own check, as package.module:function; repeat the flag for several",
     )
-    parser.add_argument("--epsilons", type=str, help="the grid, as 0.05,0.1 or 2/255,8/255 (default: by data)")
-    parser.add_argument("--norm", type=str, help="linf or l2 (default: the run's own, else linf)")
+    parser.add_argument(
+        "--epsilons", type=str, help="the grid of eps, such as 0.05,0.1 or 2/255,8/255 (default: depends on the data)"
+    )
+    parser.add_argument("--norm", type=str, help="linf or l2 (default: the norm of the run's training, else linf)")
     parser.add_argument(
         "--samples",
         type=int,
-        help="the first N test images, or N drawn by class where those do not stand for all (default: all)",
+        help="number of test images: the first N, or N drawn by class if the first are not representative "
+        "(default: all)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="keys the random starts (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random starts (default: 0)")
     parser.add_argument(
         "--exhaustive",
         action="store_true",
-        help="in a worst case, attack every sample at every eps (default: 64 of them at one more)",
+        help="in a worst case, attack every sample at every eps (default: 64 samples at one additional eps)",
     )
     parser.add_argument(
         "--thorough", action="store_true", help="also run the expensive checks: Square, twice the effort"
@@ -214,13 +219,13 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--out",
         type=str,
-        help="where to keep the evidence (default: RUN/evaluation/PROTOCOL or …/PROTOCOL@VERSION; "
+        help="output folder for the results of each sample (default: RUN/evaluation/PROTOCOL or …/PROTOCOL@VERSION; "
         "…+VIEW with a shortcut)",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="take up an evaluation that was stopped; of a finished one, only run the checks again",
+        help="continue an interrupted evaluation; for a finished one, only repeat the checks",
     )
     return parser
 
@@ -229,23 +234,29 @@ def _add_subject(parser: Parser) -> None:
     """Adds the flags that say which model is evaluated on which images."""
 
     parser.add_argument("run", nargs="?", type=str, help="a run folder of asgt train")
-    parser.add_argument("--model", type=str, help="its name, or hub:FOLDER_OR_ID; with RUN, names your own again")
     parser.add_argument(
-        "--weights", type=str, help="weights as safetensors, or .pt that holds plain tensors (default: the model's own)"
+        "--model", type=str, help="name of the model, or hub:FOLDER_OR_ID; with RUN, your package.module:factory again"
+    )
+    parser.add_argument(
+        "--weights",
+        type=str,
+        help="weights file: safetensors, or .pt with plain tensors only (default: the weights that the model brings)",
     )
     add_allow(parser)
     add_no_cache(parser)
     parser.add_argument("--data", type=str, help=f"{data_help()}, a hub id, or a folder")
     parser.add_argument(
-        "--mean", type=str, help="means the weights were trained with, as 0.49,0.48,0.45 (default: in the weights)"
+        "--mean",
+        type=str,
+        help="per-channel means that the weights were trained with, such as 0.49,0.48,0.45 (default: from the weights)",
     )
-    parser.add_argument("--std", type=str, help="standard deviations, likewise")
-    parser.add_argument("--width", type=float, help="factor on the model's hidden layers")
+    parser.add_argument("--std", type=str, help="per-channel standard deviations, likewise")
+    parser.add_argument("--width", type=float, help="factor on the width of the model's hidden layers")
     parser.add_argument(
         "--classes",
         type=str,
-        help="the model's classes where the data has others: a file with a name a line or a JSON list, in the order of "
-        "the logits; names as cat,dog; or a JSON object that gives each class of the data its logit",
+        help="the model's classes, if they differ from the data's: a file with one name per line or a JSON list, "
+        "in the order of the logits; names as cat,dog; or a JSON object from class of the data to index of the logit",
     )
     parser.add_class_arguments(
         TrainConfig, as_group=False, skip={field.name for field in fields(TrainConfig)} - set(DATA_SETTINGS)
@@ -253,7 +264,8 @@ def _add_subject(parser: Parser) -> None:
     parser.add_argument(
         "--shortcut",
         type=str,
-        help="with --model, the shortcut of its training images, as patch:0.99,size=4 (a run tells its own)",
+        help="with --model, the shortcut in its training images, such as patch:0.99,size=4 (a run folder "
+        "defines its own)",
     )
     parser.add_argument(
         "--shortcut_view",
@@ -267,7 +279,9 @@ def _check(asked: dict[str, Any]) -> None:
     if "run" in asked:
         for name in _FOREIGN_ONLY:
             if name in asked:
-                raise InputError(f"--{name.replace('_', '-')} is told by the run folder {asked['run']}: leave it out")
+                raise InputError(
+                    f"--{name.replace('_', '-')}: the run folder {asked['run']} defines it, remove the flag"
+                )
     else:
         for name in ("model", "data", "out"):
             if name not in asked:
@@ -275,23 +289,28 @@ def _check(asked: dict[str, Any]) -> None:
     if (view := asked.get("shortcut_view")) is not None and view not in (known := (*VIEWS, _ALL)):
         raise unknown("--shortcut-view", view, known)
     if "run" not in asked and ("shortcut" in asked) != ("shortcut_view" in asked):
-        raise InputError("--shortcut and --shortcut-view belong together: what is planted, and in which test set")
+        raise InputError(
+            "--shortcut and --shortcut-view must be given together: the first defines the shortcut, the "
+            "second the test set"
+        )
     for flag in ("attack", "check"):
         for name in asked.get(flag, []):
             if not is_foreign(name):
-                raise InputError(f"--{flag} {name}: it takes one of your own, as package.module:name")
+                raise InputError(
+                    f"--{flag} {name}: not of the form package.module:name; give your own code in that form"
+                )
     if "attack" in asked and asked.get("protocol", "pgd") != "pgd":
-        raise InputError(f"--attack and --protocol {asked['protocol']}: one of them alone says what attacks")
+        raise InputError(f"--attack and --protocol {asked['protocol']} exclude each other: remove one of them")
     if ("mean" in asked) != ("std" in asked):
-        raise InputError("--mean and --std belong together")
+        raise InputError("--mean and --std must be given together")
     if not 0 <= asked.get("seed", 0) < 2**128:
-        raise InputError(f"--seed {shown(asked['seed'])}: a whole number, zero or more, of at most 38 digits")
+        raise InputError(f"--seed {shown(asked['seed'])}: give a whole number from 0, with at most 38 digits")
     if asked.get("batch_size", 1) < 1:
-        raise InputError(f"--batch-size {shown(asked['batch_size'])}: at least one image a pass")
+        raise InputError(f"--batch-size {shown(asked['batch_size'])}: must be at least 1")
 
 
 def _protocol(asked: dict[str, Any]) -> str:
-    """The key of the protocol that was asked for."""
+    """The key of the requested protocol."""
 
     from ..evaluation.protocols import protocol_named
 
@@ -300,7 +319,7 @@ def _protocol(asked: dict[str, Any]) -> str:
         return protocol
     if "attack" in asked or protocol != "standard":
         other = "--attack" if "attack" in asked else f"protocol {protocol}"
-        raise InputError(f"--quick goes with --protocol standard alone and has no meaning in {other}: leave it out")
+        raise InputError(f"--quick is an option of --protocol standard only, not of {other}: remove the flag")
     return "standard-quick"
 
 
@@ -336,9 +355,7 @@ def _sampled(images: Images, count: int, console: Console) -> tuple[Tensor, str]
     from ..data import sampled_rows, selection_text
 
     if not 1 <= count <= len(images):
-        raise InputError(
-            f"--samples {shown(count)}: the test split has {len(images)} images, and at least one is needed"
-        )
+        raise InputError(f"--samples {shown(count)}: must be between 1 and {len(images)}, the number of test images")
     rows = sampled_rows(images, count)
     selection = selection_text(images, rows)
     if not rows.equal(torch.arange(count)):

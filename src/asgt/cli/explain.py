@@ -1,4 +1,4 @@
-"""``asgt explain``: where models look, measured on the same images, and everything that is shown of it."""
+"""``asgt explain``: saliency maps of models, measured on the same images, and their figures and tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SAMPLES = 256
 
 
 def run(words: list[str]) -> int:
-    """Runs ``asgt explain`` with the words that follow the verb."""
+    """Runs ``asgt explain`` with the arguments that follow the verb."""
 
     asked = {
         name: value for name, value in given(make_parser(), words).items() if value is not None and value is not False
@@ -49,7 +49,10 @@ def run(words: list[str]) -> int:
     kinds = [attribution_class(name) for name in attributions]
     if "layer" in asked and not any(kind.looks_at_layer() for kind in kinds):
         looking = " or ".join(name for name, kind in ATTRIBUTIONS.items() if kind.looks_at_layer())
-        raise InputError(f"--layer {cut(asked['layer'])}: none of the attributions looks at a layer, as {looking} does")
+        raise InputError(
+            f"--layer {cut(asked['layer'])}: none of the attributions uses a layer: add {looking} to "
+            "--attribution, or remove the flag"
+        )
     resolve_device(asked.get("device", "auto"))
 
     console = Console()
@@ -62,9 +65,9 @@ def run(words: list[str]) -> int:
         try:
             comparison = compare(runs)
         except InputError as error:
-            console.say(f"no page: {error}")
+            console.say(f"no report page: {error}")
     else:
-        console.say("no page: not every run is evaluated; asgt evaluate RUN does it, and asgt compare makes the page")
+        console.say("no report page: not every run is evaluated; run asgt evaluate RUN, then asgt compare")
 
     if comparison is None:
         maps = gather_maps(methods, allow=allow)
@@ -87,22 +90,26 @@ def make_parser() -> Parser:
 
     parser = Parser(
         prog="asgt explain",
-        description="Where models look, measured on the same images: a panel of measures that compares them, and maps.",
+        description="Measures saliency maps of models on the same images: a panel of measures that compares them, "
+        "and the maps.",
         usage="asgt explain RUN… [OPTIONS]",
     )
     parser.add_argument("runs", nargs="*", type=str, help="finished run folders of asgt train, evaluated or not")
-    parser.add_argument("--samples", type=int, help=f"the first N test images (default: {_SAMPLES}, or all there are)")
+    parser.add_argument(
+        "--samples", type=int, help=f"number of test images, from the first on (default: {_SAMPLES}, or all)"
+    )
     parser.add_argument(
         "--attribution",
         type=str,
-        help="what makes the maps, as gradient,ig,smoothgrad or your own package.module:Class (default: gradient)",
+        help="attribution methods, such as gradient,ig,smoothgrad or your package.module:Class (default: gradient)",
     )
     parser.add_argument(
-        "--eps", type=str, help="each model is attacked at a quarter of it and at it (default: as most runs trained)"
+        "--eps",
+        type=str,
+        help="radius of the attack on the maps, at a quarter and at the whole of it (default: the eps of most "
+        "trainings)",
     )
-    parser.add_argument(
-        "--layer", type=str, help="the layer to look at, as gradcam does (default: the last feature map)"
-    )
+    parser.add_argument("--layer", type=str, help="the layer for gradcam (default: the last feature map)")
     parser.add_argument(
         "--shortcut",
         type=str,
@@ -119,14 +126,16 @@ def make_parser() -> Parser:
         "--batch_size", type=int, help="images, or copies of them, in a pass (default: 64, fewer large ones)"
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--model", type=str, help="names your own package.module:factory again")
+    parser.add_argument("--model", type=str, help="your package.module:factory, needed again for its runs")
     add_allow(parser)
     add_no_cache(parser)
-    parser.add_argument("--out", type=str, default="comparison", help="where the page, its tables and figures go")
+    parser.add_argument(
+        "--out", type=str, default="comparison", help="output folder for the page, its tables and figures"
+    )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="take up explanations as they were asked for, also those that were begun and not finished",
+        help="continue interrupted explanations, and reuse finished ones with the same settings",
     )
     return parser
 
@@ -136,19 +145,19 @@ def _refuse_removed(places: Sequence[Path]) -> None:
 
     for folder in places:
         if not (folder / "result.json").exists():
-            raise InputError(f"{folder} was removed while the work went on; begin again")
+            raise InputError(f"{folder} was removed while asgt explain was running: run it again")
 
 
 def _check(asked: dict[str, Any], out: Path) -> None:
-    """Refuses what needs nothing heavy to be refused."""
+    """Checks the flags that can be checked without importing torch."""
 
     if not asked.get("runs"):
-        raise InputError("no run folder to explain: asgt explain RUN…")
+        raise InputError("no run folder is given: asgt explain RUN…")
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: --out takes a folder")
+        raise InputError(f"{out} is a file: give a folder to --out")
     for name in ("samples", "batch_size"):
         if asked.get(name, 1) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {shown(asked[name])}: at least one image is needed")
+            raise InputError(f"--{name.replace('_', '-')} {shown(asked[name])}: must be at least 1")
     if "eps" in asked:
         in_float32(number(asked["eps"], "--eps"), "--eps")
     if not listed(asked.get("attribution", "gradient")):

@@ -11,7 +11,7 @@ __all__ = ["make_parser", "run"]
 
 
 def run(words: list[str]) -> int:
-    """Runs ``asgt export`` with the words that follow the verb."""
+    """Runs ``asgt export`` with the arguments that follow the verb."""
 
     asked = {
         name: value for name, value in given(make_parser(), words).items() if value is not None and value is not False
@@ -19,12 +19,12 @@ def run(words: list[str]) -> int:
     allow = allowed(asked)
     heed_no_cache(asked)
     if "run" not in asked:
-        raise InputError("no run folder to export: asgt export RUN --out DIR")
+        raise InputError("no run folder is given: asgt export RUN --out DIR")
     if "out" not in asked:
         raise InputError("--out is missing: asgt export RUN --out DIR")
     repository = asked.get("push", "")
     if "private" in asked and not repository:
-        raise InputError("--private has no meaning without --push ORGANISATION/NAME: leave it out")
+        raise InputError("--private has no effect without --push ORGANISATION/NAME: remove the flag, or add --push")
 
     from ..exporting import export_run, push_export
     from ..exporting.pushing import refuse_repository
@@ -56,26 +56,29 @@ def run(words: list[str]) -> int:
 def make_parser() -> Parser:
     parser = Parser(
         prog="asgt export",
-        description="Writes a finished run as a folder to share: safetensors, config.json, a model card with what was "
-        "measured, and digests. asgt.from_pretrained and asgt evaluate --model hub:DIR load it; nothing in it can run.",
+        description="Exports a finished run as a folder to share: safetensors, config.json, a model card with the "
+        "measurements, and digests. asgt.from_pretrained and asgt evaluate --model hub:DIR load it; it "
+        "contains no code.",
         usage="asgt export RUN --out DIR [--format F] [--license L] [--push ORGANISATION/NAME]",
     )
     parser.add_argument("run", nargs="?", type=str, help="a finished run folder of asgt train, evaluated or not")
-    parser.add_argument("--out", type=str, help="the folder to write: new, empty, or that of an earlier export")
+    parser.add_argument("--out", type=str, help="output folder: new, empty, or that of an earlier export")
     parser.add_argument(
         "--format",
         type=str,
-        help="the network as well as its weights: onnx, torch-export, or both as onnx,torch-export; written only if "
-        "its logits on test images are those of PyTorch to 1e-5",
+        help="also export the network: onnx, torch-export, or both as onnx,torch-export; written only if its "
+        "logits on test images match PyTorch's to 1e-5",
     )
     parser.add_argument(
-        "--license", type=str, help="license of the weights, as the hub calls it: mit, apache-2.0 (default: not stated)"
+        "--license",
+        type=str,
+        help="license of the weights, by its name on the hub: mit, apache-2.0 (default: not stated)",
     )
     parser.add_argument(
         "--push", type=str, help="also upload the folder to this repository of the hub, as ORGANISATION/NAME"
     )
-    parser.add_argument("--private", action="store_true", help="with --push, a new repository is private")
-    parser.add_argument("--model", type=str, help="names your own package.module:factory again, to load the export")
+    parser.add_argument("--private", action="store_true", help="with --push, make a new repository private")
+    parser.add_argument("--model", type=str, help="your package.module:factory, needed again to load the export")
     add_allow(parser)
     add_no_cache(parser)
     return parser

@@ -1,9 +1,9 @@
-"""SIGINT and SIGTERM that end the process, whoever swallows the ``KeyboardInterrupt``.
+"""Ends the process on SIGINT and SIGTERM, even if a library swallows the ``KeyboardInterrupt``.
 
-Python delivers a signal as an exception in whatever runs. A library may swallow it: a bare ``except`` around an import,
-a ``__del__`` or another callback whose exceptions Python ignores. So a signal is remembered, and the exception raised
-again a few times a second until it reaches the command line. Work that is being unwound by it is left alone: its
-clean-up ends workers and releases locks, which a second exception would break off.
+Python delivers a signal as an exception in the running code. A library may swallow it: a bare ``except`` around an
+import, a ``__del__`` or another callback whose exceptions Python ignores. So a signal is remembered, and the exception
+raised again a few times a second until it reaches the command line. It is not raised during the clean-up after the
+first one, which ends workers and releases locks.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _PATIENCE = 10.0  # seconds that a clean-up may take
 
 
 class Interruption:
-    """What signals have come since it listens.
+    """The signals that have come since it listens.
 
     Attributes:
-        came: whether any has, also one that a training answers with its checkpoint.
+        came: whether any has, including one that a training handles by writing a checkpoint.
         raised: whether one was answered with a ``KeyboardInterrupt``.
     """
 
@@ -111,7 +111,7 @@ class Interruption:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """A signal handler that interrupts whatever runs."""
+    """A signal handler that interrupts the running code."""
 
     if Interruption._current is None:
         raise KeyboardInterrupt

@@ -1,4 +1,6 @@
-"""What the verbs' parsers share: errors in one line that name the flag, and the nearest one for an unknown flag."""
+"""Shared parts of the verbs' parsers: errors in one line that name the flag, and the nearest name for an unknown
+flag.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,10 @@ from ..training.config import METHOD_SETTINGS, TrainConfig, flag_of
 from ..training.method_registry import ATTACKS, METHODS, known_settings, listens_to, method_record
 
 _MODE = "plain"
-"""What the library calls the way in which values are read."""
+"""The library's name for the way in which values are read."""
 
 _LONGEST = 4000
-"""Characters of a message of the library that are looked through for what it says."""
+"""The number of characters of a library message that are searched for the cause."""
 
 _LONGER = {flag_of("from_run"): "--from_run"}
 """Flags whose setting has another name."""
@@ -88,7 +90,7 @@ class Parser(ArgumentParser):  # type: ignore[misc]
         flags = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
         name = flag.split("=")[0]
         if not name.startswith("-"):
-            return InputError(f"{shown(name)} is one argument too many")
+            return InputError(f"{shown(name)} is an unexpected argument: remove it")
         return unknown("flag", _hyphened(name), sorted({_hyphened(option) for option in flags}))
 
 
@@ -109,7 +111,7 @@ def add_allow(parser: ArgumentParser) -> None:
         "--allow",
         action="append",
         type=str,
-        help="a module of your own whose code may run, by its exact name; repeat it for several",
+        help="the exact name of your own module whose code may run; repeat the flag for several",
     )
 
 
@@ -119,12 +121,12 @@ def add_no_cache(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--no_cache",
         action="store_true",
-        help="decode the images into memory, and keep no decoded images on the disk (see ASGT_CACHE in the docs)",
+        help="decode the images into memory, and write no decoded images to disk (see ASGT_CACHE in the docs)",
     )
 
 
 def heed_no_cache(asked: dict[str, Any]) -> None:
-    """Does what ``--no-cache`` says, for the processes that this one starts too; takes it out of ``asked``."""
+    """Applies ``--no-cache``, also for the processes that this one starts, and removes it from ``asked``."""
 
     if asked.pop("no_cache", False):
         os.environ["ASGT_CACHE"] = ""
@@ -135,8 +137,9 @@ def add_settings(parser: ArgumentParser, words: Sequence[str], skip: Collection[
 
     Args:
         parser: takes the flags.
-        words: the command line. ``--method package.module:Name`` and ``--attack`` import what they name.
-        skip: settings of :class:`TrainConfig` that are left out.
+        words: the arguments of the command line. ``--method package.module:Name`` and ``--attack`` import what they
+            name.
+        skip: settings of :class:`TrainConfig` that are omitted.
     """
 
     parser.add_class_arguments(TrainConfig, as_group=False, skip={*skip, "settings"})
@@ -152,8 +155,8 @@ def add_settings(parser: ArgumentParser, words: Sequence[str], skip: Collection[
     for name, setting in known_settings(named["method"], named["attack"]).items():
         if name in taken - fields:
             raise InputError(
-                f"{', '.join((*named['method'], *named['attack']))} has a field {name}, which is a flag of the command "
-                f'itself: give it another name there by stored_as = {{"{name}": "my_{name}"}}'
+                f"{', '.join((*named['method'], *named['attack']))} has a field {name}, which is a flag of asgt: "
+                f'give it another name with stored_as = {{"{name}": "my_{name}"}}'
             )
         if name not in METHOD_SETTINGS and name not in taken:
             # A number may be written as 8/255.
@@ -195,11 +198,11 @@ def _setting_help(name: str, setting: Setting, named: Sequence[str]) -> str:
 
 
 def allowed(asked: dict[str, Any]) -> tuple[str, ...]:
-    """Whose code may run: what the user names by a flag of its own.
+    """The modules whose code may run: those that the user names with a flag.
 
-    These are the modules of ``--allow``, which is taken out of ``asked``, and what ``--model``, ``--method``,
-    ``--attack``, ``--attribution`` and ``--check`` name. Only the values of these flags count, whatever else on the
-    command line or in a file reads like a name.
+    These are the modules of ``--allow``, which is taken out of ``asked``, and the names in ``--model``,
+    ``--method``, ``--attack``, ``--attribution`` and ``--check``. Names elsewhere on the command line or in a file do
+    not count.
 
     Raises:
         InputError: a value of ``--allow`` is not the name of a module.
@@ -208,9 +211,9 @@ def allowed(asked: dict[str, Any]) -> tuple[str, ...]:
     modules = asked.pop("allow", None) or []
     for module in modules:
         if is_foreign(module):
-            raise InputError(f"--allow {module}: it takes the module alone, --allow {module_of(module)}")
+            raise InputError(f"--allow {module}: give the module only, --allow {module_of(module)}")
         if not all(part.isidentifier() for part in module.split(".")):
-            raise InputError(f"--allow {module}: it takes one module, as --allow package.module; repeat it for several")
+            raise InputError(f"--allow {module}: give one module, as --allow package.module; repeat it for several")
     named: list[str] = []
     for flag in ("model", "method", "attack", "attribution", "check"):
         value = asked.get(flag) or ""

@@ -1,4 +1,4 @@
-"""``asgt profile``: what a training step costs, in passes and in seconds."""
+"""``asgt profile``: the cost of a training step, in passes and in seconds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SETTINGS = {"model", "method", "width", "dropout", "batch_size", "device", *_ST
 
 
 def run(words: list[str]) -> int:
-    """Runs ``asgt profile`` with the words that follow the verb."""
+    """Runs ``asgt profile`` with the arguments that follow the verb."""
 
     asked = {name: value for name, value in given(make_parser(words), words).items() if value is not None}
     allow = allowed(asked)
@@ -31,11 +31,11 @@ def run(words: list[str]) -> int:
     classes, repetitions = asked.pop("classes", 10), asked.pop("repetitions", 5)
     for name, value, least in (("classes", classes, 2), ("repetitions", repetitions, 1)):
         if value < least:
-            raise InputError(f"--{name} {shown(value)}: at least {least} are needed")
+            raise InputError(f"--{name} {shown(value)}: must be at least {least}")
     configs = _configs(asked, allow)
     # A forward and a backward pass, of which none takes less than 10 µs.
     what = f"--repetitions {shown(repetitions)} of {len(configs)} methods"
-    refuse_time(min(repetitions, 10**30) * len(configs) * 2e-5, what, "fewer --repetitions")
+    refuse_time(min(repetitions, 10**30) * len(configs) * 2e-5, what, "use fewer --repetitions")
 
     import torch
 
@@ -66,7 +66,7 @@ def run(words: list[str]) -> int:
     soft = targets_of(first, torch.arange(classes, device=device), range(classes))
     model = place(build_model(first.model, shape, classes, **options), device, x).train()
     if first.batch_size == 1 and any("BatchNorm" in type(module).__name__ for module in model.modules()):
-        raise InputError(f"{first.model} normalises over its batch: --batch-size must be 2 or more")
+        raise InputError(f"{first.model} has batch normalisation: --batch-size must be at least 2")
 
     refuse_batch(model, shape, first.batch_size, device, trained=True)
     optimizer = make_optimizer(first.optimizer, model.parameters(), {**first.optimizer_settings(), "lr": 1e-6})
@@ -78,7 +78,8 @@ def run(words: list[str]) -> int:
     size = "×".join(map(str, shape))
     Console().profiled(
         f"{first.model} on {first.batch_size} images of {size}, {device}, {torch.get_num_threads()} CPU threads; "
-        f"medians of {repetitions}; a pass is a forward or a backward to the images, a backward to the weights is two",
+        f"medians of {repetitions}; a forward pass and a backward pass to the images count as one pass "
+        "each, a backward pass to the weights as two",
         profiles,
     )
     return 0
@@ -89,12 +90,13 @@ def make_parser(words: Sequence[str] = ()) -> Parser:
 
     parser = Parser(
         prog="asgt profile",
-        description="Times training steps on random images, in turn with their bare passes. Without --method, all.",
+        description="Measures the time of training steps on random images, alternating with their passes alone. "
+        "Default: all methods.",
         usage="asgt profile [--method M] [--model M] [--data-shape CxHxW] [--batch-size N] [OPTIONS]",
     )
     parser.add_argument("--data_shape", type=str, help="channels x height x width of the images (default: 3x32x32)")
-    parser.add_argument("--classes", type=int, help="how many logits the model has (default: 10)")
-    parser.add_argument("--repetitions", type=int, help="steps that are timed of each method (default: 5)")
+    parser.add_argument("--classes", type=int, help="number of logits of the model (default: 10)")
+    parser.add_argument("--repetitions", type=int, help="number of timed steps of each method (default: 5)")
     add_allow(parser)
     skipped = {field.name for field in dataclasses.fields(TrainConfig)} - _SETTINGS
     add_settings(parser, words, skip=skipped)
@@ -128,6 +130,6 @@ def _attacks() -> list[str]:
 
 def _shape(text: str) -> tuple[int, int, int]:
     if not re.fullmatch(r"[1-9]\d{0,17}x[1-9]\d{0,17}x[1-9]\d{0,17}", text, re.ASCII):
-        raise InputError(f"--data-shape {cut(text)}: channels, height and width, as 3x32x32")
+        raise InputError(f"--data-shape {cut(text)}: give channels, height and width, such as 3x32x32")
     channels, height, width = map(int, text.split("x"))
     return channels, height, width

@@ -19,11 +19,11 @@ from .stopping import stopping
 __all__ = ["make_parser", "run"]
 
 _MOST_WORKERS = 1000
-"""More than any machine has cores, or than a cluster starts at a time for one grid."""
+"""The largest number of workers: more than any machine has cores, or a cluster starts at once for one grid."""
 
 
 def run(words: list[str]) -> int:
-    """Runs ``asgt reproduce`` with the words that follow the verb."""
+    """Runs ``asgt reproduce`` with the arguments that follow the verb."""
 
     asked = {
         name: value for name, value in given(make_parser(), words).items() if value is not None and value is not False
@@ -31,13 +31,13 @@ def run(words: list[str]) -> int:
     allow = allowed(asked)
     heed_no_cache(asked)
     if "grid" not in asked:
-        raise InputError(f"what to reproduce is missing: asgt reproduce {', '.join(_grids())} or FILE.yaml")
+        raise InputError(f"no grid is given: asgt reproduce {', '.join(_grids())} or FILE.yaml")
     for name in ("workers", "seeds"):
         if asked.get(name, 1) < 1:
-            raise InputError(f"--{name} {shown(asked[name])}: at least one is needed")
+            raise InputError(f"--{name} {shown(asked[name])}: must be at least 1")
     if (workers := asked.get("workers", 1)) > _MOST_WORKERS:
         raise InputError(
-            f"--workers {shown(workers)}: each is a process that holds the data, at least half a gigabyte: at most "
+            f"--workers {shown(workers)}: each process needs at least 0.5 GB of memory: use at most "
             f"{_MOST_WORKERS:,}, and one for each core is enough"
         )
 
@@ -45,7 +45,7 @@ def run(words: list[str]) -> int:
         raise unknown("executor", executor, known)
     if executor == "local" and "slurm" in asked:
         raise InputError(
-            f"--slurm {asked['slurm']}: the local executor ignores it, leave it out or add --executor slurm"
+            f"--slurm {asked['slurm']}: the local executor does not use it: remove the flag, or add --executor slurm"
         )
     keep = Path(asked["keep"]) if "keep" in asked else None
 
@@ -97,26 +97,29 @@ def make_parser() -> Parser:
 
     parser = Parser(
         prog="asgt reproduce",
-        description="Trains and evaluates a grid of methods and seeds, and makes one page. The same call goes on.",
+        description="Trains and evaluates a grid of methods and seeds, and makes one page. Run the same command "
+        "again to continue.",
         usage=f"asgt reproduce {'|'.join(_grids())}|FILE.yaml [--scale quick|laptop|tuned|paper] [OPTIONS]",
     )
     parser.add_argument("grid", nargs="?", type=str, help=f"{', '.join(_grids())}, or a YAML file of your own grid")
     parser.add_argument("--scale", type=str, help="quick (default), laptop, tuned, paper, variants or faint")
     folders = " or ".join(dict.fromkeys(name for name in map(_data_of, _grids()) if data_set(name).hub is not None))
     parser.add_argument("--data", type=str, help=f"the folder that holds {folders} (default: ASGT_DATA, or the hub)")
-    parser.add_argument("--seeds", type=int, help="how many seeds (default: as the grid says)")
+    parser.add_argument("--seeds", type=int, help="number of seeds (default: from the grid)")
     parser.add_argument(
         "--protocols",
         type=str,
-        help="what judges every run, as paper,pgd,standard; an earlier version as standard@1 (default: as the grid "
-        "says)",
+        help="evaluation protocols of every run, such as paper,pgd,standard; an earlier version is written "
+        "standard@1 (default: from the grid)",
     )
-    parser.add_argument("--set", type=str, help="settings of asgt train for every run, as momentum=0.9,target=log_prob")
-    parser.add_argument("--workers", type=int, help="runs at a time (default: one for each core)")
-    parser.add_argument("--executor", type=str, help="local (default) or slurm, a job a run")
-    parser.add_argument("--slurm", type=str, help="what to ask of slurm, as timeout_min=60,slurm_partition=gpu")
     parser.add_argument(
-        "--keep", type=str, help="also keep a small file of each run in this folder, by the grid's name"
+        "--set", type=str, help="settings of asgt train for every run, such as momentum=0.9,target=log_prob"
+    )
+    parser.add_argument("--workers", type=int, help="number of runs at the same time (default: one for each core)")
+    parser.add_argument("--executor", type=str, help="local (default) or slurm, with one job for each run")
+    parser.add_argument("--slurm", type=str, help="options for slurm, such as timeout_min=60,slurm_partition=gpu")
+    parser.add_argument(
+        "--keep", type=str, help="also save a small result file of each run in this folder, under the grid's name"
     )
     parser.add_argument("--device", type=str, help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument(
@@ -161,11 +164,11 @@ def _pairs(flag: str, asked: dict[str, Any]) -> dict[str, Any]:
     for pair in parts:
         name, equals, value = pair.partition("=")
         if not (name and equals and value):
-            raise InputError(f"--{flag} {cut(asked[flag])}: pairs are needed, as name=value,name=value")
+            raise InputError(f"--{flag} {cut(asked[flag])}: give pairs, as name=value,name=value")
         try:
             known = name.strip().replace("-", "_")
             if known in pairs:
-                raise InputError(f"{cut(known)} stands twice: keep one")
+                raise InputError(f"{cut(known)} is given twice: remove one")
             pairs[known] = plain_value(value)
         except InputError as error:
             raise InputError(f"--{flag} {cut(pair)}: {error}") from error
@@ -196,8 +199,8 @@ def _data(asked: dict[str, Any], name: str) -> str | None:
     if "data" not in asked:
         return None
     if name not in DATA_SETS or data_set(name).hub is None:
-        raise InputError(f"--data {asked['data']}: {name} needs none, leave it out")
+        raise InputError(f"--data {asked['data']}: {name} needs no folder, remove the flag")
     place = Path(asked["data"])
     if not place.is_dir():
-        raise InputError(f"--data {place}: there is no such folder")
+        raise InputError(f"--data {place}: no such folder: give an existing one")
     return os.fspath(place / name if (place / name).is_dir() else place)

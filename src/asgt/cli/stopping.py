@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a question that long work asks, so that it can save what it has first."""
+"""SIGINT and SIGTERM as a function that long work polls, so that it can save its state first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["stopping"]
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether to stop; the second signal does not wait for it to be asked.
+    """Returns a function that says whether to stop; a second signal interrupts at once.
 
     Under a launcher it does: that passes on what Slurm, or a terminal, has sent to every process already.
     """

@@ -1,4 +1,4 @@
-"""``asgt train``: train a classifier and leave a run folder."""
+"""``asgt train``: trains a classifier and writes a run folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["make_parser", "run"]
 
 
 def run(words: list[str]) -> int:
-    """Runs ``asgt train`` with the words that follow the verb."""
+    """Runs ``asgt train`` with the arguments that follow the verb."""
 
     asked = given(make_parser(words), words)
     # Before a file adds its settings: a model of one's own is named on the command line.
@@ -76,12 +76,12 @@ def make_parser(words: Sequence[str] = ()) -> Parser:
 
     parser = Parser(
         prog="asgt train",
-        description="Trains a classifier and leaves a run folder: configuration, metrics, weights, checkpoint.",
+        description="Trains a classifier and writes a run folder: configuration, metrics, weights, checkpoint.",
         usage="asgt train [--data D] [--model M] [--method M] [OPTIONS]",
     )
     parser.add_argument("--config", type=str, help="a YAML file of the settings below; flags override it")
     parser.add_argument("--out", type=str, help="the run folder (default: runs/DATA-MODEL-METHOD-SEED)")
-    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint of the run folder")
     add_allow(parser)
     add_no_cache(parser)
     add_settings(parser, words)

@@ -17,11 +17,11 @@ __all__ = ["make_parser", "run"]
 
 
 def run(words: list[str]) -> int:
-    """Runs ``asgt verify`` with the words that follow the verb."""
+    """Runs ``asgt verify`` with the arguments that follow the verb."""
 
     asked = given(make_parser(), words)
     if not (places := asked.get("runs")):
-        raise InputError("nothing to verify: asgt verify RUN…")
+        raise InputError("no folder is given: asgt verify RUN…")
 
     from ..runs.verifying import Verified, verify_place
     from .console import Console
@@ -54,7 +54,8 @@ def make_parser() -> Parser:
 
     parser = Parser(
         prog="asgt verify",
-        description="Checks every file against its digest, and figures against their evidence. Changes nothing.",
+        description="Checks every file against its digest, and every number against the stored outcomes. Changes no "
+        "file.",
         usage="asgt verify RUN… [--accept]",
     )
     parser.add_argument(
@@ -63,14 +64,13 @@ def make_parser() -> Parser:
         type=str,
         help="run folders, folders of evaluations, saved results, or folders that hold such",
     )
-    parser.add_argument(
-        "--accept", action="store_true", help="accept intended edits; every report mentions them from then on"
-    )
+    parser.add_argument("--accept", action="store_true", help="accept intended edits; every later report mentions them")
     return parser
 
 
 def _each_once(places: list[str], refused: list[InputError], console: Console) -> Iterator[Path]:
-    """What the user's words stand for, each run, evidence or saved result once; a word that stands for nothing is told.
+    """The folders that the user's arguments name, each run, evidence or saved result once; an argument without any is
+    reported.
 
     ``RUN/*``, as a shell expands it, names the same run several times.
     """

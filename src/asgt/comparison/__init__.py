@@ -1,4 +1,4 @@
-"""Runs side by side: differences, credibility, and robustness beside interpretability."""
+"""The comparison of runs: differences, credibility, and robustness against interpretability."""
 
 from .comparing import Column, Comparison, compare, read_methods
 from .method_naming import Method

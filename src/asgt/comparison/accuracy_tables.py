@@ -17,9 +17,9 @@ class AccuracyTable:
 
     Attributes:
         eps: the ε.
-        trained: whether it is the one that most runs were trained at.
+        trained: whether most runs were trained at it.
         columns: the attacks.
-        rows: a row a method: its clean accuracy, then that under each attack.
+        rows: a row for each method: its clean accuracy, then that under each attack.
     """
 
     eps: float

@@ -1,4 +1,4 @@
-"""Accuracy of each class, clean and under the strictest judge, for each method of a comparison."""
+"""Accuracy of each class, clean and under the strictest protocol, for each method of a comparison."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ClassRow:
         name: its name.
         n: its images.
         clean: its clean accuracy.
-        robust: its accuracy under the judge.
+        robust: its accuracy under the strictest protocol.
         is_worst: whether no class has a lower robust accuracy.
     """
 
@@ -39,9 +39,9 @@ class MethodByClass:
     Attributes:
         method: the method.
         clean: its balanced accuracy.
-        robust: its balanced accuracy under the judge.
+        robust: its balanced accuracy under the strictest protocol.
         worst: the class with the lowest robust accuracy; of several, the first.
-        as_bad: how many classes have that accuracy.
+        as_bad: the number of classes with that accuracy.
         rows: the classes to show: up to twenty, else the five with the lowest robust accuracy.
     """
 
@@ -59,9 +59,9 @@ class ClassAccuracies:
 
     Attributes:
         judge: the attack.
-        eps: the ε at which methods are judged.
-        classes: how many classes have images.
-        absent: how many classes that the models tell apart have none.
+        eps: the ε at which methods are compared.
+        classes: the number of classes with images.
+        absent: the number of classes of the models without images.
         methods: the methods of the comparison, in its order.
     """
 
@@ -73,7 +73,7 @@ class ClassAccuracies:
 
 
 def class_accuracies(comparison: Comparison) -> ClassAccuracies | None:
-    """Accuracies by class; ``None`` where no evaluation of the images that are judged knows its labels.
+    """Accuracies by class; ``None`` if no evaluation of these images has labels.
 
     All runs were evaluated on the same images, so the labels of one evaluation are those of all.
     """

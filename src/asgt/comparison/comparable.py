@@ -1,4 +1,4 @@
-"""What may stand side by side: runs of the same images and classes, evaluated by the same protocols at the same ε.
+"""The conditions of a comparison: runs on the same images and classes, evaluated by the same protocols at the same ε.
 
 Each refusal names both runs and the command that makes them comparable.
 """
@@ -19,7 +19,7 @@ __all__ = ["left_out", "listed", "refuse_other_evaluations", "refuse_other_runs"
 
 
 def refuse_other_runs(runs: Sequence[Run]) -> None:
-    """Refuses runs that can stand in no table together.
+    """Refuses runs that cannot be in one table.
 
     Raises:
         InputError: two runs are the same method and seed, or of one method trained on different images; or their test
@@ -34,7 +34,7 @@ def refuse_other_evaluations(runs: Sequence[Run], protocols: Sequence[str]) -> N
     """Refuses evaluations on other images of the test split, in another norm, or without a common ε.
 
     Raises:
-        InputError: there are some.
+        InputError: the evaluations are not comparable.
     """
 
     _refuse_other_images(runs, protocols)
@@ -42,7 +42,8 @@ def refuse_other_evaluations(runs: Sequence[Run], protocols: Sequence[str]) -> N
 
 
 def shared_protocols(runs: Sequence[Run]) -> list[str]:
-    """The keys of the protocols that every run was evaluated by, the strictest last; attacks of one's own come first.
+    """The keys of the protocols that every run was evaluated by, the strictest last; protocols of the user's attacks
+    come first.
 
     Raises:
         InputError: there is none.
@@ -66,22 +67,22 @@ def shared_epsilons(evaluations: Sequence[Evaluation]) -> tuple[float, ...]:
 
 
 def left_out(runs: Sequence[Run], epsilons: dict[str, tuple[float, ...]]) -> list[str]:
-    """What only some runs hold, in sentences."""
+    """The results that only some runs have, in sentences."""
 
     sentences = []
     for name in KNOWN:
         lacking = [str(run.folder) for run in runs if name not in run.evaluations]
         if name not in epsilons and len(lacking) < len(runs):
-            sentences.append(f"protocol {name} is left out: no evaluation by it in {listed(lacking)}")
+            sentences.append(f"protocol {name} is omitted: no evaluation by it in {listed(lacking)}")
 
     if OWN not in epsilons and any(OWN in run.evaluations for run in runs):
-        sentences.append("attacks of one's own are left out: not every run was evaluated by the same ones")
+        sentences.append("user-defined attacks are omitted: not every run was evaluated by the same ones")
 
     for name, shared in epsilons.items():
         grids = {str(run.folder): run.evaluations[name].epsilons for run in runs}
         for eps in sorted({eps for grid in grids.values() for eps in grid} - set(shared)):
             lacking = [folder for folder, grid in grids.items() if eps not in grid]
-            sentences.append(f"protocol {name} at eps {eps:g} is left out: not evaluated in {listed(lacking)}")
+            sentences.append(f"protocol {name} at eps {eps:g} is omitted: not evaluated in {listed(lacking)}")
     return sentences
 
 
@@ -100,15 +101,15 @@ def _refuse_repeated(runs: Sequence[Run]) -> None:
                 continue
             both = f"{other.folder} and {run.folder}"
             if run.config.epochs == 0 and _is_same(run, other):
-                raise InputError(f"{both} hold the same {AS_GIVEN}, which show no spread over seeds: leave one out")
+                raise InputError(f"{both} hold the same {AS_GIVEN}, which have no spread over seeds: remove one")
             if run.seed == other.seed:
                 raise InputError(
-                    f"{both} hold the same method, settings and seed ({run.seed}), which shows no spread over seeds: "
-                    "leave one out, or train it with another --seed"
+                    f"{both} hold the same method, settings and seed ({run.seed}), which has no spread over seeds: "
+                    "remove one, or train it with another --seed"
                 )
             if run.result.train_data != other.result.train_data and run.config.epochs:
                 raise InputError(
-                    f"{both} hold the same method and settings, trained on different images: leave one out, or train "
+                    f"{both} hold the same method and settings, trained on different images: remove one, or train "
                     "it again on the same ones"
                 )
 
@@ -133,9 +134,9 @@ def _refuse_other_data(runs: Sequence[Run]) -> None:
         if run.result.test_data != first.result.test_data:
             names = data_name(first), data_name(run)
             which = f"images of {names[0]}" if names[0] == names[1] else f"data ({names[0]} and {names[1]})"
-            raise InputError(f"{both} were tested on different {which}: compare runs of the same test images")
+            raise InputError(f"{both} were tested on different {which}: compare runs with the same test images")
         if run.result.classes != first.result.classes:
-            raise InputError(f"{both} tell different classes apart: compare runs of the same classes")
+            raise InputError(f"{both} have different classes: compare runs with the same classes")
 
 
 def _refuse_other_images(runs: Sequence[Run], protocols: Sequence[str]) -> None:
@@ -180,7 +181,7 @@ def _refuse_other_grids(runs: Sequence[Run], protocols: Sequence[str]) -> None:
         if shared.isdisjoint(evaluation.epsilons):
             grid, asked = (",".join(f"{eps:g}" for eps in sorted(values)) for values in (evaluation.epsilons, shared))
             raise InputError(
-                f"no eps is common to all: {_folder(run, name)} has {grid}, those before it share "
+                f"no eps is common to all: {_folder(run, name)} has {grid}, the others share "
                 f"{asked}: " + evaluate_again(run.folder, name, "--epsilons " + ",".join(map(repr, sorted(shared))))
             )
         shared &= set(evaluation.epsilons)

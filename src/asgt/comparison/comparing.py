@@ -1,9 +1,9 @@
-"""Runs side by side: what each cell of their table holds.
+"""The comparison of runs: the values of each cell of their table.
 
 Runs are compared only on the same images, by the same protocols, at the same ε (:mod:`asgt.comparison.comparable`).
-Runs that differ in their seed alone are one method (:mod:`asgt.comparison.method_naming`): its cells show the spread
-over seeds. The cells of a single run show Wilson's interval. Nothing that a run folder holds is executed, and no model
-is built.
+Runs that differ only in the seed are one method (:mod:`asgt.comparison.method_naming`), whose cells show the spread
+over seeds. The cells of a single run show Wilson's interval. No code from a run folder is executed, and no model is
+built.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Column:
     Attributes:
         protocol: its name.
         version: the protocol's.
-        claim: what a number by this protocol may be called.
+        claim: what a number by this protocol may claim.
         attack: the name of the search.
-        title: what people call the attack.
+        title: the attack's name in tables.
         reach: the largest ε that a constant step can cross; ``None`` where the step follows ε.
     """
 
@@ -80,11 +80,11 @@ class Comparison(Tabular):
         columns: the attacks of every shared protocol.
         epsilons: by the key of the protocol, the ε that all runs share, ascending.
         norm: the norm of ε.
-        counts: by the key of the protocol, how many test images each run was evaluated on. A costly protocol may have
-            fewer than a cheap one.
-        data: the name of the data, for people.
+        counts: by the key of the protocol, the number of test images of each run. An expensive protocol may have
+            fewer images.
+        data: the name of the data, for display.
         classes: the names of the classes.
-        left_out: sentences on what only some runs hold.
+        left_out: sentences on results that only some runs have.
 
     Example:
         >>> import asgt
@@ -107,9 +107,9 @@ class Comparison(Tabular):
     left_out: tuple[str, ...]
 
     def right(self, run: Run, column: Column | None, eps: Number) -> Tensor:
-        """Which images a run gets right, bool (N,), under an attack at an ε of ``epsilons[column.key]``.
+        """Which images a run classifies correctly, bool (N,), under an attack at an ε of ``epsilons[column.key]``.
 
-        Without a column, which of the most images that a protocol has it gets right as they are.
+        Without a column, the clean outcomes on the images of the protocol with the most images.
 
         Raises:
             InputError: the run was not evaluated there.
@@ -122,17 +122,17 @@ class Comparison(Tabular):
 
     @property
     def samples(self) -> int:
-        """The test images of each run, by the protocol that has the most of them."""
+        """The number of test images of each run, by the protocol with the most of them."""
 
         return max(self.counts.values())
 
     def samples_of(self, column: Column | None) -> int:
-        """The test images of each run under an attack; without one, those that it gets as they are."""
+        """The number of test images of each run under an attack; without one, of the clean images."""
 
         return self.samples if column is None else self.counts[column.key]
 
     def fewer_text(self) -> str:
-        """Which protocols have fewer test images than others, as `` (standard v2: 100)``; empty where none has."""
+        """Which protocols have fewer test images than others, as `` (standard v2: 100)``; empty if none has."""
 
         protocols = self.protocols
         fewer = [
@@ -165,7 +165,7 @@ class Comparison(Tabular):
     def trained_eps(self) -> float | None:
         """The ε that most runs were trained at (of equally many, the largest), in the norm of the evaluations.
 
-        ``None`` where no run was trained against an attack in that norm.
+        ``None`` if no run was trained against an attack in that norm.
         """
 
         return trained_eps(self.methods, self.norm)
@@ -184,7 +184,7 @@ class Comparison(Tabular):
         return tuple(sorted({min(shared, key=lambda eps: abs(eps - want)) for want in wanted}))
 
     def discarded(self, key: str) -> str:
-        """How much too high accuracies by a protocol are at most for images that it discarded; empty if it does not."""
+        """The largest error of a protocol's accuracies because of discarded images; empty without any."""
 
         told = [
             each for method in self.methods for run in method.runs for each in run.evaluations[key].discards.values()
@@ -196,14 +196,14 @@ class Comparison(Tabular):
         words = [f"the full search ran on all images of {full} of {len(told)} models"] if full else []
         if bounds:
             words.append(
-                f"accuracy at most {100 * max(bounds):.2f} points too high for discarded images, one-sided 95 %"
+                f"accuracy at most {100 * max(bounds):.2f} points too high because of discarded images, one-sided 95 %"
             )
         if len(bounds) + full < len(told):
             words.append("discarded images not audited")
         return "; ".join(words)
 
     def table(self) -> Table:
-        """A row for each method at the judging ε: clean accuracy, then accuracy under each attack, in percent."""
+        """A row for each method at :attr:`judging_eps`: clean accuracy, then accuracy under each attack, in percent."""
 
         eps, seeds = self.judging_eps(), {len(method.runs) for method in self.methods}
         spreads = [
@@ -236,11 +236,11 @@ class Comparison(Tabular):
         )
 
     def plot(self, axes: Axes | None = None, *, label: str = "") -> Axes:
-        """Draws accuracy over ε under the strictest judge, a curve with its band for each method.
+        """Draws accuracy over ε under the strictest protocol, a curve with its band for each method.
 
         Args:
             axes: matplotlib axes to draw on, also those of another result. Default: those of a new figure.
-            label: what comes before the names of the curves.
+            label: a prefix of the names of the curves.
         """
 
         judge = self.judges()[-1]
@@ -266,13 +266,13 @@ class Comparison(Tabular):
         return tuple(column for column in self.columns if protocols[column.key].worst_case) or self.columns[-1:]
 
     def judging_eps(self) -> float:
-        """The ε at which methods are judged: the training ε, or else a middle one of the table's."""
+        """The ε at which methods are compared: the training ε, or else a middle one of the table's."""
 
         shared, trained = self.table_epsilons(), self.trained_eps()
         return trained if trained in shared else shared[len(shared) // 2]
 
     def warnings(self) -> list[tuple[Method, Run, str]]:
-        """What a reader must not miss: the runs' own warnings, and overfitting to one step on the test images."""
+        """The runs' own warnings, and overfitting to one-step attacks on the test images."""
 
         warnings = []
         for method in self.methods:
@@ -283,7 +283,7 @@ class Comparison(Tabular):
         return warnings
 
     def remarks(self) -> list[str]:
-        """What a reader must know of the files, a line each: which are unverified, which were edited and accepted."""
+        """Remarks on the files, a line each: unverified files, and edited files that were accepted."""
 
         runs = [(method, run) for method in self.methods for run in method.runs]
         told: dict[str, list[str]] = {}
@@ -307,7 +307,7 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
         The methods on the images, protocols and ε that all runs share.
 
     Raises:
-        InputError: a folder holds no finished and evaluated run, or the runs cannot stand in one table.
+        InputError: a folder holds no finished and evaluated run, or the runs cannot be in one table.
         DamagedFileError: a file of a run is damaged.
 
     Example:
@@ -325,10 +325,10 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
-    """Puts side by side what can be compared of runs that were read already.
+    """Compares runs that were already read.
 
     Raises:
-        InputError: there is none, or they cannot stand in one table.
+        InputError: there is no run, or they cannot be in one table.
     """
 
     runs = list(runs)
@@ -359,9 +359,9 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
 
 
 def headings(columns: Sequence[Column]) -> list[str]:
-    """What heads each column of a table: its title, with the protocol where titles alone could be mistaken.
+    """The heading of each column of a table: its title, with the protocol if the title is ambiguous.
 
-    That is where two have the same title, or two versions of one protocol stand side by side.
+    That is if two columns have the same title, or if there are two versions of one protocol.
     """
 
     titles = Counter(column.title for column in columns)
@@ -377,16 +377,16 @@ def headings(columns: Sequence[Column]) -> list[str]:
 
 
 def load_results(folder: Path) -> Comparison:
-    """The runs kept in a folder (:mod:`asgt.runs.kept`), side by side.
+    """The comparison of saved runs in a folder (:mod:`asgt.runs.kept`).
 
     Raises:
-        InputError: the folder holds none, or they cannot stand in one table.
+        InputError: the folder holds none, or they cannot be in one table.
         DamagedFileError: a file of it is damaged.
     """
 
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise InputError(f"{folder} holds no kept runs: asgt reproduce … --keep {folder.parent} writes them")
+        raise InputError(f"{folder} holds no saved runs: write them with asgt reproduce … --keep {folder.parent}")
     return compare_runs([load_kept(file) for file in files])
 
 
@@ -394,7 +394,7 @@ def read_methods(folders: Sequence[Path | str]) -> tuple[Method, ...]:
     """The methods of finished runs on the same data, evaluated or not, in the order of their registry.
 
     Raises:
-        InputError: a folder holds no finished run, or two of them cannot stand side by side.
+        InputError: a folder holds no finished run, or two of them cannot be compared.
         DamagedFileError: a file of a run is damaged.
     """
 
@@ -440,11 +440,11 @@ def _read_all(folders: Sequence[Path | str], verb: str) -> list[Run]:
     """Run folders that may stand side by side, each named once."""
 
     if not folders:
-        raise InputError(f"there is no run to {verb}: asgt {verb} RUN…")
+        raise InputError(f"no run folder is given: asgt {verb} RUN…")
     paths = [Path(folder) for folder in folders]
     for place, path in enumerate(paths):
         if path.resolve() in [other.resolve() for other in paths[:place]]:
-            raise InputError(f"{path} is named twice: leave one out")
+            raise InputError(f"{path} is given twice: remove one")
 
     runs = [read_run(path) for path in paths]
     refuse_other_runs(runs)

@@ -1,7 +1,7 @@
-"""Can the numbers of a comparison be believed? The checks of its evaluations, over the runs of each method.
+"""The checks of the evaluations of a comparison, over the runs of each method.
 
-A check looks for one reason why an attack may have failed (:mod:`asgt.evaluation.checks`). A method has the
-verdict of its worst run. A run that was not checked is worse than one that passed.
+A check tests one reason why an attack may fail (:mod:`asgt.evaluation.checks`). A method has the verdict of its
+worst run; a run that was not checked is worse than one that passed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["Credibility", "Finding", "Share", "Tally", "credibility_of"]
 
 _WORST_FIRST: tuple[CheckStatus, ...] = ("FAIL", "WARN", "NOT RUN", "PASS")
 _MARKS: dict[CheckStatus, str] = {"FAIL": "✗", "WARN": "!", "NOT RUN": "–", "PASS": "✓"}
-_UNASKED = ("the evaluation holds no such check", "asgt evaluate RUN --resume runs it on the evidence that is there")
+_UNASKED = ("the evaluation does not contain this check", "asgt evaluate RUN --resume runs it on the stored outcomes")
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How a check ended in the runs of a method.
+    """The verdicts of a check in the runs of a method.
 
     Attributes:
-        verdicts: one a run, by seed; ``"NOT RUN"`` of a run that holds no such check.
-        said: the evidence of the first run that ended worst, after its seed.
+        verdicts: one for each run, by seed; ``"NOT RUN"`` for a run without this check.
+        said: the evidence of the first run with the worst verdict, after its seed.
     """
 
     verdicts: tuple[CheckStatus, ...]
@@ -42,7 +42,7 @@ class Tally:
         return min(self.verdicts, key=_WORST_FIRST.index)
 
     def counts(self) -> dict[CheckStatus, int]:
-        """How many runs ended so, the worst first, and only in ways in which some did."""
+        """The number of runs with each occurring verdict, the worst first."""
 
         return {verdict: n for verdict in _WORST_FIRST if (n := self.verdicts.count(verdict))}
 
@@ -55,7 +55,7 @@ class Tally:
         return ", ".join(f"{verdict} {n}/{len(self.verdicts)}" for verdict, n in counts.items() if verdict != "PASS")
 
     def marks(self) -> str:
-        """The same in signs, for a narrow column: ``✗ 1/3, – 2/3``."""
+        """The same as symbols, for a narrow column: ``✗ 1/3, – 2/3``."""
 
         text = self.text()
         for verdict, mark in _MARKS.items():
@@ -65,13 +65,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Share:
-    """The runs of a method that a check ended in alike.
+    """The runs of a method with the same verdict of a check.
 
     Attributes:
         method: the method.
-        runs: how many of its runs.
+        runs: the number of these runs.
         first: the first of them, by seed.
-        check: what the check found there.
+        check: the result of the check on that run.
     """
 
     method: Method
@@ -80,13 +80,13 @@ class Share:
     check: Check
 
     def text(self) -> str:
-        """``ST 2/3``: in two of three runs; ``ST``, if it has but one."""
+        """``ST 2/3``: in two of three runs; ``ST``, if it has only one."""
 
         total = len(self.method.runs)
         return self.method.name if total == 1 else f"{self.method.name} {self.runs}/{total}"
 
     def where(self) -> str:
-        """Which run the evidence is of, and which of the evaluated images."""
+        """The run of the evidence, and the affected images."""
 
         samples = f", samples no. {', '.join(map(str, self.check.samples))}" if self.check.samples else ""
         return f"{self.method.name}, seed {self.first.seed}{samples}"
@@ -97,10 +97,10 @@ class Finding:
     """A check that did not pass, in all the methods that it did not pass in.
 
     Attributes:
-        verdict: how it ended.
+        verdict: the verdict.
         name: the check.
-        remedy: what to do about it.
-        shares: the runs that it ended so in, by method.
+        remedy: its remedy.
+        shares: the runs with this verdict, by method.
         everywhere: whether these are all runs of the comparison.
     """
 
@@ -122,7 +122,7 @@ class Finding:
         return f"all {self.runs} runs" if self.runs > 1 else self.shares[0].text()
 
     def evidence(self) -> tuple[tuple[str, tuple[Share, ...]], ...]:
-        """What was found, each sentence once, with the shares whose first run it is true of."""
+        """The evidence, each sentence once, with the shares whose first run has it."""
 
         said: dict[str, list[Share]] = {}
         for share in self.shares:
@@ -132,15 +132,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Credibility:
-    """What the checks say of all evaluations by one protocol.
+    """The results of the checks of all evaluations by one protocol.
 
     Attributes:
         protocol: its definition.
         methods: the columns of ``rows``.
-        rows: by check, in the order of the checks, a tally a method.
+        rows: by check, in the order of the checks, a tally for each method.
         findings: the checks that failed, then those that warned.
         unrun: those that were not run.
-        expected: why a FAIL of budget reach is no surprise here; empty where it would be one.
+        expected: why a FAIL of budget reach is expected here; empty if it is not.
     """
 
     protocol: Protocol
@@ -165,7 +165,7 @@ class Credibility:
         ]
         ran = [sum(verdict != "NOT RUN" for verdict in verdicts) for verdicts in by_run]
         if not any(ran):
-            return f"nothing was checked in {counted(runs, 'run')}"
+            return f"no check was run in {counted(runs, 'run')}"
 
         said = []
         for verdict, one, several in (("FAIL", "fails", "fail"), ("WARN", "warns", "warn")):
@@ -181,7 +181,9 @@ class Credibility:
 
 
 def credibility_of(comparison: Comparison) -> tuple[Credibility, ...]:
-    """What the checks say of a comparison, a protocol each; worst cases, which robustness is read off, stand first."""
+    """The results of the checks of a comparison, by protocol; worst cases, the basis of robustness claims, come
+    first.
+    """
 
     names = sorted(comparison.epsilons, key=lambda name: not comparison.protocols[name].worst_case)
     return tuple(_of(comparison, name) for name in names)
@@ -250,8 +252,9 @@ def _expected(protocol: Protocol, largest: float) -> str:
     across = " or ".join(eps_text(reach) for reach in sorted(set(reaches)))
     return (
         f"a FAIL of budget reach is expected here: the constant steps of {len(reaches)} of its "
-        f"{len(protocol.searches)} attacks cross ε = {across} at most. Protocol {protocol.name} v{protocol.version} "
-        f"repeats what papers quote, and is {protocol.claim}"
+        f"{len(protocol.searches)} attacks can cross at most ε = {across}. Protocol {protocol.name} "
+        f"v{protocol.version} "
+        f"repeats the numbers of papers, and is {protocol.claim}"
     )
 
 

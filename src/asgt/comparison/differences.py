@@ -1,9 +1,9 @@
-"""Which differences are decided: all pairs of methods under an attack at one ε, or on the clean images.
+"""Tests of the differences between all pairs of methods, under an attack at one ε, or on the clean images.
 
-Models and methods are kept apart. Where two methods share several seeds, the *methods* are compared, by one difference
-a seed: the same seed is the same initialisation and order of images. Where only one run of each can be held against
-the other, the two *models* are, image by image, which says nothing about another run of either. A difference is decided
-if its p, by Holm's correction over all pairs of its kind, is below 0.05 and its own interval excludes zero.
+Models and methods are distinguished. If two methods share several seeds, the *methods* are compared, with one
+difference per seed: the same seed is the same initialisation and order of images. If only one run of each can be
+compared, the two *models* are compared, image by image, which says nothing about another run of either. A difference
+is decided if its p, by Holm's correction over all pairs of its kind, is below 0.05 and its own interval excludes zero.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class DifferenceTable(Tabular):
     Attributes:
         column: the attack; ``None`` for the clean images.
         eps: its ε; 0 for the clean images.
-        differences: of every two methods that can be paired, in the order of the methods; in [-1, 1]. Over seeds, p is
-            of Student's t test; of two models, of McNemar's exact test.
+        differences: of all pairs of methods that can be paired, in the order of the methods; in [-1, 1]. Over seeds, p
+            is of Student's t test; of two models, of McNemar's exact test.
 
     Example:
         >>> import asgt
@@ -77,7 +77,7 @@ class DifferenceTable(Tabular):
 
     @property
     def where(self) -> str:
-        """Under which attack at which ε."""
+        """The attack and the ε, as text."""
 
         if self.column is None:
             return "on the clean images"
@@ -86,12 +86,12 @@ class DifferenceTable(Tabular):
 
     @property
     def decided(self) -> tuple[PairedDifference, ...]:
-        """Those that are decided."""
+        """The decided differences."""
 
         return tuple(each for each in self.differences if each.decision != "not decided")
 
     def table(self) -> Table:
-        """A row for every two methods: their difference in points, its interval and p, and whether it is decided."""
+        """A row for each pair of methods: their difference in points, its interval and p, and whether it is decided."""
 
         rows = [
             [
@@ -113,7 +113,7 @@ class DifferenceTable(Tabular):
     def sentence(self, difference: PairedDifference) -> str:
         """A difference of this table as a sentence without its full stop.
 
-        If the difference is decided, the method that has more comes first.
+        If the difference is decided, the method with the higher accuracy comes first.
         """
 
         if difference.decision == "less":
@@ -125,17 +125,17 @@ class DifferenceTable(Tabular):
             first, second = f"the model of {first}", f"that of {second}"
             paired = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} and {seeds[1]}"
 
-        words = f"{first} less {second} is not decided"
+        words = f"{first} minus {second} is not decided"
         if difference.decision == "more":
-            words = f"{first} withstands more than {second}"
+            words = f"{first} is more robust than {second}"
             if self.column is None:
-                words = f"{first} is right on more clean images than {second}"
+                words = f"{first} has a higher clean accuracy than {second}"
         over = f"{difference.p_text} (Holm over {counted(difference.claims, 'pair')})"
         return f"{words}: {points(difference.value, '+')} points {interval_points(difference)}, {over}, {paired}"
 
 
 def differences(comparison: Comparison, eps: Number | None = None) -> DifferenceTable:
-    """Which methods differ in accuracy, under the strictest protocol that all their runs share.
+    """Tests which methods differ in accuracy, under the strictest protocol that all their runs share.
 
     Args:
         comparison: the methods and their runs, as :func:`asgt.compare` returns them.
@@ -208,7 +208,7 @@ def differences_at(comparison: Comparison, column: Column | None, eps: float) ->
 
 
 def shown_differences(comparison: Comparison) -> tuple[DifferenceTable, ...]:
-    """What a report shows: the differences at the judging ε under every worst case, the judge first, and clean.
+    """The differences in a report: at the comparison's ε under every worst case, the strictest first, and clean.
 
     Empty for a single method, and where no two methods can be paired.
     """
@@ -219,7 +219,7 @@ def shown_differences(comparison: Comparison) -> tuple[DifferenceTable, ...]:
 
 
 def basis(differences: Sequence[PairedDifference]) -> list[str]:
-    """What the differences of one table rest on, a sentence for each kind among them."""
+    """The basis of the differences of one table, a sentence for each kind among them."""
 
     sentences = []
     for kind in KINDS:
@@ -232,7 +232,7 @@ def basis(differences: Sequence[PairedDifference]) -> list[str]:
         else:
             sentences.append(
                 "Two models (one seed), paired on the same images: bootstrap interval, McNemar's exact p, "
-                f"{over}; nothing is said about the methods"
+                f"{over}; this does not compare the methods"
             )
     return sentences
 
@@ -249,10 +249,10 @@ def _pairs(first: Method, second: Method) -> tuple[Kind, list[tuple[Run, Run]]]:
 
 
 def over_seeds(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float, float, float]:
-    """How far two methods are apart: mean, 95 % interval and p of the run-level differences.
+    """The difference of two methods: mean, 95 % interval and p of the run-level differences.
 
     Args:
-        pairs: the outcomes of both on the same images, bool (N,), a pair a seed, two seeds or more.
+        pairs: the outcomes of both on the same images, bool (N,), a pair for each seed, two seeds or more.
     """
 
     samples = len(pairs[0][0])

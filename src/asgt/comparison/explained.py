@@ -1,6 +1,7 @@
-"""What the explanations of several runs say side by side: a panel for each attribution, of runs explained alike.
+"""The comparison of the explanations of several runs: a panel for each attribution, of runs explained with the same
+settings.
 
-The panel is of the settings that most runs were explained with. Other runs are left out, and named in a note.
+The panel has the settings that most runs were explained with. Other runs are omitted and named in a note.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ model looks at it: the mass on the shortcut. Of others, whether robustness and i
 on the object, or ROAD where it is not known where the object is."""
 
 ARROWS = {"more": "↑", "less": "↓", None: ""}
-"""Which way a measure is better, as a sign."""
+"""The better direction of a measure, as a symbol."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Explained:
 
     Attributes:
         attribution: its name.
-        panel: the methods of which a run was explained so.
+        panel: of the methods with a run that was explained with it.
         runs: those runs, by method.
-        notes: sentences on what is left out, and what the explanations themselves have to say.
+        notes: sentences on omitted runs, and the notes of the explanations.
     """
 
     attribution: str
@@ -61,7 +62,7 @@ class Explained:
 
     @property
     def primary(self) -> Measure:
-        """The first of :data:`PRIMARY` that every method has; ROAD where none has any."""
+        """The first of :data:`PRIMARY` that every method has; ROAD if there is none."""
 
         for name in PRIMARY:
             if all(not self.panel.value(method, name).not_run for method in self.panel.methods):

@@ -1,4 +1,7 @@
-"""What a comparison found, in sentences that its tables bear out; none says which of two close methods is better."""
+"""The findings of a comparison in sentences, the number first; none says which of two close methods is better.
+
+Each sentence repeats what the tables show.
+"""
 
 from __future__ import annotations
 
@@ -15,48 +18,51 @@ from .map_evidence import MapEvidence
 from .method_naming import Method
 from .tradeoff import Tradeoff
 
-__all__ = ["failed_checks", "findings_of", "findings_of_maps"]
+__all__ = ["alarms_of", "failed_checks", "findings_of"]
 
 
 def findings_of(
     comparison: Comparison,
     differences: Sequence[DifferenceTable],
-    credibility: Sequence[Credibility],
     warnings: Sequence[tuple[Method, Run, str]],
+    evidence: MapEvidence,
 ) -> list[str]:
-    """What was found of robustness.
+    """The findings on robustness and on maps, the three most important first.
 
     Args:
         comparison: the runs side by side.
-        differences: between methods, the strictest judge's first.
-        credibility: what the checks say, a protocol each.
+        differences: between methods, the strictest protocol's first.
         warnings: those of the comparison.
+        evidence: what was measured of maps.
     """
 
-    sentences = [
-        *_range_under_judge(comparison),
-        *_decided(differences[0] if differences else None),
-        *_weak_beside_strong(comparison),
-    ]
-    for each in credibility:
-        if failed := failed_checks([each]):
-            told = "; ".join(f"{finding.name} ({finding.who()})" for finding in failed)
-            sentences.append(
-                f"Checks fail under protocol {each.protocol.name} v{each.protocol.version}: {told}. Quote none of "
-                "these methods' accuracies before you know why."
-            )
-
+    decided = _decided(differences[0] if differences else None)
+    maps = findings_of_maps(evidence)
+    weak = _weak_beside_strong(comparison)
+    sentences = [*_range_under_judge(comparison), *decided[:1], *maps[:1], *weak, *decided[1:], *maps[1:]]
     warned = {run.folder for _, run, _ in warnings}
     if warned:
         total = sum(len(method.runs) for method in comparison.methods)
-        sentences.append(
-            f"{len(warned)} of {total} runs carry a warning; their figures are in the tables all the same."
-        )
+        sentences.append(f"{len(warned)} of {total} runs carry a warning; the tables include their numbers.")
+    return sentences
+
+
+def alarms_of(credibility: Sequence[Credibility]) -> list[str]:
+    """The checks that failed under a worst case, a sentence for each protocol."""
+
+    sentences = []
+    for each in credibility:
+        if failed := failed_checks([each]):
+            names = "; ".join(f"{finding.name} ({finding.who()})" for finding in failed)
+            sentences.append(
+                f"Checks fail under protocol {each.protocol.name} v{each.protocol.version}: {names}. Do not quote the "
+                "accuracies of these methods before you know the reason."
+            )
     return sentences
 
 
 def findings_of_maps(evidence: MapEvidence) -> list[str]:
-    """What was found of maps, of the first attribution and its first view of a shortcut, from the panels alone."""
+    """The findings on the maps of the first attribution and its first view of a shortcut, from the panels alone."""
 
     first = evidence.explained[:1]
     viewed = [each for each in evidence.explained[1:] if each.panel.shortcut_view][:1]
@@ -65,11 +71,11 @@ def findings_of_maps(evidence: MapEvidence) -> list[str]:
 
 
 def _of_maps(evidence: MapEvidence, explained: Explained) -> list[str]:
-    """What was found of the maps of one panel."""
+    """The findings on the maps of one panel."""
 
     panel = explained.panel
     if panel.not_run:
-        return [f"What the maps are worth was NOT measured: {panel.not_run}."]
+        return [f"The maps were NOT measured: {panel.not_run}."]
 
     scores = {method: panel.value(method, explained.primary.name) for method in panel.methods}
     seeds = sorted({len(several) for several in panel.seeds.values()})
@@ -82,14 +88,15 @@ def _of_maps(evidence: MapEvidence, explained: Explained) -> list[str]:
         sentences.append(f"{tradeoff.sentence()}; {measured}.")
     if blind := [method for method in panel.methods if panel.uninformative(method)]:
         sentences.append(
-            f"Of {', '.join(blind)} the ranking of all pixels correlates above 0.5 with that of random weights (the "
-            "gate): so far it shows the architecture, not what was learned."
+            f"{len(blind)} of {len(panel.methods)} methods ({', '.join(blind)}) have maps whose ranking of pixels "
+            "correlates above 0.5 with that of random weights (the gate): these maps show the architecture, not what "
+            "was learned."
         )
     return sentences
 
 
 def failed_checks(credibility: Sequence[Credibility]) -> list[Finding]:
-    """What failed under a worst case; elsewhere no robustness is read off."""
+    """The checks that failed under a worst case; other protocols make no statement about robustness."""
 
     return [finding for each in credibility if each.protocol.worst_case for finding in each.failed]
 
@@ -101,7 +108,7 @@ def _measured(comparison: Comparison, column: Column) -> str:
 
 
 def _range_under_judge(comparison: Comparison) -> list[str]:
-    """From which accuracy to which the methods run under the strictest judge."""
+    """The range of the methods' accuracies under the strictest protocol."""
 
     judge, eps = comparison.judges()[-1], comparison.judging_eps()
     ranked = sorted(comparison.methods, key=lambda method: comparison.at(method, judge, eps).value)
@@ -109,31 +116,31 @@ def _range_under_judge(comparison: Comparison) -> list[str]:
         return []
     low, high = (comparison.at(method, judge, eps) for method in (ranked[0], ranked[-1]))
     return [
-        f"Under {judge.title} (protocol {judge.protocol} v{judge.version}) at ε = {eps_text(eps)}, accuracy runs "
-        f"from {low.percent()} % ({ranked[0].name}) to {high.percent()} % ({ranked[-1].name}); "
+        f"{low.percent()} % ({ranked[0].name}) to {high.percent()} % ({ranked[-1].name}) is the range of accuracy "
+        f"under {judge.title} (protocol {judge.protocol} v{judge.version}) at ε = {eps_text(eps)}; "
         f"{_measured(comparison, judge)}."
     ]
 
 
 def _decided(table: DifferenceTable | None) -> list[str]:
-    """How many of the judge's differences are decided."""
+    """How many differences under the strictest protocol are decided."""
 
     if table is None:
         return []
     sentences = []
-    for kind, beside in (("methods", "paired by seed"), ("models", "one seed: nothing is said about the methods")):
+    for kind, beside in (("methods", "paired by seed"), ("models", "one seed each, so the methods are not compared")):
         of_kind: list[PairedDifference] = [each for each in table.differences if each.kind == kind]
         if of_kind:
             decided = sum(each.decision != "not decided" for each in of_kind)
             sentences.append(
-                f"{table.where[0].upper()}{table.where[1:]}, {decided} of {len(of_kind)} differences between "
-                f"{kind} {'is' if decided == 1 else 'are'} decided ({beside}; p < 0.05 by Holm's correction)."
+                f"{decided} of {len(of_kind)} differences between {kind} {'is' if decided == 1 else 'are'} decided "
+                f"{table.where} ({beside}; p < 0.05 by Holm's correction)."
             )
     return sentences
 
 
 def _weak_beside_strong(comparison: Comparison) -> list[str]:
-    """The same model at the same ε, judged by a weak and by a strong attack: where they part furthest."""
+    """The same model at the same ε under a weak and under a strong attack: the pair with the largest gap."""
 
     judge = comparison.judges()[-1]
     weak = next((column for column in comparison.columns if column.attack == "pgd-constant-rs"), None)
@@ -153,14 +160,14 @@ def _weak_beside_strong(comparison: Comparison) -> list[str]:
     if gap <= 0.05:
         return []
     return [
-        f"The attack decides the number: at ε = {eps_text(eps)}, {weak.title} leaves {method.name} "
-        f"{comparison.at(method, weak, eps).percent()} %, {judge.title} leaves it "
-        f"{comparison.at(method, judge, eps).percent()} %; {_measured(comparison, judge)}."
+        f"{comparison.at(method, weak, eps).percent()} % under {weak.title} and "
+        f"{comparison.at(method, judge, eps).percent()} % under {judge.title}: the accuracy of {method.name} at "
+        f"ε = {eps_text(eps)} depends on the attack; {_measured(comparison, judge)}."
     ]
 
 
 def _range_of_maps(explained: Explained, scores: dict[str, Estimate], measured: str) -> list[str]:
-    """From which value of the primary measure to which the methods run, and how many differences are decided."""
+    """The range of the methods' values of the primary measure, and how many differences are decided."""
 
     measure, panel = explained.primary, explained.panel
     if len(scores) < 2 or any(score.not_run for score in scores.values()):
@@ -170,13 +177,13 @@ def _range_of_maps(explained: Explained, scores: dict[str, Estimate], measured: 
     whose, share = areas.get(measure.name, ("", 0.0))
     area = f"; the {whose}'s share of the area is {share:.3f}" if whose else ""
     sentences = [
-        f"Where they look: {measure.title} by the {explained.name} runs from {scores[low].text()} ({low}) "
-        f"to {scores[high].text()} ({high}){area}; {measured}."
+        f"{scores[low].text()} ({low}) to {scores[high].text()} ({high}) is the range of the saliency maps' "
+        f"{measure.title} by the {explained.name}{area}; {measured}."
     ]
     if differences := panel.differences(measure.name):
         decided = [each for each in differences if each.decision != "not decided"]
         sentences.append(
-            f"Of {counted(len(differences), 'difference')} in {measure.title}, {len(decided)} "
+            f"{len(decided)} of {counted(len(differences), 'difference')} in {measure.title} "
             f"{'is' if len(decided) == 1 else 'are'} decided (p < 0.05 by Holm's correction)."
         )
     return sentences

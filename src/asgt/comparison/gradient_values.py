@@ -1,7 +1,7 @@
-"""How the gradient's values are distributed, by method, as the saliency-guided training paper shows them.
+"""The distribution of the gradient's values, by method, as in the paper on saliency-guided training.
 
-How large a gradient is says how steep a model is, not what it looks at, so both are counted: each image's values as
-shares of its largest, and the values as they are.
+The size of a gradient depends on the steepness of a model, not only on the pixels that it uses, so both are counted:
+each image's values as shares of its largest, and the unscaled values.
 
 References:
     Ismail et al. 2021, "Improving deep learning interpretability by saliency guided training", figure 3,
@@ -41,9 +41,9 @@ class GradientValues:
     """Two distributions of the gradient's values.
 
     Attributes:
-        whose: of which images and models they are, in words.
+        whose: a description of their images and models.
         relative: over each image's largest magnitude, in [-1, 1].
-        logarithms: log₁₀ of the magnitudes; the first bin holds what is smaller too, and zeros.
+        logarithms: log₁₀ of the magnitudes; the first bin includes smaller values and zeros.
     """
 
     whose: str
@@ -56,10 +56,10 @@ def gradient_values_of(gradients: Mapping[str, Tensor], whose: str) -> GradientV
 
     Args:
         gradients: of the label's logit, by method, signed (N, C, H, W).
-        whose: of which images and models they are, in words.
+        whose: a description of their images and models.
 
     Returns:
-        Without the methods that have no gradient that is finite and not zero; ``None`` where there is no other.
+        The values of the methods with a gradient that is finite and not zero; ``None`` without any.
     """
 
     flat = {name: values.flatten(1) for name, values in gradients.items()}

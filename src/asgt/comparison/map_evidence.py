@@ -1,6 +1,6 @@
-"""Where the models look: everything about maps that a comparison shows.
+"""The saliency maps of a comparison: everything about maps that it shows.
 
-It needs finished runs only. Where they are evaluated too, it also holds their maps' primary measure beside their
+It needs finished runs only. If they are evaluated, it also has their maps' primary measure against their
 robustness.
 """
 
@@ -38,8 +38,8 @@ class PanelRow:
     """A measure of the panel.
 
     Attributes:
-        measure: which.
-        n: the images it rests on.
+        measure: the measure.
+        n: its number of images.
         scores: of each method of the panel, in its order.
     """
 
@@ -49,7 +49,7 @@ class PanelRow:
 
     @property
     def title(self) -> str:
-        """Its name, which way is better, and a star where it partly restates robustness."""
+        """Its name, its better direction, and a star if it partly restates robustness."""
 
         return f"{self.measure.title}{' ' if self.measure.better else ''}{ARROWS[self.measure.better]}" + (
             " *" if self.measure.restates else ""
@@ -58,7 +58,7 @@ class PanelRow:
 
 @dataclass(frozen=True)
 class MapEvidence:
-    """What is known of maps.
+    """The results on maps.
 
     Attributes:
         methods: all that are compared.
@@ -77,7 +77,7 @@ class MapEvidence:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """The place of each method, which says what colour and marker it has."""
+        """The index of each method, which determines its colour and marker."""
 
         return {method.name: number for number, method in enumerate(self.methods)}
 
@@ -89,7 +89,7 @@ def gather_maps(
 
     Args:
         methods: finished runs on the same data.
-        comparison: the same runs, where they are evaluated.
+        comparison: the same runs, if they are evaluated.
         allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it, for the pictures of its runs.
     """
 
@@ -119,9 +119,9 @@ def gather_maps(
 
 
 def asked_eps(methods: Sequence[Method], comparison: Comparison | None = None) -> tuple[float, Norm]:
-    """The ε and its norm that maps are attacked at unless somebody says another.
+    """The default ε and norm of the attacks on maps.
 
-    The ε that most runs were trained at; without one, that which the data's methods are trained at by default.
+    The ε that most runs were trained at; without one, the default training ε of the data.
     """
 
     norm: Norm = "linf"
@@ -143,7 +143,7 @@ def panel_rows(explained: Explained) -> list[PanelRow]:
 
 
 def panel_words(explained: Explained) -> str:
-    """On which images the panel rests, in a sentence."""
+    """A sentence on the images of the panel."""
 
     panel = explained.panel
     if panel.not_run:
@@ -154,12 +154,12 @@ def panel_words(explained: Explained) -> str:
         f"{explained.attribution} of the label's logit{shown}; n = {panel.n} of {panel.asked} images that all "
         f"{counted(sum(map(len, panel.seeds.values())), 'model')} get right; {' or '.join(map(str, seeds))} "
         f"{'seed' if seeds == [1] else 'seeds'}; attacked at ε/4 and ε = {eps_text(panel.eps)}, where "
-        f"{panel.unflipped[0]} and {panel.unflipped[1]} of them stay unflipped under every model's own PGD-20"
+        f"{panel.unflipped[0]} and {panel.unflipped[1]} of them are unflipped under every model's own PGD-20"
     )
 
 
 def panel_unrun(explained: Explained) -> list[tuple[str, str]]:
-    """The measures that have no value, and why, those of the same reason together; what a note tells is left out."""
+    """The measures without a value, and why, grouped by reason; reasons that a note gives are omitted."""
 
     if explained.panel.not_run:
         return []
@@ -174,7 +174,7 @@ def panel_unrun(explained: Explained) -> list[tuple[str, str]]:
 
 
 def panel_basis(differences: Sequence[PairedDifference]) -> str:
-    """What the differences of one measure rest on."""
+    """The basis of the differences of one measure."""
 
     sentences = []
     if several := [each for each in differences if each.kind == "methods"]:
@@ -183,6 +183,6 @@ def panel_basis(differences: Sequence[PairedDifference]) -> str:
     if ones := [each for each in differences if each.kind == "models"]:
         sentences.append(
             "Two models (one seed), paired by image: bootstrap interval, t test, Holm over "
-            f"{counted(len(ones), 'pair')}; nothing is said about the methods"
+            f"{counted(len(ones), 'pair')}; this does not compare the methods"
         )
     return ". ".join(sentences)

@@ -1,4 +1,4 @@
-"""The names of methods: runs that differ in their seed alone are one method."""
+"""The names of methods: runs that differ only in the seed are one method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..training.run_folder import AS_GIVEN
 __all__ = ["Method", "group_by_method", "is_same_method", "method_names", "method_settings"]
 
 _STARTS = ("weights", "from_run")
-"""The settings that name a place of weights; a name tells what lies there."""
+"""The settings with a path of weights; a method's name describes the file."""
 
 _FIELDS = frozenset(field.name for field in fields(TrainConfig))
 
@@ -35,7 +35,7 @@ _OF_GIVEN = (
     "shortcut",
     *DATA_SETTINGS,
 )
-"""What tells weights that were given from others, and says what images they see."""
+"""The settings that distinguish given weights, and describe their input images."""
 
 _ATTACK_ORDER = sorted(ATTACKS, key=lambda name: not name.startswith("fgsm"))
 
@@ -54,16 +54,16 @@ class Method:
 
 
 def method_names(configs: Sequence[TrainConfig], starts: Sequence[Mapping[str, Any]] = ()) -> list[str]:
-    """The name of each configuration beside the others; those that differ in no setting of the method share a name.
+    """The name of each configuration among the others; those that differ in no setting of the method share a name.
 
-    Seed, device and logging are not settings of the method. Where several configurations share a base name, the
-    settings in which they differ follow it: ``SGT (k = 0.3)``. One that a configuration ignores does not follow. What
-    the training started from follows too, and everywhere if only some started from given weights.
+    Seed, device and logging are not settings of the method. If several configurations share a base name, the
+    settings in which they differ follow it: ``SGT (k = 0.3)``. Ignored settings do not follow. The start of the
+    training also follows, for all configurations if only some started from given weights.
 
     Args:
         configs: resolved or not.
-        starts: of each, what the result of its training records of its start (:attr:`TrainResult.start`). Default: of
-            given weights only the place is known.
+        starts: the start of each training from its result (:attr:`TrainResult.start`). Default: only the path of
+            given weights is known.
     """
 
     mixed = len({config.has_start for config in configs if config.epochs > 0}) > 1
@@ -94,10 +94,10 @@ def _names(configs: Sequence[TrainConfig], starts: Sequence[Mapping[str, Any]], 
 
 
 def is_same_method(run: Run, other: Run) -> bool:
-    """Whether two runs differ in no setting of the method, and started from weights of one kind.
+    """Whether two runs differ in no setting of the method, and started from equivalent weights.
 
-    Runs are of one kind where their own trainings differ in nothing but the seed: that of a run's weights is no setting
-    of the method that starts from them. Files are of one kind where they hold the same.
+    Source runs are equivalent if their trainings differ only in the seed: the seed of the source weights is not a
+    setting of the method. Files are equivalent if their content is the same.
     """
 
     both = [(_apart_from_start(each.config), _kind(each.config, each.result.start)) for each in (run, other)]
@@ -107,7 +107,7 @@ def is_same_method(run: Run, other: Run) -> bool:
 def group_by_method(runs: Sequence[Run]) -> tuple[Method, ...]:
     """The methods of some runs, in the order of the methods' registry, attacks of one step before PGD.
 
-    Weights as they were given come first.
+    Given weights come first.
     """
 
     names = method_names([run.config for run in runs], [run.result.start for run in runs])
@@ -128,9 +128,9 @@ def group_by_method(runs: Sequence[Run]) -> tuple[Method, ...]:
 
 
 def method_settings(config: TrainConfig) -> TrainConfig:
-    """A configuration without seed, device and logging, which do not tell methods apart.
+    """A configuration without seed, device and logging, which do not distinguish methods.
 
-    Of a run of no epochs, what would have been trained does not either.
+    For a run of no epochs, the settings of the training are also omitted.
     """
 
     plain: dict[str, Any] = {"seed": 0, "device": "auto"} | {name: getattr(TrainConfig, name) for name in MAY_CHANGE}
@@ -183,7 +183,7 @@ def _source(start: Mapping[str, Any]) -> tuple[TrainConfig, Mapping[str, Any]]:
     where, source = f"the record of a start from {start.get('weights')}", start["source"]
     config, before = (source.get("config"), source.get("start")) if isinstance(source, Mapping) else (None, None)
     if not isinstance(config, Mapping) or not isinstance(before, Mapping):
-        raise DamagedFileError(f"{where} is damaged: it does not say what the run was")
+        raise DamagedFileError(f"{where} is damaged: its record of the run is incomplete")
     return TrainConfig.from_dict(config, where), before
 
 

@@ -1,7 +1,7 @@
-"""What the models themselves show: maps of a few images and of many, and how their gradients are distributed.
+"""Maps from the models: maps of a few images and of many, and the distribution of their gradients.
 
-Each method is shown by the model of its first seed. A model that cannot be had (its data is not here, or its code is
-the user's own) is left out, and said so.
+Each method is shown by the model of its first seed. A model that cannot be loaded (its data are missing, or its
+code is the user's) is omitted with a note.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from .method_naming import Method
 __all__ = ["BLOCKS", "Pictures", "block_maps", "pictures_of"]
 
 BLOCKS = 3
-"""Images that are drawn with their attacked selves."""
+"""Images that are drawn together with their attacked versions."""
 
 _CONTACT = 48
 _GRADIENTS, _VALUES = 256, 2**24
-"""Images whose gradients are counted, and the most values that they have together."""
+"""The number of images whose gradients are counted, and the largest total number of values."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of some methods.
+    """The figures of some methods.
 
     Attributes:
         shown: by attribution, the gradient's first: the first test image of each of the first ten classes, with its
@@ -72,9 +72,9 @@ def pictures_of(
         methods: finished runs on the same data.
         eps: the radius of each model's own attack.
         norm: its norm.
-        samples: how many of the test images there are to choose from. Default: all.
-        explained: the attributions that are drawn beside the gradient. The gradients' distributions are of the images
-            that all models get right by the first, or else of the first test images, right or wrong.
+        samples: the number of test images to choose from. Default: all.
+        explained: the attributions that are drawn in addition to the gradient. The gradients' distributions use the
+            images that all models classify correctly, or else the first test images.
         allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it.
     """
 
@@ -146,14 +146,14 @@ def _views(test: Images, explained: Sequence[Explained], missing: list[str]) -> 
 def block_maps(
     model: nn.Module, test: Images, *, name: str, seed: int, eps: float, norm: Norm, samples: int | None = None
 ) -> SaliencyMaps:
-    """One model's part of the picture: its gradient on the images of the blocks.
+    """One model's part of the figure: its gradient on the images of the blocks.
 
     Args:
         model: on the CPU.
         test: the test split.
         name: of its method.
         seed: of its run.
-        eps: the radius of its own attack.
+        eps: the radius of the attack.
         norm: its norm.
         samples: how many of the test images there are to choose from. Default: all.
     """
@@ -204,9 +204,9 @@ def _shown_rows(test: Images, among: int, explained: Sequence[Explained]) -> tup
             raise DamagedFileError(
                 f"an explanation is damaged: it is of test image {int(rows.max())} of {len(test)}: explain again"
             )
-        return rows, f"{counted(len(rows), 'image')} that all get right, first seeds"
+        return rows, f"{counted(len(rows), 'image')} that all models classify correctly, first seeds"
     rows = sampled_rows(test, min(most, among))
-    return rows, f"{counted(len(rows), 'image')}, right or wrong, first seeds"
+    return rows, f"{counted(len(rows), 'image')}, correct or not, first seeds"
 
 
 def _gradients(model: nn.Module, images: Images) -> Tensor:

@@ -1,4 +1,4 @@
-"""Everything that a comparison says, computed once: the page draws it, and the terminal prints it."""
+"""The results of a comparison, computed once: the page draws them, and the terminal prints them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .accuracy_tables import AccuracyTable, tables_of
 from .comparing import Comparison
 from .credibility import Credibility, credibility_of
 from .differences import DifferenceTable, shown_differences
-from .findings import findings_of, findings_of_maps
+from .findings import alarms_of, findings_of
 from .map_evidence import MapEvidence, gather_maps
 from .method_naming import Method
 
@@ -19,17 +19,18 @@ __all__ = ["Summary", "summarise"]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a comparison says.
+    """The results of a comparison.
 
     Attributes:
         comparison: the runs side by side.
-        findings: what was found, in sentences.
+        findings: the findings in sentences, the three most important first.
         tables: the accuracies, at a few ε.
-        differences: between methods, the strictest judge's first; empty where no two methods can be paired.
-        credibility: what the checks say, a protocol each.
-        maps: where the models look.
-        warnings: what a reader must not miss, with the method and the run.
-        remarks: what a reader must know of the files that all of this rests on.
+        differences: between methods, the strictest protocol's first; empty where no two methods can be paired.
+        credibility: the results of the checks, by protocol.
+        maps: the results on saliency maps.
+        warnings: with the method and the run.
+        remarks: what a reader must know about the files that all of this uses. alarms: the checks that failed under a
+            worst case, in sentences.
     """
 
     comparison: Comparison
@@ -40,10 +41,11 @@ class Summary:
     maps: MapEvidence
     warnings: tuple[tuple[Method, Run, str], ...]
     remarks: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()
 
 
 def summarise(comparison: Comparison, *, allow: Collection[str] = ()) -> Summary:
-    """Computes what a comparison says.
+    """Computes the results of a comparison.
 
     Args:
         comparison: the runs side by side.
@@ -55,11 +57,12 @@ def summarise(comparison: Comparison, *, allow: Collection[str] = ()) -> Summary
     credibility, warnings = credibility_of(comparison), tuple(comparison.warnings())
     return Summary(
         comparison=comparison,
-        findings=(*findings_of(comparison, differences, credibility, warnings), *findings_of_maps(maps)),
+        findings=tuple(findings_of(comparison, differences, warnings, maps)),
         tables=tables_of(comparison),
         differences=differences,
         credibility=credibility,
         maps=maps,
         warnings=warnings,
         remarks=tuple(comparison.remarks()),
+        alarms=tuple(alarms_of(credibility)),
     )

@@ -1,7 +1,8 @@
-"""The one question of the paper: do robustness and interpretability rise together? Each method by both, with intervals.
+"""The question of the paper: do robustness and interpretability rise together? Both values of each method, with
+intervals.
 
-Robustness is the accuracy under the strictest judge at the judging ε; interpretability is the primary measure of the
-panel, named before anything was measured (:data:`asgt.comparison.explained.PRIMARY`).
+Robustness is the accuracy under the strictest protocol at the comparison's ε; interpretability is the primary
+measure of the panel, fixed before anything was measured (:data:`asgt.comparison.explained.PRIMARY`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["Tradeoff", "TradeoffPoint", "tradeoff_of"]
 
 @dataclass(frozen=True)
 class TradeoffPoint:
-    """A method by both; both are of the same runs.
+    """Both values of a method, from the same runs.
 
     Attributes:
         method: its name.
@@ -38,14 +39,14 @@ class Tradeoff:
     """Robustness and the primary measure, over methods.
 
     Attributes:
-        attribution: what made the maps.
+        attribution: the attribution of the maps.
         measure: the primary measure.
-        judge: the attack that the robust accuracy is under.
+        judge: the attack of the robust accuracy.
         eps: its ε.
-        points: a method each, in the order of the comparison.
-        area: the object's mean share of the image; NaN where that is not known.
-        correlation: Spearman's, over the methods; NaN of fewer than three, or where one of the two does not differ.
-        p: its two-sided p; 1 where there is none.
+        points: one for each method, in the order of the comparison.
+        area: the object's mean share of the image; NaN if unknown.
+        correlation: Spearman's, over the methods; NaN for fewer than three, or if one of the two is constant.
+        p: its two-sided p; 1 if there is none.
     """
 
     attribution: str
@@ -59,23 +60,26 @@ class Tradeoff:
 
     @property
     def n(self) -> int:
-        """The images that the measure rests on."""
+        """The number of images of the measure."""
 
         return self.points[0].measured.n
 
     def sentence(self) -> str:
-        """What follows, and what does not."""
+        """The conclusion as a sentence."""
 
         over = f"over {counted(len(self.points), 'method')}"
         if isnan(self.correlation):
-            return f"Robust accuracy and {self.measure.title} have no rank correlation {over}: too few, or all alike"
+            return (
+                f"Robust accuracy and {self.measure.title} have no rank correlation {over}: too few methods, "
+                "or constant values"
+            )
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
         told = f"Robust accuracy and {self.measure.title}: rank correlation {self.correlation:+.2f} {over} ({p})"
         told = told.replace("-", "−")
         if self.p >= ALPHA:
-            return f"{told}: so few methods decide nothing about whether the two rise together"
-        way = "rise together" if self.correlation > 0 else "go against each other"
-        return f"{told}: over these methods the two {way}; why, it does not say"
+            return f"{told}: these methods do not show that the two rise together"
+        way = "rise together" if self.correlation > 0 else "move in opposite directions"
+        return f"{told}: over these methods the two {way}; this does not show the cause"
 
 
 def tradeoff_of(comparison: Comparison, explained: Explained) -> Tradeoff | None:

@@ -1,4 +1,4 @@
-"""What a method's trainings said epoch by epoch: the mean over its runs."""
+"""The metrics of a method's trainings by epoch: the mean over its runs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ def epochs_of(method: Method, key: str, scale: float = 1.0) -> tuple[Estimate, .
     Args:
         method: with runs of equally many epochs.
         key: the name of the number.
-        scale: what it is multiplied by: 100 for percent.
+        scale: its factor: 100 for percent.
+
 
     Returns:
-        An estimate an epoch: the mean ± one standard deviation; without an interval, of one run. Empty where some epoch
-        of some run lacks it.
+        An estimate for each epoch: the mean ± one standard deviation; without an interval for one run. Empty if an
+        epoch of a run lacks it.
 
     Raises:
         DamagedFileError: it is not a finite number in some epoch.

@@ -1,7 +1,7 @@
 """Augmentations: a batch of images and a generator to a batch of the same shape, on the device of the images.
 
-Each image has draws of its own, all from the generator that is passed in. With a :class:`asgt.randomness.Share`, one
-process augments its rows of a batch as it would among all rows. The names are in
+Each image has its own random draws, all from the given generator. With a :class:`asgt.randomness.Share`, one
+process augments its rows as it would within the whole batch. The names are in
 :mod:`asgt.training.augmentation_registry`.
 """
 
@@ -29,7 +29,7 @@ _TRIES = 10
 
 
 def unchanged(pixels: Tensor, generator: torch.Generator | Share) -> Tensor:
-    """No augmentation: the pixels themselves, and no draw."""
+    """No augmentation: returns the pixels, without a random draw."""
 
     return pixels
 
@@ -42,7 +42,7 @@ def own_draws(pixels: Tensor, generator: torch.Generator | Share, count: int) ->
 
 
 def crop_flip(pixels: Tensor, generator: torch.Generator | Share, padding: int = 4) -> Tensor:
-    """Pads with zeros, crops at random and flips at random, each image by itself, in one gather.
+    """Pads with zeros, crops at random and flips at random, each image independently, in one gather.
 
     Args:
         pixels: (B, C, H, W).
@@ -79,17 +79,17 @@ def resized_crop(
     scale: tuple[float, float] = (0.25, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Tensor:
-    """Crops at random, resizes to the size of the whole image, and flips at random, each image by itself.
+    """Crops at random, resizes to the size of the whole image, and flips at random, each image independently.
 
     The crop is drawn as torchvision does it: of ten pairs of an area and an aspect ratio, the first that fits counts;
-    where none fits, the crop is the largest one in the centre whose ratio is allowed. It is resized bilinearly, from
-    its own pixels alone. A crop is never larger than the image, so that nothing needs a filter against aliasing.
+    if none fits, the crop is the largest centre crop with an allowed ratio. It is resized bilinearly, from its own
+    pixels only. A crop is never larger than the image, so no anti-aliasing filter is needed.
 
     Args:
         pixels: (B, C, H, W).
         generator: on the device of the pixels, or a share of one.
         scale: least and largest share of the image's area that a crop has, uniformly. ImageNet's usual least is 0.08,
-            from which small images and short trainings learn less.
+            which is too small for small images and short trainings.
         ratio: least and largest width over height of a crop, log-uniformly.
 
     Returns:

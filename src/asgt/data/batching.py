@@ -1,4 +1,4 @@
-"""Batches, made on the device: order, augmentation and conversion are batched, and functions of their key."""
+"""Batches on the device: order, augmentation and conversion are batched, and determined by a key."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def batches(images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def batch_that_fits(images: Images | Tensor, most: int = 256, values: int | None = None) -> int:
-    """How many images go through a model at a time: ``most``, and fewer large ones; at least one.
+    """The number of images per pass: ``most``, fewer for large images, and at least one.
 
     Args:
         images: of the size in question, on their device.
         most: the images of a batch of small ones.
-        values: the most values of a batch. Default: 2²⁰ on a CPU, 4 MiB as floats, as the layers of a net take many
-            times that; 2²⁴ on an accelerator, which needs large batches to be fast.
+        values: the most values of a batch. Default: 2²⁰ on a CPU, 4 MiB as floats, because the layers of a network
+            need many times that; 2²⁴ on an accelerator, which needs large batches to be fast.
     """
 
     if values is None:
@@ -55,13 +55,13 @@ def batch_that_fits(images: Images | Tensor, most: int = 256, values: int | None
 
 
 def steps_per_epoch(images: Images, batch_size: int) -> int:
-    """Training steps in an epoch: whole batches, or one small one where there is no whole one."""
+    """Training steps in an epoch: full batches, or one small batch if there is no full one."""
 
     return max(1, len(images) // batch_size)
 
 
 def training_order(images: Images, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch, a function of (seed, epoch): int64 (N,), where it is needed to gather the images."""
+    """The order of an epoch, a function of (seed, epoch): int64 (N,), on the device for gathering the images."""
 
     order = torch.randperm(len(images), generator=seeded(seed, "order", epoch))
     pixels = images.pixels
@@ -78,8 +78,8 @@ def training_batch(
 ) -> tuple[Tensor, Tensor]:
     """Batch ``step`` of an epoch: float (B, C, H, W) in [0, 1] and labels (B,), gathered and augmented on the device.
 
-    Rows that do not fill a last batch sit an epoch out: another order leaves out others. With a :class:`Share` the rows
-    of one process are made, B of the whole batch's B · ranks.
+    Rows that do not fill a last batch are skipped in this epoch; another order skips others. With a :class:`Share` the
+    rows of one process are made, B of the whole batch's B · ranks.
     """
 
     rows = _own_rows(order, step, batch_size, generator)
@@ -96,14 +96,14 @@ def training_batch_with_masks(
     augmentation: Augmentation,
     generator: torch.Generator | Share,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same batch of images with a planted shortcut, and where it lies, bool (B, H, W), moved as the images are.
+    """The same batch with a planted shortcut, and its mask, bool (B, H, W), augmented like the images.
 
     Raises:
         InputError: the images have no shortcut.
     """
 
     if not isinstance(images.pixels, PlantedPixels):
-        raise InputError("the images have no shortcut, so there is no mask of it: asgt.data.plant puts one in")
+        raise InputError("the images have no shortcut, so there is no mask: plant one with asgt.data.plant")
     rows = _own_rows(order, step, batch_size, generator)
     pixels, masks = images.pixels.planted(rows)
     _expect_next(images, order, step, batch_size, generator)

@@ -1,7 +1,7 @@
-"""The classes of the data onto the logits of a model that has others: more of them, or in another order.
+"""Maps the classes of the data to the logits of a model with other classes, more classes, or another order.
 
-A model of 1,000 classes can be evaluated on images of ten. Each class of the data is given its logit, by the name that
-model and data share or by a table; the labels then count the model's logits.
+A model of 1,000 classes can be evaluated on images of ten. Each class of the data is assigned to a logit, by a
+common name or by a table; the labels are then indices of the model's logits.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..files import read_bounded
 from .images import Images
 
 _LARGEST = 2**24
-"""Bytes of a file of class names; those of the largest data sets have a few thousand."""
+"""The largest size of a file of class names in bytes; those of the largest data sets have a few thousand."""
 
 __all__ = ["Classes", "mapped", "read_classes", "shares_names"]
 
 Classes = tuple[str, ...] | dict[str, int | str]
-"""The model's class names in the order of its logits; or for each class of the data its logit, or that one's name."""
+"""The model's class names in the order of its logits; or for each class of the data its logit, or the logit's name."""
 
 
 def mapped(images: Images, model_classes: Sequence[str], mapping: Mapping[str, int | str] | None = None) -> Images:
@@ -33,8 +33,8 @@ def mapped(images: Images, model_classes: Sequence[str], mapping: Mapping[str, i
     Args:
         images: N images of K classes.
         model_classes: the names of the model's classes, in the order of its logits.
-        mapping: for each class of the data, by name, the number of its logit or the name of the model's class.
-            Default: data and model call a class by the same name.
+        mapping: for each class of the data, by name, the number of its logit or the name of the model's class. Default:
+            data and model have the same names.
 
     Returns:
         Images of which ``classes`` are the model's, with labels in the order of its logits.
@@ -56,25 +56,26 @@ def mapped(images: Images, model_classes: Sequence[str], mapping: Mapping[str, i
         if count > 1:
             both = [name for name, each in zip(images.classes, logits, strict=True) if each == logit]
             raise InputError(
-                f"--classes: {both[0]!r} and {both[1]!r} both go to logit {logit}: each class of the data needs its own"
+                f"--classes: {both[0]!r} and {both[1]!r} are both assigned to logit {logit}: give each "
+                "class of the data its own logit"
             )
     labels = torch.tensor(logits, dtype=torch.int64, device=images.labels.device)[images.labels]
     return Images(images.pixels, labels, tuple(model_classes))
 
 
 def shares_names(images: Images, model_classes: Sequence[str]) -> bool:
-    """Whether a model's classes hold every class of the data by its name, and each of them once."""
+    """Whether a model's classes contain the name of every class of the data exactly once."""
 
     counts = Counter(model_classes)
     return all(counts[name] == 1 for name in images.classes)
 
 
 def read_classes(text: str) -> Classes:
-    """What ``--classes`` holds.
+    """Parses ``--classes``.
 
     Args:
-        text: a file, or the content of one: names separated by commas; in a file a name a line; a JSON list of names;
-            or a JSON object that gives each class of the data its logit, or the name of the model's class.
+        text: a file, or the content of one: names separated by commas; in a file one name per line; a JSON list of
+            names; or a JSON object that gives each class of the data its logit, or the name of the model's class.
 
     Raises:
         InputError: it is none of these, or a name is empty.
@@ -84,20 +85,24 @@ def read_classes(text: str) -> Classes:
     is_file = os.path.isfile(text)
     where = f"--classes {text}" if is_file else "--classes"
     if not is_file and _exists(text):
-        raise InputError(f"--classes {text} is no regular file: name a file of names, or the names as cat,dog")
+        raise InputError(f"--classes {text} is not a regular file: give a file of names, or the names as cat,dog")
     try:
         content = read_bounded(text, _LARGEST).decode("utf-8-sig").strip() if is_file else text.strip()
     except UnicodeDecodeError as error:
-        raise InputError(f"{where} cannot be read: it holds no text") from error
+        raise InputError(f"{where} cannot be read: it is not a text file") from error
 
     if content.startswith(("[", "{")):
         try:
             return _checked(json.loads(content, object_pairs_hook=_once), where)
         except (ValueError, RecursionError) as error:
             said = cut(str(error), 200)
-            raise error if isinstance(error, InputError) else InputError(f"{where} is no JSON: {said}") from error
+            raise (
+                error if isinstance(error, InputError) else InputError(f"{where} is not valid JSON: {said}")
+            ) from error
     if not is_file and "," not in content:
-        raise InputError(f"--classes {cut(text)}: there is no such file; names are separated by commas, as cat,dog")
+        raise InputError(
+            f"--classes {cut(text)}: no such file: give an existing one, or names separated by commas, as cat,dog"
+        )
     names = [name.strip() for name in (content.splitlines() if is_file else content.split(","))]
     return _checked(names, where)
 
@@ -110,16 +115,14 @@ def _checked(content: Any, where: str) -> Classes:
     if isinstance(content, list):
         for number, name in enumerate(content):
             if not isinstance(name, str) or not name:
-                raise InputError(
-                    f"{where}: name {number} of {len(content)} is {shown(name)}: expected the name of a class"
-                )
+                raise InputError(f"{where}: name {number} of {len(content)} is {shown(name)}: give the name of a class")
         if len(content) < 2:
-            raise InputError(f"{where} names {len(content)} classes: a classifier has at least two")
+            raise InputError(f"{where} names {len(content)} classes: give at least two")
         return tuple(content)
     for name, target in content.items():
         if not (type(target) is int or isinstance(target, str)) or target == "":
             raise InputError(
-                f"{where}: {shown(name)} goes to {shown(target)}: expected the number of a logit or a class name"
+                f"{where}: {shown(name)} is assigned to {shown(target)}: give the index of a logit or a class name"
             )
     return dict(content)
 
@@ -129,7 +132,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
     twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
     if twice:
-        raise InputError(f"--classes: {twice[0]!r} stands twice")
+        raise InputError(f"--classes: {twice[0]!r} occurs twice: remove one")
     return dict(pairs)
 
 
@@ -139,7 +142,7 @@ def _logit(target: int | str, model_classes: Sequence[str]) -> int:
     if isinstance(target, int):
         if not 0 <= target < len(model_classes):
             raise InputError(
-                f"--classes: there is no logit {shown(target)}: the model has 0 to {len(model_classes) - 1}"
+                f"--classes: logit {shown(target)} does not exist: the model has 0 to {len(model_classes) - 1}"
             )
         return target
     rows = [number for number, name in enumerate(model_classes) if name == target]
@@ -147,8 +150,8 @@ def _logit(target: int | str, model_classes: Sequence[str]) -> int:
         raise InputError(f"--classes: {unknown('class of the model', target, set(model_classes))}")
     if len(rows) > 1:
         raise InputError(
-            f"--classes: the model calls logits {rows[0]} and {rows[1]} both {target!r}: give the number of the logit "
-            f"in a JSON object, as {json.dumps({target: rows[0]})}"
+            f"--classes: logits {rows[0]} and {rows[1]} of the model are both called {target!r}: give the index of "
+            f"the logit in a JSON object, as {json.dumps({target: rows[0]})}"
         )
     return rows[0]
 

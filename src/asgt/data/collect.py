@@ -1,4 +1,4 @@
-"""Labelled images from what a PyTorch user has at hand: tensors, numpy arrays, a ``Dataset`` or a ``DataLoader``."""
+"""Labelled images from the usual types of PyTorch code: tensors, numpy arrays, a ``Dataset`` or a ``DataLoader``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .images import Images
 __all__ = ["LabelledImages", "as_images"]
 
 LabelledImages: TypeAlias = Any
-"""What :func:`as_images` takes: ``Images``, a pair (images, labels), a ``Dataset`` or a ``DataLoader``."""
+"""The argument of :func:`as_images`: ``Images``, a pair (images, labels), a ``Dataset`` or a ``DataLoader``."""
 
 _IMAGE_KEYS = ("image", "images", "img", "pixel_values", "x")
 _LABEL_KEYS = ("label", "labels", "target", "targets", "y")
@@ -27,13 +27,14 @@ def as_images(data: LabelledImages, name: str = "data") -> Images:
     """The images and labels in memory.
 
     Args:
-        data: :class:`Images`, which stay what they are; a pair of images (N, C, H, W), floats in [0, 1] or uint8, and
-            labels (N,) of any integer type, as tensors or numpy arrays; or a ``Dataset`` or ``DataLoader`` that gives
-            such pairs, one by one or in batches, or dictionaries with an image and a label.
-        name: what to call it in an error.
+        data: :class:`Images`, returned unchanged; a pair of images (N, C, H, W), floats in [0, 1] or uint8, and labels
+            (N,) of any integer type, as tensors or numpy arrays; or a ``Dataset`` or ``DataLoader`` of such pairs, one
+            by one or in batches, or dictionaries with an image and a label.
+        name: its name in errors.
+
 
     Raises:
-        InputError: the data is of another kind, images or labels cannot be meant, or images differ in size.
+        InputError: the data has another type, images or labels are invalid, or images differ in size.
     """
 
     if isinstance(data, Images):
@@ -49,14 +50,16 @@ def as_images(data: LabelledImages, name: str = "data") -> Images:
         pairs = [_single(_pair(item, name), name) for item in data]
     else:
         raise InputError(
-            f"{name} is a {type(data).__name__}: hand over images with labels, as (x, y), a Dataset or a DataLoader"
+            f"{name} is a {type(data).__name__}: pass images with labels, as (x, y), a Dataset or a DataLoader"
         )
     if not pairs:
         raise InputError(f"{name} holds no images")
 
     shapes = {tuple(x.shape[1:]) for x, _ in pairs}
     if len(shapes) > 1:
-        raise InputError(f"{name} has images of {len(shapes)} shapes ({min(shapes)}, {max(shapes)}, …): resize them")
+        raise InputError(
+            f"{name} has images of {len(shapes)} shapes ({min(shapes)}, {max(shapes)}, …): resize them to one shape"
+        )
     return _paired(torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]), name)
 
 
@@ -82,13 +85,13 @@ def _pair(item: Any, name: str) -> tuple[Any, Any]:
         if len(images) == len(labels) == 1:
             return _tensor(item[images[0]]), torch.as_tensor(item[labels[0]])
         raise InputError(
-            f"{name} gives dictionaries with {', '.join(map(repr, item))}: one of {', '.join(_IMAGE_KEYS)} and one of "
-            f"{', '.join(_LABEL_KEYS)} are needed"
+            f"{name} gives dictionaries with {', '.join(map(repr, item))}: one of {', '.join(_IMAGE_KEYS)} and one "
+            f"of {', '.join(_LABEL_KEYS)} are required"
         )
     if isinstance(item, (tuple, list)) and len(item) == 2:
         return _tensor(item[0]), torch.as_tensor(item[1])
     kind = f"a {type(item).__name__}" + (f" of {len(item)}" if isinstance(item, (tuple, list)) else "")
-    raise InputError(f"{name} gives {kind} where an image and its label belong: labels are needed to state an accuracy")
+    raise InputError(f"{name} gives {kind} instead of an image and its label: labels are needed for an accuracy")
 
 
 def _tensor(image: Any) -> Tensor:

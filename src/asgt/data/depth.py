@@ -1,4 +1,4 @@
-"""Bits a channel: the range that an image's format states, and formats whose extra bits Pillow drops."""
+"""Bits per channel: the range of an image's format, and formats whose extra bits Pillow drops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNSIGNED, _SIGNED = 1, 2
 
 
 def full_range(image: Picture) -> tuple[float, float] | None:
-    """The lowest and the highest value that the format allows, ``None`` where it does not tell.
+    """The lowest and the highest value of the format, ``None`` if it does not define them.
 
     Args:
         image: of one channel and mode ``F``, ``I`` or ``I;16…``, opened by Pillow.
@@ -51,12 +51,12 @@ def values_of(image: Picture) -> np.ndarray[Any, Any]:
 
 
 def refuse_reduced(image: Picture, content: bytes, where: str) -> None:
-    """Refuses what Pillow would decode with fewer bits than the file has, or with black and white swapped.
+    """Refuses images that Pillow would decode with fewer bits than the file has, or with black and white swapped.
 
     Args:
         image: opened, not yet loaded.
         content: of the file.
-        where: it lies, for messages.
+        where: its place, for messages.
 
     Raises:
         InputError: loading the image would change its values.
@@ -65,14 +65,16 @@ def refuse_reduced(image: Picture, content: bytes, where: str) -> None:
     deep = image.mode == "F" or image.mode.startswith("I")
     if not deep and _bits(image, content) > 8:
         raise InputError(
-            f"{where} has colours of {_bits(image, content)} bits, of which Pillow keeps 8: save it with 8 bits a "
-            "channel, or in grey"
+            f"{where} has colours of {_bits(image, content)} bits, but Pillow reads only 8: save it with 8 bits "
+            "per channel, or in grey"
         )
     tags: Any = getattr(image, "tag_v2", {})
     if not deep and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
-        raise InputError(f"{where} has values of 8 bits with a sign, which Pillow drops: save it without, or as floats")
+        raise InputError(f"{where} has signed 8-bit values, and Pillow drops the sign: save it unsigned, or as floats")
     if deep and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        raise InputError(f"{where} has white as its lowest value, which Pillow does not turn: save it black as zero")
+        raise InputError(
+            f"{where} has white as its lowest value, and Pillow does not invert it: save it with black as zero"
+        )
 
 
 def _bits(image: Picture, content: bytes) -> int:

@@ -1,18 +1,18 @@
-"""Which split and which class the images of a folder belong to, by one rule.
+"""The rule that assigns the images of a folder to splits and classes.
 
-``docs/data-layouts.md`` shows it by cases:
+``docs/data-layouts.md`` has examples:
 
 1. Only the top folders name splits, in any case: ``train``, ``training``, ``trn``; ``test``, ``testing``, ``tst``;
-   ``val``, ``valid``, ``validation``, ``dev``. The folder directly below is the class, however deep its files lie. A
+   ``val``, ``valid``, ``validation``, ``dev``. The folder directly below is the class, at any depth of its files. A
    file name never names a split.
 2. Where no top folder is a split, every top folder with images is a class.
-3. A top folder called ``train`` that has no folders, beside other folders, is a class. One called ``test`` or ``val``
+3. A top folder called ``train`` that has no folders, next to other folders, is a class. One called ``test`` or ``val``
    that has no folders is not labelled: it is ignored. One that has folders of the classes' names is the test split.
-   Beside a name that only looks like a split (``test1``, ``trainA``, ``evaluation``), nothing is a class.
+   Next to a name that only looks like a split (``test1``, ``trainA``, ``evaluation``), nothing is a class.
 4. ``test`` is the test split; ``val`` where there is no labelled ``test``; without either, a stratified fifth is set
    aside. A lone ``test`` or ``val`` is the test split of data that has no training images.
 5. Hidden files, files that are no images, images above the class folders and folders without images are ignored.
-6. What these rules do not tell is refused. Whatever is ignored is counted and said.
+6. Folders that these rules do not cover are refused. Ignored files are counted and reported.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ Labelled = dict[str, list[str]]
 
 _NAMED = 5
 _CONTAINERS = {"images", "image", "imgs", "img", "data", "pictures", "photos", "masks", "labels", "annotations"}
-"""What folders are called for what they hold; beside a folder called as a split, they are no class."""
+"""Names of folders for their content; next to a folder named as a split, they are not classes."""
 
 _A_SPELLING = 0.8
-"""Two names that are at least this much alike are taken for spellings of one."""
+"""Two names with at least this similarity count as spellings of one name."""
 
 
 @dataclass
 class ClassFolders:
-    """What the folders say.
+    """The layout of the folders.
 
     Attributes:
-        splits: ``"train"`` and ``"test"``, as far as there are such, with the images of each class.
-        names: what the folders of these two are called; ``""`` for training images that lie in no split folder.
-        ignored: what was left out, in words.
+        splits: ``"train"`` and ``"test"``, if present, with the images of each class.
+        names: the names of these two folders; ``""`` for training images outside a split folder.
+        ignored: descriptions of the ignored files.
     """
 
     splits: dict[str, Labelled] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class _Top:
 
 
 def has_class_folders(tree: Tree) -> bool:
-    """Whether folders tell the classes: class folders inside a split, or several top folders that are no splits."""
+    """Whether folders define the classes: class folders inside a split, or several top folders that are no splits."""
 
     tops = _tops(tree)
     splits = [top for top in tops if top.kind is not None]
@@ -94,7 +94,7 @@ def class_folders(tree: Tree) -> ClassFolders:
         tree: its files, images among them.
 
     Raises:
-        InputError: the folders do not tell the classes or the splits.
+        InputError: the folders define no classes or splits.
     """
 
     tops = _tops(tree)
@@ -106,8 +106,8 @@ def class_folders(tree: Tree) -> ClassFolders:
         if train.classes:
             others = ", ".join(f"{top.name}/" for top in classes[:_NAMED])
             raise InputError(
-                f"{tree.shown()} has {train.name}/ with folders in it beside {others}: neither splits nor classes can "
-                "be told; give the folder that holds only the splits, or only the classes"
+                f"{tree.shown()} has {train.name}/ with folders in it next to {others}: splits and classes cannot "
+                "be distinguished: give the folder that holds only the splits, or only the classes"
             )
         classes, train = [*classes, train], None
 
@@ -129,9 +129,9 @@ def class_folders(tree: Tree) -> ClassFolders:
 
 
 def unwrapped(tree: Tree) -> Tree:
-    """An archive's files without the one folder that is packed around everything; a folder's files as they are.
+    """An archive's files without a single folder around all of them; a folder's files unchanged.
 
-    The path of a folder can be given by itself; that of a folder inside an archive cannot.
+    A user can give the path of a folder, but not of a folder inside an archive.
     """
 
     while tree.archive is not None and tree.images and not tree.tables:
@@ -163,7 +163,8 @@ def _refuse_what_cannot_be_told(tree: Tree, tops: list[_Top]) -> None:
     where = tree.shown()
     if not tops:
         raise InputError(
-            f"{where} has {counted(len(tree.images), 'image')} and no class folders: put the images in a folder a class"
+            f"{where} has {counted(len(tree.images), 'image')} and no class folders: put the images of "
+            "each class in its own folder"
         )
     kinds: dict[str, str] = {}
     for top in tops:
@@ -172,7 +173,7 @@ def _refuse_what_cannot_be_told(tree: Tree, tops: list[_Top]) -> None:
 
     plain = [top for top in tops if top.kind is None]
     if len(tops) == 1 and plain and tops[0].classes and len({path.rpartition("/")[0] for path in tree.images}) > 1:
-        raise InputError(f"{where} holds nothing but the folder {tops[0].name}: give {tree.shown(_innermost(tree))}")
+        raise InputError(f"{where} contains only the folder {tops[0].name}: give {tree.shown(_innermost(tree))}")
     if pair := look_like_splits([top.name for top in tops]):
         raise InputError(
             f"{where} has {pair[0]}/ and {pair[1]}/, which look like splits, not classes: rename them to train and test"
@@ -187,7 +188,7 @@ def _refuse_what_cannot_be_told(tree: Tree, tops: list[_Top]) -> None:
             example = with_splits[0]
             raise InputError(
                 f"{where} has splits below {', '.join(f'{name}/' for name in with_splits[:_NAMED])} (as "
-                f"{example}/{inside[example][0]}/): give one of these folders, or put the splits on top"
+                f"{example}/{inside[example][0]}/): give one of these folders, or move the splits to the top"
             )
 
 
@@ -200,15 +201,15 @@ def _refuse_doubtful_splits(tree: Tree, tops: list[_Top]) -> None:
         doubtful = splits if is_split_like(top.name) else flat if top.name.strip().casefold() in _CONTAINERS else []
         if top.kind is None and doubtful:
             raise InputError(
-                f"{tree.shown()} has {top.name}/ beside {doubtful[0].name}/: it looks like no class; call the splits "
-                "train and test, with a folder a class in each, or move it away"
+                f"{tree.shown()} has {top.name}/ next to {doubtful[0].name}/: it does not look like a class: call "
+                "the splits train and test, with a folder for each class in them, or move it away"
             )
     for top in splits:
         inner = next(iter(top.classes), "")
         deep = any(path.count("/") > 2 for path in top.classes.get(inner, []))
         if len(top.classes) == 1 and split_kind(inner) is not None and (deep or top.kind == "train"):
             raise InputError(
-                f"{tree.shown(top.name)} holds nothing but the folder {inner}/: move what is in it one folder up"
+                f"{tree.shown(top.name)} contains only the folder {inner}/: move its content one folder up"
             )
 
 
@@ -226,7 +227,8 @@ def _innermost(tree: Tree) -> str:
 
 def _refuse_without_classes(tree: Tree, name: str) -> NoReturn:
     raise InputError(
-        f"{tree.shown(name)} holds images and no class folders: put its images in a folder a class, as {name}/cat/1.png"
+        f"{tree.shown(name)} has images and no class folders: put the images of each class in its own "
+        f"folder, such as {name}/cat/1.png"
     )
 
 
@@ -240,10 +242,10 @@ def _choose_test_split(tree: Tree, of_kind: Mapping[str, _Top], layout: ClassFol
         if "test" in layout.splits:
             layout.ignored.append(f"{count} in {top.name}/, for {layout.names['test']}/ is the test split")
         elif not top.classes:
-            layout.ignored.append(f"{count} in {top.name}/, which has no class folders and so no labels")
+            layout.ignored.append(f"{count} in {top.name}/, which has no class folders, so no labels")
         elif train is not None and not _are_classes(tree, top, train):
             folders = ", ".join(f"{name}/" for name in list(top.classes)[:_NAMED])
-            layout.ignored.append(f"{count} in {top.name}/, whose folders ({folders}) are none of the classes")
+            layout.ignored.append(f"{count} in {top.name}/, whose folders ({folders}) are not classes")
         else:
             layout.splits["test"] = top.classes
             layout.names["test"] = top.name
@@ -288,11 +290,11 @@ def _refuse_variants(tree: Tree, layout: ClassFolders) -> None:
 
 
 def ignored_files(tree: Tree, loose: list[str]) -> list[str]:
-    """What of a tree is not read, in words.
+    """Describes the files of a tree that are not read.
 
     Args:
         tree: the files.
-        loose: images that lie where no class is known.
+        loose: images outside class folders.
     """
 
     said = []
@@ -302,7 +304,7 @@ def ignored_files(tree: Tree, loose: list[str]) -> list[str]:
         said.append(f"{counted(len(tree.others), 'file')} that no image decoder reads ({_few(tree.others)})")
     if tree.beside:
         folder = tree.inside.rstrip("/")
-        said.append(f"{counted(len(tree.beside), 'file')} beside the folder {folder} ({_few(tree.beside)})")
+        said.append(f"{counted(len(tree.beside), 'file')} outside the folder {folder} ({_few(tree.beside)})")
     if tree.hidden:
         said.append(counted(tree.hidden, "hidden file or folder", "hidden files or folders"))
     if tree.links:

@@ -1,4 +1,4 @@
-"""What the ``datasets`` library reads: data sets of the hub, and folders that its ``save_to_disk`` wrote."""
+"""Data sets that the ``datasets`` library reads: those of the hub, and folders of its ``save_to_disk``."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["is_saved", "read_hub", "read_saved"]
 _DICTIONARY, _SINGLE = "dataset_dict.json", "state.json"
 _FILES = "_data_files"
 _NOTE = 2**26
-"""Bytes of a JSON file that says what a folder holds."""
+"""The largest size in bytes of the JSON file that describes a folder."""
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether ``save_to_disk`` wrote a folder, or one folder a split in it."""
+    """Whether ``save_to_disk`` wrote a folder, or one such folder per split in it."""
 
     return (folder / _DICTIONARY).is_file() or (folder / _SINGLE).is_file() or bool(_saved_splits(folder))
 
@@ -42,7 +42,7 @@ def read_saved(folder: Path, name: str) -> dict[str, Table]:
     """The splits of a folder that ``save_to_disk`` wrote.
 
     Args:
-        folder: as ``DatasetDict.save_to_disk`` or ``Dataset.save_to_disk`` wrote it; or with one such folder a split.
+        folder: as ``DatasetDict.save_to_disk`` or ``Dataset.save_to_disk`` wrote it; or with one such folder per split.
         name: of the data, for messages.
 
     Raises:
@@ -79,15 +79,16 @@ def read_hub(identifier: str, configuration: str | None, name: str) -> dict[str,
 
     Args:
         identifier: its id.
-        configuration: the one to take, where there are several.
-        name: what the user called it, for messages.
+        configuration: the one to read, if there are several.
+        name: the user's name for it, for messages.
+
 
     Returns:
-        The splits by name. Where the hub holds files of images, the folder that they were downloaded to: the library
-        would take words in the names of files for splits.
+        The splits by name. For image files on the hub, the folder of the download: the library would mistake parts
+        of file names for splits.
 
     Raises:
-        InputError: there is no such data set or configuration, or the hub cannot be reached.
+        InputError: the data set or the configuration is unknown, or the hub cannot be reached.
     """
 
     import datasets
@@ -102,11 +103,11 @@ def read_hub(identifier: str, configuration: str | None, name: str) -> dict[str,
                 return Path(snapshot_download(identifier, repo_type="dataset"))
         except ConnectionError as error:
             raise InputError(
-                f"{name}: the hub cannot be reached; set ASGT_DATA=DIR to a folder that holds DIR/{name.split('/')[-1]}"
+                f"{name}: the hub cannot be reached: set ASGT_DATA=DIR to a folder with DIR/{name.split('/')[-1]}"
             ) from error
         except datasets.exceptions.DatasetNotFoundError as error:
             near = unknown("data set", name, DATA_SETS)
-            raise InputError(f"{near}, a hub id, or a folder (there is none of that name here)") from error
+            raise InputError(f"{near}, a hub id, or a folder (no folder has this name)") from error
         except Exception as error:  # every builder has errors of its own: parquet, metadata, a script that is refused
             raise _refused(identifier, configuration, error) from error
     return {split: _table(split, part, name) for split, part in parts.items()}
@@ -121,7 +122,9 @@ def _refused(identifier: str, configuration: str | None, error: Exception) -> In
     names = [each.strip().strip("'\"") for each in listed[1].split(",")]
     if configuration is not None:
         return unknown(f"configuration of {identifier}", configuration, names)
-    return InputError(f"{identifier} has {len(names)} configurations ({', '.join(names)}): name one by --data-config")
+    return InputError(
+        f"{identifier} has {len(names)} configurations ({', '.join(names)}): choose one with --data-config"
+    )
 
 
 def _table(split: str, part: Any, name: str) -> Table:

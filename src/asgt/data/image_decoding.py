@@ -1,7 +1,7 @@
-"""One encoded image to pixels: what a browser shows, in the image's own precision.
+"""Decodes one image to pixels as a browser shows it, in the image's own precision.
 
-8-bit images become uint8. Images of 16 bits and of floats become float32 in [0, 1]: divided by the range that the file
-format states, or by the user's. Anything that Pillow would change in silence is refused.
+8-bit images become uint8. Images of 16 bits and of floats become float32 in [0, 1]: divided by the range of the
+file format, or by the user's. Images that Pillow would change silently are refused.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _LAYERS = ("MPO", "PSD")  # their first frame is the whole image, and the others are previews or layers
 _ROUNDING = 1e-6
 _SMALL, _LARGE = 2**20, 2**26
-"""Bytes that are not worth a look at the memory, of all images and of a single one."""
+"""Sizes in bytes, of all images and of one, below which the free memory is not checked."""
 
 
 @dataclass(frozen=True)
 class PixelOptions:
-    """How pixels are made; the arguments of :func:`asgt.data.load_data` of the same names."""
+    """The options of decoding; the arguments of :func:`asgt.data.load_data` with the same names."""
 
     image_size: int | None = None
     crop: float | None = None
@@ -53,14 +53,14 @@ class PixelOptions:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One image and what there is to say of it.
+    """One decoded image and notes on it.
 
     Attributes:
         pixels: uint8 (H, W) or (H, W, 3), or float32 (H, W).
-        changed: what was changed, in words.
-        kind: ``"16 bits"`` or ``"floats"`` where it has more than 8 bits.
+        changed: descriptions of the changes.
+        kind: ``"16 bits"`` or ``"floats"`` if it has more than 8 bits.
         largest: the largest value of an image of 16 bits.
-        share: that value's share of the range that the format states.
+        share: that value's share of the format's range.
     """
 
     pixels: np.ndarray[Any, Any]
@@ -79,13 +79,13 @@ def decoded(read: Callable[[], bytes], where: str, options: PixelOptions, fits: 
     """Decodes an image.
 
     Args:
-        read: gives the encoded image.
-        where: it lies, for messages.
-        options: how pixels are made.
-        fits: is asked before an image is resized.
+        read: returns the encoded image.
+        where: its place, for messages.
+        options: the options of decoding.
+        fits: called before an image is resized.
 
     Raises:
-        InputError: it cannot be read, or its pixels cannot be meant.
+        InputError: it cannot be read, or its pixels are invalid.
     """
 
     return _Making(where, options, fits).image(read)
@@ -120,7 +120,7 @@ class _Making:
             unknown = isinstance(error, UnidentifiedImageError)
             lines = str(error).strip().splitlines() or [type(error).__name__]
             reason = "not an image" if unknown else cut(lines[0], 200)
-            raise InputError(f"{where} cannot be read: {reason}; mend or remove the file") from error
+            raise InputError(f"{where} cannot be read: {reason}; repair or remove the file") from error
         return DecodedImage(pixels, tuple(self.changed), self.kind, self.largest, self.share)
 
     def _pixels(self, image: Picture) -> _Array:
@@ -160,7 +160,7 @@ class _Making:
         where = self.where
         values = values_of(image)
         if not np.isfinite(values).all():
-            raise InputError(f"{where} has a NaN pixel: mend or remove the file")
+            raise InputError(f"{where} has a NaN pixel: repair or remove the file")
         kind = "floats" if image.mode == "F" else "16 bits"
         stated = full_range(image)
         if self.options.pixel_range is None and stated is None:
@@ -281,7 +281,7 @@ def _check_picture(image: Picture, where: str) -> None:
 
 
 def check_memory(what: str, needed: int, mend: str) -> None:
-    """Refuses what takes more than nine tenths of the free memory."""
+    """Refuses more than nine tenths of the free memory."""
 
     if needed < _SMALL:
         return

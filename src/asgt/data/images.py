@@ -1,4 +1,4 @@
-"""Labelled images: one uint8 tensor, or a file in its place, their labels, and the seeded splits of them."""
+"""Labelled images: one uint8 tensor, or a file instead, their labels, and their seeded splits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .lazy_pixels import LazyPixels, value_counts
 __all__ = ["Images", "Splits", "sample", "sampled_rows", "selection_text", "stratified"]
 
 _CHANCE = 1e-4
-"""Below this chance, over all classes, the first images are no random draw."""
+"""The significance level, over all classes, below which the first images are not a random draw."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Images:
     """A labelled set of images.
 
     Attributes:
-        pixels: uint8 (N, C, H, W), or floats in [0, 1] where images of one's own have more than 8 bits. Those of large
+        pixels: uint8 (N, C, H, W), or floats in [0, 1] if a user's images have more than 8 bits. Those of large
             data sets, and those with a planted shortcut, are :class:`asgt.data.LazyPixels`: ``pixels[rows]`` is a
             tensor of some of them.
         labels: (N,), in [0, K), of any integer type; they become int64.
         classes: the K names.
 
     Raises:
-        InputError: shapes, types or the range of pixels and labels do not fit.
+        InputError: shapes, types or the range of pixels and labels are invalid.
 
     Example:
         >>> import torch
@@ -61,13 +61,9 @@ class Images:
         if self.labels.shape != self.pixels.shape[:1]:
             raise InputError(f"{len(self.labels)} labels for {len(self.pixels)} images")
         if len(self.labels) == 0:
-            raise InputError("there are no images")
+            raise InputError("there are no images: pass at least one")
         if len(self.classes) < 2:
-            raise InputError(
-                f"only one class, {self.classes[0]!r}: a classifier needs at least two"
-                if self.classes
-                else "no classes"
-            )
+            raise InputError(f"only one class, {self.classes[0]!r}: use at least two" if self.classes else "no classes")
         if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
             wrong = int(self.labels[(self.labels < 0) | (self.labels >= len(self.classes))][0])
             raise InputError(
@@ -89,7 +85,7 @@ class Images:
         return channels, height, width
 
     def to(self, device: torch.device | str) -> Images:
-        """The same images on another device; there, those of a file become one tensor where they take little room."""
+        """The same images on another device; lazy ones become one tensor there if they are small."""
 
         pixels = self.pixels.to(device)
         if isinstance(pixels, LazyPixels):
@@ -117,7 +113,7 @@ class Images:
         return means, stds
 
     def digest(self) -> str:
-        """A SHA-256 of pixels and labels: two evaluations with the same digest saw the same images."""
+        """A SHA-256 of pixels and labels: two evaluations with the same digest have the same images."""
 
         return digest_tensors({"pixels": self.pixels, "labels": self.labels})
 
@@ -141,14 +137,14 @@ def _moments(pixels: LazyPixels) -> tuple[list[float], list[float]]:
 
 @dataclass(frozen=True)
 class Splits:
-    """Training and test images of a data set, and which rows made them where asgt drew the split itself.
+    """Training and test images of a data set, and their rows if asgt drew the split.
 
     Attributes:
-        name: what the user asked for.
-        train: the training split, whole.
-        test: the test split. It picks nothing.
+        name: the user's name for the data.
+        train: the whole training split.
+        test: the test split, which is not used for any selection.
         indices: the drawn rows by split, for data that came without a test split.
-        notes: sentences for the terminal: what was taken for what, what was ignored and how many.
+        notes: sentences for the terminal: the splits and classes that were found, and the ignored files.
         reading: the same as plain values, stored with a run; ``"place"`` is the absolute path or the hub id.
 
     Example:
@@ -167,27 +163,27 @@ class Splits:
 
 
 def sample(images: Images, count: int) -> Images:
-    """The first ``count`` images where they stand for all of them, else a stratified draw, always the same.
+    """The first ``count`` images if they are representative, else a fixed stratified draw.
 
     Raises:
-        InputError: there are not so many.
+        InputError: there are fewer images.
     """
 
     return images[sampled_rows(images, count)]
 
 
 def sampled_rows(images: Images, count: int) -> Tensor:
-    """The rows that :func:`sample` takes, int64, ascending, exactly ``count``.
+    """The rows of :func:`sample`, int64, ascending, exactly ``count``.
 
-    The first images stand for all where no class is missing and none is more or less frequent among them than chance
-    explains. Those of a folder sorted by class do not. A stratified draw then takes every class by its share.
+    The first images are representative if no class is missing and all frequencies agree with a random draw. Those
+    of a folder sorted by class are not. A stratified draw then takes every class by its share.
 
     Raises:
-        InputError: there are not so many.
+        InputError: there are fewer images.
     """
 
     if not 1 <= count <= len(images):
-        raise InputError(f"{count} images asked for: the test split has {len(images)}, and at least one is needed")
+        raise InputError(f"{count} images requested: give a number from 1 to {len(images)}, the size of the test split")
 
     if _stand_for_all(images.labels, count):
         return torch.arange(count, device=images.labels.device)
@@ -195,7 +191,7 @@ def sampled_rows(images: Images, count: int) -> Tensor:
 
 
 def selection_text(images: Images, rows: Tensor) -> str:
-    """Which of the images some rows of them are, in words, as results hold it."""
+    """Describes a selection of rows, as stored in results."""
 
     if len(rows) == len(images):
         return f"all {len(images)} images"
@@ -246,13 +242,13 @@ def _drawn(labels: Tensor, count: int) -> Tensor:
 
 
 def stratified(labels: Tensor, share: float, *key: int | str) -> tuple[Tensor, Tensor]:
-    """Splits rows in two so that every class keeps its share, as a function of ``key``.
+    """Splits rows in two with the same share of every class, as a function of ``key``.
 
     Args:
         labels: int64 (N,).
-        share: the part of each class that goes to the second half, in (0, 1); at least one row of each class, and
-            never all of them, where a class has two rows or more.
-        key: what seeds the draw.
+        share: the part of each class that goes to the second half, in (0, 1); at least one row of each class, and never
+            all of them if a class has two rows or more.
+        key: the seed of the draw.
 
     Returns:
         The rows of the first and of the second half, ascending.

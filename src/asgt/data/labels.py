@@ -1,8 +1,8 @@
-"""Which column of a table holds the labels, and which class each of its values means.
+"""Finds the column of the labels in a table, and the class of each of its values.
 
-A column is a candidate if its values repeat and are not all the same: names of classes, whole numbers, truth values,
-strings, or one-hot rows. Two candidates are refused, not guessed. Classes are matched between splits by their names,
-never by their numbers.
+A column is a candidate if its values repeat and are not constant: names of classes, whole numbers, truth values,
+strings, or one-hot rows. Two candidates are refused. Classes are matched between splits by names, not by numbers.
+
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Column:
         name: of the column.
         kind: ``"class"`` (numbers with names), ``"whole"``, ``"truth"``, ``"text"``, ``"real"``, ``"list"`` or
             ``"other"``.
-        read: gives the values, one a row, ``None`` where there is none.
+        read: returns the values, one per row, ``None`` for a missing one.
         names: of the classes, for the kind ``"class"``.
     """
 
@@ -43,7 +43,7 @@ class Column:
 
     @cached_property
     def values(self) -> list[Any]:
-        """One value a row; ``None`` for NaN too."""
+        """One value per row; ``None`` also for NaN."""
 
         values = self.read()
         if self.kind == "real":
@@ -52,7 +52,7 @@ class Column:
 
     @cached_property
     def given(self) -> list[Any]:
-        """The values that are there."""
+        """The values that are not missing."""
 
         return [value for value in self.values if value is not None]
 
@@ -81,7 +81,7 @@ class Column:
 
     @property
     def is_candidate(self) -> bool:
-        """Whether the column may hold labels by its kind and its values."""
+        """Whether the kind and the values of the column allow labels."""
 
         if self.kind == "real":
             # What pandas makes of whole numbers where one is missing.
@@ -96,7 +96,7 @@ class Labels:
     Attributes:
         numbers: int64 (N,), in [0, K).
         classes: the K names, in the order of the numbers.
-        is_one_hot: whether the classes are places in a row of zeros and ones, which has one length in all splits.
+        is_one_hot: whether the classes are indices of one-hot rows, whose length is the same in all splits.
     """
 
     numbers: Tensor
@@ -108,12 +108,12 @@ def label_column(columns: Mapping[str, Column], wanted: str | None, name: str) -
     """The name of the column that holds the labels.
 
     Args:
-        columns: those of the training split that hold no images.
-        wanted: what the user named.
+        columns: those of the training split without images.
+        wanted: the user's choice.
         name: of the data, for messages.
 
     Raises:
-        InputError: there is none, there are several, or the one that was named cannot hold labels.
+        InputError: there is none, there are several, or the chosen one cannot hold labels.
     """
 
     if wanted is not None:
@@ -121,19 +121,21 @@ def label_column(columns: Mapping[str, Column], wanted: str | None, name: str) -
             raise unknown("label column", wanted, columns)
         column = columns[wanted]
         if column.kind == "real" and not column.is_candidate:
-            raise InputError(f"{name}: the labels in {wanted!r} are real numbers; a classifier needs classes")
+            raise InputError(
+                f"{name}: the labels in {wanted!r} are real numbers: give classes, as whole numbers or names"
+            )
         if column.kind == "other" or (column.kind == "list" and not column.is_one_hot):
             raise InputError(
-                f"{name}: the column {wanted!r} holds no labels: a class is a number, a word, or a row of zeros with "
-                "one 1"
+                f"{name}: the column {wanted!r} has no labels: give each class as a number, a name, or a row of "
+                "zeros with one 1"
             )
         return wanted
 
     candidates = [column.name for column in columns.values() if column.is_candidate]
     if len(candidates) > 1:
         raise InputError(
-            f"{name} has {len(candidates)} columns that may be the labels ({', '.join(candidates)}): name one by "
-            "--label-column"
+            f"{name} has {len(candidates)} columns that may be the labels ({', '.join(candidates)}): choose one "
+            "with --label-column"
         )
     # Without a candidate, names of classes are labels all the same, and so is a single value for all.
     plain = [column for column in columns.values() if column.kind in ("whole", "truth", "text")]
@@ -143,11 +145,11 @@ def label_column(columns: Mapping[str, Column], wanted: str | None, name: str) -
         return candidates[0]
     real = [column.name for column in columns.values() if column.kind == "real"]
     if real and not candidates:
-        raise InputError(f"{name}: the labels in {real[0]!r} are real numbers; a classifier needs classes")
+        raise InputError(f"{name}: the labels in {real[0]!r} are real numbers: give classes, as whole numbers or names")
     unique = [column.name for column in plain if column.given]
     seen = f"; the values of {', '.join(map(repr, unique[:3]))} do not repeat" if unique and not candidates else ""
     raise InputError(
-        f"{name} has no column of labels{seen}: put the images in a folder a class, or name --label-column"
+        f"{name} has no column of labels{seen}: put the images of each class in its own folder, or give --label-column"
     )
 
 
@@ -188,13 +190,11 @@ def labels_of(column: Column, where: str) -> Labels:
 
 def _one_hot(column: Column, where: str) -> Labels:
     if not column.is_one_hot:
-        raise InputError(f"{where}: the rows of {column.name!r} are no zeros and ones of one length")
+        raise InputError(f"{where}: the rows of {column.name!r} are not zeros and ones of one length: repair them")
     for row, values in enumerate(column.values):
         ones = sum(values)
         if ones != 1:
-            raise InputError(
-                f"{where}: image {row} has {int(ones)} classes in {column.name!r}: a classifier needs exactly one"
-            )
+            raise InputError(f"{where}: image {row} has {int(ones)} classes in {column.name!r}: give exactly one")
     numbers = [list(values).index(1) for values in column.values]
     names = tuple(str(number) for number in range(len(column.values[0])))
     return Labels(torch.tensor(numbers, dtype=torch.int64), names, is_one_hot=True)
@@ -206,24 +206,27 @@ def _refuse_unclear(known: Sequence[Any], where: str, column: Column) -> None:
     names = [str(value) for value in known]
     if pair := variants(names):
         raise InputError(
-            f"{where}: the labels {pair[0]!a} and {pair[1]!a} differ in blanks, case or Unicode form only: make "
-            "them one"
+            f"{where}: the labels {pair[0]!a} and {pair[1]!a} differ only in blanks, case or Unicode form: use one "
+            "spelling"
         )
     if pair := same_number(names):
-        raise InputError(f"{where}: the labels {pair[0]!r} and {pair[1]!r} spell one number: make them one, or words")
+        raise InputError(
+            f"{where}: the labels {pair[0]!r} and {pair[1]!r} are the same number: use one spelling, or names"
+        )
     if column.kind in ("whole", "real") and known[:1] == [-1] and len(known) > 1 and known != [-1, 1]:
         raise InputError(
-            f"{where}: the column {column.name!r} has -1 beside {known[1]} to {known[-1]}, which mostly stands for no "
-            "label: remove these rows, or count the classes from 0"
+            f"{where}: the column {column.name!r} has -1 in addition to {known[1]} to {known[-1]}, which "
+            "usually means no "
+            "label: remove these rows, or number the classes from 0"
         )
 
 
 def aligned(labels: Labels, known: Labels, where: str, known_from: str) -> Tensor:
-    """Labels as numbers of other classes, matched by name.
+    """Labels renumbered to other classes, matched by name.
 
     Args:
         labels: of the split to align.
-        known: those whose classes to align with.
+        known: the labels with the target classes.
         where: the data and the split, for messages.
         known_from: the split that the classes come from.
 
@@ -231,14 +234,14 @@ def aligned(labels: Labels, known: Labels, where: str, known_from: str) -> Tenso
         int64 (N,).
 
     Raises:
-        InputError: a label is none of the classes, a name stands for several, or one-hot rows differ in length.
+        InputError: a label is not one of the classes, a name is ambiguous, or one-hot rows differ in length.
     """
 
     classes = known.classes
     if labels.is_one_hot and known.is_one_hot and len(labels.classes) != len(classes):
         raise InputError(
-            f"{where}: the rows of zeros and ones have {len(labels.classes)} places, and {len(classes)} in "
-            f"{known_from}: which place is which class cannot be told; write rows of one length"
+            f"{where}: the rows of zeros and ones have {len(labels.classes)} entries, but {len(classes)} in "
+            f"{known_from}: write rows of one length"
         )
     if labels.classes == classes:
         return labels.numbers

@@ -1,4 +1,4 @@
-"""Where the data of a name lies, and which reader its layout takes."""
+"""Finds the data of a name, and the reader for its layout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NAMED = 10
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What to take of a table; the arguments of :func:`asgt.data.load_data` of the same names."""
+    """The options of reading tables; the arguments of :func:`asgt.data.load_data` with the same names."""
 
     image_column: str | None = None
     label_column: str | None = None
@@ -36,18 +36,19 @@ class TableOptions:
 
 
 def read_contents(name: str, options: TableOptions, place: str | None = None) -> Contents:
-    """Finds a data set and reads what it holds; images stay encoded.
+    """Finds a data set and reads its content; images are not decoded.
 
     Args:
         name: a short name, a hub id, a folder or a zip archive.
-        options: what to take of a table.
-        place: an absolute path where the data was earlier.
+        options: the options of reading tables.
+        place: an earlier absolute path of the data.
+
 
     Returns:
-        Splits, classes, and what was taken for what; ``reading["place"]`` is the absolute path or the hub id.
+        Splits, classes, and notes on them; ``reading["place"]`` is the absolute path or the hub id.
 
     Raises:
-        InputError: there is no such data, or its layout does not tell splits and classes.
+        InputError: the data does not exist, or its layout defines no splits and classes.
     """
 
     source = _source(name, place)
@@ -70,7 +71,7 @@ def _source(name: str, place: str | None) -> Path | str:
     """The folder, the archive or the hub id that a name stands for."""
 
     if not name:
-        raise InputError("the name of the data is empty: --data takes a data set or a folder")
+        raise InputError("the name of the data is empty: give a data set or a folder to --data")
     short = name.split("/")[-1]
     known = data_set(name)
     # What looks like a path is one, and no name to look up: the hub's ids have one slash and no leading dot.
@@ -78,7 +79,7 @@ def _source(name: str, place: str | None) -> Path | str:
 
     if (root := os.environ.get("ASGT_DATA")) and not is_path:
         if not os.path.isdir(root):
-            raise InputError(f"ASGT_DATA={root}: there is no such folder")
+            raise InputError(f"ASGT_DATA={root}: no such folder: give an existing one")
         for candidate in (name, known.name, short):
             if os.path.isdir(Path(root) / candidate):
                 return Path(root) / candidate
@@ -90,14 +91,14 @@ def _source(name: str, place: str | None) -> Path | str:
             # A device has no end, in which a zip archive would have its list of entries.
             if os.path.isdir(path) or (os.path.isfile(path) and zipfile.is_zipfile(path)):
                 return path
-            kind = "damaged or no zip archive" if path.suffix.lower() == ".zip" else "a file"
+            kind = "damaged, or not a zip archive" if path.suffix.lower() == ".zip" else "a file"
             kind = kind if os.path.isfile(path) else "a device, a pipe or a socket"
-            raise InputError(f"{path} is {kind}: --data takes a folder, or a zip archive of one")
+            raise InputError(f"{path} is {kind}: give a folder, or a zip archive of one, to --data")
     if name == known.name and known.hub is not None:
         return known.hub
-    looked = "" if place is None else f", neither in {Path.cwd()} nor where it was, {place}"
+    looked = "" if place is None else f", neither in {Path.cwd()} nor in its earlier place, {place}"
     if os.path.islink(here):
-        raise InputError(f"the link {name} leads nowhere (to {os.readlink(here)}): mend or remove it")
+        raise InputError(f"the link {name} is broken (to {os.readlink(here)}): repair or remove it")
     if is_path or here.suffix.lower() == ".zip":
         raise InputError(f"there is no {'archive' if here.suffix.lower() == '.zip' else 'folder'} {name}{looked}")
     if "/" not in name:
@@ -126,23 +127,24 @@ def _local(source: Path, name: str, options: TableOptions) -> Contents:
         mixed = sorted({path.partition("/")[0] for path in tree.images if "/" in path})
         if mixed:
             raise InputError(
-                f"{tree.shown()} holds parquet files and, in {', '.join(mixed[:3])}/, images: give the folder of one "
-                "kind"
+                f"{tree.shown()} contains parquet files and, in {', '.join(mixed[:3])}/, images: give a folder "
+                "with one kind"
             )
         contents = read_tables(name, read_parquet(tree, name), options.image_column, options.label_column)
-        images = [f"{counted(len(tree.images), 'image')} beside the parquet files"] if tree.images else []
+        images = [f"{counted(len(tree.images), 'image')} next to the parquet files"] if tree.images else []
         _add_ignored(contents, images + ignored_files(tree, []))
         return contents
     if tree.archive is not None and any(path.endswith(".arrow") for path in tree.others):
-        raise InputError(f"{tree.shown()} holds what save_to_disk wrote: unpack the archive and give the folder")
+        raise InputError(f"{tree.shown()} contains files of save_to_disk: unpack the archive and give the folder")
     if not tree.images:
         others = f" ({', '.join(tree.others[:3])}{', …' if len(tree.others) > 3 else ''})" if tree.others else ""
-        raise InputError(f"{tree.shown()} holds no images and no parquet files{others}")
+        raise InputError(f"{tree.shown()} contains no images and no parquet files{others}")
     if metadata_files(tree) and (options.label_column is not None or not has_class_folders(tree)):
         return _by_metadata(tree, name, options)
     if options.label_column is not None or options.image_column is not None:
         raise InputError(
-            f"{tree.shown()} is no table: its class folders are the labels; leave --label-column and --image-column out"
+            f"{tree.shown()} is not a table, because its class folders are the labels: remove "
+            "--label-column and --image-column"
         )
     return _by_folders(tree)
 
@@ -157,7 +159,7 @@ def _configuration(folders: list[str], name: str, options: TableOptions) -> str:
 def _by_metadata(tree: Tree, name: str, options: TableOptions) -> Contents:
     tables, ignored = read_metadata(tree, name)
     if not tables:
-        raise InputError(f"{tree.shown(metadata_files(tree)[0])} names no images: it needs a row an image")
+        raise InputError(f"{tree.shown(metadata_files(tree)[0])} names no images: write one row per image")
     contents = read_tables(name, tables, options.image_column, options.label_column)
     labels = contents.reading["label_column"]
     rest = [path for path in tree.others if path not in metadata_files(tree)]

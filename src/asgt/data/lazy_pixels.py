@@ -1,4 +1,4 @@
-"""Pixels in the place of a tensor: what is indexed is made, and nothing else."""
+"""Pixels that are computed when they are indexed, instead of a tensor."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 __all__ = ["LazyPixels", "in_memory", "to_unit", "value_counts"]
 
 _CHUNK = 2**24
-"""Bytes that a pass over all pixels holds at a time."""
+"""The number of bytes that a pass over all pixels holds at a time."""
 
 
 class LazyPixels(ABC):
-    """Pixels (N, C, H, W) in the place of a tensor.
+    """Pixels (N, C, H, W) that are computed when they are indexed.
 
-    ``pixels[rows]`` is a tensor of these images; :meth:`view` takes a part of which nothing is made yet. PyTorch's
-    functions take all of it as one tensor.
+    ``pixels[rows]`` is a tensor of these images; :meth:`view` selects a part without computing it. PyTorch's
+    functions use all of it as one tensor.
     """
 
     device: torch.device
@@ -48,7 +48,7 @@ class LazyPixels(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all of them would take as a tensor."""
+        """The size of all of them as a tensor in bytes."""
 
         return self.shape.numel() * self.dtype.itemsize
 
@@ -70,7 +70,7 @@ class LazyPixels(ABC):
 
     @abstractmethod
     def view(self, index: Any) -> LazyPixels:
-        """A part of the images, of which nothing is made yet."""
+        """A part of the images, without computing it."""
 
     @abstractmethod
     def to(self, device: torch.device | str) -> LazyPixels:
@@ -78,16 +78,16 @@ class LazyPixels(ABC):
 
     @abstractmethod
     def settled(self, room: int) -> Tensor | LazyPixels:
-        """The same images, which are read no more where they take at most so many bytes."""
+        """The same images, held in memory if they take at most so many bytes."""
 
     @property
     @abstractmethod
     def index_device(self) -> torch.device:
-        """Where the rows to be indexed are needed."""
+        """The device that indices must be on."""
 
     @abstractmethod
     def expect(self, index: Any) -> None:
-        """Says that some images are likely to be indexed next."""
+        """Announces that some images are likely to be indexed next."""
 
     @abstractmethod
     def _chunk(self, rows: slice) -> Tensor:
@@ -106,7 +106,7 @@ class LazyPixels(ABC):
         return self[:]
 
     def float(self) -> Tensor:
-        """All images as one tensor of floats, in the range that they have."""
+        """All images as one tensor of floats, in their range."""
 
         return self.tensor().float()
 
@@ -127,13 +127,13 @@ def in_memory(pixels: Tensor | LazyPixels) -> Tensor: ...
 @overload
 def in_memory(pixels: Any) -> Any: ...
 def in_memory(pixels: Any) -> Any:
-    """Lazy pixels as one tensor; anything else as it is."""
+    """Lazy pixels as one tensor; anything else unchanged."""
 
     return pixels.tensor() if isinstance(pixels, LazyPixels) else pixels
 
 
 def to_unit(pixels: Tensor | LazyPixels) -> Tensor:
-    """uint8 pixels to floats in [0, 1]; floats stay as they are."""
+    """Converts uint8 pixels to floats in [0, 1]; floats are unchanged."""
 
     pixels = in_memory(pixels)
     return pixels if pixels.is_floating_point() else pixels.float() / 255

@@ -1,7 +1,7 @@
-"""Labels from a file ``metadata.csv`` or ``metadata.jsonl`` beside images that lie in no class folders.
+"""Labels from a file ``metadata.csv`` or ``metadata.jsonl`` for images outside class folders.
 
-A row names an image in its column ``file_name``, relative to the metadata file; the column of the labels is found as in
-any other table.
+A row names an image in its column ``file_name``, relative to the metadata file; the label column is found as in
+other tables.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-][0-9]{2,3})?", re.ASCI
 
 
 def metadata_files(tree: Tree) -> list[str]:
-    """The metadata files on top of a tree and in its top folders."""
+    """The metadata files at the top of a tree and in its top folders."""
 
     return [path for path in tree.others if path.rpartition("/")[2].casefold() in _NAMES and path.count("/") < 2]
 
@@ -45,7 +45,7 @@ def read_metadata(tree: Tree, name: str) -> tuple[dict[str, Table], list[str]]:
         name: of the data, for messages.
 
     Returns:
-        The splits by name, and what was ignored, in words.
+        The splits by name, and descriptions of the ignored files.
 
     Raises:
         InputError: a metadata file cannot be read, names an image that is missing, or names one twice.
@@ -58,12 +58,14 @@ def read_metadata(tree: Tree, name: str) -> tuple[dict[str, Table], list[str]]:
             where = f"{tree.shown(path)}, row {number}"
             image = record.pop(_FILE, None)
             if not isinstance(image, str) or not image:
-                raise InputError(f"{where} has no {_FILE}: the column names the image, relative to this file")
+                raise InputError(
+                    f"{where} has no {_FILE}: give this column the path of the image, relative to this file"
+                )
             image = posixpath.normpath(posixpath.join(posixpath.dirname(path), image.replace("\\", "/")))
             if image not in images:
-                raise InputError(f"{where}: there is no image {tree.shown(image)}")
+                raise InputError(f"{where}: image {tree.shown(image)} does not exist: correct the path")
             if image in rows:
-                raise InputError(f"{where} names {image} a second time: keep one row")
+                raise InputError(f"{where} names {image} a second time: remove one row")
             rows[image] = record
 
     splits: dict[str, list[str]] = {}
@@ -85,7 +87,7 @@ def _records(tree: Tree, path: str) -> list[dict[str, Any]]:
             reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
             header = list(reader.fieldnames or ())
             if len(header) == 1 and (separator := next((each for each in ";\t|" if each in header[0]), None)):
-                raise InputError(f"{where} separates its columns by {separator!r}: save it with commas")
+                raise InputError(f"{where} separates its columns with {separator!r}: save it with commas")
             _refuse_twice(header, where)
             records: list[Any] = [dict(record) for record in reader]
         else:
@@ -98,7 +100,7 @@ def _records(tree: Tree, path: str) -> list[dict[str, Any]]:
         raise InputError(f"cannot read {where}: {error}") from error
     for number, record in enumerate(records):
         if not isinstance(record, dict) or None in record:
-            raise InputError(f"{where}, row {number}, does not fit the columns")
+            raise InputError(f"{where}, row {number}, does not match the columns: repair the row")
     return records
 
 

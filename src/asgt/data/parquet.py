@@ -1,8 +1,8 @@
-"""Parquet files: which configuration and which split each of them belongs to, and their columns.
+"""Parquet files: their configurations, their splits and their columns.
 
 Names are those of the hub: ``train-00000-of-00001.parquet``, ``data/test-00000-of-00002.parquet``,
 ``test/0000.parquet``, ``train.parquet``; a folder that is neither ``data`` nor a split is a configuration. Only the
-rows in use are read.
+used rows are read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["read_parquet"]
 _SHARD = re.compile(r"^(?P<split>.+?)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _ROWS = 256
 _ROW = 64
-"""Bytes that a row takes at least while labels are read: a Python object, a place in a list, two whole numbers."""
+"""A lower bound in bytes for a row while labels are read: a Python object, a list entry, two whole numbers."""
 
 
 def read_parquet(tree: Tree, name: str) -> dict[str, Table]:
@@ -38,20 +38,22 @@ def read_parquet(tree: Tree, name: str) -> dict[str, Table]:
         name: of the data, for messages.
 
     Raises:
-        InputError: there are several configurations, the splits cannot be told, a part is missing, or a file is
+        InputError: there are several configurations, the splits are ambiguous, a part is missing, or a file is
             damaged.
     """
 
     configurations = sorted({_configuration(path) for path in tree.tables})
     if len(configurations) > 1:
         names = ", ".join(each or "(top)" for each in configurations[:12])
-        raise InputError(f"{name} has {len(configurations)} configurations ({names}): name one by --data-config")
+        raise InputError(f"{name} has {len(configurations)} configurations ({names}): choose one with --data-config")
     files: dict[str, list[str]] = {}
     for path in tree.tables:
         files.setdefault(_split(tree, path), []).append(path)
     if "" in files and len(files) > 1:
         others = ", ".join(split for split in files if split)
-        raise InputError(f"{tree.shown(files[''][0])} belongs to no split, beside {others}: call it train, test or val")
+        raise InputError(
+            f"{tree.shown(files[''][0])} belongs to no split, unlike {others}: rename it to train, test or val"
+        )
 
     tables = {}
     for split, paths in files.items():
@@ -75,7 +77,7 @@ def _split(tree: Tree, path: str) -> str:
     by_folder = {kind: part for part in folders if (kind := split_kind(part))}
     kinds = set(words) | set(by_folder)
     if len(kinds) > 1:
-        raise InputError(f"{tree.shown(path)}: the split is {' and '.join(sorted(kinds))} by its name: rename it")
+        raise InputError(f"{tree.shown(path)}: its name says both {' and '.join(sorted(kinds))}: rename it")
     return next(iter({**by_folder, **words}.values()), "")
 
 
@@ -87,8 +89,8 @@ def _refuse_missing_shards(tree: Tree, split: str, paths: list[str]) -> None:
     numbers = sorted(int(match["number"]) for match in matches)
     if len(counts) > 1 or numbers != list(range(max(counts))) or len(matches) != len(paths):
         raise InputError(
-            f"{tree.shown()}: the split {split} has {len(paths)} parquet files that call themselves parts of "
-            f"{max(counts)}: fetch the missing ones or remove the others"
+            f"{tree.shown()}: the split {split} has {len(paths)} parquet files whose names say {max(counts)} "
+            f"parts: download the missing ones or remove the others"
         )
 
 
@@ -108,7 +110,9 @@ def _table(tree: Tree, name: str, split: str, paths: list[str]) -> Table:
             raise InputError(f"{tree.shown(path)} has two columns {twice[0]!r}: rename or remove one")
     for path, each in zip(paths, described, strict=True):
         if each != described[0]:
-            raise InputError(f"{tree.shown(path)} has other columns or classes than {paths[0]}: a split needs the same")
+            raise InputError(
+                f"{tree.shown(path)} has other columns or classes than {paths[0]}: use the same in all parts of a split"
+            )
 
     counts = [file.metadata.num_rows for file in files]
     _refuse_many(tree, paths, files)
@@ -134,7 +138,7 @@ def _refuse_many(tree: Tree, paths: list[str], files: list[Any]) -> None:
         if min(rows, default=0) < 0 or sum(rows) != file.metadata.num_rows:
             raise InputError(f"{tree.shown(path)} is damaged: its parts do not have {file.metadata.num_rows:,} rows")
     every = sum(file.metadata.num_rows for file in files)
-    refuse_memory(every * _ROW, f"{tree.shown(paths[0])}: a split of {every:,} rows", "give fewer rows")
+    refuse_memory(every * _ROW, f"{tree.shown(paths[0])}: a split of {every:,} rows", "use fewer rows")
 
 
 def _described(schema: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -236,7 +240,7 @@ def _cell(tree: Tree, path: str, cell: Any, where: str) -> tuple[Callable[[], by
     def read_named(image: str) -> bytes:
         # A path in a table is relative to the table.
         if tree.archive is not None:
-            raise InputError(f"{where} names the file {image}, and holds no image itself: unpack the archive")
+            raise InputError(f"{where} names the file {image}, but contains no image: unpack the archive")
         return read_bounded(Path(tree.shown(path)).parent / image)
 
     if isinstance(cell, dict) and cell.get("path"):

@@ -1,4 +1,4 @@
-"""What a reader of any layout hands on: which images there are in each split, their labels, and what was ignored."""
+"""The result of every reader: the images of each split, their labels, and notes on ignored files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["Cells", "Contents", "Part"]
 
 Cells: TypeAlias = Callable[[Sequence[int]], Iterator[tuple[Callable[[], bytes], str]]]
-"""For some rows, ascending: how to get the encoded image, and where it lies, for messages."""
+"""For some rows, ascending: a function that reads the encoded image, and its place, for messages."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Part:
     """One split, with its images still encoded.
 
     Attributes:
-        name: of the split, as the data calls it.
+        name: of the split in the data.
         labels: int64 (N,).
         cells: the encoded images.
-        files: for some rows, the file that each image lies in, and its name inside that file, ``""`` where it is all of
-            it; ``None`` where that is not known.
+        files: for some rows, the file of each image, and its name inside that file, ``""`` if it is the whole file;
+            ``None`` if unknown.
     """
 
     name: str
@@ -34,13 +34,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a data set holds.
+    """The content of a data set.
 
     Attributes:
         classes: the K names.
-        train: the training split, where there is one.
-        test: the labelled test split, where there is one.
-        notes: what was taken for what and what was ignored, as sentences.
+        train: the training split, if any.
+        test: the labelled test split, if any.
+        notes: sentences on splits, classes and ignored files.
         reading: the same as plain values.
     """
 

@@ -1,19 +1,18 @@
-"""The cache of decoded images: a folder an entry, named by the content of the encoded images and how they are decoded.
+"""The cache of decoded images: one folder per entry, named by a hash of the encoded images and the decoding options.
 
 ::
 
     <key>/pixels.bin             the images, (N, C, H, W), one after the other
     <key>/images.safetensors     the CRC-32 of each image, and how often each value occurs
-    seen/<standing>              the key of images, by what the file system says of their files
-    <key>/entry.json             type and shape, and what decoding had to say; sealed by its SHA-256
+    seen/<standing>              the key of images, by the metadata of their files
+    <key>/entry.json             type and shape, and notes of the decoding; sealed by its SHA-256
 
-An entry is built in a folder beside its place, under a lock, and renamed when it is whole: a kill leaves nothing that
-anybody reads, and of several processes one decodes while the others wait. Nothing in an entry can run.
+An entry is built in a neighbouring folder, under a lock, and renamed when it is complete. So an interrupted process
+creates no incomplete entry, and of several processes one decodes while the others wait. An entry contains no code.
 
-The cache lies in ``$ASGT_CACHE``, or in ``asgt`` in the user's cache folder. Set to nothing, there is none. Whenever an
-entry is added, those that were not used for longest are removed until all together take at most half of what they and
-the free space of the disk come to, or ``$ASGT_CACHE_SIZE``, as ``20GB``. A process that still reads a removed entry
-goes on reading it.
+The cache is in ``$ASGT_CACHE``, or in ``asgt`` in the user's cache folder. An empty value disables it. When an
+entry is added, the least recently used ones are removed until all take at most half of their size plus the free disk
+space, or ``$ASGT_CACHE_SIZE``, such as ``20GB``. A process can continue to read a removed entry.
 """
 
 from __future__ import annotations
@@ -44,14 +43,14 @@ _PIXELS, _IMAGES, _ENTRY = "pixels.bin", "images.safetensors", "entry.json"
 _SEEN = "seen"
 _KINDS = ("uint8", "float32")
 _WAIT = 7 * 24 * 3600.0
-"""Seconds that a process waits for another one that decodes the same images."""
+"""The time in seconds that a process waits for another one that decodes the same images."""
 _ABANDONED = 24 * 3600.0
-"""Seconds after which what a kill left half-built is removed, if nothing was written to it since."""
+"""The time in seconds without writes after which an incomplete entry is removed."""
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def cache_folder() -> Path | None:
-    """Where decoded images are cached; ``None`` where the environment says that they are not."""
+    """The folder of the cache; ``None`` if the environment disables it."""
 
     place = os.environ.get("ASGT_CACHE")
     if place is not None:
@@ -65,9 +64,9 @@ class Entry:
     """An entry that is being built.
 
     Attributes:
-        pixels: takes the images, (N, C, H, W), mapped to the file.
-        checksums: take their CRC-32, uint32 (N,).
-        counts: take how often each value occurs, int64 (C, 256); ``None`` for floats.
+        pixels: the images, (N, C, H, W), mapped to the file.
+        checksums: their CRC-32, uint32 (N,).
+        counts: the number of occurrences of each value, int64 (C, 256); ``None`` for floats.
     """
 
     folder: Path
@@ -82,7 +81,7 @@ class PixelCache:
     Args:
         folder: of the cache.
         name: of the data, for messages.
-        progress: is told of waiting, and of entries that are damaged.
+        progress: receives messages on waiting and on damaged entries.
     """
 
     def __init__(self, folder: Path, name: str, progress: Progress) -> None:
@@ -91,7 +90,7 @@ class PixelCache:
         self.progress = progress
 
     def find(self, key: str) -> tuple[PixelFile, dict[str, Any]] | None:
-        """An entry and what decoding had to say; ``None`` where there is none. A damaged one is removed."""
+        """An entry and the notes of its decoding; ``None`` if there is none. A damaged one is removed."""
 
         place = self.folder / key
         if not (place / _ENTRY).exists():
@@ -122,7 +121,7 @@ class PixelCache:
             yield
 
     def room(self) -> int:
-        """The most bytes that an entry may have; 0 where the cache cannot be written to."""
+        """The largest size of an entry in bytes; 0 if the cache cannot be written to."""
 
         place = self.folder
         while not place.exists() and place != place.parent:
@@ -132,7 +131,7 @@ class PixelCache:
         return _limit(sum(size for _, _, size in self._entries()), shutil.disk_usage(place).free)
 
     def build(self, key: str, shape: tuple[int, int, int, int], kind: str) -> Entry:
-        """Reserves the room for an entry.
+        """Reserves the space for an entry.
 
         Raises:
             OSError: the disk is full or forbidden.
@@ -151,7 +150,7 @@ class PixelCache:
         return Entry(folder, pixels, np.zeros(shape[0], dtype=np.uint32), counts)
 
     def finish(self, key: str, entry: Entry, said: Mapping[str, Any]) -> None:
-        """Puts an entry into its place.
+        """Moves an entry into its place.
 
         Raises:
             OSError: the disk is full.
@@ -173,12 +172,12 @@ class PixelCache:
         os.replace(entry.folder, place)
 
     def abandon(self, key: str) -> None:
-        """Removes what was built of an entry."""
+        """Removes an incomplete entry."""
 
         shutil.rmtree(self._part(key), ignore_errors=True)
 
     def seen(self, standing: str) -> str | None:
-        """The key of images whose files stand as they stood; ``None`` where it is not known."""
+        """The key of images whose files are unchanged; ``None`` if unknown."""
 
         try:
             key = (self.folder / _SEEN / standing).read_text()
@@ -187,7 +186,7 @@ class PixelCache:
         return key if re.fullmatch("[0-9a-f]{64}", key) else None
 
     def note_seen(self, standing: str, key: str) -> None:
-        """Notes the key of images whose files stand so."""
+        """Stores the key of images with the state of their files."""
 
         with contextlib.suppress(InputError):  # the key can be found again
             write_bytes(self.folder / _SEEN / standing, key.encode())
@@ -233,7 +232,9 @@ class PixelCache:
         used, free = sum(each[2] for each in entries), shutil.disk_usage(self.folder).free
         most = _limit(used, free)
         if size > most:
-            raise OSError(f"these images take {size_text(size)} when decoded, and the cache may take {size_text(most)}")
+            raise OSError(
+                f"these images take {size_text(size)} when decoded, but the limit of the cache is {size_text(most)}"
+            )
         for place, _, own in entries:
             if used + size <= most and size <= free:
                 break
@@ -267,5 +268,5 @@ def _limit(used: int, free: int) -> int:
         return (used + free) // 2
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text, re.IGNORECASE)
     if match is None:
-        raise InputError(f"ASGT_CACHE_SIZE={text}: expected a size, as 20GB")
+        raise InputError(f"ASGT_CACHE_SIZE={text}: give a size, such as 20GB")
     return int(float(match[1]) * _UNITS[match[2].upper()])

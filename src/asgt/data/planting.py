@@ -1,7 +1,7 @@
-"""Shortcuts planted in images: for training, where most agree with the label, and in four test sets that tell.
+"""Shortcuts planted in images: for training, where most agree with the label, and in four test sets.
 
-What is planted in an image is a function of (seed of the shortcut, row of the image in the set, its label), whatever
-batch it is gathered in. It is planted in a batch when that is gathered: the images of a file stay there.
+The shortcut of an image is a function of (seed of the shortcut, row of the image in the set, its label), and does
+not depend on the batch. It is planted when a batch is gathered, so lazy images remain lazy.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class PlantedPixels(LazyPixels):
     """Pixels with a shortcut, which is planted when they are indexed.
 
     Args:
-        pixels: the images as they are, uint8 or floats in [0, 1], (N, C, H, W).
-        shortcut: what is planted.
+        pixels: the images without the shortcut, uint8 or floats in [0, 1], (N, C, H, W).
+        shortcut: the shortcut.
         codes: the class whose shortcut each image gets, int64 (N,).
-        noise: uniform numbers of each image, of which its region is made, float32 (N, draws).
+        noise: uniform random numbers for the region of each image, float32 (N, draws).
         classes: K.
 
     Attributes:
-        shortcut: what is planted.
+        shortcut: the planted shortcut.
         codes: the class whose shortcut each image has, int64 (N,).
     """
 
@@ -56,14 +56,14 @@ class PlantedPixels(LazyPixels):
         return self.planted([index])[0][0] if isinstance(index, int) else self.planted(index)[0]
 
     def planted(self, index: Any) -> tuple[Tensor, Tensor]:
-        """Some images with their shortcut, as :meth:`__getitem__` takes them, and where it lies, bool (B, H, W)."""
+        """Some images with their shortcut, indexed as in :meth:`__getitem__`, and its mask, bool (B, H, W)."""
 
         plain = self._pixels[index]
         pixels, region = self.shortcut.plant(plain, self.codes[index], self._noise[index], self._classes)
         return pixels, region.expand(len(plain), -1, -1)
 
     def masks(self, index: Any = slice(None)) -> Tensor:
-        """Where the shortcut lies in some images, bool (B, H, W). Default: in all."""
+        """The mask of the shortcut in some images, bool (B, H, W). Default: in all."""
 
         return self.planted(index)[1]
 
@@ -76,7 +76,7 @@ class PlantedPixels(LazyPixels):
         return PlantedPixels(self._pixels.to(device), self.shortcut, codes, noise, self._classes)
 
     def settled(self, room: int) -> PlantedPixels:
-        """The same, planted in images that are read no more where they take at most so many bytes."""
+        """The same, with the images in memory if they take at most so many bytes."""
 
         if not isinstance(self._pixels, LazyPixels):
             return self
@@ -95,7 +95,7 @@ class PlantedPixels(LazyPixels):
 
 
 def plant(images: LabelledImages, shortcut: str | Shortcut, **settings: Any) -> Images:
-    """Images with a shortcut that agrees with the label in a share of them, as they are trained on.
+    """Plants a shortcut for training, which agrees with the label in a share of the images.
 
     ::
 
@@ -108,16 +108,16 @@ def plant(images: LabelledImages, shortcut: str | Shortcut, **settings: Any) -> 
     other class.
 
     Args:
-        images: as :func:`asgt.data.as_images` takes them. Their classes say how many shortcuts there are.
+        images: as :func:`asgt.data.as_images` takes them. There is one shortcut for each class.
         shortcut: as :func:`asgt.shortcuts.shortcut_named` takes it, ``"patch"`` or ``"patch:0.99,size=4"``, or an
             object.
-        settings: of the shortcut, by name: ``strength``, ``contrast``, ``size``, ``seed``, and those of its own.
+        settings: of the shortcut, by name: ``strength``, ``contrast``, ``size``, ``seed``, and its other settings.
 
     Returns:
         The images, whose pixels are :class:`asgt.data.PlantedPixels`.
 
     Raises:
-        InputError: there is no such shortcut or setting, or the images have no place for it.
+        InputError: the shortcut or a setting is unknown, or the images are too small for it.
     """
 
     images, made = as_images(images), _made(shortcut, settings)
@@ -134,7 +134,7 @@ def shortcut_view(images: LabelledImages, shortcut: str | Shortcut, view: Shortc
         settings: of the shortcut, by name.
 
     Raises:
-        InputError: there is no such view, shortcut or setting, or the images have no place for it.
+        InputError: the view, the shortcut or a setting is unknown, or the images are too small for it.
     """
 
     images, made = as_images(images), _made(shortcut, settings)
@@ -145,11 +145,11 @@ def shortcut_view(images: LabelledImages, shortcut: str | Shortcut, view: Shortc
 
 
 def shortcut_views(images: LabelledImages, shortcut: str | Shortcut, **settings: Any) -> dict[ShortcutView, Images]:
-    """Four test sets of the same images, which differ in the shortcut alone, by name.
+    """Four test sets of the same images, which differ only in the shortcut, by name.
 
-    ``aligned``: the shortcut of the true class. ``absent``: none, the images as they are. ``random``: that of a
-    uniformly random class. ``reversed``: that of a uniformly random wrong class. Where in an image the shortcut lies is
-    the same in all of them. The strength says nothing here.
+    ``aligned``: the shortcut of the true class. ``absent``: none, the images unchanged. ``random``: that of a
+    uniformly random class. ``reversed``: that of a uniformly random wrong class. The position of the shortcut in an
+    image is the same in all of them. The strength has no effect.
 
     Args:
         images: as :func:`plant` takes them.
@@ -157,7 +157,7 @@ def shortcut_views(images: LabelledImages, shortcut: str | Shortcut, **settings:
         settings: of the shortcut, by name.
 
     Raises:
-        InputError: there is no such shortcut or setting, or the images have no place for it.
+        InputError: the shortcut or a setting is unknown, or the images are too small for it.
     """
 
     return {view: shortcut_view(images, shortcut, view, **settings) for view in VIEWS}
@@ -167,7 +167,7 @@ def _made(shortcut: str | Shortcut, settings: dict[str, Any]) -> Shortcut:
     if not isinstance(shortcut, Shortcut):
         return shortcut_named(shortcut, settings)
     if settings:
-        raise InputError(f"{next(iter(settings))}: the shortcut that was passed has its own settings, leave it out")
+        raise InputError(f"{next(iter(settings))}: the passed shortcut has its own settings, remove it")
     return shortcut
 
 
@@ -175,7 +175,7 @@ def _planted(images: Images, shortcut: Shortcut, view: ShortcutView | None) -> I
     """Images with a shortcut as a view has it, or as training has it."""
 
     if isinstance(images.pixels, PlantedPixels):
-        raise InputError(f"the images have the shortcut {images.pixels.shortcut} already: plant in them as they were")
+        raise InputError(f"the images already have the shortcut {images.pixels.shortcut}: use the images without it")
     classes, labels = len(images.classes), images.labels
     shortcut.check(images.shape, classes)
     rows = torch.arange(len(images), device=labels.device)

@@ -1,7 +1,7 @@
-"""RandAugment for a batch in which each image has operations of its own.
+"""RandAugment for a batch in which each image has its own operations.
 
-kornia's ``RandAugment`` draws one pair of operations for the whole batch, from PyTorch's global generator, out of a
-policy that is not the paper's. Only its functions of single operations are used here.
+kornia's ``RandAugment`` draws one pair of operations for the whole batch, from PyTorch's global generator, from
+another policy than the paper's. Only its functions of single operations are used here.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def rand_augment(pixels: Tensor, generator: torch.Generator | Share, n: int = 2,
     """RandAugment: ``n`` of the paper's fourteen operations one after the other, at magnitude ``m``.
 
     Each image draws its own operations and their directions, uniformly and with replacement. For each of the ``n``
-    places the batch is sorted by operation, so that an operation runs once, on all images that drew it. The magnitudes
-    are the field's (:data:`OPERATIONS`): at ``m`` = 9 a rotation is one of 9°. What moves into the image is black;
-    geometric operations interpolate bilinearly.
+    places the batch is sorted by operation, so that an operation runs once, on all images that drew it. The
+    magnitudes are the usual ones (:data:`OPERATIONS`): at ``m`` = 9 a rotation is one of 9°. Pixels from outside
+    the image are black; geometric operations interpolate bilinearly.
 
     Args:
         pixels: (B, C, H, W).
@@ -208,4 +208,4 @@ OPERATIONS: dict[str, Operation] = {
 
 Strength ±1 is magnitude 30: a rotation by 30°, a shear by 0.3 about the upper left corner, a translation by 150/331 of
 the side in whole pixels, a factor of 1 ± 0.9 on colour, contrast, brightness and sharpness, 4 bits, and a solarisation
-of all values. ``color`` leaves images alone that do not have three channels, and ``sharpness`` the outermost pixels."""
+of all values. ``color`` does not change images without three channels, and ``sharpness`` not the outermost pixels."""

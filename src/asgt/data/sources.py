@@ -1,7 +1,7 @@
-"""Loads a data set: finds it, has it read by its layout, and decodes the images in use.
+"""Loads a data set: finds it, reads it according to its layout, and decodes the used images.
 
-``folders`` states how a folder of images is read, ``tables`` how one with a column of images is, ``split_decoding`` how
-pixels are made.
+``folders`` reads folders of images, ``tables`` tables with a column of images, and ``split_decoding`` makes the
+pixels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .split_decoding import DecodedSplit, Decoder
 __all__ = ["load_data"]
 
 _LARGEST_SIDE = 2**31
-"""Pillow counts pixels a side in 32 bits."""
+"""The largest side in pixels; Pillow counts them in 32 bits."""
 
 
 def load_data(
@@ -54,44 +54,44 @@ def load_data(
     cache: bool = True,
     progress: Progress = SILENT,
 ) -> Splits:
-    """Loads a data set: what is small into memory, what is not into a file that batches are gathered from.
+    """Loads a data set: a small one into memory, a large one into a file from which batches are gathered.
 
-    A ``test`` split (or ``validation``, where there is no labelled one) is used as it is; without one, a stratified
-    fifth of the images is set aside, always the same, and its rows are returned.
+    A ``test`` split (or ``validation``, without a labelled one) is used as it is; without one, a stratified
+    fifth of the images is set aside by a fixed draw, and its rows are returned.
 
     Args:
         name: a name of :data:`asgt.datasets.DATA_SETS`, as ``digits``, ``mnist`` or ``cifar10``, any hub id, or a
-            folder or zip archive of parquet files or of images in a folder a class, or a folder that ``save_to_disk``
-            wrote. With the environment variable ``ASGT_DATA=DIR``, names and hub ids are looked for in ``DIR/name``
-            first.
-        limit: take at most so many training images, stratified and always the same. Default: all.
-        image_size: resize the short side to this many pixels and crop the centre. Default: as they are.
-        crop: the share of the resized side that the crop keeps, in (0, 1]: the short side becomes
-            ``image_size / crop``, rounded down, as in timm and torchvision. Default: 1.
+            folder or zip archive of parquet files or of images with a folder for each class, or a folder of
+            ``save_to_disk``. With the environment variable ``ASGT_DATA=DIR``, names and hub ids are searched in
+            ``DIR/name`` first.
+        limit: the largest number of training images, a fixed stratified draw. Default: all.
+        image_size: resize the short side to this many pixels and crop the centre. Default: unchanged.
+        crop: the share of the resized side in the crop, in (0, 1]: the short side becomes ``image_size / crop``,
+            rounded down, as in timm and torchvision. Default: 1.
         interpolation: ``bilinear`` (default), ``bicubic``, ``nearest``, ``lanczos``, ``box`` or ``hamming``.
-        grey: turn everything to one channel. Default: one where all images are grey, else three (RGB).
-        rgb: turn everything to three channels.
+        grey: convert all images to one channel. Default: one channel if all images are grey, else three (RGB).
+        rgb: convert all images to three channels.
         decode: ``browser`` (default): EXIF orientation is applied and transparency is put on white; ``imagefolder``:
             neither, as in torchvision's ``ImageFolder``.
         pixel_range: the lowest and the highest value of images with 16 bits or of floats, which become 0 and 1.
             Default: that of the format, 0 to 65535 or 0 to 1.
-        image_column: the column of the images, where a table has several.
-        label_column: the column of the labels, where several could be meant.
+        image_column: the column of the images, if a table has several.
+        label_column: the column of the labels, if there are several candidates.
         data_config: the configuration of a hub data set, or the folder of one in a local folder.
-        train: whether the training images are needed; where the test split is separate, they are not decoded if not.
-        channels: 1 or 3, as a trained model has it. Default: by the images.
-        place: an absolute path where the data was earlier; it is used where there is nothing called ``name`` here.
-        cache: keep decoded images of 4 MiB and more in ``$ASGT_CACHE`` (default: ``~/.cache/asgt``), from where the
-            next call reads them without decoding. Those of more than 256 MiB are not read into memory but gathered
-            from there, batch by batch. Without it, all images are held in memory.
-        progress: is told how many images were decoded.
+        train: whether the training images are needed; otherwise they are not decoded if the test split is separate.
+        channels: 1 or 3, as for a trained model. Default: by the images.
+        place: an earlier absolute path of the data; it is used if ``name`` does not exist.
+        cache: store decoded images of 4 MiB and more in ``$ASGT_CACHE`` (default: ``~/.cache/asgt``), so that the next
+            call does not decode them. Those of more than 256 MiB are not read into memory but gathered from there,
+            batch by batch. Without the cache, all images are in memory.
+        progress: receives the number of decoded images.
 
     Returns:
-        Images, uint8 (N, C, H, W), or float32 in [0, 1] where any image has more than 8 bits. Where
-        ``train`` is false and the test split is separate, the test images stand in for the training images.
+        Images, uint8 (N, C, H, W), or float32 in [0, 1] if any image has more than 8 bits. If ``train`` is false
+        and the test split is separate, the test images replace the training images.
 
     Raises:
-        InputError: with what is wrong, where, and how to mend it.
+        InputError: with the cause, the place, and the remedy.
 
     Example:
         >>> import asgt
@@ -103,7 +103,7 @@ def load_data(
     columns = TableOptions(image_column, label_column, data_config)
     _check_words(name=name, place=place, interpolation=interpolation, decode=decode, **vars(columns))
     if channels not in (None, 1, 3):
-        raise InputError(f"channels = {channels!r}: images have 1 or 3")
+        raise InputError(f"channels = {channels!r}: give 1 or 3")
     name = os.fspath(name)
     crop = None if crop is None else number(crop, "crop")
     options = PixelOptions(
@@ -120,8 +120,8 @@ def load_data(
     if name == known.name and known.loader is not None:
         if options != PixelOptions() or columns != TableOptions() or interpolation or decode:
             raise InputError(
-                f"{name}, {known.title}, are used as they are: leave --image-size, --grey, --label-column and all "
-                "other options of reading images out"
+                f"{name}, {known.title}, are used unchanged: remove --image-size, --grey, --label-column and all "
+                "other options of reading images"
             )
         images = Images(*known.loader())
         train_rows, test_rows = stratified(images.labels, 0.2, "test split")
@@ -141,7 +141,7 @@ def load_data(
 def _check_words(**words: Any) -> None:
     for what, value in words.items():
         if value is not None and not isinstance(value, (str, os.PathLike) if what in ("name", "place") else str):
-            raise InputError(f"{what} = {value!r}: expected a text")
+            raise InputError(f"{what} = {value!r}: give a string")
 
 
 def _check(limit: int | None, options: PixelOptions, interpolation: str | None) -> None:
@@ -149,31 +149,33 @@ def _check(limit: int | None, options: PixelOptions, interpolation: str | None) 
         try:
             operator.index(0 if value is None else value)
         except TypeError as error:
-            raise InputError(f"{what} = {value!r}: expected a whole number") from error
+            raise InputError(f"{what} = {value!r}: give a whole number") from error
     if limit is not None and limit < 2:
-        raise InputError(f"limit = {limit}: training takes at least two images")
+        raise InputError(f"limit = {limit}: give at least two")
     if options.image_size is not None and options.image_size < 1:
-        raise InputError(f"image_size = {shown(options.image_size)}: the side is a number of pixels")
+        raise InputError(f"image_size = {shown(options.image_size)}: give the side in pixels, from 1 on")
     if options.crop is not None and not (_is_real(options.crop) and 0 < options.crop <= 1):
-        raise InputError(f"crop = {options.crop!r}: the share of the side that is kept lies above 0 and at most at 1")
+        raise InputError(f"crop = {options.crop!r}: give the share of the side to keep, above 0 and at most 1")
     if options.image_size is None and (options.crop is not None or interpolation is not None):
-        raise InputError("crop and interpolation change nothing without image_size: give --image-size N too")
+        raise InputError("crop and interpolation have no effect without image_size: also give --image-size N")
     if options.image_size is not None and options.image_size >= _LARGEST_SIDE * (options.crop or 1):
         short = f"image_size = {shown(options.image_size)}" + (
             "" if options.crop is None else f", crop = {options.crop}"
         )
-        raise InputError(f"{short}: images are resized to less than {_LARGEST_SIDE:,} pixels a side: give less")
+        raise InputError(
+            f"{short}: images are resized to less than {_LARGEST_SIDE:,} pixels per side: give a smaller size"
+        )
     if options.interpolation not in INTERPOLATIONS:
         raise unknown("interpolation", options.interpolation, INTERPOLATIONS)
     if options.decode not in ("browser", "imagefolder"):
         raise unknown("decode", options.decode, ("browser", "imagefolder"))
     if options.grey and options.rgb:
-        raise InputError("grey and rgb contradict each other: leave --grey or --rgb out")
+        raise InputError("--grey and --rgb exclude each other: remove one of them")
     if options.pixel_range is not None:
         ends: Any = options.pixel_range
         is_pair = isinstance(ends, (tuple, list)) and len(ends) == 2 and all(map(_is_real, ends))
         if not is_pair or not ends[0] < ends[1]:
-            raise InputError(f"pixel_range = {ends!r}: the lowest value comes first, then the highest, as 0,4095")
+            raise InputError(f"pixel_range = {ends!r}: give the lowest value first, then the highest, as 0,4095")
 
 
 def _is_real(value: Any) -> bool:
@@ -205,7 +207,8 @@ def _read(name: str, contents: Contents, limit: int | None, decoder: Decoder, tr
     if contents.train is None and train:
         assert contents.test is not None
         raise InputError(
-            f"{name} has the split {contents.test.name} and none to train on: it can be evaluated on, not trained on"
+            f"{name} has the split {contents.test.name} and none to train on: use it for evaluation, or "
+            "add training images"
         )
     rows, indices = _rows(name, contents, limit)
     parts: dict[str, Part | None] = {"train": contents.train, "test": contents.test or contents.train}
@@ -247,14 +250,14 @@ def _rows(name: str, contents: Contents, limit: int | None) -> tuple[dict[str, T
     present = first.labels.unique()
     if len(present) < 2:
         only = contents.classes[int(present[0])] if len(present) else "none"
-        raise InputError(f"{name} ({first.name}) has only one class, {only!r}: a classifier needs at least two")
+        raise InputError(f"{name} ({first.name}) has only one class, {only!r}: use at least two")
 
     indices: dict[str, Tensor] = {}
     rows = {split: torch.arange(0 if p is None else len(p.labels)) for split, p in _named(contents).items()}
     if contents.test is None:
         rows = indices = dict(zip(("train", "test"), stratified(first.labels, 0.2, "test split"), strict=True))
         if len(rows["test"]) == 0:
-            raise InputError(f"{name} has one image a class: without a test split, a class needs at least two")
+            raise InputError(f"{name} has one image per class: without a test split, give every class at least two")
     if limit is not None and limit < len(rows["train"]):
         rows = rows | {"train": rows["train"][_share(first.labels[rows["train"]], limit)]}
     return rows, dict(indices)

@@ -1,4 +1,4 @@
-"""Names that are spelled in several ways, and names that a terminal cannot show."""
+"""Names with several spellings, and names that a terminal cannot show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?", re.ASCII)
 
 
 def printable(text: str) -> str:
-    """A text with every character that is not printable as its escape, ``\\x1b`` for one: it stays one line."""
+    """A text with every unprintable character as its escape, ``\\x1b`` for one: it stays one line."""
 
     if text.isprintable():
         return text
@@ -21,9 +21,9 @@ def printable(text: str) -> str:
 
 
 def folded(name: str) -> str:
-    """What all spellings of one name share: composed (Unicode NFC), without outer blanks, and in one case.
+    """The canonical spelling of a name: composed (Unicode NFC), without outer blanks, and in one case.
 
-    A single letter keeps its case: data sets of letters have the classes ``A`` and ``a``.
+    The case of a single letter is unchanged: data sets of letters have the classes ``A`` and ``a``.
     """
 
     composed = unicodedata.normalize("NFC", name).strip()
@@ -42,7 +42,7 @@ def variants(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def same_number(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two names that spell one decimal number, as ``07`` and ``7``; ``None`` if there are none."""
+    """Two names of one decimal number, such as ``07`` and ``7``; ``None`` if there are none."""
 
     seen: dict[Decimal, str] = {}
     for name in names:

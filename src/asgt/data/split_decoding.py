@@ -1,10 +1,10 @@
-"""All images of a split, decoded once: on every core, into memory or into the cache.
+"""Decodes all images of a split once: on every core, into memory or into the cache.
 
-A set that is small is decoded into memory. A larger one goes through the cache (:mod:`asgt.data.pixel_cache`): its key
-is the SHA-256 of every encoded image and of all that decides about pixels, so a file that was changed is decoded anew,
-wherever it lies. Files that the system says are unchanged since they were hashed are not read again for it.
+A small set is decoded into memory. A larger one uses the cache (:mod:`asgt.data.pixel_cache`): its key is the
+SHA-256 of every encoded image and of all decoding options, so a changed file is decoded again. Files whose system
+metadata are unchanged since they were hashed are not read again.
 
-What the cache holds is read into memory where it is not large, and else gathered batch by batch
+Cached images are read into memory if they are not large, and otherwise gathered batch by batch
 (:mod:`asgt.data.stored_pixels`). The pixels are the same in all cases.
 """
 
@@ -42,23 +42,23 @@ __all__ = ["DecodedSplit", "Decoder"]
 
 _Array: TypeAlias = np.ndarray[Any, Any]
 Cell: TypeAlias = tuple[Callable[[], bytes], str]
-"""How to get an encoded image, and where it lies."""
+"""A function that reads an encoded image, and its place."""
 
 _FORMAT = "asgt decoded images 1"
-"""Part of every key: another number makes all entries anew."""
+"""Part of every key: a new number invalidates all entries."""
 
 CACHED = 2**22
-"""Bytes of the decoded images of a split, from which on they go through the cache."""
+"""The size in bytes of a split's decoded images from which on they are cached."""
 IN_MEMORY = 2**28
-"""Bytes of the decoded images of a split, up to which they are read into memory."""
+"""The size in bytes of a split's decoded images up to which they are read into memory."""
 
 _SETTLED = 2.0
 """Seconds: a file that was changed just now may be changed again without a later time of change."""
 
-_SMALLER = "a smaller --image-size or --limit"
+_SMALLER = "use a smaller --image-size or --limit"
 
 _PER_TASK, _AHEAD = 16, 4
-"""Images that a thread takes at a time, and such tasks for each thread that wait to be taken."""
+"""The number of images in a task of a thread, and of waiting tasks for each thread."""
 
 
 @dataclass
@@ -67,10 +67,10 @@ class DecodedSplit:
 
     Attributes:
         pixels: (N, C, H, W), uint8 or float32, with three channels if any image has colour.
-        sizes: how many images have which height and width; where there are several sizes, ``pixels`` is not whole.
-        changed: what was changed in how many images.
-        kinds: for each kind of more than 8 bits, where the first image of it lies in the split.
-        largest: the largest value of images of 16 bits, its share of their range, and where it lies in the split.
+        sizes: the number of images of each height and width; with several sizes, ``pixels`` is incomplete.
+        changed: the number of images with each change.
+        kinds: for each kind of more than 8 bits, the index of its first image in the split.
+        largest: the largest value of images of 16 bits, its share of their range, and its index in the split.
     """
 
     pixels: _Array | PixelFile | None = None
@@ -80,7 +80,7 @@ class DecodedSplit:
     largest: tuple[float, float, int] = (0.0, 0.0, 0)
 
     def add(self, place: int, image: DecodedImage) -> None:
-        """Notes what there is to say of image number ``place``."""
+        """Records the notes on image number ``place``."""
 
         self.sizes[image.pixels.shape[0], image.pixels.shape[1]] += 1
         self.changed.update(image.changed)
@@ -90,13 +90,13 @@ class DecodedSplit:
             self.largest = (image.largest, image.share, place)
 
     def said(self) -> dict[str, Any]:
-        """What there is to say, as plain values."""
+        """The notes as plain values."""
 
         return {"changed": dict(self.changed), "kinds": self.kinds, "largest": list(self.largest)}
 
     @classmethod
     def of(cls, file: PixelFile, said: dict[str, Any]) -> DecodedSplit:
-        """A split that lies in the cache."""
+        """A split in the cache."""
 
         count, _, height, width = file.pixels.shape
         value, share, place = said["largest"]
@@ -123,14 +123,14 @@ class DecodedSplit:
 
 
 class Decoder:
-    """Decodes the images of a data set, and settles on one shape and one type for all of them.
+    """Decodes the images of a data set to one shape and one type.
 
     Args:
         name: of the data, for messages.
-        options: how pixels are made.
-        channels: 1 or 3, as a trained model has it.
-        progress: is told how many images were decoded.
-        cache: where decoded images are kept; ``None`` decodes into memory.
+        options: the options of decoding.
+        channels: 1 or 3, as for a trained model.
+        progress: receives the number of decoded images.
+        cache: the cache; ``None`` decodes into memory.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Decoder:
         self._fits = 0  # bytes that are known to fit into the memory
 
     def start(self, count: int) -> None:
-        """Announces how many images there will be."""
+        """Announces the number of images."""
 
         self._count = count
         self.progress.start(f"reading {self.name}", count)
@@ -155,7 +155,7 @@ class Decoder:
         """Some images of a split, at least one.
 
         Raises:
-            InputError: an image cannot be read, or its pixels cannot be meant.
+            InputError: an image cannot be read, or its pixels are invalid.
         """
 
         with warnings.catch_warnings():
@@ -167,7 +167,7 @@ class Decoder:
 
     @property
     def changed(self) -> Counter[str]:
-        """What was changed in how many images."""
+        """The number of images with each change."""
 
         return sum((split.changed for split, _, _ in self.splits), Counter[str]())
 
@@ -179,11 +179,11 @@ class Decoder:
         return self.options.pixel_range is None and has_16_bits and self._largest()[1] < 0.5
 
     def check_range(self) -> None:
-        """Refuses a range that cannot be meant, once all images have been seen.
+        """Refuses an invalid range after all images were decoded.
 
         Raises:
-            InputError: 16-bit images that use less than half of their range, or a range that no image, or no single
-                one, can have.
+            InputError: 16-bit images that use less than half of their range, or a range that does not match the
+                images.
         """
 
         self.progress.stop()
@@ -197,17 +197,21 @@ class Decoder:
             bits = max(int(value).bit_length(), 1)
             raise InputError(
                 f"{where or kinds['16 bits']}: the largest value of all images is {value:.0f} of {full}: give "
-                f"--pixel-range 0,{2**bits - 1} if these are {bits}-bit data, 0,{full} if they are not, or save them "
-                "with 8 bits a channel"
+                f"--pixel-range 0,{2**bits - 1} for {bits}-bit data, 0,{full} for other data, or save them with 8 "
+                "bits per channel"
             )
         if self.options.pixel_range is not None and not kinds:
-            raise InputError(f"{self.name} has images of 8 bits only: leave --pixel-range out")
+            raise InputError(f"{self.name} has images of 8 bits only: remove --pixel-range")
         if self.options.pixel_range is not None and len(kinds) > 1:
             (kind, where), (other_kind, elsewhere) = list(kinds.items())[:2]
-            raise InputError(f"{where} has {kind} and {elsewhere} has {other_kind}: one --pixel-range cannot fit both")
+            raise InputError(
+                f"{where} has {kind} and {elsewhere} has {other_kind}: one --pixel-range cannot match both: "
+                "convert one kind"
+            )
 
     def alike(self, splits: dict[str, DecodedSplit]) -> dict[str, Tensor | StoredPixels]:
-        """Pixels (N, C, H, W) a split: grey if every image is grey, else RGB; float32 if any image is, else uint8.
+        """Pixels (N, C, H, W) of each split: grey if every image is grey, else RGB; float32 if any image is, else
+        uint8.
 
         Raises:
             InputError: images differ in size.
@@ -230,7 +234,7 @@ class Decoder:
         return pixels
 
     def notes(self) -> list[str]:
-        """What was changed in how many images, as sentences."""
+        """Sentences on the number of images with each change."""
 
         return [f"{counted(count, 'image')}: {what}" for what, count in sorted(self.changed.items())]
 
@@ -266,7 +270,7 @@ class Decoder:
         except OSError as error:
             self.progress.warn(
                 f"{size_text(size)} of decoded images cannot be cached in {self.cache.folder} "
-                f"({error.strerror or error}), and are held in memory: ASGT_CACHE names another folder"
+                f"({error.strerror or error}), and are held in memory: set ASGT_CACHE to another folder"
             )
             found = None
         return found if found is not None else self._into(part, rows, self._memory(len(rows)))
@@ -434,7 +438,7 @@ class _Target(ABC):
         self.pixels: _Array | None = None
 
     def written(self, first: int, images: list[DecodedImage]) -> _Some:
-        """Writes images to their places, if they are as wide as those before them; any thread may."""
+        """Writes images to their places, if they have the size of the earlier ones; any thread may call it."""
 
         planes, into = [_planes(image.pixels) for image in images], self.pixels
         if into is None or any(each.shape != into.shape[1:] or each.dtype != into.dtype for each in planes):
@@ -444,7 +448,7 @@ class _Target(ABC):
         return self.noted(_Some(first, images, planes, into))
 
     def take(self, some: _Some) -> None:
-        """Makes sure that images are written, once all before them are."""
+        """Writes images after all earlier ones."""
 
         # What was written before the target became wider is not in it.
         if some.into is None or some.into is not self.pixels:
@@ -474,15 +478,15 @@ class _Target(ABC):
 
     @abstractmethod
     def make(self, shape: tuple[int, int, int, int], kind: str) -> _Array:
-        """Room for all images."""
+        """Reserves the memory for all images."""
 
     def noted(self, some: _Some) -> _Some:
-        """Images with what is to be noted of them."""
+        """Images with their notes."""
 
         return some
 
     def note(self, some: _Some) -> None:
-        """Notes it; nothing, where nobody asks."""
+        """Records it; does nothing without a consumer."""
 
         return
 

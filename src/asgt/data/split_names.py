@@ -1,4 +1,4 @@
-"""Which words name a split of a data set."""
+"""The names of the splits of a data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SPLIT_NAMES = {
     "test": ("test", "testing", "tst"),
     "val": ("val", "valid", "validation", "dev"),
 }
-"""The kinds of splits, and the names that each of them goes by, in any case."""
+"""The kinds of splits and their names, in any case."""
 
 _KINDS = {name: kind for kind, names in SPLIT_NAMES.items() for name in names}
 # Words that tell of a split as well, but not which of ours it is.
@@ -32,8 +32,8 @@ def split_kind(name: str) -> str | None:
 def look_like_splits(names: list[str]) -> tuple[str, str] | None:
     """Two names that look like two splits, as ``train_set`` and ``test_set``; ``None`` if no two do.
 
-    They differ in nothing but the word of a split, or no name is anything else. They are no names of splits, and as
-    classes they would be wrong in all likelihood.
+    They differ only in the name of a split, or consist only of it. They are not names of splits, but they are
+    probably not classes.
     """
 
     matches = [(name, match) for name in names if (match := _like(name)) is not None]
@@ -49,7 +49,7 @@ def look_like_splits(names: list[str]) -> tuple[str, str] | None:
 
 
 def is_split_like(name: str) -> bool:
-    """Whether a name holds the word of a split, as ``test1``, ``trainA`` or ``evaluation``, and is no split's name."""
+    """Whether a name contains the name of a split, such as ``test1``, ``trainA`` or ``evaluation``, but is not one."""
 
     return _like(name) is not None
 

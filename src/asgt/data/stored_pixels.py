@@ -1,7 +1,7 @@
-"""Pixels that lie in a file of the decoding cache: memory-mapped, gathered batch by batch, checked at the first use.
+"""Pixels in a file of the decoding cache: memory-mapped, gathered batch by batch, checked at the first use.
 
-A file's pages belong to the system, which drops them when it needs memory; so a set of any size is trained on with the
-memory of a few batches. While a batch is computed with, one thread gathers the next one.
+A file's pages belong to the system, which drops them when it needs memory; so a set of any size needs only the
+memory of a few batches. While a batch is in use, one thread gathers the next one.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class PixelFile:
         name: of the file, for errors.
         pixels: uint8 or float32 (N, C, H, W), mapped from the file.
         checksums: the CRC-32 of each image as it was written, uint32 (N,).
-        counts: how often each of the 256 values occurs, by channel, int64 (C, 256); ``None`` for floats.
-        discard: removes the file from the cache, as it is damaged.
+        counts: the number of occurrences of each of the 256 values, by channel, int64 (C, 256); ``None`` for floats.
+        discard: removes a damaged file from the cache.
     """
 
     name: str
@@ -56,7 +56,7 @@ class PixelFile:
         """Copies some images into an array of their shape and type; each is checked the first time.
 
         Raises:
-            DamagedFileError: an image is not what was written.
+            DamagedFileError: an image differs from what was written.
         """
 
         np.take(self.pixels, rows, axis=0, out=out, mode="clip")
@@ -65,21 +65,21 @@ class PixelFile:
             if checksum(out[place]) != self.checksums[row]:
                 self.discard()
                 raise DamagedFileError(
-                    f"{self.name} is damaged at image {row}: it was removed from the cache; run the command again, "
-                    "which decodes the images again"
+                    f"{self.name} is damaged at image {row}: it was removed from the cache: run the command again "
+                    "to decode the images again"
                 )
             self._checked[row] = True
 
 
 class StoredPixels(LazyPixels):
-    """Pixels of a file: what is indexed is read, and nothing else.
+    """Pixels of a file that are read when they are indexed.
 
     Args:
         file: the decoded images.
-        rows: which of them these are, int64 (N,). Default: all.
-        channels: 3 makes colour of grey images. Default: as they are.
+        rows: the rows of the file, int64 (N,). Default: all.
+        channels: 3 converts grey images to colour. Default: unchanged.
         floats: whether 8-bit images become floats in [0, 1].
-        device: where the tensors go.
+        device: the device of the tensors.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class StoredPixels(LazyPixels):
         return self._ready(self._selected(index))
 
     def view(self, index: Any) -> StoredPixels:
-        """A part of the images, of which nothing is read yet."""
+        """A part of the images, without reading it."""
 
         return self._like(self._selected(index), self.device)
 

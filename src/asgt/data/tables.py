@@ -1,7 +1,7 @@
-"""Tables with a column of images: what the splits, the image column and the labels are.
+"""Tables with a column of images: finds the splits, the image column and the labels.
 
-The table may be parquet files, a folder that ``datasets`` saved, a data set of the hub, or a metadata file beside
-images. ``test`` is the test split; ``val`` where there is no labelled ``test``.
+The table may be parquet files, a folder that ``datasets`` saved, a data set of the hub, or a metadata file for
+images. ``test`` is the test split; ``val`` without a labelled ``test``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Table:
         count: of its rows.
         columns: those without images, by name.
         image_columns: the names of those with images.
-        cells: for a column of images and some rows, ascending: how to get each encoded image, and where it lies.
+        cells: for a column of images and some rows, ascending: functions that read the encoded images, and their
+            places.
     """
 
     name: str
@@ -50,7 +51,7 @@ def read_tables(
         wanted_labels: the user's choice of the column of the labels.
 
     Raises:
-        InputError: splits, images or labels cannot be told, or a row has no label.
+        InputError: splits, images or labels are ambiguous, or a row has no label.
     """
 
     train, tests, ignored = _splits(name, tables)
@@ -111,7 +112,7 @@ def _splits(name: str, tables: Mapping[str, Table]) -> tuple[Table | None, list[
 
     empty = [table.name for table in tables.values() if table.count == 0]
     if any(split_kind(each) == "train" for each in empty) or len(empty) == len(tables):
-        raise InputError(f"{name}: the split {', '.join(empty)} has no rows: there is nothing to train on")
+        raise InputError(f"{name}: the split {', '.join(empty)} has no rows: add training images")
     without_rows = [f"{each}, which has no rows" for each in empty]
     of_kind: dict[str | None, list[Table]] = {}
     for table in (table for table in tables.values() if table.count):
@@ -128,7 +129,7 @@ def _splits(name: str, tables: Mapping[str, Table]) -> tuple[Table | None, list[
         return of_kind.get("train", [None])[0], tests, without_rows + ignored
     if len(rest) > 1:
         names = ", ".join(table.name for table in rest[:12])
-        raise InputError(f"{name} has the splits {names}: which is which cannot be told; call them train and test")
+        raise InputError(f"{name} has the splits {names}: rename them to train and test")
     return rest[0], [], without_rows
 
 
@@ -141,8 +142,8 @@ def _image_column(name: str, table: Table, wanted: str | None) -> str:
         raise InputError(f"{name} has no column of images; it has {', '.join(table.columns) or 'no columns'}")
     if len(table.image_columns) > 1:
         raise InputError(
-            f"{name} has {len(table.image_columns)} columns of images ({', '.join(table.image_columns)}): name one by "
-            "--image-column"
+            f"{name} has {len(table.image_columns)} columns of images ({', '.join(table.image_columns)}): choose "
+            "one with --image-column"
         )
     return table.image_columns[0]
 
@@ -152,8 +153,9 @@ def cell_bytes(cell: Any, where: str, read: Callable[[str], bytes] | None = None
 
     Args:
         cell: the value.
-        where: it lies, for messages.
-        read: gives the content of a file that a cell only names.
+        where: its place, for messages.
+        read: returns the content of a file that a cell only names.
+
 
     Raises:
         InputError: the cell is empty.
@@ -166,12 +168,12 @@ def cell_bytes(cell: Any, where: str, read: Callable[[str], bytes] | None = None
     if cell is None:
         raise InputError(f"{where} is empty: the row has no image; remove it")
     if not isinstance(cell, (bytes, bytearray, memoryview)):
-        raise InputError(f"{where} holds a {type(cell).__name__} where the bytes of an image belong: remove the row")
+        raise InputError(f"{where} holds a {type(cell).__name__} instead of the bytes of an image: remove the row")
     return bytes(cell)
 
 
 def looks_encoded(content: Any) -> bool:
-    """Whether bytes begin as an image file does that Pillow decodes."""
+    """Whether bytes begin like an image file that Pillow decodes."""
 
     import io
 

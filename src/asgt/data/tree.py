@@ -1,6 +1,6 @@
-"""The files under a folder or inside a zip archive, seen alike: relative paths, and the content of each.
+"""The files of a folder or a zip archive with one interface: relative paths, and the content of each.
 
-Hidden files are left out and counted. Links are followed, also in circles, where a folder is not entered a second time.
+Hidden files are omitted and counted. Links are followed; in circles, no folder is entered twice.
 Nothing is extracted from an archive.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["Tree", "folders_in", "image_formats", "open_tree"]
 
 _PARQUET = ".parquet"
 _NO_LOADER = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}
-"""Formats that Pillow only recognises, or that it starts another program for."""
+"""Formats that Pillow only recognises, or decodes with another program."""
 
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}
 _Waiting: TypeAlias = tuple[Path, str, tuple[str, ...]]
@@ -64,10 +64,10 @@ class Tree:
         tables: parquet files.
         others: all other files.
         folders: every folder, those without files too.
-        hidden: how many files were left out because they or a folder of theirs are hidden or the system's own.
-        links: how many links lead back to a folder around them; they were not followed.
+        hidden: the number of omitted files that are hidden, belong to the system, or are in such a folder.
+        links: the number of links to a folder around them; they were not followed.
         inside: the folder that all paths are relative to, ``""`` or with a slash at its end.
-        beside: files of an archive beside that folder, by their whole paths.
+        beside: files of an archive outside that folder, by their whole paths.
     """
 
     place: Path
@@ -89,13 +89,13 @@ class Tree:
         size = self.archive.getinfo(self.inside + path).file_size
         if size > _LARGEST_IMAGE:
             raise InputError(
-                f"{self.shown(path)} has {size_text(size)}, more than the {size_text(_LARGEST_IMAGE)} that any image "
-                "or table of labels has"
+                f"{self.shown(path)} has {size_text(size)}, more than the limit of {size_text(_LARGEST_IMAGE)} for "
+                "an image or a table of labels: remove it"
             )
         return self.archive.read(self.inside + path)
 
     def open_table(self, path: str) -> str | BinaryIO:
-        """What pyarrow reads a parquet file from: its path, or its content where it lies in an archive."""
+        """The source of a parquet file for pyarrow: its path, or its content inside an archive."""
 
         if self.archive is None:
             return str(self.place / self.inside / path)
@@ -106,7 +106,7 @@ class Tree:
         return io.BytesIO(self.archive.read(entry))
 
     def shown(self, path: str = "") -> str:
-        """A path as messages name it, with the place in front."""
+        """A path for messages, with the place in front."""
 
         return str(self.place / self.inside / path)
 
@@ -145,8 +145,8 @@ def open_tree(place: Path) -> Tree:
     """The files under a folder, or in a zip archive.
 
     Raises:
-        InputError: a link leads nowhere, a folder cannot be entered, a name is no text, or the archive is damaged,
-            encrypted, or not to be trusted.
+        InputError: a link is broken, a folder cannot be entered, a name is not UTF-8, or the archive is damaged,
+            encrypted, or unsafe.
     """
 
     if place.is_dir():
@@ -208,7 +208,7 @@ def _entered(tree: Tree, folder: Path, relative: str, around: tuple[str, ...]) -
         elif os.path.exists(entry.path):
             tree.others.append(path)
         else:
-            raise InputError(f"the link {entry.path} leads nowhere (to {os.readlink(entry.path)}): mend or remove it")
+            raise InputError(f"the link {entry.path} is broken (to {os.readlink(entry.path)}): repair or remove it")
     return folders
 
 
@@ -226,13 +226,15 @@ def _archive(place: Path) -> Tree:
     try:
         archive = zipfile.ZipFile(place)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"cannot read {place}: it is damaged or no zip archive ({error})") from error
+        raise InputError(
+            f"cannot read {place}: it is damaged, or not a zip archive ({error}): pack it again"
+        ) from error
 
     tree, folders, seen = Tree(place, archive=archive), set(), set()
     for entry in archive.infolist():
         parts = entry.filename.replace("\\", "/").split("/")
         if parts[0] == "" or ".." in parts or ":" in parts[0]:
-            raise InputError(f"{place}: the entry {entry.filename!a} leaves the archive: pack it anew")
+            raise InputError(f"{place}: the entry {entry.filename!a} leads out of the archive: pack it again")
         parts = [part for part in parts if part not in ("", ".")]
         if any(_is_hidden(part) for part in parts):
             tree.hidden += not entry.is_dir()
@@ -243,7 +245,7 @@ def _archive(place: Path) -> Tree:
         if entry.is_dir():
             continue
         if path in seen or path != entry.filename:
-            raise InputError(f"{place}: the entry {entry.filename} stands twice or is oddly spelled: pack it anew")
+            raise InputError(f"{place}: the entry {entry.filename} occurs twice, or has an unusual path: pack it again")
         seen.add(path)
         tree._add(path)
         _check_entry(place, entry, path in tree.images[-1:] or path in tree.tables[-1:])
@@ -265,6 +267,6 @@ def _check_entry(place: Path, entry: zipfile.ZipInfo, is_used: bool) -> None:
     is_bomb = entry.file_size > _SMALL and entry.file_size > _LARGEST_RATIO * max(entry.compress_size, 1)
     if is_bomb or (entry.file_size > _LARGEST_IMAGE and not entry.filename.lower().endswith(_PARQUET)):
         raise InputError(
-            f"{where} grows from {entry.compress_size:,} to {entry.file_size:,} bytes, as no image or table does: "
-            "remove it"
+            f"{where} grows from {entry.compress_size:,} to {entry.file_size:,} bytes, which is too much for an "
+            "image or a table: remove it"
         )

@@ -21,14 +21,14 @@ DATA_SETS: dict[str, DataSet] = {
 
 
 def data_set(data: str) -> DataSet:
-    """What is known of some data.
+    """The record of some data.
 
     Args:
         data: a short name, a hub id or a folder.
 
     Returns:
-        The record of a short name, or of the hub id that it stands for. For any other data a record of that name with
-        the defaults.
+        The record of a short name, or of its hub id. For other data, a record of that name with the defaults.
+
     """
 
     if data in DATA_SETS:

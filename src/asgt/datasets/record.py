@@ -1,4 +1,4 @@
-"""What is known of a data set by its name: the record that each file of this package holds one of."""
+"""The record of a data set with a short name; each file of this package has one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 __all__ = ["DataSet", "Loader", "Objects"]
 
 Loader: TypeAlias = "Callable[[], tuple[Tensor, Tensor, tuple[str, ...]]]"
-"""Gives all images, uint8 (N, C, H, W), their labels, int64 (N,), and the names of the classes."""
+"""Returns all images, uint8 (N, C, H, W), their labels, int64 (N,), and the names of the classes."""
 
 Objects: TypeAlias = "Callable[[Tensor], Tensor | None]"
-"""From images, uint8 or floats in [0, 1], (N, C, H, W), to where the object is, bool (N, H, W), or ``None``."""
+"""From images, uint8 or floats in [0, 1], (N, C, H, W), to the mask of the object, bool (N, H, W), or ``None``."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,15 @@ class DataSet:
     The defaults of the fields are those of any other data: a hub id or a folder.
 
     Attributes:
-        name: the short name, as ``--data`` takes it.
-        title: what the images are, in a few words.
-        hub: the hub id that the name stands for; ``None`` for data that comes with a package.
+        name: the short name, as for ``--data``.
+        title: a short description of the images.
+        hub: the hub id of the name; ``None`` for data that comes with a package.
         eps: the default radius in L∞ of adversarial training, in [0, 1].
-        epsilons: the default grid of radii in L∞ of ``asgt evaluate``, as ``--epsilons`` takes it.
+        epsilons: the default grid of radii in L∞ of ``asgt evaluate``, as for ``--epsilons``.
         augment: the default augmentation of training, by its name in ``--augment``.
-        loader: gives the images of a data set that comes with a package. It imports what it needs when it is called.
+        loader: returns the images of a data set that comes with a package. It imports what it needs when it is called.
             ``None``: the data is read from a folder or from the hub.
-        objects: marks the object in each image, where that is known; ``None`` where it is not. It imports what it
-            needs when it is called.
+        objects: marks the object in each image, if known; ``None`` if not. It imports what it needs when it is called.
     """
 
     name: str
@@ -48,6 +47,6 @@ class DataSet:
 
     @property
     def reads_options(self) -> bool:
-        """Whether the options of reading images apply: embedded images are used as they are."""
+        """Whether the options of reading images apply: embedded images are used unchanged."""
 
         return self.loader is None

@@ -1,1 +1,1 @@
-"""Evaluation: protocols, curves of accuracy over ε, and whether a number can be believed."""
+"""Evaluation: protocols, curves of accuracy over ε, and checks of the result."""

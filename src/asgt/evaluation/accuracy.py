@@ -1,4 +1,4 @@
-"""Which samples a model gets right, as they are and under attack: one bool a sample, never just a mean."""
+"""Which samples a model classifies correctly, clean and under attack: one bool per sample, not only a mean."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def predict(model: Classifier, x: Tensor, what: str = "clean images") -> Tensor:
     """The predicted classes (B,) of a batch (B, C, H, W), in evaluation mode.
 
     Raises:
-        InputError: the model answers with NaN. A NaN is never a success of an attack: it withholds the number.
+        InputError: the model returns NaN. A NaN never counts as a success of an attack; no accuracy is reported.
     """
 
     with evaluating(model):
         logits = ask(model, x)
     if bool(logits.isnan().any()):
-        raise InputError(f"the model gives NaN on {what}: no accuracy can be stated; look for overflow in the model")
+        raise InputError(f"the model returns NaN on {what}, so it has no accuracy: look for overflow in the model")
     return logits.argmax(dim=1)
 
 
@@ -39,8 +39,8 @@ def correct(
     Args:
         model: the classifier.
         images: N images.
-        batch_size: images per pass. Default: 256, fewer large ones.
-        votes: how often it is asked; right is what is right more often than not. The predictions are the first ones.
+        batch_size: images per pass. Default: 256, fewer for large images.
+        votes: passes for each decision; the majority counts. The predictions are those of the first pass.
     """
 
     batch_size = batch_size or batch_that_fits(images)
@@ -69,10 +69,10 @@ def correct_under_attack(
 
 @torch.no_grad()
 def class_count(model: Classifier, images: Images) -> int:
-    """How many classes a model tells apart.
+    """The number of classes of a model.
 
     Raises:
-        InputError: it cannot take such images, or does not answer with logits (B, K), at least two of them.
+        InputError: it cannot process such images, or does not return logits (B, K) with K ≥ 2.
     """
 
     x = to_unit(images.pixels[:1])
@@ -81,9 +81,9 @@ def class_count(model: Classifier, images: Images) -> int:
 
 
 def margin_change(answers: Tensor) -> float:
-    """How far several answers to the same images lie apart.
+    """The largest difference between several outputs for the same images.
 
-    What counts is the margin of the first prediction: a class that is masked out, by -1e9 or minus infinity, must not
+    It is measured on the margin of the first prediction: a class that is masked by -1e9 or minus infinity must not
     hide the noise of the others.
 
     Args:
@@ -104,7 +104,7 @@ def margin_change(answers: Tensor) -> float:
 
 @torch.no_grad()
 def is_deterministic(model: Classifier, images: Images) -> bool:
-    """Whether a model in evaluation mode answers the same each time, to a device's rounding."""
+    """Whether a model in evaluation mode gives the same output each time, up to a device's rounding."""
 
     parts = to_unit(images.pixels[:64]).split(batch_that_fits(images, 64))
     with evaluating(model):

@@ -1,14 +1,14 @@
-r"""Where a search spends its budget: on the samples whose margin is small beside what chance does to it.
+r"""Allocates the budget of a search to the samples whose margin is small compared with its random variation.
 
-Several short runs on a sample end at different margins. How far apart they lie says how much further another run might
-get: with m the smallest margin that a sample's runs reached, and σ their spread, the sample is **near** the boundary if
+Several short runs on a sample end at different margins. Their spread estimates how much another run might gain:
+ with m the smallest margin that a sample's runs reached, and σ their spread, the sample is **near** the boundary if
 
 .. math:: m < c \, \sigma
 
-σ is the standard deviation of the margins within samples, pooled over the samples of a shard: two or three runs of one
-sample are too few to tell it. Samples at another ε have another spread, so those of the same ε are pooled, as soon as
-there are enough. Two things keep an estimate of zero from discarding everything: σ has a floor, and the nearest five
-samples at each ε are always near.
+σ is the standard deviation of the margins within samples, pooled over the samples of a shard: two or three runs of
+one sample are too few to estimate it. Samples at another ε have another spread, so those of the same ε are pooled, as
+soon as there are enough. Two things keep an estimate of zero from discarding everything: σ has a floor, and the
+nearest five samples at each ε are always near.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ..modes import precise
 __all__ = ["ALWAYS", "FLOOR", "distances", "near", "pooled_spread"]
 
 ALWAYS = 5
-"""How many of the nearest samples at each ε are near whatever σ is."""
+"""The number of nearest samples at each ε that always count as near, whatever σ is."""
 
 FLOOR = 0.02
-"""The least that σ is taken to be, as a share of the median size of the margins."""
+"""The smallest value of σ, as a share of the median size of the margins."""
 
 _ENOUGH = 16  # runs beyond the first of their sample: from there on, an ε has a σ of its own
 
@@ -44,7 +44,7 @@ def pooled_spread(reached: Tensor) -> Tensor:
 
 
 def distances(margins: Tensor, reached: Tensor, levels: Tensor) -> Tensor:
-    """How many σ each sample lies from the boundary, (N,).
+    """The distance of each sample from the boundary in units of σ, (N,).
 
     Args:
         margins: the smallest margin of each sample, (N,).
@@ -66,7 +66,7 @@ def distances(margins: Tensor, reached: Tensor, levels: Tensor) -> Tensor:
 
 
 def near(distance: Tensor, within: float, levels: Tensor) -> Tensor:
-    """Which samples lie within so many σ of the boundary, or are among the nearest five at their ε, bool (N,)."""
+    """Which samples are within so many σ of the boundary, or among the nearest five at their ε, bool (N,)."""
 
     chosen = distance < within
     for level in levels.unique():

@@ -1,12 +1,12 @@
-"""A search in phases on all images: the search, what it is held against, and the full search where that fails.
+"""A search in phases on all images, its audit, and the full search if the audit fails.
 
 The full search (the attacks of ``standard@1``) runs on all images, with its reason in the result,
 
-1. instead of the search, where there are so few images that an audit saves nothing, where every ε is to be attacked, or
-   where the model is not deterministic: a margin that varies by itself says nothing of what another run would reach;
-2. after it, where more than a small share of its gradients were zero or not finite; where the searches without
-   gradients broke most of what they tried; where attacks below a failure succeeded; or where no audit brought the bound
-   of what was overlooked down to one point.
+1. instead of the search, if there are so few images that an audit saves nothing, if every ε is to be attacked, or
+   if the model is not deterministic: its random margin does not predict the result of another run;
+2. after it, where more than a small share of its gradients were zero or not finite; if the searches without
+   gradients broke most samples that they tried; if attacks below a failure succeeded; or if no audit reduced the bound
+   of the overlooked samples to one point.
 
 As in every worst case, where attacks below a failure succeeded, every image is attacked at every ε below its own too.
 """
@@ -32,10 +32,10 @@ BLIND = 0.01
 """The share of zero or infinite gradients above which the full search runs."""
 
 BLACK_BOX = 0.5
-"""The share of what searches without gradients tried above which so many broken samples make the full search run."""
+"""The share of samples broken by searches without gradients, of those tried, above which the full search runs."""
 
 MISSED = 0.01
-"""The share of the samples attacked below their failure that may break there."""
+"""The largest accepted share of samples that break when attacked below their failure."""
 
 _SEVERAL = 5  # samples: fewer show nothing
 
@@ -44,15 +44,15 @@ Piece: TypeAlias = dict[str, Tensor]
 
 @dataclass
 class AuditedSearch:
-    """A search in phases and what stands behind it, on all images.
+    """A search in phases, its audits and its full search, on all images.
 
     Args:
         search: the search, against a model of so many classes.
         request: what is evaluated.
         samples: how many images.
-        by_phases: makes a piece by the phases, of a stem, rows, what is known of them (None at first) and a round.
-        in_full: makes a piece by the full search, likewise; the round of an audit, or 0; and whether at every ε.
-        say: is told what is decided.
+        by_phases: makes a piece with the phases, from a stem, rows, the known results (None at first) and a round.
+        in_full: makes a piece with the full search, likewise; the round of an audit, or 0; and whether at every ε.
+        say: receives a message for each decision.
     """
 
     search: PhasedSearch
@@ -68,7 +68,7 @@ class AuditedSearch:
         return merged(self.pieces)
 
     def spent(self) -> tuple[Piece, Discards]:
-        """What is known of all samples at the end, and what was discarded."""
+        """The final results of all samples, and the discarded ones."""
 
         name, everything = self.search.name, torch.arange(self.samples)
         reason = self.reason_before()
@@ -76,7 +76,7 @@ class AuditedSearch:
             self.say(f"{name}: {reason}: the full search runs on all images")
             self.pieces = [self.in_full(f"{name}{FULL}", everything, None, 0, self.request.exhaustive)]
             if not self.request.exhaustive and assumed_too_much(self.known):
-                self.say(f"{name}: attacks below a failure succeeded: every sample is attacked at every eps")
+                self.say(f"{name}: attacks below a failure succeeded: every sample is now attacked at every eps")
                 self.pieces = [self.in_full(f"{name}{EXHAUSTIVE}", everything, None, 0, True)]
             return self.known, summary(self.known, self.search, reason, True)
 
@@ -86,7 +86,7 @@ class AuditedSearch:
             return self.known, summary(self.known, self.search, reason, False)
         reason = reason or self.audited()
         if reason:
-            self.say(f"{name}: {reason}: the full search goes on with all images")
+            self.say(f"{name}: {reason}: the full search continues with all images")
             known = self.known
             rest = (known["correct"].any(dim=0) & (known["audited"] == 0)).nonzero().squeeze(1)
             if len(rest):
@@ -94,7 +94,7 @@ class AuditedSearch:
         return self.known, summary(self.known, self.search, reason, bool(reason))
 
     def reason_before(self) -> str:
-        """Why the search does not run at all; empty where it does."""
+        """Why the search does not run; empty if it does."""
 
         if self.request.exhaustive:
             return "every ε is to be attacked"
@@ -105,7 +105,7 @@ class AuditedSearch:
         return ""
 
     def reason_after(self, known: Piece) -> str:
-        """Why what the search found cannot be relied on; empty where nothing speaks against it."""
+        """Why the result of the search is not reliable; empty if it is."""
 
         if self.request.votes > 1:
             return "the model is not deterministic"
@@ -123,7 +123,7 @@ class AuditedSearch:
         return ""
 
     def without_gradients(self, known: Piece) -> tuple[int, int]:
-        """How many samples the phases without gradients tried, and how many of them they broke."""
+        """The number of samples that the phases without gradients tried, and the number they broke."""
 
         places = [
             place
@@ -136,7 +136,7 @@ class AuditedSearch:
         return int(tried.sum()), int((known["phase_broken"][places] > 0).any(dim=0).sum())
 
     def audited(self) -> str:
-        """Audits until the bound is a point or less; why that failed, empty where it did not."""
+        """Audits until the bound is one point or less; returns why that failed, or an empty string."""
 
         name, bound = self.search.name, 1.0
         for number, risk in enumerate(RISKS, 1):
@@ -147,7 +147,7 @@ class AuditedSearch:
             rows = drawn_audit(discarded, size, self.request.seed, number)
             broke = 0
             if size:
-                self.say(f"{name}: audit {number}: {size} of {count} discarded images are attacked in full")
+                self.say(f"{name}: audit {number}: the full search attacks {size} of {count} discarded images")
                 audit = self.in_full(f"{name}{AUDIT}-{number}", rows, known, number, False)
                 self.pieces.append(audit)
                 broke = int((audit["audited"] < 0).sum())
@@ -171,12 +171,12 @@ class AuditedSearch:
 
 
 def assumed_too_much(known: Piece) -> bool:
-    """Whether more of the samples that were attacked below their failure broke there than may."""
+    """Whether too many of the samples that were attacked below their failure broke there."""
 
     return bool((known["missed"] > 0).sum() > MISSED * (known["tested"] > 0).sum())
 
 
 def levels_of(known: Piece, rows: Tensor) -> Tensor:
-    """How many ε some samples may withstand by what is known, int64 (B,)."""
+    """The number of ε below the known bound of some samples, int64 (B,)."""
 
     return known["correct"][:, rows].sum(dim=0)

@@ -1,7 +1,7 @@
-"""Accuracy of each class, and their mean: an accuracy over all images hides the class that breaks.
+"""Accuracy of each class, and their mean: an accuracy over all images can hide a class with low accuracy.
 
-Balanced accuracy is the mean of the accuracies of the classes, each with the same weight however many images it has.
-Classes without images have no accuracy, and no part in the mean.
+Balanced accuracy is the mean of the accuracies of the classes, each with the same weight, whatever its number of
+images. Classes without images have no accuracy and are not part of the mean.
 
 References:
     Brodersen et al. 2010, "The balanced accuracy and its posterior distribution"
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 MANY = 20
-"""Up to so many classes are shown, one a row; of more, the :data:`FEW` with the lowest accuracy."""
+"""Up to this many classes are shown, one per row; of more, the :data:`FEW` with the lowest accuracy."""
 FEW = 5
 
 NOT_CORRECTED = "the intervals of classes are not corrected for the number of classes"
@@ -66,7 +66,7 @@ class ByClass(Tabular):
 
     Attributes:
         classes: the classes that have images, by their numbers.
-        absent: how many classes the model tells apart that have none.
+        absent: the number of classes of the model without images.
     """
 
     classes: tuple[ClassShare, ...]
@@ -105,7 +105,7 @@ class ByClass(Tabular):
         return sum(each.accuracy.value == lowest for each in self.classes)
 
     def lowest(self, count: int) -> tuple[ClassShare, ...]:
-        """So many classes with the lowest accuracy, the lowest first; of equal ones, those with the lower number."""
+        """The given number of classes with the lowest accuracy, the lowest first; ties go to the lower class number."""
 
         return tuple(sorted(self.classes, key=lambda each: (each.accuracy.value, each.label))[:count])
 
@@ -129,7 +129,7 @@ def by_class(right: Tensor, labels: Tensor, names: Sequence[str], classes: int) 
         right: which images are right, bool (N,).
         labels: their classes, int64 (N,), each below ``classes`` and ``len(names)``.
         names: of the classes.
-        classes: how many the model tells apart.
+        classes: the number of classes of the model.
     """
 
     rights, counts = (each.tolist() for each in _by_label(right, labels))
@@ -163,7 +163,7 @@ def mean_over_classes(right: Tensor, labels: Tensor) -> float:
 
 
 def _by_label(right: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """How many images of each label are right, and how many there are, int64 (L,) each."""
+    """The number of correct images of each label, and of all its images, int64 (L,) each."""
 
     counts = labels.bincount()
     return labels[right].bincount(minlength=len(counts)), counts
@@ -172,12 +172,12 @@ def _by_label(right: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def told_by_class(
     clean: ByClass, attacked: Mapping[str, Sequence[tuple[float, ByClass]]], shown: tuple[float, ByClass]
 ) -> dict[str, Any]:
-    """What ``result.json`` says of classes.
+    """The values of ``result.json`` about classes.
 
     Args:
         clean: the classes without an attack.
         attacked: for each search, the same classes at each ε.
-        shown: an ε, and the same at it under all searches: where there are too many figures, it says which are listed.
+        shown: an ε, and the same at it under all searches: if there are too many values, it says which are listed.
     """
 
     which, listed = "all classes that have images", clean.classes

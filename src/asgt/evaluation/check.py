@@ -1,4 +1,4 @@
-"""The result of a check: what it looked at, how it ended, with which evidence, and what to do about it."""
+"""The result of a check: its name, verdict, evidence and remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 __all__ = ["THOROUGH", "Check", "CheckStatus", "checks_text"]
 
 THOROUGH = "asgt evaluate --thorough runs it"
-"""The remedy of an expensive check that was not run because it was not asked for."""
+"""The remedy of an expensive check that was not requested."""
 
 CheckStatus: TypeAlias = Literal["PASS", "WARN", "FAIL", "NOT RUN"]
 
@@ -20,9 +20,9 @@ class Check:
     Attributes:
         name: what it examines, as in ``"budget reach"``.
         verdict: ``"PASS"``, ``"WARN"``, ``"FAIL"`` or ``"NOT RUN"``.
-        evidence: a sentence with its figures: how many samples, at which ε, by which attack, against which threshold.
+        evidence: a sentence with its numbers: samples, ε, attack and threshold.
         remedy: what to do about it; empty after ``"PASS"``.
-        samples: the indices, in the evaluated images, of the samples in question, 16 at most.
+        samples: the indices of the affected samples among the evaluated images, at most 16.
 
     Example:
         >>> import asgt
@@ -44,10 +44,10 @@ class Check:
     samples: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        """The check in a line: ``FAIL budget reach: …; what to do: …``."""
+        """The check in a line: ``FAIL budget reach: …; remedy: …``."""
 
         told = f"{self.verdict} {self.name}: {self.evidence}"
-        return f"{told}; what to do: {self.remedy}" if self.remedy else told
+        return f"{told}; remedy: {self.remedy}" if self.remedy else told
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``result.json`` holds them."""
@@ -79,7 +79,7 @@ def checks_text(checks: tuple[Check, ...]) -> str:
 
     counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in get_args(CheckStatus)}
     if counts["NOT RUN"] == len(checks):
-        return "nothing was checked"
+        return "no check was run"
     words = {
         "PASS": "passes" if counts["PASS"] == 1 else "pass",
         "WARN": "warns" if counts["WARN"] == 1 else "warn",

@@ -1,4 +1,4 @@
-"""Accuracy over ε: a protocol, or attacks of one's own, on one model; every outcome is saved per sample."""
+"""Accuracy over ε: a protocol, or the user's attacks, on one model; every outcome is saved per sample."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from .tracing import checked_trace, traced
 __all__ = ["VOTES", "Attacks", "evaluate", "robustness_curve"]
 
 Attacks: TypeAlias = str | Protocol | Attack | Callable[..., Any] | Sequence[Attack | Callable[..., Any]]
-"""What :func:`evaluate` evaluates by: a protocol, its name, or attacks."""
+"""The ``protocol`` argument of :func:`evaluate`: a protocol, its name, or attacks."""
 
 VOTES = 9
-"""How often a model that is not deterministic is asked, for each of its answers to count."""
+"""Forward passes for each decision of a model that is not deterministic."""
 
 
 def evaluate(
@@ -67,7 +67,7 @@ def evaluate(
     shortcut_view: str = "",
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Evaluates a classifier over a grid of ε by a protocol, or by attacks of one's own.
+    """Evaluates a classifier over a grid of ε with a protocol, or with your own attacks.
 
     ::
 
@@ -86,14 +86,15 @@ def evaluate(
             attribute ``eps`` can be set. Attacks need no ``eps``.
         epsilons: the grid of radii, each above zero, in units of the range [0, 1]; ``"8/255"`` is accepted. In a worst
             case a fine grid costs little more.
-        norm: the norm of ε; attacks of one's own must be in it.
-        worst_case: of attacks of one's own, a single curve, ``"worst-case"``, of what withstands all of them and a
-            probe along the margin's gradient; else each attack has its own, by its name, and nothing else counts in it.
-        seed: keys the random starts by (seed, sample, attack, restart).
+        norm: the norm of ε; your own attacks must be defined in it.
+        worst_case: with your own attacks, whether to compute a single curve, ``"worst-case"``: a sample is robust
+            if all attacks and a probe along the margin's gradient fail. Otherwise each attack has its curve, under its
+            name, from that attack alone.
+        seed: the seed of the random starts, keyed by (seed, sample, attack, restart).
         exhaustive: in a worst case, attack every sample at every ε below its own too. Default: 64 random ones, each at
             one of them, and all at every one if more than 1 % of these break there.
         thorough: run the expensive checks too (:mod:`asgt.evaluation.checks`).
-        checks: checks of one's own, run after those of the house: each a function of a
+        checks: your own checks, run after the built-in ones: each a function of a
             :class:`asgt.evaluation.second_look.SecondLook` that returns an :class:`asgt.Check`.
         trace: of how many images to record each step of the first gradient attack, survivors and broken ones
             (:mod:`asgt.evaluation.tracing`): a look at whether it converged. It changes no number. Default: of none.
@@ -104,7 +105,7 @@ def evaluate(
         selection: which images of a larger set these are, in words, for the result.
         shortcut_view: which of :func:`asgt.data.shortcut_views` these are, for the result. Default: none of them, or
             ``"absent"``, which is the same.
-        progress: is told how many images are through.
+        progress: receives the number of finished images.
 
     Raises:
         InputError: the images, the attacks, the grid, the model or the folder does not fit, or there is nothing to
@@ -194,7 +195,7 @@ def _trace(
 
 @contextmanager
 def _attacks_explained(protocol: Protocol) -> Iterator[None]:
-    """What somebody else's attack raises, in one line that names it."""
+    """Turns an exception of an external attack into one line that names it."""
 
     external = [attack.title for search in protocol.searches for attack in search.finders if attack.is_external]
     try:
@@ -205,13 +206,15 @@ def _attacks_explained(protocol: Protocol) -> Iterator[None]:
         if not external:
             raise
         first = (str(error).splitlines() or [""])[0][:200]
-        raise InputError(f"an attack fails ({', '.join(external)}): {type(error).__name__}: {first}") from error
+        raise InputError(
+            f"an external attack raised an exception ({', '.join(external)}): {type(error).__name__}: {first}"
+        ) from error
 
 
 def robustness_curve(
     model: nn.Module | Classifier, data: LabelledImages, *, attacks: Attacks = "pgd", **settings: Any
 ) -> Evaluation:
-    """Deprecated: the former name of :func:`evaluate` for attacks of one's own.
+    """Deprecated: the former name of :func:`evaluate` for your own attacks.
 
     Args:
         model: as :func:`evaluate` takes it.
@@ -234,7 +237,7 @@ def robustness_curve(
         [0.1]
     """
 
-    warnings.warn("robustness_curve is deprecated: asgt.evaluate takes attacks too", DeprecationWarning, stacklevel=2)
+    warnings.warn("robustness_curve is deprecated: call asgt.evaluate with attacks", DeprecationWarning, stacklevel=2)
     return evaluate(model, data, attacks, **settings)
 
 
@@ -245,7 +248,7 @@ def _protocol(asked: Attacks, norm: Norm, worst_case: bool) -> Protocol:
             house = " or ".join(f"{each.name} v{each.version}" for each in versions)
             raise InputError(f"the protocol is called {protocol.name}, but it is not {house} of asgt: rename it")
         if not worst_case and protocol.worst_case:
-            raise InputError(f"protocol {protocol.name} is a worst case: hand over attacks for curves of their own")
+            raise InputError(f"protocol {protocol.name} is a worst case: pass attacks for one curve per attack")
         return protocol
     return own_protocol(asked, norm, worst_case)
 
@@ -260,14 +263,14 @@ def _request(
     seed: int,
     batch_size: int,
 ) -> tuple[Request, Tensor]:
-    """What is to be evaluated, and which samples are right as they are, bool (N,)."""
+    """The request, and which clean samples are classified correctly, bool (N,)."""
 
     device = images.labels.device
     # A model that draws from the global generators draws the same again, and leaves them as they were.
     with seeded_globally(seed_of("classes", seed), device):
         classes = class_count(model, images)
     if (largest := int(images.labels.max())) >= classes:
-        raise InputError(f"label {largest} is out of range: the model tells {classes} classes apart, from 0")
+        raise InputError(f"label {largest} is out of range: the model has {classes} classes, numbered from 0")
     for search in protocol.searches:
         possible = search.among(classes)
         if not possible.attacks or (isinstance(possible, PhasedSearch) and not possible.phases[0].attacks):
@@ -294,13 +297,20 @@ def _check(
     """Refuses what could not be evaluated, or not be told apart on disk."""
 
     if batch_size < 1:
-        raise InputError(f"batch_size = {batch_size}: at least one image a pass")
+        raise InputError(f"batch_size = {batch_size}: must be at least 1")
     if images.pixels.dtype in (torch.float16, torch.bfloat16):
-        raise InputError("images in half precision leave the ball by rounding: hand over float32, cast in the model")
+        raise InputError(
+            "images in half precision can move outside the ball by rounding: pass float32 images, and "
+            "cast inside the model"
+        )
     if folder is None:
         return
     if not isinstance(model, nn.Module) or not model.state_dict():
-        raise InputError("evidence knows a model by its weights: hand over an nn.Module that has some, or no folder")
+        raise InputError(
+            "stored evidence identifies a model by its weights: pass an nn.Module with weights, or no folder"
+        )
     for attack in (attack for search in protocol.searches for attack in search.finders):
         if not attack.identity:
-            raise InputError(f"evidence knows {attack.title} by its name alone: Foreign(made=…, name=…) gives one")
+            raise InputError(
+                f"stored evidence identifies {attack.title} by its name: give it one with Foreign(made=…, name=…)"
+            )

@@ -1,7 +1,7 @@
-r"""How wrong a search in phases can be: the audit of the samples that it discarded.
+r"""The audit of the discarded samples: a bound on the error of a search in phases.
 
-A discarded sample counts as withstanding its ε, although only the first phases attacked it. So a random part of the
-discarded ones is attacked in full. If k of m of them break, the share of discarded samples that the full search would
+A discarded sample counts as robust at its ε, although only the first phases attacked it. So the full search attacks
+a random part of the discarded ones. If k of m of them break, the share of discarded samples that the full search would
 break is at most the one-sided Clopper–Pearson bound u(k, m), and robust accuracy is too high by at most
 
 .. math:: u(k, m) \cdot \frac{\text{discarded}}{N}
@@ -32,13 +32,13 @@ from ..statistics import clopper_pearson
 __all__ = ["POINT", "RISKS", "SMALLEST", "WIDER", "Discards", "PhaseCost", "audit_size", "discard_bound", "drawn_audit"]
 
 POINT = 0.01
-"""How much too high robust accuracy may be for what was discarded, at any ε."""
+"""The largest accepted error of robust accuracy because of discarded samples, at any ε."""
 
 RISKS = (0.045, 0.0025, 0.0025)
 """The probability that the bound of each round of audits is wrong."""
 
 WIDER = 1.5
-"""By how much more σ count as near in each round after the first."""
+"""The factor on the number of σ that count as near, in each round after the first."""
 
 SMALLEST = 350
 """Below so many images an audit and a search cost more than the full search, which then runs alone.
@@ -49,7 +49,7 @@ search about a tenth of the full one.
 
 
 def audit_size(discarded: int, samples: int, risk: float) -> int:
-    """How many of the discarded samples are audited, so that the bound is one point if none of them breaks."""
+    """The number of discarded samples to audit, so that the bound is one point if none of them breaks."""
 
     share = discarded / samples
     if share <= POINT:
@@ -58,9 +58,9 @@ def audit_size(discarded: int, samples: int, risk: float) -> int:
 
 
 def discard_bound(broke: int, audited: int, discarded: int, samples: int, risk: float) -> float:
-    """How much too high robust accuracy is at most, where ``broke`` of ``audited`` broke; with probability 1 − risk.
+    """The upper bound of the error of robust accuracy if ``broke`` of ``audited`` broke; with probability 1 − risk.
 
-    Audited samples are counted as what the full search made of them, so an audit of all leaves no error.
+    Audited samples are counted as what the full search made of them, so an audit of all has no error.
     """
 
     if audited == discarded:
@@ -79,14 +79,14 @@ def drawn_audit(discarded: Tensor, count: int, seed: int, round_number: int) -> 
 
 @dataclass(frozen=True)
 class PhaseCost:
-    """What a part of a search took.
+    """The cost of a part of a search.
 
     Attributes:
         name: the phase.
-        samples: on how many samples it spent passes.
-        broken: how many it broke at the ε that it attacked them at.
+        samples: the number of samples that it spent passes on.
+        broken: the number that it broke at the ε of its attack.
         gradients: forward and backward passes, of all samples together.
-        forwards: forward passes beside them.
+        forwards: additional forward passes.
     """
 
     name: str
@@ -104,18 +104,18 @@ class PhaseCost:
 
 @dataclass(frozen=True)
 class Discards:
-    """What a search in phases left out, what that can hide, and where its passes went.
+    """The samples that a search in phases discarded, the possible error, and the cost of each phase.
 
     Attributes:
-        discarded: how many samples were discarded before the last audit.
-        audited: how many of them it attacked in full.
-        broke: how many of those broke.
-        rounds: how many audits there were; 0 where the protocol has none.
-        bound: how much too high robust accuracy is at most, a share of all samples, with 95 % confidence; ``None``
+        discarded: the number of samples discarded before the last audit.
+        audited: the number of them that the full search attacked.
+        broke: the number of those that broke.
+        rounds: the number of audits; 0 if the protocol has none.
+        bound: the largest error of robust accuracy, as a share of all samples, with 95 % confidence; ``None``
             without an audit.
-        reason: why the full search ran on all samples, or should have; empty where nothing spoke against the search.
+        reason: why the full search ran on all samples, or should have; empty if the search is reliable.
         full: whether it ran.
-        phases: where the passes went.
+        phases: the cost of each phase.
     """
 
     discarded: int
@@ -137,14 +137,14 @@ class Discards:
         return sum(phase.passes for phase in self.phases)
 
     def told(self, samples: int) -> str:
-        """In words, with how much too high robust accuracy is at most."""
+        """A sentence with the largest error of robust accuracy."""
 
         if self.full:
-            return f"all {samples} images were attacked in full: {self.reason}"
+            return f"the full search attacked all {samples} images: {self.reason}"
         if self.bound is None:
             doubt = f"; {self.reason}" if self.reason else ""
-            return f"{self.discarded} of {samples} images were discarded, and none of them was audited{doubt}"
-        too_high = f"robust accuracy is at most {100 * self.bound:.2f} points too high for that (one-sided 95 %)"
+            return f"{self.discarded} of {samples} images were discarded, and none was audited{doubt}"
+        too_high = f"robust accuracy is at most {100 * self.bound:.2f} points too high because of them (one-sided 95 %)"
         return (
             f"{self.discarded} of {samples} images were discarded; the full search breaks {self.broke} of "
             f"{self.audited} of them, so {too_high}"

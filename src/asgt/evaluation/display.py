@@ -1,4 +1,4 @@
-"""An evaluation for people: its table, its rows as a data frame, its curves as a figure."""
+"""The display of an evaluation: its table, its rows as a data frame, its curves as a figure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Displayed"]
 
 
 class Displayed(Tabular):
-    """What an evaluation shows of itself: ``print`` gives its table, a notebook the table and the figure."""
+    """The display of an evaluation: ``print`` shows its table, a notebook the table and the figure."""
 
     if TYPE_CHECKING:
         protocol: Protocol
@@ -52,7 +52,7 @@ class Displayed(Tabular):
         def by_class(self, eps: Number = 0, search: str | None = None) -> ByClass | None: ...
 
     def table(self) -> Table:
-        """A row for each ε, a column for each search; what the checks say stands under it."""
+        """A row for each ε, a column for each search; the summary of the checks follows."""
 
         protocol, curves = self.protocol, {name: self.curve(name) for name in self.outcomes}
         selection = (f" ({self.selection})" if self.selection else "") + self.view_text
@@ -65,7 +65,7 @@ class Displayed(Tabular):
             rows,
             [
                 *(f"{name}: {told.told(self.samples)}" for name, told in self.discards.items()),
-                f"can it be believed? {checks_text(self.checks)}" if self.checks else "no check was run",
+                f"checks: {checks_text(self.checks)}" if self.checks else "no check was run",
                 *(str(check) for check in self.checks if check.verdict in ("FAIL", "WARN")),
                 *([] if self.trace is None else [self.trace.sentence()]),
                 *filter(None, [self.class_sentence()]),
@@ -79,14 +79,14 @@ class Displayed(Tabular):
         return f" · shortcut {self.shortcut_view}" if self.shortcut_view else ""
 
     def checks_table(self) -> Table:
-        """A row for each check: how it ended, with which evidence, and what to do about it."""
+        """A row for each check: verdict, evidence and remedy."""
 
         notes = [checks_text(self.checks)] if self.checks else ["no check was run"]
         if any(check.remedy == THOROUGH for check in self.checks):
             notes.append("in Python, asgt.evaluate(…, thorough=True) runs the expensive checks too")
         return Table(
             f"checks · protocol {self.protocol.name} v{self.protocol.version} · n = {self.samples} images",
-            ["check", "verdict", "evidence", "what to do"],
+            ["check", "verdict", "evidence", "remedy"],
             [[check.name, check.verdict, check.evidence, check.remedy] for check in self.checks],
             notes,
         )
@@ -104,15 +104,16 @@ class Displayed(Tabular):
         at = f"ε = {eps_text(eps)}" + (" under all attacks together" if len(self.outcomes) > 1 else "")
         if eps < self.epsilons[-1] and robust.balanced.value > 0:
             at += " (beyond it no image is right)"
-        absent = f" ({counted(clean.absent, 'class', 'classes')} without images left out)" if clean.absent else ""
+        absent = f" ({counted(clean.absent, 'class', 'classes')} without images omitted)" if clean.absent else ""
         return (
-            f"balanced accuracy % [95 %]: clean {clean.balanced.percent()}, at {at} {robust.balanced.percent()}, over "
-            f"{counted(len(clean.classes), 'class', 'classes')}{absent}; worst class there: {robust.worst_text()}"
+            f"balanced accuracy % [95 %]: clean {clean.balanced.percent()}, at {at} {robust.balanced.percent()}, "
+            f"over {counted(len(clean.classes), 'class', 'classes')}{absent}; worst class there: {robust.worst_text()}"
         )
 
     @property
     def class_eps(self) -> float:
-        """The ε at which classes are shown: the largest of the grid at which an image is right under all searches.
+        """The ε at which classes are shown: the largest of the grid at which an image is classified correctly under
+        all searches.
 
         At a larger one all classes are alike. Where no image is right at any ε, the smallest.
         """
@@ -136,11 +137,11 @@ class Displayed(Tabular):
         return pandas.DataFrame(rows)
 
     def plot(self, axes: Axes | None = None, *, label: str = "") -> Axes:
-        """Draws accuracy over ε, a curve with its interval for each search; the clean accuracy stands at 0.
+        """Draws accuracy over ε, a curve with its interval for each search; the clean accuracy is drawn at 0.
 
         Args:
             axes: matplotlib axes to draw on, also those of another result. Default: those of a new figure.
-            label: what comes before the names of the curves.
+            label: a prefix of the names of the curves.
         """
 
         titles = {search.name: search.title or search.name for search in self.protocol.searches}

@@ -1,15 +1,16 @@
 r"""The curve engine: per sample, the smallest ε of a grid at which a search breaks it, for few gradients.
 
-Robust accuracy over ε is one minus the empirical distribution of each sample's smallest known adversarial norm ε*. An
-attack that fails costs all of its steps, one that succeeds leaves early: so the engine comes from above.
+Robust accuracy over ε is one minus the empirical distribution of each sample's smallest known adversarial norm ε*.
+A failed attack costs all of its steps, a successful one stops early. So the engine searches from above.
 
 1. **Probe and press** (:mod:`asgt.evaluation.probing`), along the gradient of the margin, give a witness and an upper
    bound of ε*.
 2. **Descend.** The first attack, at the next ε below the bound. Where it succeeds, the witness is pressed on; where it
-   fails, with all of its restarts, the next attack goes on from there: one failure a sample and attack, if the bound
-   was right. An attack that looks for the nearest adversarial image, whatever ε is, is asked once a sample.
+   fails, with all of its restarts, the next attack continues from there. This is one failure per sample and attack,
+   if the bound was right. An attack that looks for the nearest adversarial image, independent of ε, is called once
+   per sample.
 
-A sample leaves an attack at the iterate that fools the model, and another takes its place, so that batches stay full.
+A sample ends an attack at the iterate that fools the model, and another takes its place, so that batches stay full.
 Noise is keyed by (seed, sample, attack, restart): what a sample meets does not depend on how batches were filled. A
 witness counts only once a forward pass in a batch of fixed size has seen it fool the model too.
 
@@ -17,7 +18,7 @@ An attack's **own** curve takes nothing from the margin but where to look first:
 it succeeds, or up until it does.
 
 That what fails at ε fails below it is an assumption, and a weak attack can violate it. So some samples are attacked at
-an ε below as well, and how often that broke them is part of the outcome; exhaustively, all of them at all.
+an ε below as well, and the outcome contains how often they broke. An exhaustive search attacks all samples at all ε.
 """
 
 from __future__ import annotations
@@ -74,15 +75,15 @@ def smallest_norms(
         grid: radii above zero, ascending.
         seed: keys the noise.
         rows: the number of each image in its data set, int64 (N,), which keys its noise. Default: 0 to N − 1.
-        clean: which images the model gets right as they are, bool (N,). Default: it is asked.
-        levels: how many ε each image may withstand by what is known already, int64 (N,); the probe is then left out.
-        own: count only what the one attack finds, not what probe and press do.
-        audited: shares in [0, 1), float (N,), of those to be attacked at one ε below their own too: at that share of
-            them. NaN for the others. Default: none.
+        clean: which clean images the model classifies correctly, bool (N,). Default: computed.
+        levels: the number of ε below the known bound of each image, int64 (N,); the probe is then omitted.
+        own: count only the successes of the one attack, not those of probe and press.
+        audited: shares in [0, 1), float (N,), for the samples that are also attacked at one ε below their own: the
+            one at that share of them. NaN for the others. Default: none.
         exhaustive: attack every image at every ε below its own too.
-        votes: how often a randomised model is asked; the majority is its answer to a clean image and to a witness.
+        votes: passes for each decision of a randomised model; the majority decides on clean images and on witnesses.
         batch_size: images per pass. Default: 256, fewer large ones.
-        progress: is advanced by each image and attack that is done.
+        progress: advanced by each finished image and attack.
 
     Raises:
         InputError: the model gives NaN on a clean image, the grid does not ascend from above zero, or several attacks
@@ -92,7 +93,7 @@ def smallest_norms(
     if not grid or any(low >= high for low, high in itertools.pairwise((0.0, *grid))):
         raise InputError("the grid of epsilons must ascend from above zero")
     if not attacks or (own and len(attacks) > 1):
-        raise InputError(f"{len(attacks)} attacks: an own curve is that of one, a worst case that of one or more")
+        raise InputError(f"{len(attacks)} attacks: a separate curve needs exactly one attack, a worst case one or more")
 
     batch_size = batch_size or batch_that_fits(images)
     if rows is None:
@@ -149,7 +150,7 @@ class _Descent(Known):
         self.first: int | None = None
 
     def use(self, number: int, attack: Attack) -> None:
-        """The attack that the following is about."""
+        """Selects the attack of the following calls."""
 
         self.number, self.attack = number, attack
         if self.first is None and attack.asks_eps:
@@ -361,8 +362,8 @@ class _Descent(Known):
         after = self.once.step(state)
         if self.external and not (isinstance(after, State) and bool((after.iteration == state.iteration + 1).all())):
             raise InputError(
-                f"{self.attack.title}.step must return the state after one step, with iteration + 1: return "
-                "self.moved(…)"
+                f"{self.attack.title}.step must return the state after one step, with iteration + 1: end it with "
+                "return self.moved(…)"
             )
         return after
 

@@ -1,4 +1,4 @@
-"""All searches of a protocol on all images, shard by shard; what a folder holds already is taken up."""
+"""Runs all searches of a protocol on all images, shard by shard, and continues from the files of a folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .shards import EXHAUSTIVE, WORST_CASE, read_shard, refuse_other_evidence, s
 __all__ = ["AUDITED", "SHARD", "Evaluator"]
 
 SHARD = 1024
-"""Samples of a file of evidence: what a kill can cost, whatever the batch size.
+"""The number of samples in a file of evidence: the most that a killed evaluation loses, whatever the batch size.
 
 Half of it under a search in phases, which decides within a shard who is near. Under several attacks an eighth of it;
 half of it where they are called whole, for small groups take them long.
@@ -48,7 +48,7 @@ AUDITED = 64
 
 @dataclass(kw_only=True)
 class Evaluator:
-    """The searches of a request; what the folder holds already is taken up."""
+    """Runs the searches of a request, and continues from the files of the folder."""
 
     model: nn.Module | Classifier
     images: Images
@@ -87,13 +87,13 @@ class Evaluator:
         )
 
     def work(self, search: Search) -> int:
-        """What the progress counts: a unit for each sample and attack, or for each sample of a search in phases."""
+        """The units of the progress: one for each sample and attack, or for each sample of a search in phases."""
 
         several = 1 if isinstance(search, PhasedSearch) else len(search.among(self.request.classes).attacks)
         return several * len(self.images)
 
     def searched(self, search: Search, exhaustive: bool) -> dict[str, Tensor]:
-        """What a search found on all samples, by the name of the tensor."""
+        """The result of a search on all samples, by the name of the tensor."""
 
         attacks = search.among(self.request.classes).attacks
         size = SHARD // 2 if replace(search, attacks=attacks).is_whole else SHARD // 8 if len(attacks) > 1 else SHARD
@@ -107,14 +107,14 @@ class Evaluator:
         tensors = found(exhaustive, search.name)
         if self.request.protocol.worst_case and not exhaustive and assumed_too_much(tensors):
             self.progress.say(
-                f"{search.name}: attacks below a failure succeeded: every sample is attacked at every eps"
+                f"{search.name}: attacks below a failure succeeded: every sample is now attacked at every eps"
             )
             self.progress.start(f"{search.name}, at every eps", len(self.images))
             tensors = found(True, f"{search.name}{EXHAUSTIVE}")
         return tensors
 
     def budgeted(self, search: PhasedSearch) -> tuple[dict[str, Tensor], Discards]:
-        """What a search in phases found on all samples, and what stands behind it."""
+        """The result of a search in phases on all samples, with its audits and its full search."""
 
         search = search.among(self.request.classes)
         attacks = search.attacks
@@ -139,7 +139,7 @@ class Evaluator:
     def by_shards(
         self, stem: str, rows: Tensor, size: int, make: Callable[[Tensor], dict[str, Tensor]], units: int = 1
     ) -> dict[str, Tensor]:
-        """What is made of some samples, shard by shard, each of which is saved as soon as it is made.
+        """Computes results of samples shard by shard, and saves each shard at once.
 
         Args:
             stem: what the shards' files are called.
@@ -168,7 +168,7 @@ class Evaluator:
         return {name: torch.cat([shard[name] for shard in shards], dim=-1) for name in shards[0]}
 
     def stored(self, file: Path, stem: str, first: int, rows: Tensor) -> tuple[dict[str, Tensor], float] | None:
-        """What a shard keeps; ``None`` where there is none, or a damaged one, whose samples are attacked again.
+        """The content of a shard; ``None`` if it is missing or damaged, so that its samples are attacked again.
 
         Raises:
             InputError: it is of another evaluation.
@@ -189,7 +189,7 @@ class Evaluator:
         return kept
 
     def shard(self, search: Search, attacks: Sequence[Attack], exhaustive: bool, rows: Tensor) -> dict[str, Tensor]:
-        """What a search leaves of some samples: ``clean``, ``correct`` (E, B) and the details."""
+        """The result of a search on some samples: ``clean``, ``correct`` (E, B) and the details."""
 
         if not self.request.protocol.worst_case:
             return {"clean": self.clean[rows]} | self.as_it_falls_out(search, rows.to(self.images.labels.device))
@@ -204,7 +204,7 @@ class Evaluator:
         own: bool = False,
         exhaustive: bool = False,
     ) -> Outcome:
-        """What attacks find on some samples, from what is known of them down."""
+        """The result of attacks on some samples, below their known bounds."""
 
         place, request = rows.to(self.images.labels.device), self.request
         return smallest_norms(
@@ -225,7 +225,7 @@ class Evaluator:
         )
 
     def phased_shard(self, search: PhasedSearch, known: Piece | None, number: int, rows: Tensor) -> Piece:
-        """What the phases leave of some samples; from the second search on, more σ count as near."""
+        """The result of the phases on some samples; from the second search on, more σ count as near."""
 
         place, request = rows.to(self.images.labels.device), self.request
         outcome = phased_norms(
@@ -248,22 +248,22 @@ class Evaluator:
     def full_shard(
         self, search: PhasedSearch, known: Piece | None, number: int, everywhere: bool, rows: Tensor
     ) -> Piece:
-        """What the full search leaves of some samples, in an audit or where it runs on all; or at every ε below too."""
+        """The result of the full search on some samples, in an audit or on all; or at every smaller ε too."""
 
         before = None if known is None else levels_of(known, rows)
         outcome = self.descended(search.attacks, rows, levels=before, exhaustive=everywhere)
         return self.kept(search, outcome) | from_full(outcome, rows, search, before=before, round_number=number)
 
     def kept(self, search: Search, outcome: Outcome) -> dict[str, Tensor]:
-        """The outcome of a worst case as a shard keeps it.
+        """The outcome of a worst case as a shard stores it.
 
         Raises:
-            InputError: the model gave NaN.
+            InputError: the model returned NaN.
         """
 
         if outcome.nan:
             raise InputError(
-                f"the model gives NaN on images attacked by {search.name}: no accuracy can be stated; look for "
+                f"the model returns NaN on images attacked by {search.name}, so it has no accuracy: look for "
                 "overflow in the model"
             )
         kept = {name: getattr(outcome, name).cpu() for name in WORST_CASE}
@@ -273,7 +273,9 @@ class Evaluator:
         }
 
     def as_it_falls_out(self, search: Search, rows: Tensor) -> dict[str, Tensor]:
-        """Whether the final iterate at each ε is right, ``correct`` (E, B), and how many were ``illegal``."""
+        """Whether the final iterate at each ε is classified correctly, ``correct`` (E, B), and how many were
+        ``illegal``.
+        """
 
         right, illegal = [], []
         parts = zip(batches(self.images[rows], self.batch_size), rows.split(self.batch_size), strict=True)

@@ -1,7 +1,7 @@
-"""The two ways in which adversarial training dies, as tests on what a model predicts: one rule each.
+"""The two ways in which adversarial training fails, as tests on a model's predictions: one rule each.
 
-The trainer asks them of the validation images after each epoch, the check of an evaluation asks of its images, and a
-comparison repeats what the evaluations of a run say (:func:`catastrophic_on_test`).
+The trainer applies them to the validation images after each epoch, and the check of an evaluation to its images. A
+comparison repeats the results of a run's evaluations (:func:`catastrophic_on_test`).
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def is_collapsed(predictions: Tensor, labels: Tensor) -> bool:
 def is_catastrophic(fgsm_accuracy: float, pgd_accuracy: float) -> bool:
     """Catastrophic overfitting: accuracy is high under one step, but low under several, at the same ε.
 
-    A model that is robust, or honestly not robust, has the two close together: PGD takes less than half of what FGSM
-    leaves, or less than 20 points.
+    For other models, robust or not, the two accuracies are close: that under PGD is more than half of that under
+    FGSM, or less than 20 points lower.
 
     References:
         Wong et al. 2020, "Fast is better than free", https://arxiv.org/abs/2001.03994
@@ -73,7 +73,7 @@ def is_catastrophic(fgsm_accuracy: float, pgd_accuracy: float) -> bool:
 def catastrophic_levels(
     epsilons: Sequence[float], clean: float, one_step: Sequence[float], several: Sequence[float]
 ) -> list[int]:
-    """The places in a grid where one step leaves a high accuracy and several steps do not.
+    """The indices in a grid where the accuracy is high under one step and low under several steps.
 
     Args:
         epsilons: the grid, ascending.
@@ -94,10 +94,10 @@ def catastrophic_levels(
 
 
 def catastrophic_on_test(evaluations: Collection[Evaluation], eps: float) -> str | None:
-    """What the evaluations of one run say of catastrophic overfitting at its training ε; ``None`` where it is healthy.
+    """The catastrophic overfitting in the evaluations of one run at its training ε; ``None`` if there is none.
 
-    A search of one step (that of protocol ``paper``) is held against the first worst case on the same images. Without
-    one, the check of a worst case tells, which asks for one step by itself.
+    A search of one step (that of protocol ``paper``) is compared with the first worst case on the same images.
+    Without one, the check of a worst case decides, which runs a one-step attack.
 
     Args:
         evaluations: of one model, in the order of the protocols.

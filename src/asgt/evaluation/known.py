@@ -1,6 +1,6 @@
-"""What is known of each sample while a search goes on: its witness, its bound, what was spent on it.
+"""The state of each sample during a search: its witness, its bound and its cost.
 
-Every search of a worst case keeps its accounts here. A witness counts only once a forward pass in a batch of fixed size
+Every search of a worst case stores its state here. A witness counts only once a forward pass in a batch of fixed size
 has seen it fool the model too.
 """
 
@@ -22,35 +22,37 @@ from .probing import PROBE_STEPS, levels_below, press, probe
 __all__ = ["CLEAN", "FIXED_BATCH", "MARGIN", "NOTHING", "STREAMS", "Known", "Outcome", "in_parts"]
 
 NOTHING, CLEAN, MARGIN = -1, -2, -3
-"""What found a sample's smallest norm, where it was no attack: nothing did, it was a clean error, probe or press."""
+"""The codes for samples whose smallest norm no attack found: nothing found one, a clean error, or probe and press."""
 
 FIXED_BATCH, FIXED_VALUES = 64, 2**20
 """Images of the batches in which witnesses are verified, padded: so many, or fewer large ones of so many values."""
 
 STREAMS = 1000
-"""Draws that an attack may take; the next one has others."""
+"""The number of random draws reserved for an attack; the next attack uses others."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the engine found of N samples.
+    """The result of the engine on N samples.
 
     Attributes:
         norms: the smallest known adversarial norm of each sample, float32 (N,): 0 for a clean error, infinity where the
             search found none within the grid.
-        levels: how many ε of the grid each sample withstands, int64 (N,): ``levels > e`` is its outcome at ε number e.
+        levels: the number of ε of the grid at which each sample is robust, int64 (N,): ``levels > e`` is its outcome
+            at ε number e.
         witnesses: an adversarial image of that norm for each sample, of the shape of the images; the image itself for a
             clean error and where there is none.
         found_by: the number of the attack that found it, or ``NOTHING``, ``CLEAN`` or ``MARGIN``; int64 (N,).
         gradients: forward and backward passes that each sample took, int64 (N,).
-        forwards: forward passes beside them, int64 (N,).
-        floor: the gradients of a clairvoyant, int64 (N,): each attack's failure just below ε*, and the success at it.
+        forwards: additional forward passes, int64 (N,).
+        floor: the gradients of an ideal search, int64 (N,): each attack's failure just below ε*, and the success at ε*.
             Zero where an attack can only be called whole.
         audit: gradients spent below a failure, to test the assumption, int64 (N,).
-        tested: at how many ε below a failure each sample was attacked all the same, int64 (N,).
-        missed: how many attacks succeeded there: what going down from above would not have seen, int64 (N,).
-        illegal: how many answers of the attacks left the ball or the box, or held NaN, and did not count; int64 (N,).
-        nan: whether the model answered with NaN somewhere.
+        tested: the number of ε below a failure at which each sample was attacked nevertheless, int64 (N,).
+        missed: the number of attacks that succeeded there, which a search from above misses, int64 (N,).
+        illegal: the number of outputs of the attacks outside the ball or the box, or with NaN, which do not count;
+            int64 (N,).
+        nan: whether the model returned NaN at any point.
     """
 
     norms: Tensor
@@ -67,13 +69,13 @@ class Outcome:
     nan: bool = False
 
     def correct(self, count: int) -> Tensor:
-        """Which samples stay right at each of the ``count`` ε of the grid, bool (E, N)."""
+        """Which samples remain correct at each of the ``count`` ε of the grid, bool (E, N)."""
 
         return self.levels[None, :] > torch.arange(count, device=self.levels.device)[:, None]
 
 
 class Known:
-    """What one search has found so far on one set of images."""
+    """The results so far of one search on one set of images."""
 
     def __init__(
         self,
@@ -113,7 +115,7 @@ class Known:
 
     @wraps_classifier
     def model(self, x: Tensor) -> Tensor:
-        """What the model answers; that it was NaN is remembered, without a wait for the device."""
+        """The model's output; NaN is recorded without waiting for the device."""
 
         if torch.is_grad_enabled() and x.requires_grad:
             self.with_gradient += len(x)
@@ -154,7 +156,7 @@ class Known:
         return guess
 
     def press(self, samples: Sequence[int]) -> None:
-        """Presses the witnesses of some samples on to ever smaller ε."""
+        """Moves the witnesses of some samples to smaller and smaller ε."""
 
         number, self.number = self.number, MARGIN
         pressed = torch.tensor(
@@ -194,10 +196,10 @@ class Known:
         """Notes witnesses that fool the model in a batch of fixed size and lie where they must.
 
         Args:
-            samples: whose they are, int64 (B,).
+            samples: their samples, int64 (B,).
             witnesses: images (B, C, H, W).
-            steps: what each took to find, int64 (B,).
-            eps: the radius that they must keep to, a number or (B,).
+            steps: the gradients that each took, int64 (B,).
+            eps: the radius that they must not exceed, a number or (B,).
         """
 
         norms = delta_norm(witnesses - self.x[samples], self.norm)
@@ -217,7 +219,7 @@ class Known:
             self.levels[sample] = min(self.levels[sample], level)
 
     def _fooled(self, witnesses: Tensor, samples: Tensor) -> Tensor:
-        """Whether the model is fooled, bool (B,), asked in batches of one size, padded; by majority of votes."""
+        """Whether the model is fooled, bool (B,), in padded batches of one size; by majority of votes."""
 
         answers = []
         for part, ids in zip(witnesses.split(self.fixed), samples.split(self.fixed), strict=True):
@@ -238,6 +240,6 @@ class Known:
 
 
 def in_parts(samples: Tensor, size: int) -> Iterable[Tensor]:
-    """The samples in groups of at most ``size``; none where there are none, of whom no attack must be asked."""
+    """The samples in groups of at most ``size``; empty for no samples."""
 
     return samples.split(size) if len(samples) else ()

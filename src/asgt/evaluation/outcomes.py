@@ -1,4 +1,4 @@
-"""What an evaluation found: one bool a sample and ε, from which every number with its interval follows."""
+"""The outcomes of an evaluation: one bool per sample and ε, from which all numbers and intervals are computed."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ CODES = "shortcut_codes"
 """The tensor of the classes whose shortcut each sample has, in the file of labels and in a digest."""
 CONFIDENCE = 0.95
 MOST_EPSILONS = 1000
-"""Radii of a grid: more of them than that cannot be told apart by a sample of any test split."""
+"""The largest number of radii in a grid; the samples of a test split cannot resolve more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is evaluated, and how: all that the outcomes follow from.
+    """A request: all values that determine the outcomes.
 
     Attributes:
         protocol: the definition.
@@ -56,12 +56,12 @@ class Request:
         seed: keys the random starts.
         model: SHA-256 of the model's weights; empty for a function that has none.
         data: SHA-256 of the images and labels.
-        classes: K, which says how many targets there are.
-        exhaustive: whether every sample was asked to be attacked at every ε.
-        votes: how often the model was asked for each answer of a worst case: 1, or more if it is not deterministic.
-        selection: which images of a larger set are evaluated, in words; empty where nobody said.
+        classes: K, which determines the number of targets.
+        exhaustive: whether an attack on every sample at every ε was requested.
+        votes: passes for each decision of a worst case: 1, or more if the model is not deterministic.
+        selection: a description of which images of a larger set are evaluated; empty if not given.
         shortcut_view: which shortcut was planted in the images for this evaluation, ``"aligned"``, ``"random"`` or
-            ``"reversed"``; empty where they are as they were.
+            ``"reversed"``; empty if none was planted.
     """
 
     protocol: Protocol
@@ -79,7 +79,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation(Request, Displayed):
-    """What one protocol found on one model. ``print`` shows its table; in a notebook it shows table and figure.
+    """The result of one protocol on one model. ``print`` shows its table; in a notebook it shows table and figure.
 
     Attributes:
         protocol: the protocol.
@@ -91,21 +91,21 @@ class Evaluation(Request, Displayed):
         classes: K, the number of logits.
         exhaustive: whether each sample was attacked at every ε.
         votes: passes for each decision: 1, or more for a model that is not deterministic.
-        selection: which images of a larger set these are, in words; empty if unknown.
+        selection: a description of which images of a larger set these are; empty if unknown.
         shortcut_view: which shortcut was planted in the images for this evaluation, ``"aligned"``, ``"random"`` or
-            ``"reversed"``; empty where they are as they were.
+            ``"reversed"``; empty if none was planted.
         clean: which samples are classified correctly without an attack, bool (N,).
         outcomes: for each search, which samples stay correct at each ε, bool (E, N).
-        details: for each search, by sample: ``illegal`` (answers of the attack that left the ball or the box, or held
+        details: for each search, by sample: ``illegal`` (outputs of the attack outside the ball or the box, or with
             NaN); of a worst case also ``norms`` (the smallest known adversarial norm, float32), ``found_by``,
             ``gradients``, ``forwards``, ``floor``, ``audit``, ``tested`` and ``missed`` as in
             :class:`asgt.evaluation.known.Outcome`.
-        checks: whether this can be believed (:mod:`asgt.evaluation.checks`).
-        seconds: for each search, what it took, on whatever machine it ran.
-        discards: for each search in phases, what it discarded and how much too high robust accuracy is at most for
-            that (:class:`asgt.evaluation.discard_audit.Discards`).
-        labels: the class of each sample, int64 (N,); ``None`` where it is not known, as of evaluations of earlier
-            versions, which did not save it. Then there are no figures by class.
+        checks: the results of the checks (:mod:`asgt.evaluation.checks`).
+        seconds: the duration of each search on its machine.
+        discards: for each search in phases, the discarded samples and the largest error of robust accuracy because
+            of them (:class:`asgt.evaluation.discard_audit.Discards`).
+        labels: the class of each sample, int64 (N,); ``None`` if unknown, as in evaluations of earlier versions,
+            which did not save it. Then there are no numbers by class.
         class_names: the names of the classes, by their numbers; empty without labels.
         trace: what an attack does step by step on a few images; ``None`` where it was not asked for.
         shortcut_codes: the class whose planted shortcut each sample has, int64 (N,); ``None`` where none was planted,
@@ -144,7 +144,9 @@ class Evaluation(Request, Displayed):
 
     @property
     def adapted(self) -> bool:
-        """Whether an attack had to be adapted to so few classes, and is not its authors' own."""
+        """Whether an attack was adapted to the small number of classes, so that it differs from its authors'
+        version.
+        """
 
         return any(search.among(self.classes).adapted(self.classes) for search in self.protocol.searches)
 
@@ -159,7 +161,7 @@ class Evaluation(Request, Displayed):
 
         Args:
             eps: the radius; ``"8/255"`` is accepted, and 0 is the clean accuracy.
-            search: the name of one search. Default: a sample is right if it is right under all of them.
+            search: the name of one search. Default: a sample counts as correct if it is correct under all of them.
 
         Raises:
             InputError: the evaluation holds no such ε or search.
@@ -229,7 +231,9 @@ class Evaluation(Request, Displayed):
         return {eps: _share(row) for eps, row in zip(self.epsilons, self._outcomes(search), strict=True)}
 
     def first_to_break(self, search: str) -> dict[str, int]:
-        """How many samples' smallest known adversarial norm was found by what; empty where there is no worst case."""
+        """For each attack, the number of samples whose smallest adversarial norm it found; empty without a worst
+        case.
+        """
 
         if "found_by" not in self.details[search]:
             return {}
@@ -240,13 +244,13 @@ class Evaluation(Request, Displayed):
         return {title: counts[title] for title in titles.values() if title in counts}
 
     def cost(self, search: str) -> dict[str, float]:
-        """What a worst-case search took and how it was tested; empty for another.
+        """The cost of a worst-case search and the result of its audit; empty for other searches.
 
-        ``gradients`` and ``forwards`` per sample, beside ``floor``, the gradients of a clairvoyant, who runs each
-        attack once, where it just fails, and what found the witness once more. ``audit``: gradients a sample beyond
-        these, spent on ``tested`` samples at an ε below a failure, each at a random one or, exhaustively, at all;
-        ``missed`` of them broke there, and ``missed_high`` is the upper end of the Clopper–Pearson interval of their
-        share. Where all were attacked at every ε after all, the passes are those of that time alone.
+        ``gradients`` and ``forwards`` are per sample. ``floor`` is the gradients of an ideal search, which runs
+        each attack once where it just fails, and repeats the successful attack once. ``audit``: gradients a sample
+        beyond these, spent on ``tested`` samples at an ε below a failure, each at a random one or, exhaustively, at
+        all; ``missed`` of them broke there, and ``missed_high`` is the upper end of the Clopper–Pearson interval of
+        their share. If finally all samples were attacked at every ε, the passes are those of that search only.
         """
 
         told = self.details[search]
@@ -262,7 +266,7 @@ class Evaluation(Request, Displayed):
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: what ``result.json`` holds."""
+        """Plain values, as ``result.json`` holds them."""
 
         protocol, outcomes = self.protocol, self.outcomes
         first = {name: counts for name in self.details if (counts := self.first_to_break(name))}
@@ -365,21 +369,23 @@ def checked_grid(epsilons: Sequence[Number] | Number, norm: Norm) -> tuple[float
         norm: their norm.
 
     Raises:
-        InputError: it is empty, or a radius cannot be meant.
+        InputError: it is empty, or a radius is impossible.
     """
 
     # A scalar of numpy or PyTorch has an __iter__ that fails.
     is_one = isinstance(epsilons, str) or not hasattr(epsilons, "__iter__") or getattr(epsilons, "ndim", 1) == 0
     given: Any = [epsilons] if is_one else epsilons
     if hasattr(given, "__len__") and len(given) > MOST_EPSILONS:
-        raise InputError(f"{len(given):,} radii of eps: each is an attack on every sample; at most {MOST_EPSILONS:,}")
+        raise InputError(
+            f"{len(given):,} radii of eps: each is an attack on every sample; give at most {MOST_EPSILONS:,}"
+        )
     grid = tuple(sorted({number(eps, "eps") for eps in given}))
     if not grid:
-        raise InputError("the grid of epsilons is empty: give at least one, as 0.1 or 8/255")
+        raise InputError("the grid of epsilons is empty: give at least one, such as 0.1 or 8/255")
     for eps in grid:
         check_eps(eps, norm)
         if eps == 0:
-            raise InputError("eps = 0 is the clean accuracy, which is always given: leave it out of the grid")
+            raise InputError("eps = 0 is the clean accuracy, which is always reported: remove it from the grid")
     return grid
 
 

@@ -1,4 +1,4 @@
-r"""A search in phases, each for the samples that may still break.
+r"""A search in phases, where each phase attacks only the samples that may still break.
 
 A sample that lies far from the boundary is as safe after sixty gradients as after a thousand, and most samples lie far.
 So all samples get a few short runs, and only those whose margin is small (:mod:`asgt.evaluation.allocation`) get the
@@ -7,12 +7,12 @@ longer ones. A phase is a list of attacks and a rule that says who enters it; th
 1. **Probe and press** (:mod:`asgt.evaluation.probing`) give a bound of ε*, as in every worst case.
 2. Each sample goes through the phases at the next ε below its bound. Where an attack breaks it, the witness is pressed
    on, and the sample begins again with the first phase, at the next ε below: no ε is passed by with less than another.
-3. A phase begins when all samples are through those before it, at whatever ε. Who is near is so decided among the same
-   samples, however batches were filled.
+3. A phase begins when all samples are through those before it, at any ε. So the set of near samples does not depend
+   on the batches.
 
-A sample that is not near enough for a phase is **discarded**: it counts as withstanding its ε. Where searches without
+A sample that is not near enough for a phase is **discarded**: it counts as robust at its ε. Where searches without
 gradients break many of those that they try, gradients mislead; at such an ε the discarded samples come back, and more
-of them count as near. How often a discard is wrong is audited (:mod:`asgt.evaluation.discard_audit`).
+of them count as near. An audit bounds the share of wrong discards (:mod:`asgt.evaluation.discard_audit`).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Phase:
     """A phase of a search.
 
     Args:
-        name: what pages call it.
+        name: its name on pages.
         attacks: its attacks, one after the other; what breaks a sample ends the phase for it.
-        within: who enters: the samples within so many σ of the boundary. Default: all.
+        within: the samples within this many σ of the boundary enter. Default: all.
         from_best: start from the iterate of smallest margin so far, not at random.
         if_breaking: enter it only at those ε at which a phase without gradients before it broke more than one sample
             and more than this share of those that it tried: there, gradients mislead, and what was discarded
@@ -59,22 +59,22 @@ class Phase:
     if_breaking: float | None = None
 
     def widened(self, factor: float) -> Phase:
-        """The phase for the samples within that many times as many σ."""
+        """The phase with the number of σ multiplied by a factor."""
 
         return self if self.within is None or factor == 1.0 else replace(self, within=factor * self.within)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhasedOutcome(Outcome):
-    """What a search in P phases found of N samples.
+    """The result of a search in P phases on N samples.
 
     Attributes:
-        discarded: the number of the phase that a sample was not near enough for, int64 (N,); −1 if it went through all,
-            or withstands no ε.
-        distance: how many σ it lies from the boundary at the end, float32 (N,); NaN if it withstands no ε.
+        discarded: the number of the phase that a sample was not near enough for, int64 (N,); −1 if it went through
+            all phases, or is robust at no ε.
+        distance: its final distance from the boundary in σ, float32 (N,); NaN if it is robust at no ε.
         phase_gradients: the gradients that each sample took, int64 (P + 1, N): probe and press, then phase by phase.
-        phase_forwards: forward passes beside them, likewise.
-        phase_broken: how often each phase broke it, at one ε or more, int64 (P + 1, N); of the first row only whether.
+        phase_forwards: additional forward passes, likewise.
+        phase_broken: the number of ε at which each phase broke it, int64 (P + 1, N); the first row is 0 or 1.
         blind: how many of its gradients in the phases were zero or not finite, int64 (N,).
     """
 
@@ -106,19 +106,19 @@ def phased_norms(
 
     Args:
         model: images (B, C, H, W) in [0, 1] to logits (B, K), on the device of the images.
-        images: N images, among which it is decided who is near: the outcome is one of these together.
-        phases: the search; the first one is for all.
+        images: N images. The set of near samples, and so the outcome, depends on all of them together.
+        phases: the search; all samples enter the first phase.
         grid: radii above zero, ascending.
-        clean: which images the model gets right as they are, bool (N,).
-        levels: how many ε each image may withstand by what is known already, int64 (N,); the probe is then left out.
-        again: how often the search has run before: each time it draws other noise.
+        clean: which clean images the model classifies correctly, bool (N,).
+        levels: the number of ε below the known bound of each image, int64 (N,); the probe is then omitted.
+        again: the number of earlier runs of the search: each run draws other noise.
         seed: keys the noise.
         rows: the number of each image in its data set, int64 (N,), which keys its noise. Default: 0 to N − 1.
-        audited: shares in [0, 1), float (N,), of those to be attacked at one ε below their own too, by the first phase:
-            at that share of them. NaN for the others. Default: none.
-        votes: how often a randomised model is asked; the majority is its answer to a witness.
+        audited: shares in [0, 1), float (N,), for the samples that the first phase also attacks at one ε below
+            their own: the one at that share of them. NaN for the others. Default: none.
+        votes: passes for each decision of a randomised model; the majority decides on witnesses.
         batch_size: images per pass. Default: 256, fewer large ones.
-        progress: is advanced by each image that is done.
+        progress: advanced by each finished image.
     """
 
     if rows is None:
@@ -163,7 +163,7 @@ class _Phased(Known):
         self.blind = torch.zeros_like(self.stage)
 
     def counted(self, row: int, part: Callable[[], Any]) -> None:
-        """A part of the search, whose passes are those of a row."""
+        """A part of the search, whose passes are counted in one row."""
 
         before = self.gradients.clone(), self.forwards.clone()
         part()
@@ -171,7 +171,7 @@ class _Phased(Known):
         self.phase_forwards[row] += self.forwards - before[1]
 
     def through_phases(self) -> None:
-        """All samples through all phases, always the earliest one that somebody waits for."""
+        """Runs all samples through all phases, always the earliest phase with waiting samples."""
 
         done = 0
         while True:
@@ -230,7 +230,9 @@ class _Phased(Known):
         self.stage[samples] = number + 1
 
     def begin_again(self, samples: Tensor) -> None:
-        """Samples that were broken start with the first phase, at the next ε below: what was reached is of another."""
+        """Samples that were broken start with the first phase, at the next ε below: earlier iterates belong to another
+        ε.
+        """
 
         self.stage[samples], self.discarded[samples] = 0, -1
         self.margin[samples] = torch.inf

@@ -1,7 +1,7 @@
 """The evidence of a search in phases, and of the audits and full searches behind it: pieces, each about some samples.
 
-The first piece is about all samples. Each later one goes on from what was known of its samples, so what it found is
-merged into that: a sample is right at an ε if no piece broke it there, and passes add up.
+The first piece is about all samples. Each later one continues from the known results of its samples, and is merged
+into them: a sample is right at an ε if no piece broke it there, and passes add up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .protocols import PhasedSearch
 __all__ = ["AUDIT", "FULL", "PHASED", "PHASED_ROWS", "WIDER_SEARCH", "from_full", "from_phases", "merged", "summary"]
 
 AUDIT, WIDER_SEARCH, FULL = ".audit", ".wider", ".full"
-"""What the names of later pieces end in, the first two with the number of their round; no search is called so."""
+"""Suffixes of the names of later pieces, the first two with the number of their round; no search may have them."""
 
 PHASED_ROWS = ("phase_gradients", "phase_forwards", "phase_broken")
 """By phase and sample, int64 (P + 3, N): probe and press, the P phases, audits, the full search."""
@@ -27,7 +27,7 @@ PHASED_ROWS = ("phase_gradients", "phase_forwards", "phase_broken")
 PHASED = dict.fromkeys(("rows", "discarded", "audited", "blind", *PHASED_ROWS), torch.int64) | {
     "distance": torch.float32
 }
-"""What a piece keeps of each sample beside the outcome of a worst case.
+"""The values that a piece stores for each sample in addition to the outcome of a worst case.
 
 ``rows`` are its samples, ``audited`` the round of the audit that attacked it in full, below zero if that broke it. The
 others are as :class:`asgt.evaluation.phased.PhasedOutcome` has them.
@@ -37,7 +37,7 @@ _ADDED = ("gradients", "forwards", "audit", "tested", "missed", "illegal", "blin
 
 
 def from_phases(outcome: PhasedOutcome, rows: Tensor) -> dict[str, Tensor]:
-    """What a piece of a search in phases keeps, beside the outcome of a worst case."""
+    """The values that a piece of a search in phases stores, in addition to the outcome of a worst case."""
 
     def padded(passes: Tensor) -> Tensor:
         return torch.cat([passes, passes.new_zeros(2, passes.shape[1])]).cpu()
@@ -54,13 +54,13 @@ def from_phases(outcome: PhasedOutcome, rows: Tensor) -> dict[str, Tensor]:
 def from_full(
     outcome: Outcome, rows: Tensor, search: PhasedSearch, *, before: Tensor | None = None, round_number: int = 0
 ) -> dict[str, Tensor]:
-    """What a piece of the full search keeps, beside the outcome of a worst case.
+    """The values that a piece of the full search stores, in addition to the outcome of a worst case.
 
     Args:
-        outcome: what the full search found.
+        outcome: the result of the full search.
         rows: its samples, int64 (B,).
-        search: the search that it stands behind.
-        before: how many ε each sample was known to withstand at most, int64 (B,). Default: nothing was known.
+        search: the search in phases that it audits.
+        before: the known upper bound of each sample, as a number of ε, int64 (B,). Default: none.
         round_number: the number of the audit; 0 where it is none.
     """
 
@@ -82,7 +82,7 @@ def from_full(
 
 
 def merged(pieces: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """What is known of all samples after all pieces, in the order in which they were made."""
+    """The results of all samples after all pieces, in the order in which they were made."""
 
     known = {name: tensor.clone() for name, tensor in pieces[0].items()}
     for piece in pieces[1:]:
@@ -100,12 +100,12 @@ def merged(pieces: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def summary(known: Mapping[str, Tensor], search: PhasedSearch, reason: str, full: bool) -> Discards:
-    """What was discarded, what the audits made of it, and where the passes went.
+    """The discarded samples, the results of the audits, and the cost of each phase.
 
     Args:
         known: the merged pieces.
         search: the search.
-        reason: why the full search ran on all samples, or should have; empty where nothing speaks against the search.
+        reason: why the full search ran on all samples, or should have; empty if the search is reliable.
         full: whether it ran.
     """
 

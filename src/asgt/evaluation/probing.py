@@ -1,12 +1,12 @@
-r"""Probe and press: what the gradient of the margin finds, which every worst case begins with.
+r"""Probe and press: a search along the gradient of the margin, the first step of every worst case.
 
 **Probe** takes a few steps along the gradient of the margin, with a radius of each sample's own that shrinks when the
 model is fooled and otherwise follows the linear estimate of the boundary's distance, margin / ‖∇margin‖. What it finds
 is a witness and an upper bound of ε*.
 
 **Press** takes a witness, scaled down to the next ε of the grid, towards the corner of the ball where the linearised
-margin is least, as long as that is low enough: one gradient says that it is not. Where it fools the model again, it
-goes on to the next ε.
+margin is least, as long as that is low enough: one gradient can show that it is not. Where it fools the model again,
+it continues with the next ε.
 
 References:
     Pintor et al. 2021, "Fast minimum-norm adversarial attacks through adaptive norm constraints",
@@ -79,13 +79,13 @@ def probe(model: Classifier, x: Tensor, y: Tensor, norm: Norm, top: float) -> tu
 def press(
     model: Classifier, x: Tensor, y: Tensor, witnesses: Tensor, *, grid: Tensor, levels: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Looks for witnesses within ever smaller radii of the grid, each from the one before, scaled down to it.
+    """Looks for witnesses within smaller and smaller radii of the grid, each from the previous one, scaled down.
 
     Args:
         model: the classifier.
         x: images (B, C, H, W).
         y: labels (B,).
-        witnesses: what fools the model, of the shape of ``x``.
+        witnesses: images that fool the model, of the shape of ``x``.
         grid: the radii, ascending.
         levels: how many of them lie below the witnesses' norms, int64 (B,), above zero.
         norm: the norm of ε.

@@ -1,22 +1,22 @@
-"""Protocols: versioned, immutable definitions of an evaluation. A result names the one that it was made by.
+"""Protocols: versioned, immutable definitions of an evaluation. A result names its protocol.
 
-``PROTOCOLS`` holds the newest version of each name. ``EARLIER`` holds the versions before it that stay available, by
+``PROTOCOLS`` holds the newest version of each name. ``EARLIER`` holds the earlier versions that remain available, by
 ``NAME@VERSION``: results that were made by them can be read, resumed and compared.
 
 ``paper`` v1
-    Each attack at each ε from scratch, final iterate, clean errors attacked too, accuracy as it falls out. The paper
-    gives neither α nor the number of steps: PGD and MI-FGSM come in the common library default (α = 2/255, 10 steps;
-    PGD with and without a random start) and with α = 2.5 ε / 10. A constant step under-attacks wherever
+    Each attack at each ε from scratch, final iterate, clean errors attacked too, accuracy without further rules. The
+    paper gives neither α nor the number of steps: PGD and MI-FGSM come in the common library default (α = 2/255, 10
+    steps; PGD with and without a random start) and with α = 2.5 ε / 10. A constant step under-attacks wherever
     α · steps < ε. Never a robustness claim.
 
-The others are worst cases: clean errors count as errors, what is broken at ε counts as broken above it, where the same
-witness is valid, and a search along the gradient of the margin goes before the attacks and presses their witnesses on
-(:mod:`asgt.evaluation.engine`).
+The others are worst cases: clean errors count as errors, a sample that is broken at ε counts as broken at every
+larger ε, where the same witness is valid. A search along the gradient of the margin runs before the attacks and moves
+their witnesses to smaller ε (:mod:`asgt.evaluation.engine`).
 
 ``pgd`` v3
     Per sample, the worst of that and of PGD-40, α = 2.5 ε / 40, with 5 restarts from random starts. Quick, decent, not
-    yet a claim. In v1 the margin was not asked: a net whose cross-entropy saturates then looked more robust than it is;
-    in v2 no witness was pressed on.
+    yet a claim. v1 did not use the margin: a network whose cross-entropy saturates then looked more robust than it
+    is. v2 did not move witnesses to smaller ε.
 
 ``standard`` v2
     What a robustness claim rests on: a search in phases (:mod:`asgt.evaluation.phased`), which spends its passes on the
@@ -33,8 +33,9 @@ witness is valid, and a search along the gradient of the margin goes before the 
 
 ``autoattack`` v2
     AutoAttack, its authors' package, whole: APGD, FAB-T and Square one after the other, APGD and Square at the ε just
-    below what is known to break a sample and further down as long as they succeed, FAB-T, which asks for no ε, once. In
-    v1 the ensemble was called as one, again at every ε. Below four classes it is adapted, and the result says so.
+    below what is known to break a sample and further down as long as they succeed, FAB-T, which does not depend on ε,
+    once. In v1 the ensemble was called as one, again at every ε. Below four classes it is adapted, and the result says
+    so.
 """
 
 from __future__ import annotations
@@ -86,13 +87,13 @@ __all__ = [
 
 
 OWN = "own"
-"""The name of a protocol of attacks of one's own."""
+"""The name of a protocol of the user's attacks."""
 
 OWN_CLAIM = "attacks of one's own: not yet a robustness claim"
-"""What a number by attacks of one's own may be called."""
+"""The claim of a number from the user's attacks."""
 
 LATER = r"\.(exhaustive|full|(audit|wider)-\d+)$"
-"""What the names of later evidence of a search end in, and so no search's name may."""
+"""Suffixes of the names of a search's later evidence; no name of a search may end in them."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,13 @@ class Search:
     """One curve of a protocol.
 
     Args:
-        name: what files and results call it.
-        attacks: the attack; in a worst case there may be several, and a sample withstands what withstands them all.
+        name: its name in files and results.
+        attacks: the attack; in a worst case there may be several, and a sample is robust if all of them fail.
             Their ``eps`` is replaced by that of the grid.
-        steps_of: how its step length follows ε: ``"own"`` (as the attack has it), or ``"relative"`` (2.5 ε / steps).
-        own: of a worst case, count only what its one attack finds, not what the probe along the margin does.
-        title: what tables and figures call it. A label is no part of a protocol's identity, so the ``repr``, which
-            evidence is keyed by, leaves it out.
+        steps_of: the rule for its step size: ``"own"`` (as the attack has it), or ``"relative"`` (2.5 ε / steps).
+        own: in a worst case, count only the successes of its one attack, not those of the probe along the margin.
+        title: its name in tables and figures. It is not part of a protocol's identity, so the ``repr``, which is
+            the key of the evidence, omits it.
     """
 
     name: str
@@ -133,7 +134,7 @@ class Search:
         return max(known) if known and len(known) == len(reaches) else None
 
     def among(self, classes: int) -> Search:
-        """The search against a model of so many classes: without the targets that it does not have."""
+        """The search against a model of so many classes: without targets beyond its classes."""
 
         return replace(self, attacks=tuple(attack for attack in self.attacks if attack.possible(classes)))
 
@@ -153,12 +154,12 @@ class Search:
         return self.attacks
 
     def described(self) -> str:
-        """Its attacks in words, with their effort."""
+        """Describes its attacks with their effort."""
 
         return describe(self.finders)
 
     def adapted(self, classes: int) -> bool:
-        """Whether an attack is not its authors' own against a model of so many classes."""
+        """Whether an attack differs from its authors' version against a model of so many classes."""
 
         return any(attack.adapted(classes) for attack in self.finders)
 
@@ -170,25 +171,25 @@ class Search:
 
     @property
     def is_whole(self) -> bool:
-        """Whether some attack can only be called whole, so that small groups of samples take it long."""
+        """Whether some attack can only be called as one function, so that small groups of samples are slow."""
 
         return not all(attack.goes_by_steps for attack in self.attacks)
 
 
 @dataclass(frozen=True)
 class PhasedSearch(Search):
-    """A search in phases; ``attacks`` is the full search that stands behind it.
+    """A search in phases; ``attacks`` is the full search for its audit.
 
     Args:
-        phases: what all samples, and then those near the boundary, go through.
-        audited: whether a part of the discarded samples is attacked by the full search, and all samples where it must.
+        phases: the phases, first for all samples, then for those near the boundary.
+        audited: whether a part of the discarded samples is attacked by the full search, and all samples if necessary.
     """
 
     phases: tuple[Phase, ...] = field(default=(), kw_only=True)
     audited: bool = field(default=True, kw_only=True)
 
     def among(self, classes: int) -> PhasedSearch:
-        """The search against a model of so many classes: without the targets that it does not have, in phases too."""
+        """The search against a model of so many classes: without targets beyond its classes, in phases too."""
 
         phases = tuple(
             replace(phase, attacks=tuple(attack for attack in phase.attacks if attack.possible(classes)))
@@ -228,8 +229,8 @@ class Protocol:
         version: raised when a number made by it could change.
         searches: its curves.
         worst_case: whether the outcome of a sample is the worst over a search's attacks and their restarts, with clean
-            errors counted as errors; else it is the final iterate's, whatever the clean image's was.
-        claim: what a number by this protocol may be called.
+            errors counted as errors; else it is the final iterate's, also for clean errors.
+        claim: what a number by this protocol may claim.
 
     Example:
         >>> import asgt
@@ -248,7 +249,7 @@ class Protocol:
     def __post_init__(self) -> None:
         names = [search.name for search in self.searches]
         if not names:
-            raise InputError(f"protocol {self.name} has no search: give at least one, as Search('pgd', (PGD(),))")
+            raise InputError(f"protocol {self.name} has no search: give at least one, such as Search('pgd', (PGD(),))")
         for name in (self.name, *names):
             # They are names of files and folders.
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or re.search(LATER, name):
@@ -260,7 +261,7 @@ class Protocol:
         for search in self.searches:
             if not search.attacks or (len(search.attacks) > 1 and (search.own or not self.worst_case)):
                 counts = f"search {search.name} has {len(search.attacks)} attacks"
-                raise InputError(f"{counts}: a worst case takes one or more, any other curve is that of one")
+                raise InputError(f"{counts}: a worst case takes one or more, any other curve exactly one")
             if isinstance(search, PhasedSearch):
                 self._check_phases(search)
 
@@ -273,25 +274,30 @@ class Protocol:
 
         where = f"search {search.name} of protocol {self.name}"
         if not self.worst_case or search.own:
-            raise InputError(f"{where} goes in phases: that is a worst case, and no attack's own curve")
+            raise InputError(f"{where} has phases: make the protocol a worst case, without a separate curve")
         if not search.phases or not all(phase.attacks for phase in search.phases):
-            raise InputError(f"{where} has a phase without attacks, or none: give at least one, as Phase('pgd', …)")
+            raise InputError(
+                f"{where} has no phase, or a phase without attacks: give at least one, such as Phase('pgd', …)"
+            )
         first = search.phases[0]
         if first.within is not None or first.if_breaking is not None or first.from_best:
-            raise InputError(f"phase {first.name} of {where} comes first, so it is for all, from a start of its own")
+            raise InputError(
+                f"phase {first.name} of {where} is the first one, so it must be for all samples and start by "
+                "itself: remove its conditions"
+            )
         for phase in search.phases:
             for attack in phase.attacks:
                 if not attack.goes_by_steps or not attack.asks_eps:
                     raise InputError(f"{attack.title} in phase {phase.name} of {where} cannot be driven step by step")
                 if attack.restarts > 1:
                     raise InputError(
-                        f"{attack.title} in phase {phase.name} of {where} has {attack.restarts} restarts, but a phase "
-                        "runs each attack once: name it as often, without restarts"
+                        f"{attack.title} in phase {phase.name} of {where} has {attack.restarts} restarts, but a "
+                        "phase runs each attack once: list it several times, without restarts"
                     )
 
     @property
     def identity(self) -> str:
-        """What evidence knows it by: its definition, and whose attacks they are where they are not those of asgt."""
+        """The key of its evidence: its definition, and the identity of external attacks."""
 
         attacks = [attack for search in self.searches for attack in search.finders]
         external = [attack.identity for attack in attacks if attack.is_external]
@@ -299,7 +305,7 @@ class Protocol:
 
     @property
     def is_house(self) -> bool:
-        """Whether it is a protocol of asgt, by its name, version and attacks."""
+        """Whether it is a built-in protocol, by its name, version and attacks."""
 
         known = known_version(self.name, self.version)
         norm = self.searches[0].attacks[0].norm
@@ -307,20 +313,20 @@ class Protocol:
 
     @property
     def key(self) -> str:
-        """What code and the command line call it.
+        """Its name in code and on the command line.
 
-        The name for the newest version and for a protocol of one's own, else ``NAME@VERSION``.
+        The plain name for the newest version and for a user's protocol, else ``NAME@VERSION``.
         """
 
         return protocol_key(self.name, self.version)
 
     @property
     def stored_as(self) -> str:
-        """What files call it: a folder in ``evaluation/``, a key in a saved result, a part of a manifest.
+        """Its name in files: a folder in ``evaluation/``, a key in a saved result, a part of a manifest.
 
-        The plain name for each version that was once stored under it (and for a protocol of one's own), else
-        ``NAME@VERSION``. A file's name must stay the same when a newer version comes: the results of ``standard`` v1
-        lie in ``evaluation/standard``, and their digests cover that name. So the newest version cannot take it over.
+        The plain name for each version that was once stored under it (and for a user's protocol), else
+        ``NAME@VERSION``. A file's name must stay the same when a newer version comes: the results of ``standard``
+        v1 are in ``evaluation/standard``, and their digests cover that name. So the newest version cannot take it over.
         """
 
         last = _LAST_UNDER_PLAIN_NAME.get(self.name, 0 if known_versions(self.name) else self.version)
@@ -462,14 +468,14 @@ EARLIER: dict[str, Protocol] = {
         claim="an empirical robustness claim",
     ),
 }
-"""The earlier versions that stay available, by ``NAME@VERSION``."""
+"""The earlier versions that remain available, by ``NAME@VERSION``."""
 
 KNOWN: dict[str, Protocol] = {
     key: protocol
     for name, newest in PROTOCOLS.items()
     for key, protocol in (*(pair for pair in EARLIER.items() if pair[1].name == name), (name, newest))
 }
-"""All protocols by their keys, from the weakest to the strictest; an earlier version stands before its successor."""
+"""All protocols by their keys, from the weakest to the strictest; an earlier version comes before its successor."""
 
 _LAST_UNDER_PLAIN_NAME = {"paper": 1, "pgd": 3, "standard": 1, "autoattack": 2}
 """The last version of each name whose files have the plain name (:attr:`Protocol.stored_as`); it never changes."""
@@ -497,7 +503,9 @@ def known_versions(name: str) -> list[Protocol]:
 
 
 def stored_name(key: str) -> str:
-    """What files call the protocol of a key (:attr:`Protocol.stored_as`); a name that is no key stays as it is."""
+    """The name in files of the protocol of a key (:attr:`Protocol.stored_as`); a name that is not a key is returned
+    unchanged.
+    """
 
     known = PROTOCOLS.get(key) or EARLIER.get(key)
     return key if known is None else known.stored_as
@@ -511,7 +519,7 @@ def protocol_named(name: str, norm: Norm = "linf") -> Protocol:
         norm: the norm of ε.
 
     Raises:
-        InputError: there is none of that name or version, or not in that norm.
+        InputError: there is no protocol of that name and version in that norm.
     """
 
     plain, at, version = name.partition("@")
@@ -528,11 +536,11 @@ def protocol_named(name: str, norm: Norm = "linf") -> Protocol:
 def own_protocol(
     attacks: Attack | Callable[..., Any] | Sequence[Attack | Callable[..., Any]], norm: Norm, worst_case: bool = True
 ) -> Protocol:
-    """A definition of the attacks that a user hands over.
+    """The protocol of a user's attacks.
 
     Args:
-        attacks: one attack or several: of :mod:`asgt.attacks`, or what a library calls with images and labels
-            (:class:`asgt.Foreign`). They need no ε.
+        attacks: one attack or several: of :mod:`asgt.attacks`, or a library's attack that is called with images and
+            labels (:class:`asgt.Foreign`). They need no ε.
         norm: the norm of ε, in which all of them attack.
         worst_case: a single search of all of them; else one for each.
 
@@ -541,13 +549,13 @@ def own_protocol(
     """
 
     if not callable(attacks) and not isinstance(attacks, Iterable):
-        raise InputError(f"{attacks!r} is no attack: name a protocol, or hand over attacks")
+        raise InputError(f"{attacks!r} is not an attack: name a protocol, or pass attacks")
     given = [attacks] if callable(attacks) else list(attacks)
     ours = tuple(as_attack(attack, norm) for attack in given)
     # Without an ε of its own an attack is written as those of the house are, whose ε is the grid's.
     ours = tuple(_without_eps(attack) if attack.eps is None else attack for attack in ours)
     if not ours:
-        raise InputError("there is no attack: name a protocol, or hand over attacks")
+        raise InputError("no attack is given: name a protocol, or pass attacks")
 
     if worst_case:
         searches = [Search("worst-case", ours, title=f"worst of {', '.join(attack.title for attack in ours)}")]
@@ -555,7 +563,9 @@ def own_protocol(
         searches = [Search(_slug(attack.title), (attack,), own=True, title=attack.title) for attack in ours]
     names = [search.name for search in searches]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"two attacks are called {min(twice)}: give Foreign attacks names, or ask one after the other")
+        raise InputError(
+            f"two attacks are called {min(twice)}: give Foreign attacks names, or evaluate one after the other"
+        )
     return Protocol(OWN, 1, tuple(searches), True, OWN_CLAIM)
 
 
@@ -568,10 +578,10 @@ def _without_eps(attack: Attack) -> Attack:
 
 
 def own_attack(name: str, norm: Norm) -> Attack:
-    """The attack that ``package.module:name`` stands for, in the norm where it is defined in it.
+    """The attack of ``package.module:name``, in the norm where it is defined in it.
 
-    It is the class of an attack, a function without parameters that makes one, an attack, or what another library
-    calls.
+    It is the class of an attack, a function without parameters that makes one, an attack, or an attack of another
+    library.
 
     Raises:
         InputError: it cannot be imported or made, or attacks in another norm.

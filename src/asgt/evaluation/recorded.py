@@ -1,6 +1,6 @@
-"""A protocol of attacks of one's own as a result records it: enough to read the result, not to run the attacks.
+"""A protocol of the user's attacks as a result records it: enough to read the result, not to run the attacks.
 
-Their code may not be here, and nothing in a run folder may run. So what was evaluated stays known by its text.
+Their code may not be here, and nothing in a run folder may run. So its text identifies what was evaluated.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Attack(Attack):
             InputError: always.
         """
 
-        raise InputError(f"{self.title} is known by its record alone: asgt.evaluate takes the attack itself")
+        raise InputError(f"{self.title} is only a record and cannot run: pass the attack to asgt.evaluate")
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,7 +82,7 @@ class _Protocol(Protocol):
 
 
 def record_of(protocol: Protocol, classes: int) -> dict[str, Any]:
-    """What ``result.json`` holds of attacks of one's own, beside the definition."""
+    """The record of the user's attacks in ``result.json``, in addition to the definition."""
 
     return {
         "identity": protocol.identity,

@@ -1,7 +1,7 @@
-"""A second look at a finished evaluation: the few samples that checks share, and what attacks do to them.
+"""A second look at a finished evaluation: the few samples that checks share, and the results of attacks on them.
 
-*Survivors* are right as they are and under every search at the *examined ε*, that of the grid whose accuracy is nearest
-to half of the clean accuracy. There, an attack that is too weak shows.
+*Survivors* are correct when clean and under every search at the *examined ε*. This is the ε of the grid whose
+accuracy is nearest to half of the clean accuracy; a weak attack is visible there.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Samples:
 
 
 class SecondLook:
-    """What the checks share; each part of it is made when it is first asked for."""
+    """The shared data of the checks; each part is computed on first use."""
 
     def __init__(
         self, model: Classifier, images: Images, evaluation: Evaluation, thorough: bool, batch_size: int
@@ -59,7 +59,7 @@ class SecondLook:
 
     @cached_property
     def right(self) -> Tensor:
-        """Which samples are right as they are and under every search, at each ε, bool (E, N)."""
+        """Which samples are correct when clean and under every search, at each ε, bool (E, N)."""
 
         return self.evaluation.clean & torch.stack(list(self.evaluation.outcomes.values())).all(dim=0)
 
@@ -108,13 +108,13 @@ class SecondLook:
 
     @cached_property
     def random_logits(self) -> Tensor:
-        """What the model answers to the random images as they are, (B, K)."""
+        """The model's logits on the clean random images, (B, K)."""
 
         return self.logits(self.random.x)
 
     @cached_property
     def largest_class(self) -> float:
-        """The share of the labels that the largest class has: what a constant answer gets right."""
+        """The share of the labels that the largest class has: the accuracy of a constant prediction."""
 
         return int(self.images.labels.bincount().max()) / self.evaluation.samples
 
@@ -136,7 +136,7 @@ class SecondLook:
     def attacked(
         self, attack: Attack, samples: Samples, eps: float, model: Classifier | None = None, draw: int = DRAW
     ) -> Tensor:
-        """For each sample, the first image that fools the model, or else what the attack answers, (B, C, H, W)."""
+        """For each sample, the first image that fools the model, or else the attack's output, (B, C, H, W)."""
 
         images = []
         for part in samples.split(self.batch_size):
@@ -172,7 +172,7 @@ class SecondLook:
 
     @cached_property
     def one_step(self) -> Tensor:
-        """Which samples one step of length ε along the first gradient breaks, bool (E, N); clean errors are not asked.
+        """Which samples one step of length ε along the first gradient breaks, bool (E, N); clean errors are not tested.
 
         At each ε the samples that are right there are, and some random ones. One gradient serves all ε.
         """

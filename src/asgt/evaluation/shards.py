@@ -50,18 +50,20 @@ __all__ = [
 ]
 
 EXHAUSTIVE = ".exhaustive"
-"""What the names of shards end in where every sample was attacked at every ε after all; no search is called so."""
+"""The suffix of shards in which finally every sample was attacked at every ε; no search may have this name."""
 
 LABELS = "labels.safetensors"
 """The file of the samples' labels, with the names of the classes in its metadata."""
 
 _COUNTS = ("found_by", "gradients", "forwards", "floor", "audit", "tested", "missed", "illegal")
 WORST_CASE = dict.fromkeys(_COUNTS, torch.int64) | {"norms": torch.float32}
-"""What a worst case keeps of each sample beside its outcomes, as :class:`asgt.evaluation.known.Outcome` calls it."""
+"""The values that a worst case stores for each sample in addition to its outcomes, named as in
+:class:`asgt.evaluation.known.Outcome`.
+"""
 _FINAL = {"illegal": torch.int64}
 
 _FIGURES = ("samples", "clean", "attacks", "exhaustive", "first_to_break", "discards")
-"""What a result says of the outcomes."""
+"""The fields of a result about the outcomes."""
 
 
 def write_result(folder: Path, evaluation: Evaluation) -> None:
@@ -78,7 +80,7 @@ def write_result(folder: Path, evaluation: Evaluation) -> None:
 
 
 def load_evaluation(folder: Path | str) -> Evaluation:
-    """Reads what :func:`asgt.evaluate` left in a folder, and checks its figures against the evidence beside them.
+    """Reads a result of :func:`asgt.evaluate` from a folder, and checks its numbers against the stored outcomes.
 
     Args:
         folder: a folder that holds ``result.json``, as ``RUN/evaluation/pgd``.
@@ -87,9 +89,9 @@ def load_evaluation(folder: Path | str) -> Evaluation:
         The evaluation, with the outcome of each image.
 
     Raises:
-        InputError: the folder holds no finished evaluation, one by a protocol that this version does not know, or one
-            by attacks of one's own of an earlier version, which did not record what they were.
-        DamagedFileError: a file of it is not what :func:`asgt.evaluate` wrote.
+        InputError: the folder holds no finished evaluation, one by a protocol that this version does not know, or
+            one by a user's attacks from an earlier version, which did not record them.
+        DamagedFileError: a file differs from what :func:`asgt.evaluate` wrote.
 
     Example:
         >>> import asgt
@@ -104,7 +106,9 @@ def load_evaluation(folder: Path | str) -> Evaluation:
     folder = Path(folder)
     path = folder / "result.json"
     if not path.is_file():
-        raise InputError(f"{folder} holds no finished evaluation: asgt evaluate makes one, and --resume ends it")
+        raise InputError(
+            f"{folder} holds no finished evaluation: run asgt evaluate, with --resume if it was interrupted"
+        )
     result = read_sealed(path)[0]
     check_evidence(folder)
     protocol = _protocol(result, folder)
@@ -149,7 +153,8 @@ def load_evaluation(folder: Path | str) -> Evaluation:
             discards[search.name] = summary(tensors, search, *fallen_back[search.name])
         if clean is not None and not torch.equal(own, clean):
             raise DamagedFileError(
-                f"{folder / search.name}-*.safetensors are damaged: their clean outcomes are not those of other attacks"
+                f"{folder / search.name}-*.safetensors are damaged: their clean outcomes differ from "
+                "those of other attacks: evaluate again"
             )
         clean = own
     assert clean is not None
@@ -169,7 +174,7 @@ def load_evaluation(folder: Path | str) -> Evaluation:
     )
     # The versions are those of the machine that evaluated.
     if not agree(evaluation.to_dict() | {"versions": result.get("versions")}, result):
-        raise DamagedFileError(f"{path} is damaged: its figures are not those of the evidence beside it")
+        raise DamagedFileError(f"{path} is damaged: its numbers differ from the stored outcomes: evaluate again")
     return evaluation
 
 
@@ -213,7 +218,7 @@ def _labels(
 
 
 def _protocol(result: Any, folder: Path) -> Protocol:
-    """The protocol that a result was made by."""
+    """The protocol of a result."""
 
     path = folder / "result.json"
     try:
@@ -225,12 +230,14 @@ def _protocol(result: Any, folder: Path) -> Protocol:
 
     if schema != SCHEMA:
         raise InputError(
-            f"{path} has schema {shown(schema)}, this version of asgt reads {SCHEMA}: evaluate again into another "
-            "folder"
+            f"{path} has schema {shown(schema)}, but this version of asgt reads {SCHEMA}: evaluate again into "
+            "another folder"
         )
     versions = known_versions(name)
     if not versions and name == OWN and "own" not in result:
-        raise InputError(f"{path} is of attacks of one's own: asgt.evaluate takes it up, with the same attacks")
+        raise InputError(
+            f"{path} is of the user's own attacks: call asgt.evaluate with the same attacks to continue it"
+        )
     if not versions and "own" in result:
         try:
             return recorded_protocol(result["protocol"], result["own"], str(result["claim"]))
@@ -239,14 +246,14 @@ def _protocol(result: Any, folder: Path) -> Protocol:
     if (known := known_version(name, version)) is None:
         here = " and ".join(f"v{protocol.version}" for protocol in versions) or "none of that name"
         raise InputError(
-            f"{folder} was made by protocol {name if versions else shown(name)} v{shown(version)}, this version of "
-            f"asgt knows {here}: evaluate again into another folder"
+            f"{folder} was made with protocol {name if versions else shown(name)} v{shown(version)}, but this "
+            f"version of asgt has {here}: evaluate again into another folder"
         )
     return known
 
 
 def _damaged(path: Path) -> DamagedFileError:
-    return DamagedFileError(f"{path} is damaged: it is not the result of an evaluation")
+    return DamagedFileError(f"{path} is damaged: it is not the result of an evaluation: evaluate again")
 
 
 def shard_file(folder: Path, stem: str, place: int) -> Path:
@@ -258,16 +265,16 @@ def shard_file(folder: Path, stem: str, place: int) -> Path:
 def write_shard(
     file: Path, request: Request, tensors: Mapping[str, Tensor], *, stem: str, first: int, seconds: float
 ) -> None:
-    """Writes a shard of the samples from the ``first`` on, whole or not at all."""
+    """Writes a shard of the samples from the ``first`` on, atomically."""
 
     key = _key(request, stem, first, len(tensors["clean"]))
     write_tensors(file, dict(tensors), {"key": key, "seconds": f"{seconds:.3f}"}, begin=False)
 
 
 def read_shard(file: Path, request: Request, stem: str, first: int) -> tuple[dict[str, Tensor], float] | None:
-    """What a shard keeps of the samples from the ``first`` on, and the seconds that it took.
+    """The content of a shard for the samples from the ``first`` on, and its duration in seconds.
 
-    ``None`` if it is of another evaluation, or of other samples.
+    ``None`` if it belongs to another evaluation or to other samples.
     """
 
     tensors, metadata = read_tensors(file)
@@ -289,7 +296,7 @@ def read_shard(file: Path, request: Request, stem: str, first: int) -> tuple[dic
     if request.protocol.worst_case:
         found_by, attacks = tensors["found_by"], len(search.finders)
         if bool(((found_by < MARGIN) | (found_by >= attacks)).any()):
-            raise DamagedFileError(f"{file} is damaged: found_by names an attack that there is not, of {attacks}")
+            raise DamagedFileError(f"{file} is damaged: found_by names an attack beyond the {attacks} of the search")
     return tensors, _seconds(metadata.get("seconds", "nan"))
 
 
@@ -374,29 +381,31 @@ def _read_piece(folder: Path, stem: str, request: Request) -> dict[str, Tensor] 
 
 def _incomplete(folder: Path, name: str) -> DamagedFileError:
     return DamagedFileError(
-        f"{folder / name}-*.safetensors are not all there, so {folder / 'result.json'} has lost its evidence: --resume "
-        "makes it anew"
+        f"{folder / name}-*.safetensors are incomplete, so {folder / 'result.json'} has lost its evidence: run "
+        "with --resume to compute it again"
     )
 
 
 def claim_folder(folder: Path, resume: bool) -> None:
-    """Refuses a folder that holds an evaluation which is not to be resumed, or that is a file."""
+    """Refuses a file, or a folder with an evaluation if it is not resumed."""
 
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: --out takes a folder")
+        raise InputError(f"{folder} is a file: give a folder to --out")
     if not holds_nothing(folder) and not resume:
-        raise InputError(f"{folder} holds an evaluation already: --resume takes it up, --out names another folder")
+        raise InputError(
+            f"{folder} already holds an evaluation: continue it with --resume, or give another folder to --out"
+        )
     Manifest.of(home_of(folder))  # a damaged one is refused before anything is computed
 
 
 def finished_before(folder: Path, request: Request) -> tuple[dict[str, Any] | None, bool]:
-    """The result of a finished evaluation that is taken up, and whether it was checked thoroughly.
+    """The result of a finished evaluation that is resumed, and whether its expensive checks were run.
 
     Returns:
-        What ``result.json`` holds, ``None`` where there is none.
+        The content of ``result.json``, ``None`` if it does not exist.
 
     Raises:
-        InputError: it is of another evaluation.
+        InputError: it belongs to another evaluation.
         DamagedFileError: it was changed after it was written.
     """
 
@@ -421,7 +430,7 @@ def finished_before(folder: Path, request: Request) -> tuple[dict[str, Any] | No
         said, asked_for = (
             f"the shortcut {each}" if each else "no shortcut planted" for each in (view, request.shortcut_view)
         )
-        raise InputError(f"{path} was made with {said}, not with {asked_for}: name another folder by --out")
+        raise InputError(f"{path} was made with {said}, not with {asked_for}: give another folder to --out")
     if "own" in stored and not request.protocol.is_house:
         asked["own"] = record_of(request.protocol, request.classes)
     try:
@@ -435,7 +444,7 @@ def finished_before(folder: Path, request: Request) -> tuple[dict[str, Any] | No
         raise InputError(_taken_up(path, known, request))
     if there != asked:
         raise InputError(
-            f"{path} was made of another model, other images or other settings: name another folder by --out"
+            f"{path} was made with another model, other images or other settings: give another folder to --out"
         )
     return stored, bool(remedies) and THOROUGH not in remedies
 
@@ -459,17 +468,17 @@ def _taken_up(path: Path, known: Protocol, request: Request) -> str:
     """Says how to go on with evidence of another version of the same protocol."""
 
     return (
-        f"{path} was made by protocol {known.name} v{known.version}, not v{request.protocol.version}: --protocol "
-        f"{known.key} takes it up, --out names another folder"
+        f"{path} was made with protocol {known.name} v{known.version}, not v{request.protocol.version}: continue it "
+        f"with --protocol {known.key}, or give another folder to --out"
     )
 
 
 def refuse_mixture(folder: Path, request: Request) -> None:
-    """Refuses a folder that holds the first shard of another evaluation, under whatever name this one would write.
+    """Refuses a folder that holds the first shard of another evaluation, under any name of this evaluation.
 
     Raises:
-        InputError: it does. A shard that is damaged, or not the one in the manifest, is left to the search, which makes
-            it anew.
+        InputError: it does. The search replaces a shard that is damaged, or that differs from the manifest.
+
     """
 
     for file in sorted(folder.glob("*-00000.safetensors")):
@@ -499,14 +508,16 @@ def refuse_other_evidence(file: Path, request: Request, stem: str, first: int) -
         made = replace(request, protocol=known.in_norm(request.norm))
         if metadata.get("key") == _key(made, stem, first, count):
             raise InputError(_taken_up(file, known, request))
-    raise InputError(f"{file} was made of another model, other images or other settings: name another folder by --out")
+    raise InputError(
+        f"{file} was made with another model, other images or other settings: give another folder to --out"
+    )
 
 
 def refuse_other_figures(folder: Path, evaluation: Evaluation, stored: dict[str, Any]) -> None:
-    """Refuses evidence that says something else than the finished result that was made of it.
+    """Refuses evidence that differs from the finished result.
 
     Raises:
-        DamagedFileError: one of the two was changed, or what was lost of the evidence came out differently.
+        DamagedFileError: one of the two was changed, or lost evidence was recomputed with another result.
     """
 
     new = evaluation.to_dict()
@@ -514,6 +525,6 @@ def refuse_other_figures(folder: Path, evaluation: Evaluation, stored: dict[str,
     figures = (*_FIGURES, "labels") if "labels" in stored else _FIGURES
     if not agree({name: new.get(name) for name in figures}, {name: stored.get(name) for name in figures}):
         raise DamagedFileError(
-            f"{folder / 'result.json'} is damaged: its figures are not those of the evidence beside it; remove "
+            f"{folder / 'result.json'} is damaged: its numbers differ from the stored outcomes; remove "
             f"{folder} to evaluate again"
         )

@@ -1,4 +1,4 @@
-"""Experiments: presets, the grid of methods and seeds that they ask for, and the workers that run it."""
+"""Experiments: presets, their grids of methods and seeds, and the workers that run them."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,6 +1,6 @@
-"""What a run costs, in passes as :mod:`asgt.training.counting` counts them, before it begins: by running its own code.
+"""The cost of a run in passes (:mod:`asgt.training.counting`), computed before it starts by running its code.
 
-What a pass takes on this machine is measured, for a guess of the time.
+The time of a pass on this machine is measured, for an estimate of the run time.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = ["evaluation_passes", "explanation_passes", "pace", "step_passes", "tr
 
 
 def training_passes(config: TrainConfig, images: int, validation: int) -> int:
-    """Passes of a training: the steps on its images, and after every epoch the judging of the validation part.
+    """The passes of a training: the steps on its images, and the validation after every epoch.
 
-    Of a model that keeps training and evaluation mode apart; another one shares forward passes, and takes fewer. For a
-    foreign method that cannot be counted it is a guess: a forward and a backward pass.
+    This is for a model whose training and evaluation modes differ; others share forward passes and need fewer. For
+    a foreign method that cannot be counted, it is an estimate: a forward and a backward pass.
     """
 
     objective, model = build_objective(config), Counter()
@@ -48,13 +48,13 @@ def training_passes(config: TrainConfig, images: int, validation: int) -> int:
 
 
 def evaluation_passes(protocol: str, epsilons: Sequence[float], samples: int, norm: Norm = "linf") -> int:
-    """Passes of an evaluation of a model that cannot be fooled: about what one takes that can.
+    """The passes of an evaluation of a model that cannot be fooled: about those of other models.
 
-    A search in phases has nothing to go by on such a model. For it, this is a guess: an eighth of the full search, and
+    A search in phases cannot be simulated with such a model. Its cost is an estimate: an eighth of the full search, and
     the full search on as many images as an audit takes.
 
     Raises:
-        InputError: there is no such protocol in this norm, or an ε that cannot be meant.
+        InputError: the protocol is unknown in this norm, or an ε is invalid.
     """
 
     def passes(count: int) -> int:
@@ -79,7 +79,7 @@ def explanation_passes(attribution: str, samples: int, norm: Norm = "linf") -> i
     """Passes of an explanation, without those of the re-initialised models.
 
     Raises:
-        InputError: there is no such attribution.
+        InputError: the attribution is unknown.
     """
 
     model = Counter()
@@ -90,13 +90,14 @@ def explanation_passes(attribution: str, samples: int, norm: Norm = "linf") -> i
 
 
 def pace(config: TrainConfig) -> float:
-    """Seconds that a pass takes here: measured for a second on steps of the configuration's model, on one thread.
+    """The time of a pass on this machine in seconds, measured for a second on steps of the configuration's model, on
+    one thread.
 
-    An estimate, on a CPU of processor time, so that whatever else is at work there does not count: for a run that has a
-    core to itself. An accelerator that several runs share does more than it does for one.
+    It is an estimate for a run with its own core; on a CPU it is processor time, independent of other load. An
+    accelerator that several runs share has a higher throughput than for one.
 
     Raises:
-        InputError: the data or the model cannot be had.
+        InputError: the data or the model cannot be loaded.
     """
 
     device = resolve_device(config.device)

@@ -1,7 +1,7 @@
-"""Runs jobs on a cluster that Slurm schedules, through submitit: each run of the grid is a job of its own.
+"""Runs jobs on a Slurm cluster through submitit: each run of the grid is a separate job.
 
-A job that is requeued, preempted or out of time goes on from its last checkpoint, for doing a job means to do what is
-left of it. A lock beside its run folder keeps two jobs from writing the same one: the later waits, and finds it done.
+A job that is requeued, preempted or out of time continues from its last checkpoint. A lock next to its run folder
+prevents two jobs from writing the same one: the later job waits.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ def run_on_cluster(
     """Submits jobs, in their order, and waits for them all.
 
     Args:
-        jobs: what to do.
-        out: the folder of the grid, on a disk that all nodes see; logs go to a new folder in ``.submitit`` in it.
-        workers: how many at a time; the scheduler decides if left out.
-        asked: what to ask of the scheduler, by submitit's names: ``timeout_min``, ``gpus_per_node``,
-            ``slurm_partition`` and so on.
+        jobs: the jobs.
+        out: the folder of the grid, on a disk that all nodes share; logs go to a new folder in ``.submitit`` in it.
+        workers: the number of jobs at the same time; the scheduler decides by default.
+        asked: options for the scheduler, by submitit's names: ``timeout_min``, ``gpus_per_node``, ``slurm_partition``
+            and so on.
         cluster: submitit's name of the scheduler.
-        should_stop: asked every second; when it says so, every job is cancelled.
-        progress: is told the passes of all jobs together, and each end.
-        done: passes that finished runs, which are not among the jobs, count for in the whole.
+        should_stop: called every second; if it returns ``True``, every job is cancelled.
+        progress: receives the passes of all jobs together, and the end of each.
+        done: the passes of finished runs, which are not among the jobs, for the total.
 
     Raises:
-        InputError: submitit or the scheduler is not there, or does not know what is asked of it; or some runs could not
-            be done, while the others were.
-        InterruptedRunError: ``should_stop`` said so.
-        RuntimeError: some met a fault of ours; the others were done. It holds the tracebacks, as the one before does.
+        InputError: submitit or the scheduler is not available, or an option is unknown; or some runs failed, while the
+            others finished.
+        InterruptedRunError: ``should_stop`` returned ``True``.
+        RuntimeError: internal errors in some runs; the others finished. It has the tracebacks, as the previous one.
     """
 
     # Answers come back as pickles, by the numbers of the jobs: none that lay there before may be taken for one.
@@ -109,7 +109,7 @@ class _Call:
     """Does a job on a node. Called again after a requeue, it does what is left."""
 
     def __call__(self, values: dict[str, Any]) -> str:
-        """Answers with what was wrong with the input, ``""`` if nothing was."""
+        """Returns the error of the input, ``""`` if there is none."""
 
         import torch
         from filelock import FileLock
@@ -127,7 +127,7 @@ class _Call:
         return ""
 
     def checkpoint(self, values: dict[str, Any]) -> Any:
-        """What submitit queues again when the scheduler wants the node back, or the time is over."""
+        """The job that submitit requeues after preemption or a timeout."""
 
         from submitit.helpers import DelayedSubmission
 
@@ -138,13 +138,13 @@ def _executor(logs: Path, cluster: str, asked: Mapping[str, Any], workers: int |
     try:
         import submitit
     except ImportError as error:
-        raise InputError("--executor slurm needs the extra: pip install 'asgt[slurm]'") from error
+        raise InputError("--executor slurm needs an extra: pip install 'asgt[slurm]'") from error
     if workers is not None and cluster == "slurm":
         asked = {"slurm_array_parallelism": workers, **asked}
     try:
         executor = submitit.AutoExecutor(logs, cluster=cluster)
     except RuntimeError as error:
-        raise InputError(f"no {cluster} is here to run on: --executor local runs on this machine") from error
+        raise InputError(f"{cluster} is not available: use --executor local to run on this machine") from error
     try:
         executor.update_parameters(**asked)
     except (AssertionError, NameError, TypeError) as error:
@@ -169,9 +169,9 @@ def _ended(job: Job, submitted: submitit.Job[str], grid: GridProgress) -> None:
 
     error = submitted.exception()
     if isinstance(error, FailedJobError):
-        grid.faulty(job, str(error), f"a fault; its log is {submitted.paths.stderr}")
+        grid.faulty(job, str(error), f"an internal error; its log is {submitted.paths.stderr}")
     elif error is not None:
-        grid.failed(job, f"its job ended without an answer; its log is {submitted.paths.stderr}")
+        grid.failed(job, f"its job ended without a result; its log is {submitted.paths.stderr}")
     elif text := submitted.result():
         grid.failed(job, text)
     else:

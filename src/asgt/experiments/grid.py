@@ -1,4 +1,4 @@
-"""The grid of methods and seeds as jobs: what is finished, what is begun, what is left, and what each costs."""
+"""The grid of methods and seeds as jobs, with the state and the cost of each."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from .preset import Preset
 __all__ = ["NOTE", "Planned", "plan"]
 
 NOTE = "preset.yaml"
-"""The file that says which preset a folder belongs to."""
+"""The file with the preset of a folder."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run of the grid and where it stands."""
+    """A run of the grid and its state."""
 
     job: Job
     state: Literal["finished", "begun", "to do"]
@@ -51,19 +51,19 @@ def plan(
     *,
     allow: Collection[str] = (),
 ) -> list[Planned]:
-    """The runs of a preset in the order in which they are done: seed by seed, the dearest first.
+    """The runs of a preset in the order of execution: seed by seed, the most expensive first.
 
     Args:
         preset: the grid.
-        out: where the run folders lie, or will.
-        progress: is told how many images were decoded.
-        keep: the folder for what is kept of every grid; this one's goes into the folder of its name.
-        allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it.
+        out: the folder of the run folders.
+        progress: receives the number of decoded images.
+        keep: the folder for the saved results of all grids; those of this one are in its subfolder.
+        allow: the modules whose code may run, as for :func:`asgt.runs.run.load_run`.
 
     Raises:
-        InputError: the data cannot be read, or has fewer test images than the preset asks for; two methods are the
-            same; or the folder holds something else.
-        DamagedFileError: what a run folder holds is damaged.
+        InputError: the data cannot be read, or has fewer test images than the preset needs; two methods are the
+            same; or the folder has other content.
+        DamagedFileError: a file of a run folder is damaged.
     """
 
     for method in preset.methods:
@@ -88,14 +88,17 @@ def plan(
         shortcut_named(first.shortcut).check(data.test.shape, len(data.test.classes))
     samples = preset.samples or len(data.test)
     if samples > len(data.test):
-        raise InputError(f"{preset.name} asks for {shown(samples)} test images: {preset.data} has {len(data.test)}")
+        raise InputError(
+            f"{preset.name} needs {shown(samples)} test images, but {preset.data} has {len(data.test)}: lower samples"
+        )
 
     # Where it is drawn class by class, a sample may come to a few more or less.
     samples = len(sample(data.test, samples))
     judging = tuple(evaluation_passes(protocol, preset.epsilons, samples, preset.norm) for protocol in preset.protocols)
     if preset.explained > len(data.test):
         raise InputError(
-            f"{preset.name} explains {shown(preset.explained)} test images: {preset.data} has {len(data.test)}"
+            f"{preset.name} explains {shown(preset.explained)} test images, but {preset.data} has "
+            f"{len(data.test)}: lower samples"
         )
     explained = len(sample(data.test, preset.explained)) if preset.attributions else 0
     explaining = tuple(explanation_passes(attribution, explained, preset.norm) for attribution in preset.attributions)
@@ -124,9 +127,9 @@ def plan(
             allow=names_of(allow),
         )
         if job.folder in folders:
-            raise InputError(f"{preset.name} holds the same method twice: {name}, with the same settings")
+            raise InputError(f"{preset.name} has the same method twice: {name}, with the same settings: remove one")
         folders.add(job.folder)
-        refuse_time(sum(job.passes) * PASS, f"{preset.name}: {job.label}", "fewer epochs, steps or images")
+        refuse_time(sum(job.passes) * PASS, f"{preset.name}: {job.label}", "use fewer epochs, steps or images")
         planned.append(Planned(job, _state(job, samples, explained)))
     return sorted(planned, key=lambda run: (run.job.config.seed, -sum(run.job.passes)))
 
@@ -142,7 +145,7 @@ def _refuse_other(out: Path, preset: Preset) -> None:
 
     note, asked = out / NOTE, preset.to_dict()
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: --out takes a folder")
+        raise InputError(f"{out} is a file: give a folder to --out")
     if note.exists():
         kept = read_yaml(note)
         # A note of a version with fewer settings means their defaults.
@@ -158,10 +161,12 @@ def _refuse_other(out: Path, preset: Preset) -> None:
             )
         other = next((name for name in asked if kept.get(name) != asked[name]), None)
         if other is not None:
-            raise InputError(f"{out} was begun with other {other} than {preset.name} has: name another --out")
+            raise InputError(
+                f"{out} was started with other {other} than {preset.name} has: give another folder to --out"
+            )
     # What a kill left half-written is nothing.
     elif out.is_dir() and any(not file.name.endswith(".part") for file in out.iterdir()):
-        raise InputError(f"{out} holds something else than a grid of runs: name another --out")
+        raise InputError(f"{out} is not the folder of a grid of runs: give another folder to --out")
 
 
 def _shortcut_of(methods: Any) -> str:
@@ -178,7 +183,7 @@ def _state(job: Job, samples: int, explained: int) -> Literal["finished", "begun
         return "to do"
     kept, asked = TrainConfig.load(folder.config).to_dict(), job.config.to_dict()
     if any(kept.get(name) != asked[name] for name in asked if name not in MAY_CHANGE):
-        raise InputError(f"{job.folder} holds a run with other settings: name another folder by --out")
+        raise InputError(f"{job.folder} has a run with other settings: give another folder to --out")
     if not folder.result.exists():
         return "begun"
     for protocol, view in job.evaluations:
@@ -187,7 +192,7 @@ def _state(job: Job, samples: int, explained: int) -> Literal["finished", "begun
             return "begun"
         evaluation = load_evaluation(place)
         if (evaluation.epsilons, evaluation.norm, evaluation.samples) != (job.epsilons, job.norm, samples):
-            raise InputError(f"{place} holds an evaluation with other settings: name another folder by --out")
+            raise InputError(f"{place} has an evaluation with other settings: give another folder to --out")
     for attribution in job.attributions:
         if not explained_alike(folder.explanation(attribution), samples=explained, eps=job.eps, norm=job.norm):
             return "begun"

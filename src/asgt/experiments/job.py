@@ -1,4 +1,4 @@
-"""One run of a grid, from images to evidence: trained, evaluated by every protocol, explained, from where it stands."""
+"""One run of a grid: trained, evaluated with every protocol and explained, continued from its current state."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ __all__ = ["Job", "do", "is_kept", "keep"]
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be done.
+    """A run of a grid.
 
     Attributes:
-        label: what people call it, as ``"ASGT-PGD, seed 0"``.
+        label: its name for display, such as ``"ASGT-PGD, seed 0"``.
         folder: its run folder.
         config: its training, resolved.
-        protocols: the keys of what it is evaluated by, in this order.
+        protocols: the keys of its protocols, in order.
         epsilons: the grid of ε.
         norm: the norm of ε.
         samples: how many of the test images, ``None`` for all.
@@ -49,9 +49,9 @@ class Job:
         attributions: what it is explained by, after that, in this order.
         explained: on how many of the test images.
         eps: the ε at which its maps are attacked.
-        keep: the file for what is kept of it; ``None`` keeps its folder alone.
-        drawn: whether its maps of a few images are kept too, for the picture of the grid.
-        allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it.
+        keep: the file of its saved result; ``None`` saves only its folder.
+        drawn: whether its maps of a few images are also saved, for the figure of the grid.
+        allow: the modules whose code may run, as for :func:`asgt.runs.run.load_run`.
     """
 
     label: str
@@ -89,7 +89,7 @@ class Job:
 
 
 def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Progress]) -> None:
-    """Does a job, or what is left of it.
+    """Runs a job, or the rest of it.
 
     Args:
         job: what to do. What its folder holds already is not repeated.
@@ -98,8 +98,8 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
             attributions.
 
     Raises:
-        InputError: the configuration, the data or the folder does not fit, or the loss is no longer a number.
-        InterruptedRunError: ``should_stop`` said so.
+        InputError: the configuration, the data or the folder is invalid, or the loss is NaN or infinite.
+        InterruptedRunError: ``should_stop`` returned ``True``.
     """
 
     job.config.refuse_foreign(job.allow, job.label)
@@ -147,14 +147,14 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
 
 
 def keep(job: Job, loaded: tuple[nn.Module, Splits] | None = None) -> None:
-    """Writes what is to be kept of a job that is done.
+    """Writes the saved result of a finished job.
 
     Args:
-        job: it, with a file to keep it in.
-        loaded: its model and data. Default: they are loaded where they are needed.
+        job: the job, with a file for its result.
+        loaded: its model and data. Default: they are loaded if needed.
 
     Raises:
-        InputError: its folder does not hold what it should, or the data is not here.
+        InputError: its folder is incomplete, or the data is not available.
     """
 
     # What draws a finished run is not needed before.
@@ -206,10 +206,10 @@ def _loaded(job: Job) -> tuple[nn.Module, Splits, TrainConfig]:
 
 
 def is_kept(job: Job) -> bool:
-    """Whether a job's file keeps what the job asks for, so that it need not be done again.
+    """Whether a job's file has all results of the job, so that it need not run again.
 
     Raises:
-        InputError: the file is of another job.
+        InputError: the file belongs to another job.
         DamagedFileError: it is damaged.
     """
 
@@ -219,7 +219,7 @@ def is_kept(job: Job) -> bool:
     kept, asked = run.config.to_dict(), job.config.to_dict()
     # The data may lie, and the device be, elsewhere.
     if any(kept.get(name) != asked[name] for name in asked if name not in (*MAY_CHANGE, "data", "device")):
-        raise InputError(f"{file} keeps a run with other settings: name another folder for what is kept")
+        raise InputError(f"{file} has a run with other settings: give another folder for the saved results")
 
     def as_many(samples: int, wanted: int | None) -> bool:
         # Drawn class by class they come to a few more or less.

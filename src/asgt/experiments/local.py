@@ -1,7 +1,7 @@
-"""Runs jobs on this machine: a few worker processes, each with one thread of arithmetic, side by side.
+"""Runs jobs on this machine: a few parallel worker processes, each with one thread of arithmetic.
 
-The nets here are small: two processes of one thread do more than one of two, and a run's figures then do not depend on
-how many cores the machine has.
+The networks are small: two processes of one thread are faster than one of two, and a run's results do not depend on
+the number of cores.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _GONE = {"event": "gone"}
 
 
 def default_workers(device: str = "auto") -> int:
-    """On a CPU a worker for each core that this process may use, as far as the memory goes; on an accelerator one."""
+    """On a CPU, a worker for each core that this process may use, limited by the memory; on an accelerator, one."""
 
     if resolve_device(device).type != "cpu":
         return 1
@@ -49,21 +49,21 @@ def run_jobs(
     done: int = 0,
     fits: Callable[[Job, int], bool] = lambda job, done: True,
 ) -> None:
-    """Runs jobs side by side, in their order.
+    """Runs jobs in parallel, in their order.
 
     Args:
-        jobs: what to do, none of which another process is at.
-        workers: how many at a time.
-        should_stop: asked several times a second; when it says so, every training writes its checkpoint.
-        progress: is told the passes of all jobs together, and each end.
-        done: passes that finished runs, which are not among the jobs, count for in the whole.
-        fits: asked of a job before it is begun, when a worker is free for it, with the passes that all workers have
-            made in this call; one that does not fit is passed over.
+        jobs: the jobs; no other process may run them.
+        workers: the number of jobs at the same time.
+        should_stop: called several times a second; if it returns ``True``, every training writes its checkpoint.
+        progress: receives the passes of all jobs together, and the end of each.
+        done: the passes of finished runs, which are not among the jobs, for the total.
+        fits: called for a job before it starts, when a worker is free for it, with the passes that all workers have
+            made in this call; a job that does not fit is skipped.
 
     Raises:
-        InputError: some runs could not be done; the others were.
-        InterruptedRunError: ``should_stop`` said so.
-        RuntimeError: some met a fault of ours; the others were done. It holds the tracebacks, as the one before does.
+        InputError: some runs failed; the others finished.
+        InterruptedRunError: ``should_stop`` returned ``True``.
+        RuntimeError: internal errors in some runs; the others finished. It has the tracebacks, as the previous one.
     """
 
     grid = GridProgress(jobs, progress, done, fits)
@@ -71,7 +71,7 @@ def run_jobs(
     team = [_Worker(events) for _ in range(min(workers, len(jobs)))]
 
     def replaced(worker: _Worker) -> None:
-        """Ends a process that is not to be trusted any more, and takes another for what is left."""
+        """Ends a process in an undefined state, and starts another for the remaining jobs."""
 
         worker.job = None
         worker.end()
@@ -113,7 +113,11 @@ def run_jobs(
                     grid.faulty(job, message["text"], message["text"].strip().splitlines()[-1])
                     replaced(worker)  # an accelerator's error stays with its process
                 case "gone":
-                    grid.failed(job, f"its process ended with status {worker.process.wait()}; was there enough memory?")
+                    grid.failed(
+                        job,
+                        f"its process ended with status {worker.process.wait()}, perhaps for lack of memory: "
+                        "use fewer --workers",
+                    )
                     replaced(worker)
     finally:
         for worker in team:
@@ -124,7 +128,7 @@ def run_jobs(
 
 
 class GridProgress:
-    """How far the jobs are, whoever does them, and what went wrong."""
+    """The progress of the jobs, wherever they run, and their errors."""
 
     def __init__(
         self,
@@ -173,7 +177,7 @@ class GridProgress:
         self.progress.warn(f"{job.label}: {text}")
 
     def faulty(self, job: Job, traceback: str, text: str) -> None:
-        """Notes a fault of ours, whose traceback whoever waits for the jobs will be shown."""
+        """Records an internal error, whose traceback is shown at the end."""
 
         self.tracebacks.append(f"{job.label}, in {job.folder}:\n{traceback}")
         self.failed(job, text)
@@ -181,21 +185,21 @@ class GridProgress:
     def interrupt(self) -> NoReturn:
         """Raises that the jobs were stopped, with the tracebacks of faults until then."""
 
-        told = f"stopped with {self.text()}: the same call goes on from there"
+        told = f"stopped with {self.text()}: run the same command again to continue"
         raise InterruptedRunError("\n".join([*self.tracebacks, told]))
 
     def conclude(self) -> None:
-        """Names the runs that could not be done, when all have ended.
+        """Names the failed runs, when all have ended.
 
         Raises:
-            InputError: there are some.
-            RuntimeError: some met a fault of ours; it holds the tracebacks.
+            InputError: some runs failed.
+            RuntimeError: internal errors in some runs; it has the tracebacks.
         """
 
         if self.failures:
             listed = "; ".join(f"{label}: {text}" for label, text in self.failures)
-            others = ", the others were" if self.ended else ""
-            told = f"{len(self.failures)} of {len(self.passes)} runs could not be done{others}: {listed}"
+            others = ", the others finished" if self.ended else ""
+            told = f"{len(self.failures)} of {len(self.passes)} runs failed{others}: {listed}"
             raise RuntimeError("\n".join([*self.tracebacks, told])) if self.tracebacks else InputError(told)
 
     def text(self) -> str:
@@ -204,7 +208,7 @@ class GridProgress:
     def _left(self) -> str:
         share = sum(self.passes.values()) / self.total
         minutes, seconds = divmod(round((time.monotonic() - self.began) * (1 - share) / share), 60)
-        return f"about {minutes} min {seconds:02d} s left" if minutes or seconds else "nothing left"
+        return f"about {minutes} min {seconds:02d} s left" if minutes or seconds else "nothing remaining"
 
 
 class _Worker:

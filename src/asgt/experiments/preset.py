@@ -1,4 +1,4 @@
-"""Presets: what a grid of runs asks for, as YAML that one can read; those of the house lie in ``presets/``.
+"""Presets: the definitions of grids of runs, as YAML; the built-in ones are in ``presets/``.
 
 ::
 
@@ -44,23 +44,23 @@ _EVALUATE = {"protocols", "epsilons", "samples"}
 _EXPLAIN = {"samples", "attributions"}
 _PARTS = ("train", "evaluate", "explain")
 _MOST_RUNS = 10_000
-"""Runs of a grid: each has a folder, and a page of more compares nothing that anybody reads."""
+"""The largest number of runs of a grid: each has a folder, and a page of more is unreadable."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A grid of runs: methods × seeds on one data set, and how each run is judged.
+    """A grid of runs: methods × seeds on one data set, and the evaluation of each run.
 
     Attributes:
-        name: as ``digits-quick``; a file of one's own goes by its stem.
+        name: such as ``digits-quick``; a user's file has its stem as the name.
         data: a name of :data:`asgt.datasets.DATA_SETS`, a hub id or a folder.
-        seeds: how many; they are 0, 1, …
+        seeds: the number of seeds; they are 0, 1, …
         methods: the resolved configuration of each method, with seed 0.
         protocols: the keys of the protocols that every run is evaluated by.
         epsilons: the grid of ε, ascending.
-        samples: how many of the test images, ``None`` for all.
-        attributions: by which every run is explained; none where it is not.
-        explained: on how many of the test images.
+        samples: the number of test images, ``None`` for all.
+        attributions: the attributions of every run; empty if runs are not explained.
+        explained: the number of explained test images.
 
     Example:
         >>> import asgt
@@ -81,14 +81,14 @@ class Preset:
 
     @property
     def eps(self) -> float:
-        """The ε at which maps are attacked: that which most methods train at, of equally many the largest."""
+        """The ε at which maps are attacked: the training ε of most methods; of ties, the largest."""
 
         trained = [float(method.eps) for method in self.methods if method.eps and (method.norm or "linf") == self.norm]
         return max(trained, key=lambda eps: (trained.count(eps), eps), default=default_eps(self.data))
 
     @property
     def norm(self) -> Literal["linf", "l2"]:
-        """The norm that every run is evaluated in: that of the methods which train in one."""
+        """The norm of every evaluation: that of the methods with an attack."""
 
         return next((method.norm for method in self.methods if method.norm is not None), "linf")
 
@@ -100,7 +100,7 @@ class Preset:
         return ("absent", *planted)
 
     def configs(self) -> list[TrainConfig]:
-        """The configuration of every run, seed by seed: an interrupted grid leaves whole comparisons behind."""
+        """The configuration of every run, seed by seed: an interrupted grid then has complete comparisons."""
 
         return [replace(method, seed=seed) for seed in range(self.seeds) for method in self.methods]
 
@@ -116,14 +116,14 @@ class Preset:
         """The same grid with another place of its data, count of seeds, device or tracker, or other protocols.
 
         Raises:
-            InputError: fewer than one seed, or no protocol, or one that asgt does not have.
+            InputError: fewer than one seed, no protocol, or an unknown one.
         """
 
         if seeds is not None and seeds < 1:
-            raise InputError(f"--seeds {shown(seeds)}: at least one is needed")
+            raise InputError(f"--seeds {shown(seeds)}: must be at least 1")
         _refuse_many(seeds or self.seeds, len(self.methods), "--seeds")
         if protocols is not None and not protocols:
-            raise InputError("--protocols: at least one is needed, as pgd,standard")
+            raise InputError("--protocols: give at least one, such as pgd,standard")
         return replace(
             self,
             data=data or self.data,
@@ -141,7 +141,7 @@ class Preset:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, all that a run depends on; of what is left out (seeds, protocols, maps) more may follow."""
+        """Plain values, all that a run depends on; seeds, protocols and maps are omitted, because more may be added."""
 
         values = asdict(self) | {"methods": [method.to_dict() for method in self.methods]}
         for name in ("seeds", "protocols", "attributions", "explained"):
@@ -150,7 +150,7 @@ class Preset:
 
 
 def preset_names() -> list[str]:
-    """The presets of the house, as ``digits-quick``."""
+    """The names of the built-in presets, such as ``digits-quick``."""
 
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
@@ -162,7 +162,7 @@ def load_preset(
     *,
     allow: Collection[str] = (),
 ) -> Preset:
-    """Loads a preset of asgt by data set and scale, or your own from a file.
+    """Loads a built-in preset by data set and scale, or your own from a file.
 
     Args:
         name: an experiment that has presets: a data set, as mnist, or mnist-shortcuts; or the path of a YAML file.
@@ -172,8 +172,8 @@ def load_preset(
         allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it: a file may not say so by itself.
 
     Raises:
-        InputError: there is no such data set, scale, file or setting, or a model is not allowed.
-        DamagedFileError: the file holds something else than a preset.
+        InputError: the data set, the scale, the file or a setting is unknown, or a model is not allowed.
+        DamagedFileError: the file is not a preset.
 
     Example:
         >>> import asgt
@@ -185,7 +185,7 @@ def load_preset(
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if scale is not None:
-            raise InputError(f"--scale {scale}: a file of your own is one scale, leave it out")
+            raise InputError(f"--scale {scale}: your own file has only one scale, remove the flag")
         return _read(path, overrides or {}, allow)
 
     houses = [known.rsplit("-", 1) for known in preset_names()]
@@ -198,7 +198,7 @@ def load_preset(
 
 
 def preset_words(name: str) -> str:
-    """What a preset of the house says of itself, in the comment that it begins with."""
+    """The description of a built-in preset, from the comment at its beginning."""
 
     lines = (_FOLDER / f"{name}.yaml").read_text("utf-8").splitlines()
     said = itertools.takewhile(lambda line: line.startswith("#"), lines)
@@ -211,19 +211,21 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
     train, evaluate, explain = ({} if values.get(name) is None else values[name] for name in _PARTS)
     methods = values.get("methods")
     if not isinstance(methods, list) or not methods or not all(isinstance(method, dict) for method in methods):
-        raise DamagedFileError(f"{path}: methods is a list of settings, one method a line, as '- {{method: st}}'")
+        raise DamagedFileError(
+            f"{path}: methods must be a list of settings with one method per line, such as '- {{method: st}}'"
+        )
     for what, settings in (("train", train), ("evaluate", evaluate), ("explain", explain)):
         if not isinstance(settings, dict):
-            raise DamagedFileError(f"{path}: {what} is a list of 'name: value' lines")
+            raise DamagedFileError(f"{path}: {what} must be a list of 'name: value' lines")
     _check_names(evaluate, _EVALUATE, path)
     _check_names(explain, _EXPLAIN, path)
 
     data, seeds, samples = values.get("data"), values.get("seeds", 1), evaluate.get("samples")
     if not isinstance(data, str):
-        raise DamagedFileError(f"{path}: data is missing: a name or a folder")
+        raise DamagedFileError(f"{path}: data is missing: give a name or a folder")
     explained, attributions = explain.get("samples", 256), explain.get("attributions", ["gradient"])
     if not isinstance(attributions, list) or not attributions or not all(isinstance(one, str) for one in attributions):
-        raise DamagedFileError(f"{path}: attributions is a list of names, as [gradient, ig]")
+        raise DamagedFileError(f"{path}: attributions must be a list of names, such as [gradient, ig]")
     for name in attributions:
         refuse_unless_allowed(name, allow, str(path), what="attribution", flag=None)
         try:
@@ -233,7 +235,7 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
     counts = (("seeds", seeds), ("explain: samples", explained))
     for what, count in counts if samples is None else (*counts, ("evaluate: samples", samples)):
         if type(count) is not int or count < 1:
-            raise DamagedFileError(f"{path}: {what} = {shown(count)}: a whole number above zero is needed")
+            raise DamagedFileError(f"{path}: {what} = {shown(count)}: give a whole number above zero")
     try:
         _refuse_many(seeds, len(methods), "seeds or methods")
     except InputError as error:
@@ -245,13 +247,15 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
         raise DamagedFileError(f"{path}: {setting} belongs under train: every method sees the same images")
     protocols, epsilons = evaluate.get("protocols", ["paper", "pgd"]), evaluate.get("epsilons")
     if not (isinstance(protocols, list) and protocols and isinstance(epsilons, list) and epsilons):
-        raise DamagedFileError(f"{path}: evaluate needs lists: epsilons, and protocols unless they are paper and pgd")
+        raise DamagedFileError(
+            f"{path}: evaluate needs the list epsilons, and the list protocols unless these are paper and pgd"
+        )
     for protocol in protocols:
         if not isinstance(protocol, str):
-            raise DamagedFileError(f"{path}: protocols holds {shown(protocol)}: expected names, as paper or pgd")
+            raise DamagedFileError(f"{path}: protocols contains {shown(protocol)}: give names, such as paper or pgd")
     for eps in epsilons:
         if type(eps) not in (int, float, str):
-            raise DamagedFileError(f"{path}: epsilons holds {shown(eps)}: expected numbers, as 0.3 or 8/255")
+            raise DamagedFileError(f"{path}: epsilons contains {shown(eps)}: give numbers, such as 0.3 or 8/255")
 
     for what in ("model", "method", "attack"):
         for settings, where in ((overrides, "--set"), *((settings, str(path)) for settings in (train, *methods))):
@@ -263,7 +267,7 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
     methods = [{name: value for name, value in method.items() if name not in overrides} for method in methods]
     configs = tuple(_config({"data": data} | train, method, known, path, allow) for method in methods)
     if len(norms := {config.norm for config in configs if config.norm}) > 1:
-        raise DamagedFileError(f"{path}: the methods train in {' and '.join(sorted(norms))}: a grid has one norm")
+        raise DamagedFileError(f"{path}: the methods train in {' and '.join(sorted(norms))}: use one norm for all")
     try:
         judged_by, grid = _keys(protocols), checked_grid(epsilons, "l2" if "l2" in norms else "linf")
     except InputError as error:
@@ -299,8 +303,8 @@ def _refuse_many(seeds: int, methods: int, mend: str) -> None:
 
     if seeds * methods > _MOST_RUNS:
         raise InputError(
-            f"{shown(seeds)} seeds of {methods:,} methods are {shown(seeds * methods)} runs with a folder each: at "
-            f"most {_MOST_RUNS:,} runs, so fewer {mend}"
+            f"{shown(seeds)} seeds of {methods:,} methods are {shown(seeds * methods)} runs with a folder each: "
+            f"use at most {_MOST_RUNS:,} runs, with fewer {mend}"
         )
 
 
@@ -326,7 +330,7 @@ def _config(
         config = TrainConfig.of(heard | own)
         if config.epochs == 0:
             raise InputError(
-                "epochs = 0: the weights of every seed would be the same: asgt train --epochs 0 makes one run of them"
+                "epochs = 0: the weights of every seed would be the same: use asgt train --epochs 0 for a single run"
             )
         if config.from_run is not None:
             from ..training.starting import with_source
@@ -351,4 +355,4 @@ def _check_overrides(overrides: Mapping[str, Any], extra: Mapping[str, Setting])
 def _check_names(settings: dict[str, Any], known: set[str], path: Path) -> None:
     for setting in settings:
         if setting not in known:
-            raise DamagedFileError(f"{path} is no preset: {unknown('setting', str(setting), known)}")
+            raise DamagedFileError(f"{path} is not a preset: {unknown('setting', str(setting), known)}")

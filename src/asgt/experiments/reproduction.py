@@ -1,4 +1,4 @@
-"""The main job: every run of a preset trained and evaluated, and the report of them all."""
+"""Trains and evaluates every run of a preset, and writes their report."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ def reproduce(
     progress: Progress = SILENT,
     present: Callable[[Summary, Path], None] = lambda summary, page: None,
 ) -> Comparison:
-    """Trains and evaluates every run of a preset that is not finished yet, and writes the report of them all.
+    """Trains and evaluates every unfinished run of a preset, and writes the report of all runs.
 
     Args:
         preset: the grid of runs.
-        out: a folder for the run folders, ``report.html`` and its ``figures/``. What an earlier call with the same
-            preset finished there is kept; of more seeds or protocols, only what is missing is done.
-        workers: how many runs at a time. Default: one for each core, as far as the memory goes; one on an accelerator,
-            where several small runs may share the device; as many as the scheduler lets on a cluster.
-        executor: ``"local"``, worker processes on this machine, or ``"slurm"``, a job a run.
-        slurm: what to ask of the scheduler (:func:`asgt.experiments.cluster.run_on_cluster`).
-        keep: where to keep a small file of each run (:mod:`asgt.runs.kept`), in a folder of the preset's name.
-            Default: nowhere.
-        allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it; it is handed on to the workers.
-        command: what the page says to run again.
-        should_stop: asked several times a second.
-        progress: is told how far the whole is.
-        present: is given what the page shows, and the page, once it is written.
+        out: a folder for the run folders, ``report.html`` and its ``figures/``. Results of an earlier call with the
+            same preset are reused; for more seeds or protocols, only the missing parts are run.
+        workers: the number of runs at the same time. Default: one for each core, limited by the memory; one on an
+            accelerator, although several small runs can share the device; on a cluster the scheduler decides.
+        executor: ``"local"``, worker processes on this machine, or ``"slurm"``, one job per run.
+        slurm: options for the scheduler (:func:`asgt.experiments.cluster.run_on_cluster`).
+        keep: the folder for a small file of each run (:mod:`asgt.runs.kept`), in a subfolder with the preset's name.
+            Default: not saved.
+        allow: the modules whose code may run, as for :func:`asgt.runs.run.load_run`; workers get it too.
+        command: the command that the page shows for repetition.
+        should_stop: called several times a second.
+        progress: receives the progress of the grid.
+        present: called with the content of the page and its path, after it is written.
 
     Returns:
-        What was found.
+        The comparison of the runs.
 
     Raises:
-        InputError: the data, the folder or a run does not fit; or another process is at work in the folder.
-        InterruptedRunError: ``should_stop`` said so; the same call goes on from there.
+        InputError: the data, the folder or a run is invalid; or another process is using the folder.
+        InterruptedRunError: ``should_stop`` returned ``True``; the same call continues.
 
     Example:
         >>> from pathlib import Path
@@ -110,7 +110,7 @@ def _do(
     if jobs:
         done = sum(sum(run.job.passes) for run in planned if run.state == "finished")
         if done:
-            progress.say(f"{len(planned) - len(jobs)} of {len(planned)} runs were finished already")
+            progress.say(f"{len(planned) - len(jobs)} of {len(planned)} runs were already finished")
         if executor == "slurm":
             run_on_cluster(
                 jobs, out, workers=workers, asked=slurm, should_stop=should_stop, progress=progress, done=done

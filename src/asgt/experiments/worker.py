@@ -1,15 +1,15 @@
-"""A process that does one job after another: lines of JSON come in, and say how far it is as they go out.
+"""A process that runs one job after another: it reads lines of JSON, and writes its progress as such lines.
 
 ::
 
     in    {"job": {…}}                       the next job
           stop                               a training writes its checkpoint, and the process ends
-    out   {"event": "passes", "passes": 1}   how far the job is
-          {"event": "warn", "text": "…"}     what the user must not miss
+    out {"event": "passes", "passes": 1} the progress of the job
+          {"event": "warn", "text": "…"} a warning for the user
           {"event": "done"}                  it is done; or it was "stopped",
-          {"event": "refused", "text": "…"}  its input is wrong; or it "failed" by a fault of ours, with its traceback
+          {"event": "refused", "text": "…"}  its input is wrong; or it "failed" with an internal error and its traceback
 
-When its standard input ends, whoever started it is gone, and it ends at once: no run folder has two writers.
+When its standard input ends, its parent has ended, and it ends at once: no run folder has two writers.
 """
 
 from __future__ import annotations

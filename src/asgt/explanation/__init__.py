@@ -1,4 +1,4 @@
-"""Maps that are measured: one model's by itself (:func:`explain`), several models' side by side (:func:`panel`)."""
+"""Measures of saliency maps: those of one model (:func:`explain`), and of several models (:func:`panel`)."""
 
 from .evidence import Explanation, load_explanation
 from .explaining import explain

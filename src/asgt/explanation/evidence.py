@@ -1,7 +1,7 @@
-"""What the explanation of one model holds, image by image, and the evidence of it on disk.
+"""The explanation of one model, image by image, and its files.
 
-An explanation's folder holds ``values.safetensors``, what was measured of each image, and ``result.json``: all that is
-needed to measure it again, and means for reading.
+An explanation's folder holds ``values.safetensors``, the measures of each image, and ``result.json``: the settings
+for repeating it, and the means.
 """
 
 from __future__ import annotations
@@ -42,37 +42,37 @@ SCHEMA = 1
 _RESULT, _VALUES = "result.json", "values.safetensors"
 
 OWN = ("ids", "labels", "predictions", "gate")
-"""The tensors of an explanation that stand beside its values."""
+"""The tensors of an explanation other than its values."""
 
 _OF_ALL: Kept = {"finite": (torch.bool, ()), "norm": NUMBER}
-"""What is kept of each image, whatever the measures."""
+"""The values stored for each image, for all measures."""
 
 
 @dataclass(frozen=True)
 class Explanation(Tabular):
-    """The maps of one model by one attribution, measured on N images, right or wrong.
+    """The maps of one model by one attribution, measured on N images, whether classified correctly or not.
 
     a is the signed attribution to the label, (C, H, W) an image; m is the channel mean of \\|a\\|.
 
     Attributes:
-        attribution: what made the maps, as ``"gradient"``.
-        settings: all that is needed to repeat it.
-        eps: the training ε: stability is measured at a quarter of it and at all of it.
+        attribution: the attribution of the maps, such as ``"gradient"``.
+        settings: the settings for repeating it.
+        eps: the training ε: stability is measured at a quarter of it and at its full value.
         norm: its norm.
-        seed: keys every random draw by (seed, image, draw), so that all models see the same noise.
-        model: SHA-256 of the model's weights; empty of one that has none.
+        seed: the key of every random draw with (image, draw), so that all models get the same noise.
+        model: SHA-256 of the model's weights; empty without weights.
         data: SHA-256 of the images and labels.
         ids: the rows of the test split, int64 (N,).
         labels: int64 (N,).
         predictions: int64 (N,).
-        values: what was measured of each image, the last dimension N. ``finite``, whether a is, bool (N,); ``norm``,
-            ‖a‖₂, float64 (N,); ``between``, the rank correlation of every two of the re-initialised models, as ``gate``
-            is; and what each measure that was run :attr:`keeps <asgt.explanation.Measure.keeps>`.
-        gate: the rank correlation of m with that of each of three re-initialised models, float64 (3, N); (0, N) where
-            the gate was not run.
-        notes: what was not run and why, and how many maps are zero or not finite.
-        seconds: what it took, on whatever machine it ran.
-        batch_size: images per pass; no bearing on what is drawn.
+        values: the measures of each image, the last dimension N. ``finite``, whether a is, bool (N,); ``norm``, ‖a‖₂,
+            float64 (N,); ``between``, the rank correlation of every two of the re-initialised models, as ``gate`` is;
+            and the values that each measure :attr:`keeps <asgt.explanation.Measure.keeps>`.
+        gate: the rank correlation of m with that of each of three re-initialised models, float64 (3, N); (0, N) if the
+            gate was not run.
+        notes: the measures that were not run, and the number of maps that are zero or not finite.
+        seconds: its duration.
+        batch_size: images per pass; it does not change the random numbers.
 
     Example:
         >>> import asgt
@@ -122,12 +122,12 @@ class Explanation(Tabular):
 
     @property
     def right(self) -> Tensor:
-        """Which images the model gets right, with a map that can be measured: bool (N,)."""
+        """Which images the model classifies correctly, with a map that can be measured: bool (N,)."""
 
         return (self.predictions == self.labels) & self.values["finite"]
 
     def table(self) -> Table:
-        """A row for each measure: its mean over the images that are right and have it, and their number."""
+        """A row for each measure: its mean over the correctly classified images that have it, and their number."""
 
         means = {measure: self._mean(measure.name) for measure in measures_under(self.settings)}
         rows = [
@@ -149,11 +149,11 @@ class Explanation(Tabular):
         """A measure of each image, float64 (N,); its mean over images is the measure of the model.
 
         Returns:
-            NaN where an image has none: its map is zero or not finite, or the attack flipped it and the measure is of
-            the unflipped; ``None`` where the measure was not run at all.
+            NaN for an image without a value: its map is zero or not finite, or the attack flipped it and the
+            measure is for unflipped images; ``None`` if the measure was not run.
 
         Raises:
-            InputError: there is no such measure.
+            InputError: the measure is unknown.
         """
 
         asked = measure_named(measure)
@@ -171,17 +171,19 @@ class Explanation(Tabular):
         return float(self.values["shortcut/area"][rows].mean()) if "shortcut/area" in self.values else nan
 
     def gate_median(self) -> float:
-        """The median rank correlation with re-initialised models over the images that are right; NaN if not run."""
+        """The median rank correlation with re-initialised models over the correctly classified images; NaN if not
+        run.
+        """
 
         return _median(self.gate[:, self.right])
 
     def between_median(self) -> float:
-        """That of two re-initialised models: what maps of this architecture have in common whatever the weights."""
+        """The same for two re-initialised models: the similarity of maps of this architecture for any weights."""
 
         return _median(self.values["between"][:, self.right])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: what ``result.json`` holds."""
+        """Plain values, as ``result.json`` holds them."""
 
         return {
             "schema": SCHEMA,
@@ -224,7 +226,7 @@ def area_note(area: float) -> str:
 
 
 def load_explanation(folder: Path | str) -> Explanation:
-    """Reads what :func:`asgt.explain` left in a folder, and checks its figures against the evidence beside them.
+    """Reads a result of :func:`asgt.explain` from a folder, and checks its numbers against the stored values.
 
     Args:
         folder: a folder that holds ``result.json``, as ``RUN/explanation/gradient``.
@@ -234,7 +236,7 @@ def load_explanation(folder: Path | str) -> Explanation:
 
     Raises:
         InputError: the folder holds no finished explanation, or one of another version.
-        DamagedFileError: a file of it is not what :func:`asgt.explain` wrote.
+        DamagedFileError: a file differs from what :func:`asgt.explain` wrote.
 
     Example:
         >>> import asgt
@@ -247,17 +249,17 @@ def load_explanation(folder: Path | str) -> Explanation:
     folder = Path(folder)
     path = folder / _RESULT
     if not path.is_file():
-        raise InputError(f"{folder} holds no finished explanation: asgt explain makes one")
+        raise InputError(f"{folder} holds no finished explanation: run asgt explain")
     result = read_sealed(path)[0]
     check_evidence(folder)
 
-    damaged = DamagedFileError(f"{path} is damaged: it is not the result of an explanation")
+    damaged = DamagedFileError(f"{path} is damaged: it is not the result of an explanation: explain again")
     if not isinstance(result, dict) or "schema" not in result:
         raise damaged
     if result["schema"] != SCHEMA:
         raise InputError(
-            f"{path} has schema {shown(result['schema'])}, this version of asgt reads {SCHEMA}: explain again into "
-            "another folder"
+            f"{path} has schema {shown(result['schema'])}, but this version of asgt reads {SCHEMA}: explain again "
+            "into another folder"
         )
     try:
         check_eps(result["eps"], result["norm"])
@@ -281,16 +283,16 @@ def load_explanation(folder: Path | str) -> Explanation:
 
     read = read_values(folder, explanation)
     if read is None:
-        raise DamagedFileError(f"{folder / _VALUES} is damaged: it is not the evidence of {path}")
+        raise DamagedFileError(f"{folder / _VALUES} is damaged: it does not belong to {path}: explain again")
     # The versions are those of the machine that explained. A measure that was added later was not run.
     told = dict.fromkeys((measure.name for measure in measures_under(read.settings)), None) | result["means"]
     if not agree(read.to_dict() | {"versions": result.get("versions")}, result | {"means": told}):
-        raise DamagedFileError(f"{path} is damaged: its figures are not those of the evidence beside it")
+        raise DamagedFileError(f"{path} is damaged: its numbers differ from the stored values: explain again")
     return read
 
 
 def write_explanation(folder: Path, explanation: Explanation) -> None:
-    """Writes the evidence, then the result, each whole or not at all, and lists them in the manifest."""
+    """Writes the evidence, then the result, each atomically, and lists them in the manifest."""
 
     tensors = explanation.values | {name: getattr(explanation, name) for name in OWN}
     accepted = withdraw(folder)
@@ -300,24 +302,22 @@ def write_explanation(folder: Path, explanation: Explanation) -> None:
 
 
 def read_values(folder: Path, asked: Explanation) -> Explanation | None:
-    """An explanation with the evidence that a folder holds of it; ``None`` if that is of another one.
+    """An explanation with its evidence from a folder; ``None`` if the evidence belongs to another one.
 
     Raises:
-        DamagedFileError: a tensor is missing, or is not of its shape.
+        DamagedFileError: a tensor is missing, or has a wrong shape.
     """
 
     path = folder / _VALUES
     if not path.is_file():
-        raise DamagedFileError(f"{path} is gone, so {folder / _RESULT} has lost its evidence: explain again")
+        raise DamagedFileError(f"{path} is missing, so {folder / _RESULT} has lost its evidence: explain again")
     tensors, metadata = read_tensors(path)
     ids = tensors.get("ids")
     if ids is None or metadata.get("key") != _key(asked, ids):
         return None
 
     if {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()} != _shapes(asked, tensors):
-        raise DamagedFileError(
-            f"{path} is damaged: it does not hold what is measured of each of {asked.samples} images"
-        )
+        raise DamagedFileError(f"{path} is damaged: it lacks measures of some of {asked.samples} images: explain again")
     for name in ("ids", "labels", "predictions"):
         if bool((tensors[name] < 0).any()):
             raise DamagedFileError(f"{path} is damaged: {name} holds {int(tensors[name].min())}, which is below zero")

@@ -1,8 +1,8 @@
-"""One model explained on some images: its maps, and what every measure says of each of them.
+"""Explains one model on some images: its maps, and every measure of each of them.
 
-Each run is explained by itself, on all images, right or wrong; comparing comes later (:mod:`asgt.explanation.panels`).
-So a run's evidence does not depend on which others it is held against. All that is random is keyed by (seed, image,
-draw), so that all models see the same orders, fills and perturbations.
+Each run is explained separately, on all images, whether classified correctly or not; :mod:`asgt.explanation.panels`
+compares runs. So a run's evidence does not depend on other runs. All random draws are keyed by (seed, image, draw), so
+that all models get the same orders, fills and perturbations.
 """
 
 from __future__ import annotations
@@ -60,18 +60,18 @@ def explain(
     resume: bool = False,
     progress: Progress = SILENT,
 ) -> Explanation:
-    """Measures the maps of a classifier on some images, right or wrong; each map is that of the image's label.
+    """Measures the maps of a classifier on some images; each map explains the image's label.
 
     Args:
         model: images (B, C, H, W) in [0, 1] to logits (B, K), on the device of the images.
         images: N test images, as :func:`asgt.data.as_images` takes them: :class:`asgt.Images`, a pair (images, labels)
             of tensors or numpy arrays, a ``Dataset`` or a ``DataLoader``.
-        eps: the training ε, above zero, of the methods that are to be compared; stability is measured at a quarter of
-            it and at all of it.
+        eps: the training ε, above zero, of the compared methods; stability is measured at a quarter of it and at
+            its full value.
         norm: its norm.
-        attribution: what makes the maps: a name of :data:`asgt.saliency.ATTRIBUTIONS`, or your own class as
+        attribution: the attribution of the maps: a name of :data:`asgt.saliency.ATTRIBUTIONS`, or your own class as
             ``package.module:Class``, with its default settings; or an instance of either.
-        layer: for an attribution that looks at one, as ``"gradcam"``, the dotted name of the module. Default: found for
+        layer: for an attribution of a layer, such as ``"gradcam"``, the dotted name of the module. Default: found for
             models of asgt.
         objects: where the object is, bool (N, H, W), as of :func:`asgt.explanation.strokes`. Default: not known, and
             the mass on it is not run.
@@ -87,7 +87,7 @@ def explain(
         progress: is told how many images are through.
 
     Raises:
-        InputError: the model, the images, a setting or the folder does not fit.
+        InputError: the model, the images, a setting or the folder is invalid.
 
     Example:
         >>> import asgt
@@ -129,7 +129,7 @@ def explain(
     folder = None if folder is None else Path(folder)
     with nullcontext() if folder is None else locked(folder, "asgt explain", progress=progress):
         if folder is not None and (kept := _claimed(folder, asked, resume)) is not None:
-            progress.say(f"{folder}: explained already")
+            progress.say(f"{folder}: already explained")
             return kept
         explanation = _explained(
             asked, model, images, mapper=mapper, objects=objects, shortcut=known, progress=progress
@@ -157,7 +157,7 @@ def _explained(
     # A model that draws from the global generators draws the same again, and leaves them as they were.
     with trusted(), seeded_globally(seed_of("explanation", seed), device):
         if (largest := int(images.labels.max())) >= (classes := class_count(model, images)):
-            raise InputError(f"label {largest} is out of range: the model tells {classes} classes apart, from 0")
+            raise InputError(f"label {largest} is out of range: the model has {classes} classes, numbered from 0")
         random = [reinitialised(model, seed_of("gate", seed, number)) for number in range(RANDOMISED)]
         why = next((why for _, why in random if why), "")
         copies = [copy for copy, _ in random if copy is not None and not why]
@@ -255,7 +255,9 @@ def _measured(batch: MapBatch, own: Mapping[str, Tensor], copies: Sequence[nn.Mo
         # Measures may share what they keep.
         if is_known and not measure.is_in(kept):
             computed = measure.compute(batch)
-            assert computed.keys() == measure.keeps.keys(), f"{measure.name} computes other tensors than it keeps"
+            assert computed.keys() == measure.keeps.keys(), (
+                f"{measure.name} computes other tensors than those in keeps: make them equal"
+            )
             kept |= computed
 
     drawn = [magnitude(batch.mapper(copy, batch.x, batch.y, batch.ids)) for copy in copies]
@@ -304,7 +306,7 @@ def _notes(explanation: Explanation, why: str) -> tuple[str, ...]:
     zero = finite & (values["norm"] == 0)
     notes = []
     if bad := int((~finite).sum()):
-        notes.append(f"{bad} of {counted(samples, 'map')} hold NaN or infinity: these images are left out")
+        notes.append(f"{bad} of {counted(samples, 'map')} hold NaN or infinity: these images are omitted")
     if int(zero.sum()):
         notes.append(
             f"{int(zero.sum())} of {counted(samples, 'map')} are zero everywhere: they have no rank, cosine or mass"
@@ -312,16 +314,16 @@ def _notes(explanation: Explanation, why: str) -> tuple[str, ...]:
     for title, names in _noted().items():
         lacking = [values[name].isnan().reshape(-1, samples).any(dim=0) for name in names if name in values]
         if lacking and (count := int((torch.stack(lacking).any(dim=0) & finite & ~zero).sum())):
-            notes.append(f"{count} of {counted(samples, 'map')} more have no {title}")
+            notes.append(f"{count} of {counted(samples, 'map')} have no {title}")
     notes += [
-        f"{measure.title}: NOT RUN: where the object is was not given"
+        f"{measure.title}: NOT RUN: the mask of the object was not given"
         for measure in MEASURES
         if measure.needs_objects and not measure.is_in(values)
     ]
     if why:
         notes.append(f"gate: NOT RUN: {why}")
     elif blank := int((explanation.gate.isnan().any(dim=0) & finite & ~zero).sum()):
-        notes.append(f"gate: the map of a re-initialised model ranks nothing on {counted(blank, 'image')}")
+        notes.append(f"gate: the map of a re-initialised model is constant on {counted(blank, 'image')}")
     return tuple(notes)
 
 
@@ -333,13 +335,17 @@ def _claimed(folder: Path, asked: Explanation, resume: bool) -> Explanation | No
     """
 
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: an explanation takes a folder")
+        raise InputError(f"{folder} is a file: give a folder")
     if holds_nothing(folder):
         return None
     if not resume:
-        raise InputError(f"{folder} holds an explanation already: --resume takes it up; remove it to explain anew")
+        raise InputError(
+            f"{folder} already holds an explanation: continue it with --resume, or remove it to explain again"
+        )
 
-    other = InputError(f"{folder} was made of another model, other images or other settings: remove it to explain anew")
+    other = InputError(
+        f"{folder} was made with another model, other images or other settings: remove it to explain again"
+    )
     if (folder / "result.json").is_file():
         finished = load_explanation(folder)
         there, here = (each.settings.get("shortcut") for each in (finished, asked))
@@ -370,9 +376,9 @@ def _check(model: nn.Module, images: Images, *, objects: Tensor | None, ids: Ten
     """Refuses a model and images that could not be explained."""
 
     if not isinstance(model, nn.Module):
-        raise InputError(f"the model is {type(model).__name__}: an explanation takes an nn.Module")
+        raise InputError(f"the model is {type(model).__name__}: pass an nn.Module")
     if batch_size < 1:
-        raise InputError(f"batch_size = {batch_size}: at least one image a pass")
+        raise InputError(f"batch_size = {batch_size}: must be at least 1")
     if ids.dtype != torch.int64 or ids.shape != images.labels.shape or len(ids.unique()) != len(ids):
         raise InputError(f"ids are {ids.dtype} {tuple(ids.shape)}: expected int64 ({len(images)},), each once")
     expected = (len(images), *images.shape[1:])
@@ -395,7 +401,9 @@ def _plain(of_maps: Mapping[str, Any], of_measures: Mapping[str, Any], attributi
 
     for name, value in of_maps.items():
         if name in of_measures:
-            raise InputError(f"attribution {attribution}: its setting {name} has the name of a setting of the measures")
+            raise InputError(
+                f"attribution {attribution}: its setting {name} has the name of a setting of the measures: rename it"
+            )
         try:
             json.dumps(value)
         except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The gate: a map that a model with random weights gives as well does not explain what the trained one has learnt.
+"""The gate: a map that a model with random weights also has does not explain what the trained model has learned.
 
 References:
     Adebayo et al. 2018, "Sanity checks for saliency maps", https://arxiv.org/abs/1810.03292
@@ -16,25 +16,25 @@ from ..randomness import seeded_globally
 __all__ = ["RANDOMISED", "UNINFORMATIVE", "reinitialised"]
 
 RANDOMISED = 3
-"""How many re-initialised models the maps are held against."""
+"""The number of re-initialised models to compare the maps with."""
 
 UNINFORMATIVE = 0.5
-"""A median rank correlation above this says that the maps do not depend on what was learnt."""
+"""Above this median rank correlation, the maps do not depend on what was learned."""
 
 
 @torch.no_grad()
 def reinitialised(model: nn.Module, seed: int) -> tuple[nn.Module | None, str]:
-    """A copy of a model with all of its parameters drawn anew; the model and the global generators stay as they are.
+    """A copy of a model with all of its parameters re-initialised; the model and the global generators are unchanged.
 
-    Every module's own ``reset_parameters`` is called, inner modules first: a net with an initialisation of its own has
-    the last word.
+    Every module's own ``reset_parameters`` is called, inner modules first: a network with its own initialisation
+    overrides them.
 
     Args:
         model: the classifier.
         seed: of the draws.
 
     Returns:
-        The copy and ``""``, or ``None`` and why there is none.
+        The copy and ``""``, or ``None`` and the reason.
     """
 
     try:

@@ -1,6 +1,6 @@
 """The same images under several models: each model's map, the image under its own attack, and the map of that.
 
-For the eye; what can be said of maps is measured by the rest of :mod:`asgt.explanation`.
+The grid is an illustration; the rest of :mod:`asgt.explanation` measures maps.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def saliency_maps(
     Args:
         models: classifiers by name, each images (B, C, H, W) in [0, 1] to logits (B, K).
         images: float (N, C, H, W) in [0, 1], on the device of the models; a tensor or a numpy array.
-        labels: (N,), of any integer type. Default: not known, and each model is explained, and attacked, on its own
+        labels: (N,), of any integer type. Default: unknown; then each model is explained and attacked on its own
             predictions.
         classes: the names of the K classes. Default: their numbers.
-        seeds: of the runs of the models, to be shown.
-        attribution: what makes the maps, by name, as :func:`asgt.saliency.attribute` knows it.
-        layer: the layer that it looks at, where it looks at one.
+        seeds: of the runs of the models, for display.
+        attribution: the attribution of the maps, by a name of :func:`asgt.saliency.attribute`.
+        layer: its layer, for an attribution of a layer.
         eps: the radius of each model's own attack, PGD-20 away from the class that is explained. Default: none.
         norm: its norm.
         seed: keys its random start, as that of :func:`asgt.explain`.
@@ -64,7 +64,7 @@ def saliency_maps(
         shortcut: where a planted shortcut lies, bool (N, H, W), as its ``masks`` say; the pictures outline it.
 
     Raises:
-        InputError: images, labels, or the attribution do not fit.
+        InputError: images, labels or the attribution are invalid.
 
     Example:
         >>> import torch
@@ -77,10 +77,10 @@ def saliency_maps(
     """
 
     if not models:
-        raise InputError("there is no model to explain: hand over classifiers by name")
+        raise InputError("no model is given: pass classifiers by name")
     images = checked_images(images, "images")
     if images.ndim != 4 or len(images) == 0:
-        raise InputError(f"images have the shape {tuple(images.shape)}: expected (N, C, H, W), at least one")
+        raise InputError(f"images have the shape {tuple(images.shape)}: pass (N, C, H, W) with at least one image")
     if labels is not None:
         labels = checked_labels(labels, len(images), soft=False, name="labels").to(images.device)
     eps, seed = None if eps is None else number(eps, "eps"), whole(seed, "seed")
@@ -155,10 +155,10 @@ def _class_names(columns: Sequence[MapColumn], given: Sequence[str] | None) -> t
 
 
 def side_by_side(pictures: Sequence[SaliencyMaps]) -> SaliencyMaps:
-    """The columns of several pictures of the same images as one.
+    """Joins the columns of several figures of the same images.
 
     Raises:
-        InputError: they are of other images, or made otherwise.
+        InputError: the images or the settings differ.
     """
 
     first = pictures[0]
@@ -167,5 +167,7 @@ def side_by_side(pictures: Sequence[SaliencyMaps]) -> SaliencyMaps:
         settings = [(maps.classes, maps.attribution, maps.eps, maps.norm, maps.labels is None) for maps in both]
         if settings[0] != settings[1] or not torch.equal(other.images, first.images):
             names = [maps.columns[0].name for maps in both]
-            raise InputError(f"the maps of {names[1]} are of other images than those of {names[0]}, or made otherwise")
+            raise InputError(
+                f"the maps of {names[1]} have other images or settings than those of {names[0]}: use the same for both"
+            )
     return replace(first, columns=tuple(column for maps in pictures for column in maps.columns))

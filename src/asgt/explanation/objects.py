@@ -1,4 +1,4 @@
-"""Where the object is, for images of which that is known."""
+"""The mask of the object, for images with a known object."""
 
 from __future__ import annotations
 

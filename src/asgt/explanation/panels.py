@@ -1,11 +1,11 @@
-"""The panel: several methods' maps held against each other, on the images that all of their models get right.
+"""The panel: a comparison of several methods' maps, on the images that all models classify correctly.
 
-A measure's value of a model is a mean over images, so one model has a bootstrap interval over them. A method is known
-by its runs only: with several seeds the interval is Student's t over the runs' values, and two methods differ by one
-difference a seed. A difference is decided if its p, by Holm's correction over all pairs of the measure, is below 0.05
-and its own interval excludes zero.
+A measure's value of a model is a mean over images, so one model has a bootstrap interval over them. A method is
+known only through its runs: with several seeds the interval is Student's t over the runs' values, and two methods have
+one difference per seed. A difference is decided if its p, by Holm's correction over all pairs of the measure, is below
+0.05 and its own interval excludes zero.
 
-Every measure rests on the same images for all models: what has no value under one of them counts under none.
+Every measure uses the same images for all models: an image without a value under one of them is omitted for all.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from .measures import MEASURES, QUANTILES, Measure, measure_named, measures_unde
 __all__ = ["MINIMUM", "Curve", "Panel", "measure_sentence", "panel"]
 
 MINIMUM = 100
-"""Fewer images that all models get right than this say too little."""
+"""The smallest number of images that all models classify correctly for a panel."""
 
 _KINDS: dict[Kind, str] = {
     "methods": "methods, paired by seed: t interval over seeds",
-    "models": "models of one run each, paired image by image: bootstrap interval; nothing is said about the methods",
+    "models": "models of one run each, paired image by image: bootstrap interval; this does not compare the methods",
 }
-"""What the differences of a table rest on."""
+"""The basis of the differences of a table."""
 
 _Run: TypeAlias = tuple[str, int]
 """A method and a seed."""
@@ -59,14 +59,14 @@ _Run: TypeAlias = tuple[str, int]
 
 @dataclass(frozen=True)
 class Curve:
-    """Masked accuracy of one method over the share of hidden pixels.
+    """Masked accuracy of one method over the share of masked pixels.
 
     Attributes:
         method: its name.
-        fill: what hides a pixel: the images' ``"mean"``, ``"noise"``, or ROAD's ``"linear"`` imputation.
-        order: which pixels go first: the ``"top"`` by m, ``"random"`` ones, or the ``"least"``.
+        fill: the value of masked pixels: the images' ``"mean"``, ``"noise"``, or ROAD's ``"linear"`` imputation.
+        order: which pixels are masked first: the ``"top"`` by m, ``"random"`` ones, or the ``"least"``.
         shares: q, ascending.
-        accuracy: at each q, in [0, 1]; all images are right at q = 0.
+        accuracy: at each q, in [0, 1]; all images are correct at q = 0.
     """
 
     method: str
@@ -83,18 +83,19 @@ class Panel(Tabular):
     Attributes:
         methods: their names, in the order given.
         seeds: of each method, ascending.
-        attribution: what made the maps.
-        settings: all that is needed to repeat it.
+        attribution: the attribution of the maps.
+        settings: the settings for repeating it.
         eps: the training ε.
         norm: its norm.
-        ids: the rows of the test split that every model gets right, with a map that can be measured, int64 (n,).
-        asked: how many images were explained.
-        not_run: why there are no values; empty where there are.
-        unflipped: how many of ``ids`` no model's own attack turns, at ε/4 and at ε.
-        area: the object's mean share of the image; NaN where that is not known.
-        curves: masked accuracy over the share of hidden pixels, by method, fill and order.
-        scores: of each measure, those of each method: what :meth:`value` reads.
-        paired: of each measure, all differences: what :meth:`differences` reads.
+        ids: the rows of the test split that every model classifies correctly, with a map that can be measured, int64
+            (n,).
+        asked: the number of explained images.
+        not_run: why there are no values; empty if there are.
+        unflipped: the number of ``ids`` whose prediction no model's own attack changes, at ε/4 and at ε.
+        area: the object's mean share of the image; NaN if unknown.
+        curves: masked accuracy over the share of masked pixels, by method, fill and order.
+        scores: of each measure, those of each method, for :meth:`value`.
+        paired: of each measure, all differences, for :meth:`differences`.
         gates: of each method, the median rank correlation of m with that of re-initialised models, and that of two
             re-initialised models with each other; NaN where the gate was not run.
         shortcut_area: the shortcut's mean share of the image; NaN where the images have none.
@@ -145,7 +146,7 @@ class Panel(Tabular):
 
     @property
     def n(self) -> int:
-        """The images that every model gets right."""
+        """The number of images that every model classifies correctly."""
 
         return len(self.ids)
 
@@ -165,12 +166,12 @@ class Panel(Tabular):
         return Table(title, ["measure", "n", *self.methods], rows, notes)
 
     def value(self, method: str, measure: str) -> Estimate:
-        """What a measure says of a method; where it was not run, why not.
+        """The value of a measure for a method, or the reason why it was not run.
 
         Its interval is a bootstrap over images for one seed, and Student's t for several.
 
         Raises:
-            InputError: there is no such method or measure.
+            InputError: the method or the measure is unknown.
         """
 
         measure_named(measure)
@@ -180,25 +181,26 @@ class Panel(Tabular):
         return self.scores[measure][method]
 
     def differences(self, measure: str) -> tuple[PairedDifference, ...]:
-        """The differences of all pairs of methods, in the order of the methods; empty where the measure was not run.
+        """The differences of all pairs of methods, in the order of the methods; empty if the measure was not run.
 
-        None of a pair that cannot be paired: several runs of either method, and no seed in common.
+        Pairs that cannot be paired are omitted: those with several runs of either method and no common seed.
 
         Raises:
-            InputError: there is no such measure.
+            InputError: the measure is unknown.
         """
 
         measure_named(measure)
         return self.paired.get(measure, ())
 
     def differences_table(self, measure: str | None = None) -> Table:
-        """A row for every two methods under a measure: their difference, its interval and p, and whether it is decided.
+        """A row for each pair of methods under a measure: their difference, its interval and p, and whether it is
+        decided.
 
         Args:
             measure: the name of a measure. Default: all that have a value, in the order of the panel.
 
         Raises:
-            InputError: there is no such measure.
+            InputError: the measure is unknown.
         """
 
         asked = self.measures if measure is None else (measure_named(measure),)
@@ -215,7 +217,11 @@ class Panel(Tabular):
                 *([f"NOT RUN: {self.not_run}"] if self.not_run else []),
                 *(words for kind, words in _KINDS.items() if kind in kinds),
                 *([PAIRS_NOTE] if pairs else []),
-                *(["p is corrected over the pairs of one measure, not over the measures"] if measure is None else []),
+                *(
+                    ["p is corrected for the pairs of one measure, not for the number of measures"]
+                    if measure is None
+                    else []
+                ),
             ],
         )
 
@@ -226,13 +232,13 @@ class Panel(Tabular):
         return self.gates.get(method, (nan, nan))[0]
 
     def between(self, method: str) -> float:
-        """That of two re-initialised models with each other: what maps have in common whatever the weights."""
+        """The same between two re-initialised models: the similarity of maps for any weights."""
 
         self._known(method)
         return self.gates.get(method, (nan, nan))[1]
 
     def uninformative(self, method: str) -> bool | None:
-        """Whether the gate says so: the median is above 0.5; ``None`` where the gate was not run."""
+        """Whether the median of the gate is above 0.5; ``None`` if the gate was not run."""
 
         median = self.gate(method)
         return None if isnan(median) else median > UNINFORMATIVE
@@ -245,7 +251,7 @@ class Panel(Tabular):
 def measure_sentence(measure: Measure, difference: PairedDifference) -> str:
     """A difference in a measure, as a sentence without its full stop.
 
-    If the difference is decided, the method that has more comes first.
+    If the difference is decided, the method with the higher value comes first.
     """
 
     if difference.decision == "less":
@@ -255,9 +261,9 @@ def measure_sentence(measure: Measure, difference: PairedDifference) -> str:
     if difference.kind == "models":
         first, second = f"the model of {first}", f"that of {second}"
         paired = f"{counted(difference.n, 'image')} paired"
-    words = f"{measure.title}: {first} less {second} is not decided"
+    words = f"{measure.title}: {first} minus {second} is not decided"
     if difference.decision == "more":
-        words = f"{measure.title}: {first} has more than {second}"
+        words = f"{measure.title}: {first} has a higher value than {second}"
     over = f"{difference.p_text} (Holm over {counted(difference.claims, 'pair')})"
     return f"{words}: {_signed(difference)}, {over}, {paired}"
 
@@ -274,15 +280,15 @@ def panel(named: Mapping[str, Sequence[Explanation]], *, seeds: Mapping[str, Seq
     """Compares explanations of several models on the same images.
 
     Args:
-        named: the explanations of each method, one a seed, by ascending seed.
+        named: the explanations of each method, one for each seed, in ascending order.
         seeds: the seeds of each method, ascending. Default: 0, 1, ….
 
     Returns:
-        The panel; without values, and with the reason, where the explanations do not belong together or their models
-        get fewer than 100 images right in common.
+        The panel; without values but with the reason, if the explanations are not comparable or their models
+        classify fewer than 100 images correctly in common.
 
     Raises:
-        InputError: there is no method, one has no explanation, or the seeds do not fit.
+        InputError: there is no method, one has no explanation, or the seeds do not match.
 
     Example:
         >>> import asgt
@@ -339,10 +345,10 @@ def panel(named: Mapping[str, Sequence[Explanation]], *, seeds: Mapping[str, Seq
 
 def _check(named: Mapping[str, Sequence[Explanation]], seeds: Mapping[str, tuple[int, ...]]) -> None:
     if not named:
-        raise InputError("a panel takes one method at least")
+        raise InputError("no method is given: pass at least one")
     for method, several in named.items():
         if not several:
-            raise InputError(f"{method} has no explanation: a panel takes one a seed")
+            raise InputError(f"{method} has no explanation: pass one for each seed")
         if len(seeds[method]) != len(several) or list(seeds[method]) != sorted(set(seeds[method])):
             raise InputError(
                 f"{method} has {counted(len(several), 'explanation')} and seeds {list(seeds[method])}: give one seed "
@@ -362,7 +368,10 @@ def _mixed(runs: Mapping[_Run, Explanation]) -> str:
                 differing = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
                 words = f"{words} ({', '.join(differing)})"
             if not same:
-                return f"{_words(run)} was explained with {words} than {_words(first_run)}: explain them alike"
+                return (
+                    f"{_words(run)} was explained with {words} than {_words(first_run)}: explain both with "
+                    "the same settings"
+                )
     return ""
 
 
@@ -375,21 +384,24 @@ _COMMON = {
     "seed": "another seed of the draws",
     "settings": "other settings",
 }
-"""What explanations that stand side by side have in common."""
+"""The settings that compared explanations must share."""
 
 
 def _too_few(runs: Mapping[_Run, Explanation], right: Tensor) -> str:
-    """Why the images that all models get right say too little; empty where they are enough."""
+    """Why the images that all models classify correctly say too little; empty where they are enough."""
 
     if int(right.sum()) < MINIMUM:
         least = min(runs, key=lambda run: int(runs[run].right.sum()))
         return (
-            f"only {int(right.sum())} of {counted(len(right), 'image')} are right under all of "
-            f"{counted(len(runs), 'model')}, and {MINIMUM} belong; {_words(least)} is right on "
-            f"{int(runs[least].right.sum())}"
+            f"only {int(right.sum())} of {counted(len(right), 'image')} are classified correctly by all of "
+            f"{counted(len(runs), 'model')}, but {MINIMUM} are needed; {_words(least)} classifies "
+            f"{int(runs[least].right.sum())} correctly"
         )
     if len(next(iter(runs.values())).labels[right].unique()) == 1:
-        return "the images that all models get right are of one class, which a constant answer gets right as well"
+        return (
+            "the images that all models classify correctly belong to one class, so a constant prediction is "
+            "correct on them"
+        )
     return ""
 
 
@@ -455,11 +467,11 @@ def _missing(values: Mapping[_Run, Tensor | None], measure: Measure, right: Tens
     for run, images in values.items():
         if images is None:
             return f"{_words(run)} was explained without it"
-    what = "stay unflipped" if measure.unflipped else "have a value"
+    what = "are unflipped" if measure.unflipped else "have a value"
     lacking = {run: int((images.isnan() & right).sum()) for run, images in values.items() if images is not None}
     most = max(lacking, key=lambda run: lacking[run])
     return (
-        f"only {counted(count, 'image')} {what} under all models, and {MINIMUM} belong; {_words(most)} lacks "
+        f"only {counted(count, 'image')} {what} under all models, but {MINIMUM} are needed; {_words(most)} lacks "
         f"{lacking[most]} of {int(right.sum())}"
     )
 

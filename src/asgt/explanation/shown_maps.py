@@ -1,7 +1,7 @@
-"""Maps as they are shown: one rule that colours every map, and the words beside each picture.
+"""The display of maps: one rule that colours every map, and the text of each figure.
 
-So no map is made to look better than another, and one that holds nothing is drawn as what it is. The page, the figures
-for papers and a notebook show the same pictures.
+So no map looks better than another because of its colours, and an empty map is drawn as empty. The page, the
+figures for papers and a notebook show the same figures.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ RULE: dict[Rendering, str] = {
         "plus the 99th percentile of |a| and beyond"
     ),
 }
-"""How a map is reduced and coloured, in words. Both scales rise evenly in luminance: grey print keeps their order."""
+"""Describes the reduction and the colours of maps. The luminance of both scales increases evenly, so grey prints have
+the same order.
+"""
 
 COLOURS_OF: dict[Rendering, str] = {"magnitude": "magma", "signed": "cividis"}
 """matplotlib's colour map of each."""
@@ -60,7 +62,7 @@ COLOURS_OF: dict[Rendering, str] = {"magnitude": "magma", "signed": "cividis"}
 _LONGEST_CLASS = 60
 
 _SHOWN = 12
-"""Images that a notebook shows of a picture."""
+"""The number of images of a figure in a notebook."""
 
 _CENTRED, _NARROW = 'style="text-align:center"', 'style="text-align:left;max-width:7em;white-space:normal"'
 
@@ -73,12 +75,12 @@ class MapColumn:
 
     Attributes:
         name: of the model, or its method.
-        seed: of its run; ``None`` where there is none.
+        seed: of its run; ``None`` without one.
         explained: the class that each map explains, int64 (N,): the label, or else the model's own prediction.
-        predictions: what the model says of each image, int64 (N,).
+        predictions: the model's prediction for each image, int64 (N,).
         maps: the signed attribution (N, C, H, W).
-        attacked: the images under the model's own attack, (N, C, H, W); ``None`` without one, like what follows.
-        attacked_predictions: what it says of these, int64 (N,).
+        attacked: the images under the model's own attack, (N, C, H, W); ``None`` without one, like the next two.
+        attacked_predictions: the predictions for these, int64 (N,).
         attacked_maps: their attribution to the same class.
     """
 
@@ -94,13 +96,13 @@ class MapColumn:
 
 @dataclass(frozen=True)
 class SaliencyMaps:
-    """The same images under several models. A notebook shows the pictures of the first twelve images.
+    """The same images under several models. A notebook shows the first twelve images.
 
     Attributes:
         images: float (N, C, H, W) in [0, 1].
-        labels: int64 (N,); ``None`` where they are not known, and each model is explained on its own predictions.
+        labels: int64 (N,); ``None`` if unknown; then each model is explained on its own predictions.
         classes: the names of the classes.
-        attribution: what made the maps.
+        attribution: the attribution of the maps.
         eps: the radius of the attack; ``None`` without one.
         norm: its norm.
         columns: a model each.
@@ -126,7 +128,7 @@ class SaliencyMaps:
     shortcut: Tensor | None = None
 
     def __getitem__(self, rows: slice) -> SaliencyMaps:
-        """The same of some of the images."""
+        """The same for some of the images."""
 
         def of(record: _Record) -> _Record:
             tensors = {name: value for name, value in vars(record).items() if isinstance(value, Tensor)}
@@ -154,14 +156,14 @@ class SaliencyMaps:
 
 
 def coloured(attribution: Tensor, kind: Rendering = "magnitude") -> tuple[Tensor, str]:
-    """A map in colours, by :data:`RULE`, and what is wrong with it.
+    """A map in colours, by :data:`RULE`, and its problem, if any.
 
     Args:
         attribution: signed (C, H, W).
         kind: reduced to its magnitude, or signed.
 
     Returns:
-        uint8 (H, W, 3); and ``""``, ``"all zero"`` or ``"not finite"``, where there is nothing to colour.
+        uint8 (H, W, 3); and ``""``, ``"all zero"`` or ``"not finite"``, if it cannot be coloured.
     """
 
     import matplotlib
@@ -184,7 +186,7 @@ def coloured(attribution: Tensor, kind: Rendering = "magnitude") -> tuple[Tensor
 
 
 def map_rule(maps: SaliencyMaps, kind: Rendering = "magnitude") -> str:
-    """How the maps were made and coloured, in a sentence."""
+    """A sentence on the attribution and the colours of the maps."""
 
     whose = "each model's own answer" if maps.labels is None else "the label"
     made = f"a: gradient of the logit of {whose}" if maps.attribution == "gradient" else f"a: {maps.attribution}"
@@ -195,28 +197,28 @@ def map_rule(maps: SaliencyMaps, kind: Rendering = "magnitude") -> str:
 
 
 def row_names(maps: SaliencyMaps, number: int) -> list[str]:
-    """What the rows of an image are called."""
+    """The names of the rows of an image."""
 
     label = "" if maps.labels is None else f" of {class_name(maps, maps.labels[number])}"
     names = [f"image{label}", "its map"]
     if maps.eps is not None:
-        names += [f"under PGD-{STEPS}, {norm_sign(maps.norm)} ε = {eps_text(maps.eps)}", "the map of that"]
+        names += [f"under PGD-{STEPS}, {norm_sign(maps.norm)} ε = {eps_text(maps.eps)}", "map under attack"]
     return names
 
 
 def map_cells(maps: SaliencyMaps, number: int, column: MapColumn, kind: Rendering) -> list[tuple[Tensor, str, str]]:
-    """The rows of an image in a model's column: pictures, uint8 (H, W, 3), what is wrong with each, and its words.
+    """The rows of an image in a model's column: pixels, uint8 (H, W, 3), the problem of each, if any, and its text.
 
-    Under an image stands what the model says of it; under a map, where labels are not known, whose class it explains.
+    The text under an image is the model's prediction; under a map, if labels are unknown, the explained class.
     """
 
     explained = "" if maps.labels is not None else f"explains {class_name(maps, column.explained[number])}"
-    cells = [(pixels_of(maps.images[number]), "", f"says {class_name(maps, column.predictions[number])}")]
+    cells = [(pixels_of(maps.images[number]), "", f"pred. {class_name(maps, column.predictions[number])}")]
     cells.append((*coloured(column.maps[number], kind), explained))
     if column.attacked is not None:
         assert column.attacked_predictions is not None
         assert column.attacked_maps is not None
-        said = f"says {class_name(maps, column.attacked_predictions[number])}"
+        said = f"pred. {class_name(maps, column.attacked_predictions[number])}"
         cells.append((pixels_of(column.attacked[number]), "", said))
         cells.append((*coloured(column.attacked_maps[number], kind), explained))
     return cells
@@ -248,7 +250,7 @@ def png_uri(pixels: Tensor) -> str:
 
 
 def class_name(maps: SaliencyMaps, number: int | Tensor) -> str:
-    """The name of a class as it is shown: in one line, and not too long."""
+    """The name of a class for display: in one line, and not too long."""
 
     return visible(maps.classes[int(number)], _LONGEST_CLASS).replace("\n", " ")
 

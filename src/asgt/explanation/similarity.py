@@ -1,4 +1,4 @@
-"""What can be said of a map alone, and of two maps of the same image; each sample by itself, all at once."""
+"""Properties of a map, and similarities of two maps of the same image; batched, for each sample separately."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def gini(a: Tensor) -> Tensor:
     .. math:: G = \frac{\sum_i (2i - n - 1) \, |a|_{(i)}}{n \sum_i |a|_{(i)}}, \qquad |a|_{(1)} \le \dots \le |a|_{(n)}
 
     Returns:
-        float64 (B,), NaN of a map that is zero everywhere.
+        float64 (B,), NaN for a map that is zero everywhere.
 
     References:
         Chalasani et al. 2020, "Concise explanations of neural networks using adversarial training",
@@ -43,7 +43,7 @@ def spearman(m: Tensor, other: Tensor) -> Tensor:
     """Spearman's rank correlation of two maps (B, H, W) of each image; ties have their mean rank.
 
     Returns:
-        float64 (B,), NaN where either map is constant: it ranks nothing.
+        float64 (B,), NaN if either map is constant.
     """
 
     # Mean ranks have the mean of the ranks, ties or none.
@@ -53,7 +53,7 @@ def spearman(m: Tensor, other: Tensor) -> Tensor:
 
 
 def spearman_of_finite(m: Tensor, other: Tensor) -> Tensor:
-    """As :func:`spearman`; NaN also where either map is not finite, whose order means nothing."""
+    """As :func:`spearman`; NaN also if either map is not finite."""
 
     finite = m.flatten(1).isfinite().all(dim=1) & other.flatten(1).isfinite().all(dim=1)
     return spearman(m, other).masked_fill(~finite, torch.nan)
@@ -62,7 +62,7 @@ def spearman_of_finite(m: Tensor, other: Tensor) -> Tensor:
 def order_of(m: Tensor, noise: SampleKeyed) -> Tensor:
     """The pixels of each map (B, H, W) from the highest to the lowest, int64 (B, n); equal ones in random order.
 
-    Without that a map that is zero in most places would hide pixels from the top left corner on.
+    Otherwise the order of a mostly zero map would begin at the top left corner.
     """
 
     flat = m.flatten(1)
@@ -81,7 +81,7 @@ def top_overlap(order: Tensor, other: Tensor, share: float = 0.1) -> Tensor:
 
 
 def cosine(a: Tensor, other: Tensor) -> Tensor:
-    """The cosine of two attributions (B, …), float64 (B,); NaN where either is zero everywhere."""
+    """The cosine of two attributions (B, …), float64 (B,); NaN if either is zero everywhere."""
 
     one, two = precise(a.flatten(1)), precise(other.flatten(1))
     found: Tensor = (one * two).sum(dim=1) / (one.norm(dim=1) * two.norm(dim=1))

@@ -1,4 +1,4 @@
-"""A finished run as something to hand on: weights, configuration, model card and digests, here or on the hub."""
+"""Exports of finished runs: weights, configuration, model card and digests, in a folder or on the hub."""
 
 from .exported_run import Export, export_run
 from .pushing import push_export

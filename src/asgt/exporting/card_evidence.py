@@ -1,4 +1,4 @@
-"""The part of a model card that is measured: accuracy under attack, what the checks say, and what is not known."""
+"""The measurements in a model card: accuracy under attack, the checks, and the limits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _INTERVAL = "95 % interval (Wilson)"
 
 
 def summary(source: CardSource) -> str:
-    """The first lines: the numbers, and what they rest on."""
+    """The first lines: the numbers and their basis."""
 
     if not source.evaluations:
         return (
-            "**Not evaluated.** This model was not attacked: nothing is known about its robustness. "
-            "[Below](#repeat) is the command that evaluates it."
+            "**Not evaluated.** No attack was run on this model, so its robustness is unknown. [Below](#repeat) is "
+            "the command that evaluates it."
         )
     evaluation = source.evaluations[0]
     eps = source.eps_of(evaluation)
@@ -68,14 +68,14 @@ def _accuracy(source: CardSource, evaluation: Evaluation) -> list[str]:
         _what_counts(source, evaluation),
     ]
     if evaluation.adapted:
-        told.append("With so few classes an attack had to be adapted, and is not its authors' own.")
+        told.append("An attack was adapted to the small number of classes, so it differs from its authors' version.")
     if sentence := evaluation.class_sentence():
         told.append(f"By class: {source.text(sentence)}.")
     told += [
         f"{source.text(name)}: {source.text(each.told(evaluation.samples))}."
         for name, each in evaluation.discards.items()
     ]
-    told.append(f"All figures: [`results/{protocol.stored_as}.json`](results/{protocol.stored_as}.json).")
+    told.append(f"All numbers: [`results/{protocol.stored_as}.json`](results/{protocol.stored_as}.json).")
     return told
 
 
@@ -83,11 +83,11 @@ def _what_counts(source: CardSource, evaluation: Evaluation) -> str:
     """When an image counts as right, and what attacks it."""
 
     if not evaluation.protocol.worst_case:
-        return "Each column is one attack. It starts anew at every ε, and its last iterate counts."
+        return "Each column is one attack. It starts from scratch at every ε, and its last iterate counts."
     attacks = "; ".join(search.among(evaluation.classes).described() for search in evaluation.protocol.searches)
     return (
-        "An image counts as right at an ε if the clean image is classified right and no attack breaks it at that ε or "
-        f"a smaller one. Attacks: {source.text(attacks)}, and a search along the gradient of the margin."
+        "An image counts as correct at an ε if the clean image is classified correctly and no attack breaks it at "
+        f"that ε or a smaller one. Attacks: {source.text(attacks)}, and a search along the gradient of the margin."
     )
 
 
@@ -99,20 +99,20 @@ def checks_section(source: CardSource) -> str:
         return ""
     parts = [
         "## Checks of the attacks",
-        "An attack that fails makes a model look robust. Each check looks for one reason why it may have failed. A "
-        "PASS is no proof: it says that no failure was detected.",
+        "A failed attack makes a model look robust. Each check tests one reason for such a failure. A PASS is not "
+        "a proof: it means that no failure was detected.",
     ]
     for evaluation in checked:
         rows = [
             [source.text(check.name), check.verdict, source.text(check.evidence), source.text(check.remedy) or "–"]
             for check in evaluation.checks
         ]
-        parts += [f"### {_protocol(evaluation)}", table(["check", "outcome", "evidence", "what to do"], rows)]
+        parts += [f"### {_protocol(evaluation)}", table(["check", "outcome", "evidence", "remedy"], rows)]
     return "\n\n".join(parts)
 
 
 def limits_section(source: CardSource) -> str:
-    """What the numbers do not say."""
+    """The limits of the numbers."""
 
     lines = [*_limits_of_evaluation(source), *_limits_of_training(source)]
     return "## Known limits\n\n" + "\n".join(f"- {line}" for line in lines)
@@ -120,17 +120,17 @@ def limits_section(source: CardSource) -> str:
 
 def _limits_of_evaluation(source: CardSource) -> list[str]:
     if not source.evaluations:
-        return ["The model was not evaluated. Do not use it where somebody may change its input on purpose."]
+        return ["The model was not evaluated. Do not use it if an adversary can change its input."]
     strongest = source.evaluations[0]
     norms = sorted({norm_sign(evaluation.norm) for evaluation in source.evaluations})
     largest = eps_text(max(evaluation.epsilons[-1] for evaluation in source.evaluations))
     lines = [
-        f"Robust accuracy by protocol {_protocol(strongest)} is {escaped(strongest.protocol.claim)}. It is an upper "
-        "bound: a stronger attack may find more.",
-        f"Measured in {' and '.join(norms)} up to ε = {largest}, on test images of {source.text(source.data)} alone. "
+        f"Robust accuracy by protocol {_protocol(strongest)} is {escaped(strongest.protocol.claim)}. It is an "
+        "upper bound: a stronger attack may break more images.",
+        f"Measured in {' and '.join(norms)} up to ε = {largest}, only on test images of {source.text(source.data)}. "
         "Other norms, larger ε, corruptions such as blur or noise, and other data are not measured.",
-        f"One training run (seed {source.run.seed}). Intervals are over images. They say nothing about other seeds, "
-        "and so nothing about the method.",
+        f"One training run (seed {source.run.seed}). Intervals are over images. They do not cover other seeds, so "
+        "they do not describe the method.",
     ]
     for evaluation in source.evaluations:
         for verdict, verb in (("FAIL", "failed"), ("WARN", "warned")):
@@ -148,8 +148,8 @@ def _limits_of_training(source: CardSource) -> list[str]:
         lines.append("The model predicts one class for nearly all images.")
     lines += [f"Files of the run: {source.text(remark)}" for remark in source.run.remarks]
     lines.append(
-        "The digests in `manifest.json` notice accidents and edits. They are no signature: who can change the files "
-        "can change the digests too."
+        "The digests in `manifest.json` detect accidents and edits. They are not a signature: anybody who can "
+        "change the files can also change the digests."
     )
     return lines
 

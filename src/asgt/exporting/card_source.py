@@ -1,4 +1,4 @@
-"""What a model card is written from: a run as it was read, and the evaluation that its first sentence quotes."""
+"""The input of a model card: a run, and the evaluation for its first sentence."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ UNSTATED = ""
 """The license of a model whose owner states none."""
 
 _STRONGEST = ("autoattack", "standard", "standard-quick", "pgd")
-"""Worst-case protocols, those that a claim may rest on first."""
+"""Worst-case protocols, those for robustness claims first."""
 
 
 @dataclass(frozen=True)
 class CardSource:
-    """A run to be handed on.
+    """A run to be exported.
 
     Attributes:
-        run: as it was read.
-        exported: what ``config.json`` will hold.
-        place: what the model is called in the card's code: the name of the folder, or ``ORGANISATION/NAME``.
-        license: an identifier of the hub, as ``"mit"``; :data:`UNSTATED` where none is stated.
-        parity: for each other format, by the name of its file, how far its logits lie from the model's, in words.
+        run: the run.
+        exported: the content of ``config.json``.
+        place: the name of the model in the card's code: the name of the folder, or ``ORGANISATION/NAME``.
+        license: an identifier of the hub, as ``"mit"``; :data:`UNSTATED` if none is stated.
+        parity: for each other format, by the name of its file, a sentence on the difference of its logits from the
+            model's.
     """
 
     run: Run
@@ -43,7 +44,7 @@ class CardSource:
 
     @cached_property
     def method(self) -> str:
-        """The method's name, as tables have it: ``"ASGT-PGD"``."""
+        """The method's name in tables: ``"ASGT-PGD"``."""
 
         return method_names([self.run.config])[0]
 
@@ -63,7 +64,7 @@ class CardSource:
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
-        """The strongest first; protocols that are no worst case last."""
+        """The strongest first; protocols without a worst case last."""
 
         def place(evaluation: Evaluation) -> tuple[bool, int, int]:
             name = evaluation.protocol.name
@@ -86,6 +87,6 @@ class CardSource:
         return evaluation.epsilons[0]
 
     def text(self, sentence: str) -> str:
-        """A sentence of the run as Markdown, without the paths of the machine that it lies on."""
+        """A sentence of the run as Markdown, without paths of this machine."""
 
         return escaped(without_places(sentence, places_of(self.run)))

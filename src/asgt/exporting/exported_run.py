@@ -1,4 +1,4 @@
-"""Writes a finished run as a folder that others load: see :mod:`asgt.models.exported` for what is in it."""
+"""Writes a finished run as a folder that others load: see :mod:`asgt.models.exported` for its content."""
 
 from __future__ import annotations
 
@@ -58,26 +58,27 @@ from .repeating import model_title
 __all__ = ["FORMATS", "Export", "export_run"]
 
 FORMATS = ("onnx", "torch-export")
-"""What the network can be written as, beside its weights."""
+"""The formats of the network, in addition to its weights."""
 
 _FILES = {"onnx": ONNX, "torch-export": PROGRAM}
 _COMPARED, _TOLERANCE = 64, 1e-5
 _STAGE = ".export.{}.part"
-"""Where files are made before they take their places; locks and this are no content of a folder."""
+"""The folder in which files are made; it and locks are not content of an export."""
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        folder: where.
+        folder: its folder.
         files: the names of the files in it, those of the manifest first.
-        is_loaded: whether the export was loaded again here, and holds the very weights of the run; it was not where
-            its architecture is code that was neither passed nor allowed.
+        is_loaded: whether the export was loaded again here, and has exactly the weights of the run; it was not if its
+            architecture is code that was neither passed nor allowed.
         is_evaluated: whether the card has numbers.
-        parity: for each other format, by the name of its file, how far its logits lie from the model's, in words.
+        parity: for each other format, by the name of its file, a sentence on the difference of its logits from the
+            model's.
     """
 
     folder: Path
@@ -105,18 +106,19 @@ def export_run(
 
     Args:
         run: the run folder, evaluated or not.
-        out: the folder to write; it is new, empty, or holds an earlier export, which is replaced.
-        formats: of :data:`FORMATS`, what to write the network as too. Default: the weights alone.
-        license: of the weights, an identifier of the hub, as ``"mit"``. Default: the card says that none is stated.
-        name: what the card calls the model, as ``"ORGANISATION/NAME"``. Default: the name of the folder.
-        model: the architecture, where it was passed to the training as an object, to load the export with.
-        data: the data, where it was passed to the training as objects.
-        allow: whose code may run to load the export, as :func:`asgt.load_run` takes it. Default: nobody's.
-        progress: is told what is going on.
+        out: the folder to write: new, empty, or with an earlier export, which is replaced.
+        formats: further formats of the network, of :data:`FORMATS`. Default: only the weights.
+        license: of the weights, an identifier of the hub, such as ``"mit"``. Default: the card says that none is
+            stated.
+        name: the name of the model in the card, such as ``"ORGANISATION/NAME"``. Default: the name of the folder.
+        model: the architecture for loading the export, if it was passed to the training as an object.
+        data: the data, if it was passed to the training as objects.
+        allow: the modules whose code may run to load the export, as for :func:`asgt.load_run`. Default: none.
+        progress: receives messages.
 
     Raises:
-        InputError: the run is not finished; the folder holds something else; or another format cannot be written, or
-            gives other logits.
+        InputError: the run is not finished; the folder has other content; or another format cannot be written, or
+            has other logits.
         DamagedFileError: a file of the run is damaged.
 
     Example:
@@ -133,7 +135,9 @@ def export_run(
         if each not in FORMATS:
             raise unknown("format", each, FORMATS)
     if license and _LICENSE.fullmatch(license) is None:
-        raise InputError(f"license {shown(license)}: give an identifier of the hub, as mit, apache-2.0 or cc-by-4.0")
+        raise InputError(
+            f"license {shown(license)}: give an identifier of the hub, such as mit, apache-2.0 or cc-by-4.0"
+        )
     if "/" in name:
         refuse_repository(name)
     read = read_run(Path(run))
@@ -162,7 +166,7 @@ def _previous(out: Path) -> Manifest | None:
         return None
     manifest = export_in(out)
     if manifest is None:
-        raise InputError(f"{out} is not empty and holds no earlier export: --out takes a new or an empty folder")
+        raise InputError(f"{out} is not empty and not an earlier export: give a new or an empty folder to --out")
     card = out / CARD
     if card.exists() and digest_file(card) != manifest.files.get(CARD):
         raise InputError(f"{card} was edited after it was exported: move it away, or give another --out")
@@ -242,7 +246,10 @@ def _loaded_again(
         return None
     net = load_exported(read, model=model, allow=allow)
     if digest_model(net) != exported.weights:
-        raise InputError(f"{exported.name}: its model does not hold what its weights hold, and cannot be exported")
+        raise InputError(
+            f"{exported.name}: its model and its weights do not match, so it cannot be exported: pass the "
+            "model of the training"
+        )
     return net
 
 
@@ -259,8 +266,8 @@ def _programs(
         return ()
     if net is None:
         raise InputError(
-            f"--format {formats[0]} needs the architecture {exported.model}, code of your own: name it by --model or "
-            "--allow, or pass model=…"
+            f"--format {formats[0]} needs the architecture {exported.model}, which is your own code: name it with "
+            "--model or --allow, or pass model=…"
         )
     program = captured(net, exported.shape)
     x, which = images()
@@ -295,7 +302,7 @@ def _images(
     try:
         splits = load_run(run.folder, allow=allow, model=model, data=data, progress=progress)[1]
     except InputError as error:
-        progress.say(f"formats are compared on random images, for the test images cannot be read: {error}")
+        progress.say(f"formats are compared on random images, because the test images cannot be read: {error}")
         generator = torch.Generator().manual_seed(0)
         channels, height, width = run.result.shape
         shape = (_COMPARED, channels, height, width)

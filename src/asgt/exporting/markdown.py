@@ -1,4 +1,4 @@
-"""Other people's texts in Markdown: they are shown as they are, and are never markup, HTML, a link or a path."""
+"""Untrusted text in Markdown: shown literally, never as markup, HTML, a link or a path."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["code", "escaped", "fenced", "last_part", "table", "without_places"]
 _MARKUP = re.compile(
     r"""[\\`*{}\[\]<>#!|~&$@"^]|(?<![^\W_])_|_(?![^\W_])|:(?!\s|$)|(?<=www)\.|(?<=ftp)\.""", re.IGNORECASE
 )
-"""What begins or ends markup within a line.
+"""The characters of markup within a line.
 
-An underscore does not within a word, and a colon makes a link or an emoji of what touches it.
+An underscore inside a name is not markup, and a colon can make a link or an emoji.
 """
 
 _PLAIN = re.compile(r"[\w.,:=+/@-]+( [\w.,:=+/@-]+)*")
-"""What a span of code shows as it is."""
+"""The characters that a span of code shows literally."""
 
 _PLACE = re.compile(
     r"(?<![\w/\\.])(?:file:/+|~?/|~\w+/|[A-Za-z]:[\\/])(?:[^\s\"'<>|:;,()]*[/\\])*([^\s\"'<>|:;,()/\\]*)"
@@ -31,8 +31,8 @@ def escaped(text: str, longest: int = LONGEST) -> str:
     """A text in a line of Markdown, as a reader should see it: control characters in their backslash form.
 
     Args:
-        text: any text. Absolute paths in it become the names of what they lead to.
-        longest: characters; of a longer text the middle is left out.
+        text: any text. Absolute paths in it are replaced by their last part.
+        longest: characters; the middle of a longer text is omitted.
     """
 
     line = visible(" ".join(visible(without_places(text), longest).split()))
@@ -40,14 +40,14 @@ def escaped(text: str, longest: int = LONGEST) -> str:
 
 
 def code(text: str) -> str:
-    """The same in the type of code."""
+    """The same as a span of code."""
 
     shown = visible(without_places(text), LONGEST)
     return f"`{shown}`" if _PLAIN.fullmatch(shown) else f"<code>{escaped(text)}</code>"
 
 
 def without_places(text: str, known: Iterable[str] = ()) -> str:
-    """The text with the name alone in the place of each absolute path, and of each known one, the longest first."""
+    """The text with each absolute path, and each known one, replaced by its name, the longest first."""
 
     for place in known:
         text = text.replace(place, last_part(place))
@@ -55,14 +55,14 @@ def without_places(text: str, known: Iterable[str] = ()) -> str:
 
 
 def last_part(place: str) -> str:
-    """The last part of a path, as a name; a text without separators as it is."""
+    """The last part of a path, as a name; a text without separators is unchanged."""
 
     name = PureWindowsPath(PurePosixPath(place).name).name
     return name or "data"
 
 
 def fenced(text: str, language: str = "") -> str:
-    """A block of code, behind a fence that is longer than any in the text."""
+    """A block of code with a fence that is longer than any in the text."""
 
     lines = visible(text)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", lines)), default=0))

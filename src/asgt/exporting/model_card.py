@@ -1,4 +1,4 @@
-"""The model card, ``README.md``: what the model is, what was measured, what is not known, how to repeat and cite it."""
+"""The model card, ``README.md``: the model, the measurements, the limits, repetition and citation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .repeating import command, evaluate_words, passed_objects, settings_of, tra
 __all__ = ["model_card"]
 
 _LISTED = 20
-"""Class names that the card lists; ``config.json`` has all of them."""
+"""The number of class names in the card; ``config.json`` has all of them."""
 
 _OTHER_FORMATS = {
     ONNX: "The network as ONNX, input `images`, output `logits`, any batch size.",
-    PROGRAM: "The network as a program, any batch size. `torch.export.load` reads it. That function may unpickle what "
-    "a changed archive holds, so load it only after `asgt verify` has checked the folder.",
+    PROGRAM: "The network as a program, any batch size. `torch.export.load` reads it. That function may unpickle "
+    "the content of a changed archive, so load it only after `asgt verify` has checked the folder.",
 }
 
 _PAPER = """@article{guesmi2024exploring,
@@ -36,7 +36,7 @@ _PAPER = """@article{guesmi2024exploring,
 
 
 def model_card(source: CardSource) -> str:
-    """The card of an export, Markdown with the metadata of the hub."""
+    """The card of an export, as Markdown with the metadata of the hub."""
 
     parts = [
         metadata(source),
@@ -67,7 +67,7 @@ def _use(source: CardSource) -> str:
     ]
     told = ["## Use", fenced("\n".join(lines), "python")]
     told.append(
-        "Give the pixels as they are, in [0, 1]: normalisation is inside the model. No file of this model runs code "
+        "Pass unnormalised pixels in [0, 1]: normalisation is inside the model. No file of this model runs code "
         "when `asgt` loads it."
     )
     if source.exported.is_own:
@@ -113,7 +113,11 @@ def _training(source: CardSource) -> str:
         table(["setting", "value"], rows),
         f"The weights: {result.chosen_text}. Accuracy on {count} images of the training split, in % [95 % interval "
         f"(Wilson)]: {measured}."
-        + (" These numbers chose the epoch: they are no result." if result.epochs else " They are no test images."),
+        + (
+            " These numbers selected the epoch, so they are not a result."
+            if result.epochs
+            else " They are not test images."
+        ),
     ]
     if sha256 := (result.start or {}).get("sha256"):
         told.append(f"Training started from given weights, SHA-256 {code(str(sha256))}.")

@@ -1,4 +1,4 @@
-"""The network in formats that other programs run: ONNX, and the archive of ``torch.export``."""
+"""The network in formats for other programs: ONNX, and the archive of ``torch.export``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..modes import ask
 __all__ = ["as_onnx", "as_program", "captured", "run_onnx", "run_program"]
 
 _BATCH = 2**16
-"""The most images that a captured network takes at a time."""
+"""The largest batch of a captured network."""
 
 _SAMPLES = "sample_inputs/"
-"""The part of an archive that holds pickled example images, which nobody needs."""
+"""The part of an archive with pickled example images, which are not needed."""
 
 _OF_THE_WRITER = ("/.data/", "/byteorder", "/version")
 """Records that PyTorch's writer adds by itself."""
@@ -41,14 +41,14 @@ class _Logits(nn.Module):
 
 
 def captured(model: nn.Module, shape: tuple[int, int, int]) -> ExportedProgram:
-    """The network as a graph that takes any number of images.
+    """The network as a graph for any number of images.
 
     Args:
         model: in evaluation mode, on the CPU.
         shape: (C, H, W) of the images.
 
     Raises:
-        InputError: the network decides by the values or the number of its images what to compute.
+        InputError: the computation of the network depends on the values or the number of its images.
     """
 
     with torch.no_grad():
@@ -60,8 +60,8 @@ def captured(model: nn.Module, shape: tuple[int, int, int]) -> ExportedProgram:
             )
     except Exception as error:  # PyTorch has an error of its own for each reason
         raise InputError(
-            f"the network cannot be captured for other programs ({type(error).__name__}: {_first_line(error)}): let it "
-            "depend neither on the values nor on the number of its images, or export without --format"
+            f"the network cannot be captured for other programs ({type(error).__name__}: {_first_line(error)}): "
+            "make its computation independent of the values and the number of its images, or export without --format"
         ) from error
     # Where each operation stood in a file of this machine.
     for module in program.graph_module.modules():
@@ -113,7 +113,7 @@ def as_onnx(program: ExportedProgram) -> bytes:
 
 
 def run_program(content: bytes, images: Tensor) -> Tensor:
-    """The logits that an archive of ``torch.export``, which was just made here, gives."""
+    """The logits of an archive of ``torch.export`` that was just made here."""
 
     with _quiet(), torch.no_grad():
         logits: Tensor = torch.export.load(io.BytesIO(content)).module()(images)
@@ -121,7 +121,7 @@ def run_program(content: bytes, images: Tensor) -> Tensor:
 
 
 def run_onnx(content: bytes, images: Tensor) -> Tensor:
-    """The logits that ONNX gives in onnxruntime, on the CPU.
+    """The logits of ONNX in onnxruntime, on the CPU.
 
     Raises:
         InputError: onnxruntime is not installed.
@@ -130,7 +130,7 @@ def run_onnx(content: bytes, images: Tensor) -> Tensor:
     try:
         import onnxruntime
     except ImportError as error:
-        raise InputError("--format onnx is checked by onnxruntime: pip install 'asgt[onnx]'") from error
+        raise InputError("--format onnx needs onnxruntime for its check: pip install 'asgt[onnx]'") from error
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 

@@ -1,4 +1,4 @@
-"""An exported folder on the hub, in a repository of the user's own."""
+"""Uploads an exported folder to a repository of the user on the hub."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def refuse_repository(name: str) -> None:
     """
 
     if _REPOSITORY.fullmatch(name) is None or len(name) > 192:
-        raise InputError(f"{shown(name)} is no name of a repository: write ORGANISATION/NAME")
+        raise InputError(f"{shown(name)} is not the name of a repository: write ORGANISATION/NAME")
 
 
 def push_export(folder: Path | str, repository: str, *, private: bool = False) -> str:
-    """Uploads an exported folder to the hub as one commit; the repository is made where there is none.
+    """Uploads an exported folder to the hub as one commit; the repository is made if it does not exist.
 
-    Only the files of the export are uploaded. Who is logged in, and which hub is meant, huggingface_hub knows
+    Only the files of the export are uploaded. huggingface_hub determines the login and the hub
     (``hf auth login``, ``HF_TOKEN``, ``HF_ENDPOINT``).
 
     Args:
         folder: as :func:`asgt.export_run` wrote it.
         repository: ``ORGANISATION/NAME``.
-        private: whether a new repository is for its owner alone.
+        private: whether a new repository is private.
 
     Returns:
         The address of the repository.
 
     Raises:
-        InputError: the folder is no export, or the hub refuses it or cannot be reached.
+        InputError: the folder is not an export, or the hub refuses it or cannot be reached.
         DamagedFileError: a file of the folder was changed.
     """
 
@@ -49,7 +49,7 @@ def push_export(folder: Path | str, repository: str, *, private: bool = False) -
     refuse_repository(repository)
     manifest = export_in(folder)
     if manifest is None:
-        raise InputError(f"{folder} is no exported model: asgt export RUN --out DIR makes one")
+        raise InputError(f"{folder} is not an exported model: make one with asgt export RUN --out DIR")
     manifest.check(*manifest.files)
 
     import huggingface_hub
@@ -68,11 +68,11 @@ def push_export(folder: Path | str, repository: str, *, private: bool = False) -
                 commit_message="Upload a model exported by asgt",
             )
     except errors.LocalTokenNotFoundError as error:
-        raise InputError(f"nobody is logged in to the hub: run hf auth login, or set HF_TOKEN{kept}") from error
+        raise InputError(f"there is no login to the hub: run hf auth login, or set HF_TOKEN{kept}") from error
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
-        why = "may not write there: run hf auth login, or set HF_TOKEN to one that may"
-        said = f"whoever is logged in {why}" if status in (401, 403) else cut(_first_line(error), 300)
+        why = "has no write access: run hf auth login, or set HF_TOKEN to a token with write access"
+        said = f"the current login {why}" if status in (401, 403) else cut(_first_line(error), 300)
         raise InputError(f"the hub refuses {repository} ({status}): {said}{kept}") from error
     except Exception as error:  # no network, a proxy, a full disk
         raise InputError(

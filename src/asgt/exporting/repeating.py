@@ -1,4 +1,4 @@
-"""The commands that repeat a run: its settings as flags, with names in the place of this machine's paths."""
+"""The commands that repeat a run: its settings as flags, with names instead of this machine's paths."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """The settings of a training that are set, by name.
+    """The given settings of a training, by name.
 
-    Of paths only the last part is left, and what says how a run is driven is left out, as the device.
+    Paths are reduced to their last part, and execution settings such as the device are omitted.
     """
 
     config = run.config
@@ -59,7 +59,7 @@ def data_title(run: Run) -> str:
 
 
 def data_on_hub(run: Run) -> str:
-    """The id of a run's data on the hub; ``""`` where it is not known to be there."""
+    """The id of a run's data on the hub; ``""`` if unknown."""
 
     data, place = run.config.data, run.result.reading.get("place", "")
     return data_set(data).hub or (data if place == data and _HUB_ID.fullmatch(data) else "")
@@ -76,7 +76,7 @@ def model_title(model: str) -> str:
 
 
 def places_of(run: Run) -> list[str]:
-    """The paths that a run knows, the longest first: none of them is anybody else's business."""
+    """The paths in a run, the longest first, which are private to this machine."""
 
     config = run.config
     known = [config.data, config.weights, config.from_run, run.result.reading.get("place"), str(run.folder)]
@@ -100,14 +100,14 @@ def _unusual(run: Run) -> dict[str, Any]:
 
 
 def passed_objects(run: Run) -> list[str]:
-    """What of a training was passed in Python as an object, and so stands in no command: ``model``, ``method``, …"""
+    """The objects that were passed to a training in Python, which no command can repeat: ``model``, ``method``, …"""
 
     config = run.config
     return [name for name in ("data", "model", "method") if getattr(config, name).startswith(OBJECT)]
 
 
 def train_words(run: Run, out: str) -> list[str]:
-    """The command that trains the run again, as words; empty where an object was passed to it."""
+    """The command that trains the run again, as arguments; empty if an object was passed to it."""
 
     if passed_objects(run):
         return []
@@ -122,7 +122,7 @@ def evaluate_words(evaluation: Evaluation, subject: Sequence[str]) -> list[str]:
 
     Args:
         evaluation: what is repeated.
-        subject: the words that name the model and the data.
+        subject: the arguments that name the model and the data.
     """
 
     protocol = evaluation.protocol
@@ -138,7 +138,7 @@ def evaluate_words(evaluation: Evaluation, subject: Sequence[str]) -> list[str]:
 
 
 def command(words: Sequence[str]) -> str:
-    """Words as a shell takes them."""
+    """Arguments quoted for a shell."""
 
     return shlex.join(words)
 

@@ -1,4 +1,4 @@
-"""Models: the paper's, a small one, and anybody's own. Normalisation lives inside the model."""
+"""Models: the paper's, a small one, and the user's. The normalisation is inside the model."""
 
 from .exported import from_pretrained
 from .loading import MODELS, build_model

@@ -1,15 +1,15 @@
-"""Exported models: a folder, or a repository on the hub, that ``asgt export`` wrote; nothing in it can run.
+"""Exported models: a folder, or a repository on the hub, that ``asgt export`` wrote; it contains no code.
 
 ::
 
     README.md           the model card
     config.json         the architecture by name, the images, the classes
     model.safetensors   the weights, with the normalisation
-    results/            what each evaluation found
+    results/ the result of each evaluation
     manifest.json       the digest of every file
 
-An architecture is a name that asgt builds, a configuration of transformers as plain values, or the name of a user's own
-code, which the user passes again or allows.
+An architecture is a name that asgt builds, a configuration of transformers as plain values, or the name of the
+user's code, which the user passes again or allows.
 """
 
 from __future__ import annotations
@@ -58,35 +58,35 @@ CARD, CONFIG, WEIGHTS = "README.md", "config.json", "model.safetensors"
 ONNX, PROGRAM = "model.onnx", "model.pt2"
 RESULTS = "results"
 EXPORT = "export"
-"""What the manifest calls the part that the files of an export belong to."""
+"""The name of the part of the manifest with the files of an export."""
 
 READING = ("image_size", "crop", "interpolation", "grey", "rgb", "decode", "pixel_range")
-"""The settings of reading images that an export remembers, by the names that :func:`asgt.data.load_data` knows."""
+"""The settings of reading images in an export, with the names of :func:`asgt.data.load_data`."""
 
 _SCHEMA = 1
 _FILE = re.compile(r"[\w@+-][\w.@+-]*(/[\w@+-][\w.@+-]*)?")
-"""The names of listed files: none leads out of the folder."""
+"""The allowed names of listed files, all inside the folder."""
 _TIMM = re.compile(r"timm:\w[\w.-]*")
-"""Models that timm builds itself; it would ask the hub for others."""
+"""Models that timm builds itself; it would download others from the hub."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What ``config.json`` says.
+    """The content of ``config.json``.
 
     Attributes:
-        folder: where the files lie.
-        name: as the model was named.
-        model: the name of the architecture, as :func:`asgt.build_model` takes it.
+        folder: the folder of the files.
+        name: the name of the model.
+        model: the name of the architecture, as for :func:`asgt.build_model`.
         shape: (C, H, W) of the images.
         classes: their names, in the order of the logits.
-        weights: SHA-256 of the tensors of the weights, by which evaluations know the model.
-        options: ``width`` and ``dropout``, where they are set.
-        head: the dotted name of the layer that was replaced in the architecture for these classes, ``""`` where it has
-            to be searched for; ``None`` where none was replaced.
+        weights: SHA-256 of the tensors of the weights, the identity of the model in evaluations.
+        options: ``width`` and ``dropout``, if they are set.
+        head: the dotted name of the layer that was replaced in the architecture for these classes, ``""`` if it
+            must be found automatically; ``None`` if none was replaced.
         transformers: for ``hf:…``, the configuration of transformers.
-        reading: how images are read, by the names in :data:`READING`; those that are set.
-        remarks: what a reader must know of the files: accepted edits.
+        reading: the settings for reading images, with the names in :data:`READING`, if they are set.
+        remarks: remarks on the files: accepted edits.
     """
 
     folder: Path
@@ -108,7 +108,7 @@ class Exported:
         return is_foreign(self.model)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: what ``config.json`` holds."""
+        """Plain values, as ``config.json`` holds them."""
 
         channels, height, width = self.shape
         return {
@@ -128,7 +128,7 @@ class Exported:
         }
 
     def preprocessing(self) -> Preprocessing:
-        """How images are read for the model; its normalisation lies inside it."""
+        """The preprocessing of the model's images; its normalisation is inside the model."""
 
         told = {name: self.reading.get(name) for name in ("image_size", "crop", "interpolation")}
         return Preprocessing(**told, classes=self.classes, source=f"{CONFIG} of {self.name}")
@@ -142,18 +142,18 @@ def from_pretrained(
 ) -> nn.Module:
     """The model that ``asgt export`` wrote, in evaluation mode on the CPU.
 
-    It takes images (B, C, H, W) in [0, 1] and gives logits (B, K): its normalisation is inside. Every file is checked
+    It maps images (B, C, H, W) in [0, 1] to logits (B, K): its normalisation is inside. Every file is checked
     against its digest first. No file of the export can run code.
 
     Args:
         name: a folder, or ``ORGANISATION/NAME`` on the hub, with ``@REVISION`` for one of its revisions.
-        model: the architecture, where it is your own: a module, which is changed in place, or a function that makes
+        model: the architecture, if it is your own code: a module, which is changed in place, or a function that makes
             one. Default: the one that the export names.
-        allow: names of modules whose code may run, as ``package.module``, where the export names an architecture of
-            your own. Default: nobody's.
+        allow: names of modules whose code may run, as ``package.module``, if the export names an architecture of
+            your own code. Default: none.
 
     Raises:
-        InputError: there is no such export, or it needs an architecture that is neither passed nor allowed.
+        InputError: the export does not exist, or it needs an architecture that is neither passed nor allowed.
         DamagedFileError: a file is damaged, or was changed without its digest.
 
     Example:
@@ -171,10 +171,10 @@ def from_pretrained(
 
 
 def read_exported(name: str) -> Exported:
-    """What an export holds, after every file was checked against its digest; the weights stay unread.
+    """The content of an export, after every file was checked against its digest; the weights are not read.
 
     Args:
-        name: as :func:`from_pretrained` takes it.
+        name: as for :func:`from_pretrained`.
 
     Raises:
         InputError, DamagedFileError: as :func:`from_pretrained`.
@@ -183,11 +183,15 @@ def read_exported(name: str) -> Exported:
     folder, is_here = _folder(name)
     manifest = export_in(folder)
     if manifest is None:
-        raise InputError(f"{name} is no exported model: asgt export RUN --out DIR makes one, with a {MANIFEST} in it")
+        raise InputError(
+            f"{name} is not an exported model, which has a {MANIFEST}: make one with asgt export RUN --out DIR"
+        )
     if odd := next((each for each in manifest.files if _FILE.fullmatch(each) is None), None):
-        raise DamagedFileError(f"{folder / MANIFEST} is damaged: it lists {shown(odd)}, which is no file of an export")
+        raise DamagedFileError(
+            f"{folder / MANIFEST} is damaged: it lists {shown(odd)}, which is not a file of an export: export again"
+        )
     if lacking := next((each for each in (CONFIG, WEIGHTS) if each not in manifest.files), None):
-        raise DamagedFileError(f"{folder / MANIFEST} is damaged: it does not list {lacking}")
+        raise DamagedFileError(f"{folder / MANIFEST} is damaged: it does not list {lacking}: export again")
     # From the hub come only the files that are needed.
     manifest.check(*(manifest.files if is_here else (CARD, CONFIG, WEIGHTS)))
     return _parsed(folder, name, tuple(manifest.remarks(manifest.files)))
@@ -207,12 +211,15 @@ def load_exported(
             give_classes(built, exported.shape, len(exported.classes), exported.model, exported.head or None)
     load_weights(built, exported.folder / WEIGHTS)
     if (logits := logit_count(built, exported.shape, exported.name)) != len(exported.classes):
-        raise InputError(f"{exported.name} is of {len(exported.classes)} classes, the model gives {logits} logits")
+        raise InputError(
+            f"{exported.name} has {len(exported.classes)} classes, but the model has {logits} logits: pass a "
+            "matching model"
+        )
     return in_evaluation(built)
 
 
 def export_in(folder: Path) -> Manifest | None:
-    """The manifest of the export in a folder; ``None`` where there is none.
+    """The manifest of the export in a folder; ``None`` if there is none.
 
     Raises:
         DamagedFileError: the manifest was changed.
@@ -223,7 +230,7 @@ def export_in(folder: Path) -> Manifest | None:
 
 
 def exported_files(folder: Path) -> list[Path]:
-    """The files of the export in a folder, whether the manifest lists them or not; nothing where there is none."""
+    """The files of the export in a folder, including those that the manifest does not list; empty without an export."""
 
     try:
         value = read_sealed(folder / CONFIG)[0]
@@ -245,7 +252,7 @@ def _folder(name: str) -> tuple[Path, bool]:
     if os.path.isdir(name):
         return Path(name), True
     if os.path.exists(name):
-        raise InputError(f"{name} is a file: an exported model is a folder")
+        raise InputError(f"{name} is a file: give the folder of an exported model")
     import huggingface_hub
 
     place, _, revision = name.partition("@")
@@ -257,7 +264,7 @@ def _folder(name: str) -> tuple[Path, bool]:
             ), False
     except huggingface_hub.errors.EntryNotFoundError as error:
         raise InputError(
-            f"{name}: there is no such folder, and the hub cannot be reached: download the model, and give its folder"
+            f"{name}: no such folder, and the hub cannot be reached: download the model, and give its folder"
         ) from error
 
 
@@ -266,7 +273,10 @@ def _parsed(folder: Path, name: str, remarks: tuple[str, ...]) -> Exported:
     value = read_sealed(path)[0]
     try:
         if (schema := value["schema"]) != _SCHEMA:
-            raise InputError(f"{path} has schema {shown(schema)}, this version of asgt reads {_SCHEMA}")
+            raise InputError(
+                f"{path} has schema {shown(schema)}, but this version of asgt reads {_SCHEMA}: export again "
+                "with this version"
+            )
         reading, transformers = dict(value["reading"]), value["transformers"]
         exported = Exported(
             folder=folder,
@@ -287,14 +297,17 @@ def _parsed(folder: Path, name: str, remarks: tuple[str, ...]) -> Exported:
         raise (error if isinstance(error, InputError) else _damaged(path)) from error
     known = exported.model in MODELS or exported.is_own or _TIMM.fullmatch(exported.model) is not None
     if not (known or (exported.model.startswith("hf:") and exported.transformers is not None)):
-        raise InputError(f"{path} names the model {shown(exported.model)}, which this version of asgt does not build")
+        raise InputError(
+            f"{path} names the model {shown(exported.model)}, which this version of asgt does not build: "
+            "install a version that does"
+        )
     if len(exported.classes) < 2 or set(exported.options) - {"width", "dropout"}:
         raise _damaged(path)
     return exported
 
 
 def _damaged(path: Path) -> DamagedFileError:
-    return DamagedFileError(f"{path} is damaged: it is not the configuration of an exported model")
+    return DamagedFileError(f"{path} is damaged: it is not the configuration of an exported model: export again")
 
 
 def _text(value: Any) -> str:
@@ -336,11 +349,11 @@ def _allowed(exported: Exported, allow: Collection[str]) -> Callable[..., nn.Mod
     can_be_named = not name.startswith(OBJECT)
     if not can_be_named or not is_allowed(name, allow):
         named = name.removeprefix(OBJECT)
-        mend = "pass it by asgt.from_pretrained(…, model=net)"
+        mend = "pass it with asgt.from_pretrained(…, model=net)"
         mend += f", or allow its code by --allow {module_of(name)}" if can_be_named else ""
         raise InputError(
-            f"{exported.name} holds the weights of {cut(named, 200)}, an architecture of your own, whose code no "
-            f"file may run: {mend}"
+            f"{exported.name} contains the weights of {cut(named, 200)}, an architecture in your own code, which a "
+            f"file cannot run: {mend}"
         )
     factory: Callable[..., nn.Module] = imported(name, "model")
     refuse_borrowed(factory, name, "model")

@@ -1,9 +1,9 @@
-"""The least memory that a model needs for a batch, computed before any of it is allocated.
+"""A lower bound of the memory that a model needs for a batch, computed before allocation.
 
-Only what is certain is counted, so that a batch that fits is never refused. A training holds what autograd saves for
-the backward pass, or else the gradients of the weights. An evaluation holds the inputs of a layer together with its
-outputs. Both are measured on PyTorch's meta device, which has shapes and no values: this allocates nothing, computes
-nothing, and changes neither weights nor buffers.
+Only certain needs are counted, so that a batch that fits is never refused. A training holds the tensors that
+autograd saves for the backward pass, or else the gradients of the weights. An evaluation holds the inputs of a layer
+together with its outputs. Both are measured on PyTorch's meta device, which has shapes and no values: this allocates
+nothing, computes nothing, and changes neither weights nor buffers.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = ["refuse_batch", "refuse_model"]
 
 _FLOAT = 4
 _ORDINARY, _CLASSES = 2**15, 2**10
-"""Values of a batch, and logits, with which no model of ours in its own width needs more than 300 MB."""
+"""The number of values of a batch, and of logits, with which built-in models of width 1 need at most 300 MB."""
 
 _PER_PIXEL = 2**12
-"""Values for a pixel of an image, more than nearly all models need: ResNet-18 saves 1,152 in a training."""
+"""The number of values per pixel, more than nearly all models need: ResNet-18 saves 1,152 in a training."""
 
 
 def refuse_model(
@@ -44,30 +44,32 @@ def refuse_model(
     batch: int = 2,
     trained: bool = False,
 ) -> None:
-    """Refuses a model that has no room here, before it is built.
+    """Refuses a model that does not fit into memory, before it is built.
 
     Args:
         name: of the model, for messages.
-        factory: builds it, as ``factory(channels, size, classes, **options)``; it is called without memory for weights.
+        factory: builds it, as ``factory(channels, size, classes, **options)``; it is called on the meta device.
             Default: only the images are counted.
         shape: (C, H, W) of the images.
         classes: K, the number of logits.
         options: of the factory. Default: none.
-        batch: images at a time; a model is tried on two when it is built.
+        batch: images per pass; a model is tried on two when it is built.
         trained: whether its weights are trained.
 
     Raises:
-        InputError: it needs more memory than is free; the line says the estimate and what to change.
+        InputError: it needs more memory than is free; the message has the estimate and the remedy.
     """
 
     channels, height, width = shape
     images = f"{batch:,} images of {channels} × {height} × {width}" if max(batch, *shape) < 10**15 else "such images"
-    mend = "smaller images, by --image-size or --data-shape" if batch == 2 else "a smaller --batch-size or images"
+    mend = (
+        "use smaller images, by --image-size or --data-shape" if batch == 2 else "use a smaller --batch-size or images"
+    )
     refuse_memory(batch * (prod(shape) + (classes or 0)) * _FLOAT, f"{name} on {images}", mend)
     if factory is None or classes is None:
         return
     if classes > 2**31:
-        raise InputError(f"{name} with {classes:.3g} classes: at most {2**31:,} logits can be told apart")
+        raise InputError(f"{name} with {classes:.3g} classes: use at most {2**31:,}")
     if batch * prod(shape) <= _ORDINARY and classes <= _CLASSES and max((options or {}).values(), default=1) <= 1:
         return  # far from any limit: the trial below imports PyTorch's compiler, which takes over a second
     size = height if height == width else (height, width)
@@ -92,18 +94,18 @@ def refuse_batch(
     trained: bool = False,
     half: bool = False,
 ) -> None:
-    """Refuses a batch that a model has no room for.
+    """Refuses a batch that does not fit into memory.
 
     Args:
-        model: gives logits for images in [0, 1].
+        model: the classifier of images in [0, 1].
         shape: (C, H, W) of the images.
-        batch: images at a time.
-        device: where it will be; of an accelerator it is the whole memory that counts.
+        batch: images per pass.
+        device: its device; for an accelerator, the total memory counts.
         trained: whether its weights are trained.
-        half: whether layers give numbers of 16 bits, as with ``precision = "bf16"``.
+        half: whether layers return 16-bit numbers, as with ``precision = "bf16"``.
 
     Raises:
-        InputError: it needs more memory than there is; the line says the estimate and what to change.
+        InputError: it needs more memory than there is; the message has the estimate and the remedy.
     """
 
     weights = [weight for weight in model.parameters() if not is_lazy(weight) and not weight.is_meta]
@@ -115,11 +117,11 @@ def refuse_batch(
     def refuse(needed: int) -> None:
         needed = there + max(gradients, needed // (2 if half else 1))
         if device.type == "cpu":
-            refuse_memory(needed, what, "a smaller --batch-size or smaller images")
+            refuse_memory(needed, what, "use a smaller --batch-size or smaller images")
         elif device.type == "cuda" and needed > (whole := _whole(device)):
             raise InputError(
-                f"{what} needs at least {size_text(needed)} of memory, {device} has {size_text(whole)}: a smaller "
-                "--batch-size or smaller images"
+                f"{what} needs at least {size_text(needed)} of memory, {device} has {size_text(whole)}: use a "
+                "smaller --batch-size or smaller images"
             )
 
     refuse(batch * prod(shape) * _FLOAT)

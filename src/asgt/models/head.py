@@ -1,4 +1,4 @@
-"""The head of a classifier: the layer that gives the logits, found by what it does, and replaced for other classes."""
+"""The head of a classifier, the layer of the logits: found by its effect, and replaced for other classes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Replaced:
 
     Attributes:
         head: the dotted name of the module.
-        logits: how many it gave before.
+        logits: its earlier number of outputs.
     """
 
     head: str
@@ -31,15 +31,15 @@ class Replaced:
 
 
 def logit_count(model: nn.Module, shape: tuple[int, int, int], name: str) -> int:
-    """How many logits a classifier gives for images of a shape (C, H, W).
+    """The number of logits of a classifier for images of a shape (C, H, W).
 
     Args:
         model: the classifier.
         shape: (C, H, W) of the images.
-        name: what to call the model in an error.
+        name: the name of the model in errors.
 
     Raises:
-        InputError: it cannot take such images, or gives no logits.
+        InputError: it cannot process such images, or returns no logits.
     """
 
     try:
@@ -49,17 +49,17 @@ def logit_count(model: nn.Module, shape: tuple[int, int, int], name: str) -> int
     except Exception as error:  # a stranger's code may raise anything
         first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         hint = "; --rgb gives grey images three channels" if shape[0] == 1 else ""
-        raise InputError(f"model {name} cannot take images of shape {tuple(shape)}: {first}{hint}") from error
+        raise InputError(f"model {name} cannot process images of shape {tuple(shape)}: {first}{hint}") from error
 
 
 def find_head(model: nn.Module, shape: tuple[int, int, int]) -> str | None:
-    """The dotted name of the layer that gives the logits; ``None`` where there is no such layer.
+    """The dotted name of the layer of the logits; ``None`` if there is none.
 
-    It is the last ``Linear`` or ``Conv2d`` whose K outputs are the K logits, each by itself: what follows may pool them
-    or change each alike, but may not mix them. To tell, the layer's output is replaced by random numbers, and these
-    with their classes in another order: the logits must change their order alike. Nothing here depends on what
-    the weights are, so an untrained model has the same head as a trained one. The model is in evaluation mode
-    meanwhile, and is left as it was; random numbers are drawn from no global generator.
+    It is the last ``Linear`` or ``Conv2d`` whose K outputs correspond to the K logits: later layers may pool them
+    or change all in the same way, but may not mix them. To test this, the layer's output is replaced by random
+    numbers, once with permuted classes: the logits must have the same permutation. The result does not depend on the
+    weights, so an untrained model has the same head as a trained one. The model is in evaluation mode during the test,
+    and is restored; no global generator is used.
 
     Args:
         model: a classifier, images (B, C, H, W) in [0, 1] to logits (B, K).
@@ -76,7 +76,7 @@ def find_head(model: nn.Module, shape: tuple[int, int, int]) -> str | None:
 
 
 def replace_head(model: nn.Module, name: str, classes: int) -> None:
-    """Replaces a ``Linear`` or ``Conv2d`` by a fresh one of the same type, bias, precision and device.
+    """Replaces a ``Linear`` or ``Conv2d`` by a new one of the same type, bias, precision and device.
 
     Args:
         model: the classifier, which is changed in place.
@@ -90,9 +90,13 @@ def replace_head(model: nn.Module, name: str, classes: int) -> None:
     try:
         old = model.get_submodule(name)
     except AttributeError as error:
-        raise InputError(f"the model has no layer {name}, which gave the logits") from error
+        raise InputError(
+            f"the model has no layer {name}, the expected layer of the logits: name another layer"
+        ) from error
     if not _is_layer(old):
-        raise InputError(f"the model's {name} is {type(old).__name__}, not a Linear or Conv2d that gives the logits")
+        raise InputError(
+            f"the model's {name} is {type(old).__name__}, not a Linear or Conv2d: name the layer of the logits"
+        )
     fresh: Any = deepcopy(old)
     for part, held in dict(old._parameters).items():
         if part in ("weight", "bias") and held is not None:
@@ -110,20 +114,20 @@ def replace_head(model: nn.Module, name: str, classes: int) -> None:
 def give_classes(
     model: nn.Module, shape: tuple[int, int, int], classes: int, name: str, head: str | None = None
 ) -> Replaced | None:
-    """Replaces the head of a model in place, where it gives another number of logits than there are classes.
+    """Replaces the head of a model in place, if the number of its logits differs from the number of classes.
 
     Args:
         model: the classifier.
         shape: (C, H, W) of the images.
         classes: K.
-        name: what to call the model in an error.
-        head: the dotted name of the head. Default: it is searched for.
+        name: the name of the model in errors.
+        head: the dotted name of the head. Default: found automatically.
 
     Returns:
-        What was replaced; ``None`` where the model gives K logits.
+        The replaced head; ``None`` if the model has K logits.
 
     Raises:
-        InputError: no single layer gives the logits, or the model cannot take the images.
+        InputError: no single layer computes the logits, or the model cannot process the images.
     """
 
     logits = logit_count(model, shape, name)
@@ -135,8 +139,8 @@ def give_classes(
         if _gives(model, shape, classes):
             return Replaced(head, logits)
     raise InputError(
-        f"model {name} gives {logits} logits, the data has {classes} classes, and no single Linear or Conv2d gives "
-        f"the logits that could be replaced: build it with {classes} outputs"
+        f"model {name} gives {logits} logits, the data has {classes} classes, and it has no single Linear or "
+        f"Conv2d for its logits that could be replaced: build it with {classes} outputs"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is asked of the hub: without other libraries' logs and bars, and with one line for whatever goes wrong."""
+"""Access to the hub: without other libraries' logs and bars, and with one line for each error."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["hub_errors", "quiet"]
 
 @contextmanager
 def hub_errors(called: str) -> Iterator[None]:
-    """Turns what a download from the hub raises into one line; a missing file is left to the caller.
+    """Turns the exceptions of a download from the hub into one line; the caller handles a missing file.
 
     Args:
-        called: how the user named the model, as ``"hf:ORGANISATION/NAME"``.
+        called: the user's name of the model, such as ``"hf:ORGANISATION/NAME"``.
 
     Raises:
-        InputError: there is no such model, or the hub cannot be reached.
+        InputError: the model does not exist, or the hub cannot be reached.
         huggingface_hub.errors.EntryNotFoundError: the model has no such file.
     """
 
@@ -29,16 +29,18 @@ def hub_errors(called: str) -> Iterator[None]:
         with quiet():
             yield
     except errors.HFValidationError as error:
-        raise InputError(f"{called}: there is no such folder, and it is no name of a model on the hub") from error
+        raise InputError(
+            f"{called}: no such folder, and not a valid name of a model on the hub: correct the name"
+        ) from error
     except errors.RevisionNotFoundError as error:
-        raise InputError(f"{called}: the model has no such revision on the hub") from error
+        raise InputError(f"{called}: the model has no such revision on the hub: give an existing one") from error
     except errors.RepositoryNotFoundError as error:
-        raise InputError(f"{called}: there is no such folder, nor such a model on the hub") from error
+        raise InputError(f"{called}: no such folder, and no such model on the hub: correct the name") from error
     except (errors.EntryNotFoundError, InputError):
         raise
     except Exception as error:  # no network, a proxy, a full disk
         raise InputError(
-            f"{called}: there is no such folder, and the hub cannot be reached ({type(error).__name__}): download the "
+            f"{called}: no such folder, and the hub cannot be reached ({type(error).__name__}): download the "
             "model, and give its folder"
         ) from error
 

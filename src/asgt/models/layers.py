@@ -1,6 +1,7 @@
-"""Convolution and BatchNorm as PyTorch has them, computed in the way that a CPU does sooner.
+"""Convolution and BatchNorm of PyTorch, computed in a way that is faster on a CPU.
 
-What they compute is the same but for rounding, and so are their weights' names. The figures are in docs/performance.md.
+The results are the same up to rounding, and the names of the weights are the same. docs/performance.md has the
+measurements.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _Row: TypeAlias = tuple[int, slice]
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that leaves the padding out where its maps are small and many.
+    """A convolution that skips the padding if its maps are small and many.
 
     A 3×3 convolution of 4×4 maps multiplies padding for a third of its time, and PyTorch's gradient of its weights
     takes two to three times as long as the maps. So, from 192 channels and 32 square images up, it is a sum of matrix
-    products, one for each place of the kernel and each row of pixels that it meets there. The rest is left to PyTorch.
+    products, one for each place of the kernel and each row of pixels that it meets there. PyTorch computes the rest.
 
     A 1×1 kernel with a stride is given the pixels that it meets and no others: on some processors PyTorch's gradient of
     its weights writes past its memory where channels are few (seen of 3 to 6 of them, channels-last, torch 2.13.0, AMD
@@ -191,9 +192,9 @@ def _images_first(pixels: Tensor) -> Tensor:
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """A BatchNorm that in evaluation mode on a CPU is what it is there: a factor and a summand for each channel.
+    """A BatchNorm that in evaluation mode on a CPU is only a factor and a summand for each channel.
 
-    PyTorch's backward pass computes what the batch's statistics would have asked for even so.
+    PyTorch's backward pass computes the terms of the batch's statistics even in this mode.
     """
 
     same_when_evaluated = True

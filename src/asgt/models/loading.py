@@ -1,4 +1,4 @@
-"""Models by name: asgt's own, those of timm and transformers, and anybody's.
+"""Models by name: the built-in ones, those of timm and transformers, and the user's.
 
 A model is always ``Sequential(normalize, net)``: images in [0, 1] in, logits out.
 """
@@ -48,22 +48,22 @@ def build_model(
 
     Args:
         name: ``small_cnn``, ``alexnet``, ``resnet18``, ``timm:NAME``, ``hf:FOLDER_OR_ID``, or
-            ``package.module:factory``. A factory is called with those of ``num_classes``, ``in_channels`` and
-            ``image_size`` that its signature names.
+            ``package.module:factory``. A factory is called with the arguments ``num_classes``, ``in_channels`` and
+            ``image_size``, if its signature has them.
         shape: (C, H, W) of the images.
-        classes: K, the number of logits; ``None`` takes as many as the model has by itself.
+        classes: K, the number of logits; ``None`` uses the model's number.
         mean: per channel, in [0, 1], or one for all. Default: no normalisation.
         std: per channel, or one for all.
-        pretrained: of ``timm:NAME``, load timm's own weights. Others of that kind bring theirs along.
-        factory: the function that a foreign name stands for. Default: it is imported.
-        exact: refuse a model that gives another number of logits than ``classes``, as one with a fixed head does.
-        options: ``width`` and ``dropout``, where the model has them.
+        pretrained: for ``timm:NAME``, load timm's weights. ``hf:`` models always load theirs.
+        factory: the function for a foreign name. Default: it is imported.
+        exact: refuse a model whose number of logits differs from ``classes``, such as one with a fixed head.
+        options: ``width`` and ``dropout``, if the model has them.
 
     Returns:
-        ``Sequential(normalize, net)``, checked to give (B, K) logits.
+        ``Sequential(normalize, net)``, checked to return (B, K) logits.
 
     Raises:
-        InputError: the name, an option or the shape does not fit.
+        InputError: the name, an option or the shape is invalid.
 
     Example:
         >>> import torch
@@ -77,11 +77,11 @@ def build_model(
 
     if (mean is None) != (std is None):
         name_of = {True: ("std", "mean"), False: ("mean", "std")}[mean is None]
-        raise InputError(f"{name_of[0]} without {name_of[1]}: they belong together, give both or neither")
+        raise InputError(f"{name_of[0]} without {name_of[1]}: give them together, or neither")
     if pretrained and not name.startswith("timm:"):
-        raise InputError(f"pretrained: {name} has no weights to choose from, leave it out")
+        raise InputError(f"pretrained: {name} has no weights to choose from, remove it")
     if name.startswith(("timm:", "hf:")) and options:
-        raise InputError(f"{name} takes no {', '.join(options)}: choose another model instead")
+        raise InputError(f"{name} has no option {', '.join(options)}: choose another model")
     refuse_model(name, None, shape, classes)
     if name.startswith("timm:"):
         net = build_timm(name.removeprefix("timm:"), channels, classes, (height, width), pretrained)
@@ -93,14 +93,14 @@ def build_model(
         if min(height, width) < _SMALLEST[name]:
             raise InputError(f"{name} needs images of at least {_SMALLEST[name]} px, these have {min(height, width)}")
         if classes is None:
-            raise InputError(f"{name} needs to know how many classes there are")
+            raise InputError(f"{name} needs the number of classes: give classes")
         _check_options(name, MODELS[name], options)
         refuse_model(name, MODELS[name], shape, classes, options=options)
         net = MODELS[name](channels, height if height == width else (height, width), classes, **options)
     elif name.startswith("hub:"):
         raise InputError(
-            f"{name}: an exported model has weights of its own: asgt evaluate --model {name} and asgt.from_pretrained "
-            "take it; to train on, give --model ARCHITECTURE --weights DIR/model.safetensors"
+            f"{name}: an exported model has its own weights: use asgt evaluate --model {name} or "
+            "asgt.from_pretrained; to continue its training, give --model ARCHITECTURE --weights DIR/model.safetensors"
         )
     else:
         raise unknown("model", name, [*MODELS, "timm:NAME", "hf:FOLDER_OR_ID", "package.module:factory"])
@@ -121,7 +121,7 @@ def _foreign(
     name: str, factory: Any, shape: tuple[int, int, int], classes: int | None, options: dict[str, float]
 ) -> nn.Module:
     if isinstance(factory, nn.Module):
-        raise InputError(f"model {name} is a model already: name a function that makes it")
+        raise InputError(f"model {name} is already a model: name a function that makes it")
     if not callable(factory):
         raise InputError(f"model {name} is {type(factory).__name__}, not a function that makes a model")
 
@@ -131,12 +131,12 @@ def _foreign(
     try:
         parameters = dict(inspect.signature(factory).parameters)
     except (TypeError, ValueError) as error:
-        raise InputError(f"model {name} is no function that makes a model: {error}") from error
+        raise InputError(f"model {name} is not a function that makes a model: {error}") from error
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         # What hides its names behind ** takes at least the field's most common one.
         parameters["num_classes"] = inspect.Parameter("num_classes", inspect.Parameter.KEYWORD_ONLY)
     if ignored := [option for option in options if option not in parameters]:
-        raise InputError(f"model {name} takes no {', '.join(ignored)}")
+        raise InputError(f"model {name} has no option {', '.join(ignored)}: remove it")
 
     try:
         net = factory(**{key: value for key, value in known.items() if key in parameters})
@@ -150,17 +150,16 @@ def _foreign(
 def _check_options(name: str, factory: Callable[..., nn.Module], options: dict[str, float]) -> None:
     for option, value in options.items():
         if option not in inspect.signature(factory).parameters:
-            raise InputError(f"model {name} ignores --{option}: leave it out")
+            raise InputError(f"model {name} ignores --{option}: remove the flag")
         if option == "width" and not 0 < value <= 16:
-            raise InputError(f"width = {value:g}: the factor lies above 0 and at most at 16")
+            raise InputError(f"width = {value:g}: give a factor above 0 and at most 16")
         if option == "dropout" and not 0 <= value < 1:
-            raise InputError(f"dropout = {value}: the share lies in [0, 1)")
+            raise InputError(f"dropout = {value}: give a share in [0, 1)")
 
 
 def _check_logits(name: str, model: nn.Module, shape: tuple[int, int, int], classes: int | None) -> None:
     logits = logit_count(model, shape, name)
     if classes is not None and logits != classes:
         raise InputError(
-            f"model {name} gives {logits} logits, the data has {classes} classes: --classes says which logit "
-            "each of them has"
+            f"model {name} gives {logits} logits, the data has {classes} classes: assign them to logits with --classes"
         )

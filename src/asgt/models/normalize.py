@@ -1,4 +1,4 @@
-"""Normalisation as a layer, so that no attack ever sees normalised pixels."""
+"""Normalisation as a layer, so that attacks use unnormalised pixels."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LARGEST = 4.0  # far above any deviation of values in [0, 1], far below those o
 class Normalize(nn.Module):
     """Subtracts the mean and divides by the deviation, per channel: (B, C, H, W) in [0, 1] to (B, C, H, W).
 
-    Both are buffers: they travel with the weights.
+    Both are buffers, so they are saved with the weights.
 
     Args:
         mean: a mean per channel, in the units of the pixels' range [0, 1].
         std: a standard deviation per channel, above zero and at most 4.
 
     Raises:
-        InputError: their numbers differ, or one cannot be meant for pixels in [0, 1].
+        InputError: their lengths differ, or one is impossible for pixels in [0, 1].
 
     Example:
         >>> import torch
@@ -42,7 +42,9 @@ class Normalize(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std) or len(mean) == 0 or not all(s > 0 for s in std):
-            raise InputError(f"mean {list(mean)} and std {list(std)}: one of each per channel, every std above zero")
+            raise InputError(
+                f"mean {list(mean)} and std {list(std)}: give one of each per channel, every std above zero"
+            )
         if not all(0 <= m <= 1 for m in mean) or not all(s <= _LARGEST for s in std):
             raise InputError(
                 f"mean {list(mean)} and std {list(std)}: both are in units of the pixels' range [0, 1]; divide those "
@@ -55,10 +57,10 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
     def refuse_other(self, given: Mapping[str, Sequence[float]], file: Path | str) -> None:
-        """Refuses a mean or a std that is not the one that came with weights, whose numbers are in single precision.
+        """Refuses a mean or a std that differs from that of the weights, whose numbers are in single precision.
 
         Args:
-            given: what was asked for: under ``"mean"`` and ``"std"`` a number per channel, or one for all.
+            given: the user's values: under ``"mean"`` and ``"std"`` a number per channel, or one for all.
             file: of the weights.
 
         Raises:
@@ -69,11 +71,11 @@ class Normalize(nn.Module):
             held = getattr(self, name).flatten().tolist()
             each = list(numbers) * len(held) if len(numbers) == 1 else list(numbers)
             if held != torch.tensor(each, dtype=torch.float32).tolist():
-                raise InputError(f"--{name} contradicts the {name} that {file} holds: leave --mean and --std out")
+                raise InputError(f"--{name} contradicts the {name} in {file}: remove --mean and --std")
 
 
 class Cast(nn.Module):
-    """Images in another precision, for a net that computes in it.
+    """Converts images to another precision, for a network in that precision.
 
     Args:
         dtype: a floating type.
@@ -90,6 +92,6 @@ class Cast(nn.Module):
 
 
 def precision_of(net: nn.Module) -> torch.dtype:
-    """That of a net's first floating weight; float32 where it has none."""
+    """The precision of a network's first floating-point weight; float32 without one."""
 
     return next((weight.dtype for weight in net.parameters() if weight.is_floating_point()), torch.float32)

@@ -1,4 +1,4 @@
-"""AlexNet, as it is and in its usual form for small images.
+"""AlexNet, in its original form and in its usual form for small images.
 
 References:
     Krizhevsky et al. 2012, "ImageNet classification with deep convolutional neural networks"
@@ -19,7 +19,7 @@ class _AlexNet(nn.Sequential):
     same_in_both_modes = True  # but for its dropout, which is a module of its own
 
     def reset_parameters(self) -> None:
-        """Draws all weights anew, by He et al.'s initialisation for rectifiers."""
+        """Re-initialises all weights, with He et al.'s initialisation for rectifiers."""
 
         for layer in self:
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -34,14 +34,14 @@ def alexnet(
     """AlexNet: five convolutions and three linear layers with dropout.
 
     From 64 pixels up it is the one-tower net (64, 192, 384, 256, 256 channels; first convolution 11×11 with stride 4;
-    3×3 max-pools of stride 2). Below that those strides leave nothing of the image, so the form in common use for small
-    images is built: the same five convolutions and three linear layers, but the first convolution is 3×3 with stride 2,
-    the second 3×3, and the max-pools are 2×2.
+    3×3 max-pools of stride 2). Below that those strides are too large for the image, so the form in common use for
+    small images is built: the same five convolutions and three linear layers, but the first convolution is 3×3 with
+    stride 2, the second 3×3, and the max-pools are 2×2.
 
-    What differs from the original: no local response normalisation and no split into two groups of channels, as in
+    Differences from the original: no local response normalisation and no split into two groups of channels, as in
     the one-tower version; an adaptive average pool before the linear layers, so that any size from 64 up fits; He et
     al.'s initialisation for rectifiers: with PyTorch's default one the signal shrinks layer by layer, and adversarial
-    training on MNIST at ε = 0.3 never left the constant predictor (measured at width 0.25, 5 epochs of 20,000 images).
+    training on MNIST at ε = 0.3 remained a constant predictor (measured at width 0.25, 5 epochs of 20,000 images).
 
     Args:
         channels: channels of the images, 1 or 3.

@@ -1,7 +1,7 @@
 """Models of other libraries by name, ``timm:NAME`` and ``hf:FOLDER_OR_ID``, with the preprocessing of their training.
 
 Mean, standard deviation, input size, share of the crop and interpolation come from the model's own configuration.
-Nothing that a hub or a folder holds can run: remote code stays off, and weights are plain tensors.
+Nothing from a hub or a folder is executed: remote code is disabled, and weights are plain tensors.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ __all__ = [
 ]
 
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-"""Pillow's numbers, as processors of transformers store them."""
+"""Pillow's numbers of the interpolations, as processors of transformers store them."""
 
 _SQUASHED = " (it squashes images that are not square; here they are cropped)"
 
 _ATTENTIONS = ("eager", "sdpa", "flex_attention")
-"""What transformers has itself; any other implementation of attention is a package, or a program from the hub."""
+"""The implementations of attention in transformers; any other is a package, or a program from the hub."""
 
 _PLACES = ("_name_or_path", "name_or_path", "auto_map", "use_pretrained_backbone", "quantization_config")
-"""Keys of a configuration of transformers by which it is more than an architecture."""
+"""Keys of a configuration of transformers that are not part of the architecture."""
 
 _INTERPOLATIONS = tuple(_RESAMPLING.values())
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model's own configuration says of its images and classes.
+    """The preprocessing and the classes in a model's own configuration.
 
     Attributes:
-        mean: per channel, in units of [0, 1]; ``None`` where the model takes images as they are.
+        mean: per channel, in units of [0, 1]; ``None`` if the model uses unnormalised images.
         std: per channel.
         image_size: height and width that the model was trained with, in pixels.
-        crop: the share of the resized short side that the centre crop keeps, in (0, 1].
+        crop: the share of the resized short side in the centre crop, in (0, 1].
         interpolation: of resizing, by Pillow's name.
-        classes: the names of the classes in the order of the logits, where the configuration has them.
-        source: where this comes from, in words.
+        classes: the names of the classes in the order of the logits, if the configuration has them.
+        source: a description of the source.
     """
 
     mean: tuple[float, ...] | None = None
@@ -69,16 +69,16 @@ class Preprocessing:
 
 
 def brings_weights(name: str) -> bool:
-    """Whether building a model may load weights by itself: a factory of the user's own, ``hf:…`` and ``timm:…``."""
+    """Whether building a model may load weights by itself: the user's factory, ``hf:…`` and ``timm:…``."""
 
     return is_foreign(name) or name.startswith(("hf:", "timm:"))
 
 
 def preprocessing(name: str) -> Preprocessing | None:
-    """What the configuration of a model ``hf:…`` or ``timm:…`` says; ``None`` for other names.
+    """The preprocessing in the configuration of a model ``hf:…`` or ``timm:…``; ``None`` for other names.
 
     Raises:
-        InputError: there is no such model, or its configuration cannot be meant.
+        InputError: the model does not exist, or its configuration is invalid.
     """
 
     if name.startswith("timm:"):
@@ -97,22 +97,22 @@ def build_timm(
     """A model of timm.
 
     Args:
-        name: as timm knows it.
+        name: its name in timm.
         channels: channels of the images.
-        classes: K. Default: as the model was trained.
-        image_size: (H, W) of the images, for models that need to know it.
-        pretrained: load timm's own weights, which it takes from the hub.
+        classes: K. Default: the number in the model's configuration.
+        image_size: (H, W) of the images, for models that need it.
+        pretrained: load timm's weights from the hub.
 
     Raises:
-        InputError: timm cannot be imported, has no such model, or cannot reach its weights.
+        InputError: timm cannot be imported, does not have the model, or cannot download its weights.
     """
 
     timm = _timm(name)
     config = timm.get_pretrained_cfg(name)
     if pretrained and config is not None and classes not in (None, config.num_classes):
         raise InputError(
-            f"timm:{name}: its own weights are of {config.num_classes} classes, not of {classes}: --classes says which "
-            "logit each class of the data has"
+            f"timm:{name}: its weights have {config.num_classes} classes, not {classes}: assign the classes of the "
+            "data to logits with --classes"
         )
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     try:
@@ -128,7 +128,7 @@ def build_timm(
             raise unknown("timm model", name, timm.list_models(f"*{name[:4]}*")) from error
         raise InputError(f"timm:{name} cannot be built: {_first_line(error)}") from error
     except Exception as error:  # the hub, the file system and the model each have errors of their own
-        where = "its weights cannot be loaded; give a file by --weights" if pretrained else "it cannot be built"
+        where = "its weights cannot be loaded; give a file with --weights" if pretrained else "it cannot be built"
         raise InputError(f"timm:{name}: {where}: {_first_line(error)}") from error
     return net
 
@@ -143,7 +143,9 @@ def _of_timm(name: str) -> Preprocessing:
     own = resolve_data_config(pretrained_cfg=config.to_dict(), verbose=False)
     _, height, width = own["input_size"]
     if height != width:
-        raise InputError(f"timm:{name} takes images of {height}×{width} px: only square ones are read here")
+        raise InputError(
+            f"timm:{name} has images of {height}×{width} px, but asgt reads only square ones: choose another model"
+        )
     names = config.label_names
     return Preprocessing(
         mean=tuple(own["mean"]),
@@ -172,10 +174,10 @@ def _timm(name: str) -> Any:
 
 
 def build_hf(name: str) -> nn.Module:
-    """An image classifier of transformers with its own weights, from a folder or the hub.
+    """An image classifier of transformers with its weights, from a folder or the hub.
 
     Raises:
-        InputError: transformers is not there, there is no such model, or it is no image classifier.
+        InputError: transformers is not installed, the model does not exist, or it is not an image classifier.
         DamagedFileError: its weights cannot be read.
     """
 
@@ -183,7 +185,8 @@ def build_hf(name: str) -> nn.Module:
     config = _config(name)
     if "pretrained_cfg" in config:
         raise InputError(
-            f"hf:{name} is a model of timm: write timm:{config.get('architecture')}, and give its weights by --weights"
+            f"hf:{name} is a model of timm: write timm:{config.get('architecture')}, and give its weights "
+            "with --weights"
         )
     _refuse_config(config, f"hf:{name}")
     where = str(Path(name)) if Path(name).is_dir() else name
@@ -204,7 +207,9 @@ def build_hf(name: str) -> nn.Module:
         raise DamagedFileError(f"hf:{name} cannot be loaded: {_first_line(error)}") from error
     if lacking := sorted(report.get("missing_keys") or ()):
         more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-        raise InputError(f"hf:{name}: its weights lack {lacking[0]!r}{more}, which would be random")
+        raise InputError(
+            f"hf:{name}: its weights lack {lacking[0]!r}{more}, which would be random: use complete weights"
+        )
     built: nn.Module = net
     return built
 
@@ -212,11 +217,11 @@ def build_hf(name: str) -> nn.Module:
 def hf_architecture(name: str) -> dict[str, Any]:
     """The configuration of a model ``hf:…``, from which :func:`build_hf_without_weights` builds it anywhere.
 
-    Names of places and of code are left out, and so are weights that a part would take from the hub by itself.
+    Paths and names of code are omitted, and so are weights that a part would download from the hub.
 
     Raises:
-        InputError: there is no such model.
-        DamagedFileError: its configuration cannot be read.
+        InputError: the model does not exist. DamagedFileError
+        : its configuration cannot be read.
     """
 
     config: dict[str, Any] = _without_places(_config(name))
@@ -227,11 +232,11 @@ def build_hf_without_weights(config: Mapping[str, Any], called: str) -> nn.Modul
     """An image classifier of transformers with random weights.
 
     Args:
-        config: as :func:`hf_architecture` gives it; it may be a stranger's, and nothing in it can run.
-        called: what to call the model in an error.
+        config: from :func:`hf_architecture`; it is untrusted, and nothing in it is executed.
+        called: the name of the model in errors.
 
     Raises:
-        InputError: transformers is not there, or the configuration is no image classifier's.
+        InputError: transformers is not installed, or the configuration is not of an image classifier.
     """
 
     transformers = _transformers(called)
@@ -253,10 +258,12 @@ def _refuse_config(config: Mapping[str, Any], called: str) -> None:
     architectures = config.get("architectures")
     kinds = [each for each in _listed(architectures) if isinstance(each, str)]
     if not any("ForImageClassification" in each for each in kinds):
-        raise InputError(f"{called} is no image classifier: its configuration names {', '.join(kinds) or 'nothing'}")
+        raise InputError(
+            f"{called} is not an image classifier: its configuration names {', '.join(kinds) or 'nothing'}"
+        )
     if other := next((each for each in _attentions(config) if each not in _ATTENTIONS), None):
         raise InputError(
-            f"{called}: its config.json asks for the attention {other}, which the hub may hold as a program: remove "
+            f"{called}: its config.json names the attention {other}, which may be a program on the hub: remove "
             "attn_implementation from it"
         )
 
@@ -308,7 +315,7 @@ def _of_processor(
 ) -> Preprocessing:
     if processor.get("do_flip_channel_order", False):
         raise InputError(
-            f"hf:{name} takes blue, green, red: give --model package.module:factory that reverses the channels"
+            f"hf:{name} expects the channels blue, green, red: give --model package.module:factory that reverses them"
         )
     mean, std = _normalisation(processor, name)
     size, crop, squashed, interpolation = None, None, False, None
@@ -354,7 +361,7 @@ def _normalisation(
         mean, std = [0.0] * len(again or [0]), [1.0] * len(again or [0])
     if not mean or len(mean) != len(std):
         raise InputError(
-            f"hf:{name}: its preprocessor_config.json asks for do_normalize without image_mean and image_std"
+            f"hf:{name}: its preprocessor_config.json has do_normalize without image_mean and image_std: add them"
         )
     if again:
         std = [first * second for first, second in zip(std, again, strict=True)]
@@ -389,7 +396,7 @@ def _sizes(processor: Mapping[str, Any], name: str) -> tuple[int | None, float |
         return cropped or side, None, squashed
     kept = cropped or side
     if kept > side / (share or 1.0):
-        raise InputError(f"hf:{name}: its processor crops {kept} px of {side}: mend its preprocessor_config.json")
+        raise InputError(f"hf:{name}: its processor crops {kept} px of {side}: correct its preprocessor_config.json")
     return kept, kept / side * (share or 1.0), squashed
 
 
@@ -400,7 +407,8 @@ def _side(size: Any, name: str) -> int | None:
         return _whole(size)
     if size.get("height") != size.get("width"):
         raise InputError(
-            f"hf:{name} takes images of {size.get('height')}×{size.get('width')} px: only square ones are read here"
+            f"hf:{name} has images of {size.get('height')}×{size.get('width')} px, but asgt reads only "
+            "square ones: choose another model"
         )
     return _whole(size.get("shortest_edge", size.get("height")))
 
@@ -439,18 +447,18 @@ def _json(name: str, file: str, default: Any) -> Any:
     """A file of a model's folder, or of the hub; ``default`` where there is none."""
 
     if not name:
-        raise InputError("hf: names no model: write hf:FOLDER or hf:ORGANISATION/NAME")
+        raise InputError("hf: without the name of a model: write hf:FOLDER or hf:ORGANISATION/NAME")
     folder = Path(name)
     if folder.is_dir():
         path = folder / file
         value = read_json(path) if path.is_file() else default
     elif folder.exists():
-        raise InputError(f"hf:{name} is a file: hf: takes a folder, or a model of the hub")
+        raise InputError(f"hf:{name} is a file: give a folder, or a model of the hub")
     else:
         value = _from_hub(name, file)
         value = default if value is None else value
     if value is not default and not isinstance(value, dict):
-        raise DamagedFileError(f"hf:{name}: {file} is damaged: it is no JSON object")
+        raise DamagedFileError(f"hf:{name}: {file} is damaged: it is not a JSON object: download it again")
     return value
 
 
@@ -479,7 +487,7 @@ def _interpolation(value: Any, name: str) -> str:
         return "bilinear"
     if named not in _INTERPOLATIONS:
         raise InputError(
-            f"{name}: its configuration resizes by {value!r}: expected one of {', '.join(_INTERPOLATIONS)}"
+            f"{name}: its configuration resizes with {value!r}: expected one of {', '.join(_INTERPOLATIONS)}"
         )
     return named
 

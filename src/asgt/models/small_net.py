@@ -1,4 +1,4 @@
-"""A two-convolution net for small images: what a first run trains in seconds."""
+"""A network of two convolutions for small images, which trains in seconds."""
 
 from __future__ import annotations
 

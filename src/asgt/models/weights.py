@@ -1,9 +1,9 @@
-"""Weights from other people's files, into the net that they fit: nothing in a file can run.
+"""Loads weights from files of any origin into a matching network: nothing in a file is executed.
 
-The content decides what a file is, not its suffix. Weights go where they fit as they are: into the whole model, or
-into the net inside it. Only where they fit neither are the names of wrappers left out (``module.`` of ``DataParallel``,
-``_orig_mod.`` of ``torch.compile``, ``model.`` of Lightning), so that a net that has a part of such a name loads its
-own state dict.
+The content determines the type of a file, not its suffix. Weights are loaded into the whole model, or into the
+network inside it, whichever matches. Only if neither matches, the names of wrappers are removed (``module.`` of
+``DataParallel``, ``_orig_mod.`` of ``torch.compile``, ``model.`` of Lightning), so a network with a part of such a
+name loads its own state dict.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _NORMALISATION = frozenset({"normalize.mean", "normalize.std"})
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _DEEPEST = 4
 _MOST = 100
-"""State dicts of a file that are tried."""
+"""The largest number of state dicts of a file that are tried."""
 
 _NAME, _COMPARED = 200, 2000
-"""The longest names, and how many of them, that are looked through for the nearest one."""
+"""The limits of length and number of names in the search for the nearest one."""
 _VERSIONS = "versions of modules"
 
 State: TypeAlias = OrderedDict[str, Any]
 Compared: TypeAlias = dict[str, str]
-"""For each name the part of it that is compared."""
+"""The compared part of each name."""
 _Compare: TypeAlias = Callable[[Iterable[str]], Compared]
 
 
@@ -68,11 +68,11 @@ class _Match:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What of a file went into a model.
+    """The part of a file that was loaded into a model.
 
     Attributes:
-        line: what was matched, in words; empty where the file fits as it is.
-        left_out: how many logits the head of the file gives, where it was left out; ``None`` where it was loaded.
+        line: a description of the matching; empty if everything matches.
+        left_out: the number of logits of the file's head, if it was omitted; ``None`` if it was loaded.
     """
 
     line: str
@@ -82,19 +82,19 @@ class Loaded:
 def load_weights(model: nn.Module, path: Path | str) -> str:
     """Loads weights into a model, from safetensors or from a PyTorch file read with ``weights_only=True``.
 
-    The state dict may lie under whatever single key of the file. Where the file holds asgt's own normalisation and the
-    model was built without one, the model gets that of the file. A file that is refused leaves the model as it was.
+    The state dict may be under any single key of the file. If the file has the normalisation of asgt and the model
+    was built without one, the model gets that of the file. If a file is refused, the model is unchanged.
 
     Args:
-        model: as :func:`asgt.build_model` gives it, or any other module.
+        model: from :func:`asgt.build_model`, or any other module.
         path: the file.
 
     Returns:
-        One line on what was matched; empty where the file fits as it is.
+        One line on the matching; empty if everything matches.
 
     Raises:
-        DamagedFileError: the file cannot be read whole.
-        InputError: it holds no weights, or those of another model; the line names the first that is missing or wrong.
+        DamagedFileError: the file is incomplete or damaged.
+        InputError: it has no weights, or those of another model; the line names the first missing or wrong one.
 
     Example:
         >>> import torch
@@ -109,17 +109,17 @@ def load_weights(model: nn.Module, path: Path | str) -> str:
 
 
 def load_all_but_head(model: nn.Module, path: Path | str, head: str | None) -> Loaded:
-    """The same, but the file may be of other classes: then the model's head stays as it is.
+    """The same, but the file may have other classes: then the model's head is unchanged.
 
     Args:
-        model: as :func:`load_weights` takes it.
+        model: as for :func:`load_weights`.
         path: the file.
-        head: the dotted name of the layer that gives the logits. Its tensors are left out where those of the file have
-            another first dimension, and no other difference. ``None``: there is no such layer.
+        head: the dotted name of the layer of the logits. Its tensors are omitted if those of the file differ only in
+            the first dimension. ``None``: there is no such layer.
 
     Raises:
-        DamagedFileError: the file cannot be read whole.
-        InputError: it holds no weights, or those of another model.
+        DamagedFileError: the file is incomplete or damaged.
+        InputError: it has no weights, or those of another model.
     """
 
     return _loaded(model, Path(path), head, headless=head is None)
@@ -143,7 +143,7 @@ def _loaded(model: nn.Module, path: Path, head: str | None, *, headless: bool = 
     except Exception as error:  # the model's own code may raise anything
         match.target.load_state_dict(before)
         reasons = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-        raise InputError(f"{path} does not fit the model: {(reasons or [str(error)])[0][:200]}") from error
+        raise InputError(f"{path} does not match the model: {(reasons or [str(error)])[0][:200]}") from error
     if normalize is not None:
         put_before_net(model, normalize)
     where = f"found under {key!r}" if key else ""
@@ -172,7 +172,7 @@ def _of_other_classes(model: nn.Module, match: _Match, state: State, head: str) 
 def versions_text(state: Mapping[str, Any]) -> dict[str, str]:
     """The versions of a model's modules as the metadata of a safetensors file, from which :func:`load_weights` reads.
 
-    PyTorch keeps them beside a state dict, so that a module knows what an old version of it has written.
+    PyTorch stores them with a state dict, so that a module can read the format of its older versions.
     """
 
     versions = {module: each.get("version") for module, each in getattr(state, "_metadata", {}).items()}
@@ -204,7 +204,7 @@ def _versions(own: Mapping[str, Any], state: State, names: Mapping[str, str]) ->
         return None
 
     def called(module: str) -> str | None:
-        """What the file calls a module, by the first of its tensors."""
+        """The name of a module in the file, from the first of its tensors."""
 
         before = f"{module}." if module else ""
         for name, other in names.items():
@@ -218,12 +218,12 @@ def _versions(own: Mapping[str, Any], state: State, names: Mapping[str, str]) ->
 def _normalisation(names: tuple[str, str], state: State, path: Path) -> Normalize:
     mean, std = (state[name] for name in names)
     if mean.dtype not in _FLOATS or std.dtype not in _FLOATS:
-        raise InputError(f"{path}: {names[0]!r} and {names[1]!r} are {mean.dtype} and {std.dtype}, where floats belong")
+        raise InputError(f"{path}: {names[0]!r} and {names[1]!r} are {mean.dtype} and {std.dtype}, instead of floats")
     return Normalize(mean.flatten().tolist(), std.flatten().tolist())
 
 
 def put_before_net(model: nn.Module, normalize: Normalize) -> None:
-    """Adds normalisation to a model that was built without it, and the cast that the net's precision needs."""
+    """Adds normalisation to a model that was built without it, and the cast to the network's precision."""
 
     model.normalize = normalize
     net = model.net
@@ -242,10 +242,10 @@ def _content(path: Path) -> Any:
 
     # The functions of os.path: those of pathlib raise on a name that is too long.
     if os.path.isdir(path):
-        raise InputError(f"{path} is a folder: name the file of weights in it")
+        raise InputError(f"{path} is a folder: give the file of weights in it")
     if not os.path.isfile(path):
-        what = "is a device, a pipe or a socket: name a regular file" if os.path.exists(path) else ""
-        raise InputError(f"{path} {what}" if what else f"there is no file {path}")
+        what = "is a device, a pipe or a socket: give a regular file" if os.path.exists(path) else ""
+        raise InputError(f"{path} {what}" if what else f"no such file {path}: give an existing one")
     try:
         with open(path, "rb") as file:
             head = file.read(32)
@@ -253,10 +253,10 @@ def _content(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     if head:
-        refuse_memory(size, f"{path}, read whole,", "a machine with more memory, or a file of the weights alone")
+        refuse_memory(size, f"{path}", "use a machine with more memory, or a file with the weights only")
 
     if not head:
-        raise DamagedFileError(f"{path} is empty")
+        raise DamagedFileError(f"{path} is empty: give a file of weights")
     if head[8:9] == b"{":
         try:
             tensors, metadata = read_tensors(path)
@@ -267,9 +267,9 @@ def _content(path: Path) -> Any:
         return _versioned(tensors, _read_versions(metadata.get(_VERSIONS)))
     for start, what in (
         (b"\x89HDF", "is an HDF5 file, as Keras writes: convert it to a PyTorch state dict"),
-        (b"version https://git-lfs", "is a pointer of git-lfs, not the weights: git lfs pull fetches them"),
-        (b"<", "is a page in HTML or XML, perhaps an error of the download: fetch the weights again"),
-        (b"{", "is JSON, perhaps the index of weights in several files: name one file that holds them all"),
+        (b"version https://git-lfs", "is a pointer of git-lfs, not the weights: download them with git lfs pull"),
+        (b"<", "is a page in HTML or XML, perhaps an error of the download: download the weights again"),
+        (b"{", "is JSON, perhaps the index of weights in several files: give one file with all of them"),
         (b"\x08", "looks like an ONNX model: export the PyTorch state dict instead"),
     ):
         if head.startswith(start):
@@ -277,9 +277,7 @@ def _content(path: Path) -> Any:
     if head.startswith(b"PK"):
         _check_archive(path)
     elif head[:1] != b"\x80":
-        raise DamagedFileError(
-            f"{path} is damaged or holds no weights: expected safetensors, or what torch.save writes"
-        )
+        raise DamagedFileError(f"{path} is damaged or has no weights: give safetensors, or a file of torch.save")
 
     try:
         with warnings.catch_warnings():
@@ -289,7 +287,7 @@ def _content(path: Path) -> Any:
     except Exception as error:  # a damaged zip, a damaged pickle, a refused global: PyTorch has a type for each
         # Its own message advises to trust the file, which may run anything.
         raise DamagedFileError(
-            f"{path} is damaged, or holds more than plain weights: save model.state_dict() alone, or safetensors"
+            f"{path} is damaged, or has more than plain weights: save only model.state_dict(), or safetensors"
         ) from error
 
 
@@ -299,14 +297,16 @@ def _check_archive(path: Path) -> None:
             entries = archive.infolist()
             names = [entry.filename for entry in entries]
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DamagedFileError(f"{path} is damaged: it is cut short or no archive of torch.save") from error
+        raise DamagedFileError(
+            f"{path} is damaged: it is incomplete, or not an archive of torch.save: copy it again"
+        ) from error
     whole = sum(entry.file_size for entry in entries)
-    refuse_memory(whole, f"{path}, unpacked,", "save the weights anew with torch.save, which packs nothing")
+    refuse_memory(whole, f"{path}, unpacked,", "save the weights again with torch.save, which does not compress")
     if any(name.endswith("constants.pkl") or "/code/" in f"/{name}" for name in names):
-        raise InputError(f"{path} is a TorchScript program, which may run anything: save model.state_dict() alone")
+        raise InputError(f"{path} is a TorchScript program, which can run any code: save only model.state_dict()")
     if not any(name.endswith("data.pkl") for name in names):
         kind = "numpy arrays" if any(name.endswith(".npy") for name in names) else "other files"
-        raise InputError(f"{path} is an archive of {kind}: expected safetensors, or what torch.save writes")
+        raise InputError(f"{path} is an archive of {kind}: give safetensors, or a file of torch.save")
 
 
 def _state_dicts(
@@ -341,11 +341,11 @@ def _chosen(model: nn.Module, content: Any, path: Path) -> tuple[str, State, _Ma
             kind = f"a dict with {', '.join(map(shown, itertools.islice(content, 6)))}" + (
                 ", …" if len(content) > 6 else ""
             )
-        raise InputError(f"{path} holds no state dict but {kind}: expected tensors by name, as model.state_dict()")
+        raise InputError(f"{path} has no state dict but {kind}: save tensors by name, as model.state_dict()")
     fitting = [(key, state, match) for key, state in states if (match := _match(model, state)) is not None]
     if len(fitting) > 1:
         keys = ", ".join(shown(key) for key, _, _ in fitting[:6])
-        raise InputError(f"{path} holds several state dicts that fit ({keys}): save the one that is meant by itself")
+        raise InputError(f"{path} has several matching state dicts ({keys}): save only one of them")
     if not fitting:
         raise _misfit(model, max((state for _, state in states), key=len), path)
     return fitting[0]
@@ -444,8 +444,8 @@ def _prefix_line(names: dict[str, str]) -> str:
     """Which prefix was left out or added, where it is the same one for all."""
 
     for longer, shorter, words in (
-        (list(names.values()), list(names), "the file's prefix {!r} left out"),
-        (list(names), list(names.values()), "the model's prefix {!r} left out"),
+        (list(names.values()), list(names), "the file's prefix {!r} removed"),
+        (list(names), list(names.values()), "the model's prefix {!r} removed"),
     ):
         prefixes = {long.removesuffix(short) for long, short in zip(longer, shorter, strict=True)}
         if len(prefixes) == 1 and all(long.endswith(short) for long, short in zip(longer, shorter, strict=True)):
@@ -498,11 +498,11 @@ def _check_values(
         if name in skip or not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
             continue
         if theirs.layout != torch.strided or theirs.is_meta:
-            raise InputError(f"{path}: {shown(other)} is sparse or holds no values: save dense tensors")
+            raise InputError(f"{path}: {shown(other)} is sparse or has no values: save dense tensors")
         if mine.is_complex() and theirs.is_complex():
             continue
         if (mine.is_floating_point() or mine.is_complex()) and theirs.dtype not in _FLOATS:
-            raise InputError(f"{path}: {shown(other)} is {theirs.dtype}, where floats belong")
+            raise InputError(f"{path}: {shown(other)} is {theirs.dtype}, instead of floats")
         if not mine.is_floating_point() and (theirs.is_floating_point() or theirs.is_complex()):
             raise InputError(f"{path}: {shown(other)} is {theirs.dtype}, where {mine.dtype} belongs")
         if theirs.dtype not in _FLOATS:
@@ -510,7 +510,7 @@ def _check_values(
         # A buffer may mask a class by minus infinity.
         wrong = ~theirs.isfinite() if name in trained else theirs.isnan()
         if bool(wrong.any()):
-            raise InputError(f"{path} holds weights that are NaN or infinite: {shown(other)}")
+            raise InputError(f"{path} has weights that are NaN or infinite: {shown(other)}")
 
 
 def _refuse_shapes(match: _Match, state: State, path: Path, *, skip: Collection[str], headless: bool) -> None:
@@ -537,7 +537,7 @@ def _refuse_shapes(match: _Match, state: State, path: Path, *, skip: Collection[
     others = [other for other in misfits if other != name]
     more = f" (and {len(others)} more, the last of them {others[-1]!r})" if others else ""
     raise InputError(
-        f"{path} holds the weights of another model: {shown(pairs[name])} has the shape {tuple(given)}, the model's "
+        f"{path} has the weights of another model: {shown(pairs[name])} has the shape {tuple(given)}, the model's "
         f"{name!r} has {tuple(wanted)}{more}{_how_to_mend(misfits, headless=headless)}"
     )
 
@@ -552,7 +552,7 @@ def _how_to_mend(misfits: Mapping[str, tuple[torch.Size, torch.Size]], *, headle
 
     shapes = {name: both for name, both in misfits.items() if not name.endswith(tuple(_NORMALISATION))} or misfits
     if not all(len(mine) == len(theirs) for mine, theirs in shapes.values()):
-        return "; --model names the model that they are of"
+        return "; give their model with --model"
     differing = [
         {dim for dim, (one, two) in enumerate(zip(mine, theirs, strict=True)) if one != two}
         for mine, theirs in shapes.values()
@@ -560,15 +560,15 @@ def _how_to_mend(misfits: Mapping[str, tuple[torch.Size, torch.Size]], *, headle
     mine, theirs = next(iter(shapes.values()))
     if all(dims == {0} for dims in differing):
         if headless:
-            return "; no single Linear or Conv2d of the model gives its logits, to be replaced for other classes"
+            return "; the model has no single Linear or Conv2d for its logits that could be replaced for other classes"
         if len({name.rpartition(".")[0] for name in shapes}) == 1:
-            return f"; they are of {theirs[0]} classes, the model of {mine[0]}: --classes names those that they are of"
+            return f"; they have {theirs[0]} classes, the model {mine[0]}: name their classes with --classes"
     if differing == [{1}] and len(mine) == 4 and {mine[1], theirs[1]} == {1, 3}:
-        flag = "--grey makes the images grey" if theirs[1] == 1 else "--rgb gives the images three"
-        return f"; they are of {theirs[1]} channel(s), the model of {mine[1]}: {flag}"
+        flag = "add --grey for grey images" if theirs[1] == 1 else "add --rgb for three channels"
+        return f"; they have {theirs[1]} channel(s), the model {mine[1]}: {flag}"
     if all(0 not in dims and len(both[0]) < 4 for dims, both in zip(differing, shapes.values(), strict=True)):
-        return "; they are of images of another size: --image-size says which"
-    return "; --width or --model says which model they are of"
+        return "; they are for images of another size: give it with --image-size"
+    return "; give their model with --width or --model"
 
 
 def _misfit(model: nn.Module, state: State, path: Path) -> InputError:
@@ -585,12 +585,12 @@ def _misfit(model: nn.Module, state: State, path: Path) -> InputError:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         has = f"; it has {shown(theirs[near[0]])}" if near else ""
         return InputError(
-            f"{path} holds the weights of another model: {own[missing[0]]!r} is missing{more}{has}; --model names the "
-            "model that they are of"
+            f"{path} has the weights of another model: {own[missing[0]]!r} is missing{more}{has}; give their model "
+            "with --model"
         )
     more = f" (and {len(beyond) - 1} more)" if len(beyond) > 1 else ""
     first = theirs[beyond[0]] if beyond else next(iter(state), "")
     return InputError(
-        f"{path} holds the weights of another model: {shown(first)} has no place in it{more}; --model names the model "
-        "that they are of"
+        f"{path} has the weights of another model: {shown(first)} is not part of it{more}; give their model with "
+        "--model"
     )

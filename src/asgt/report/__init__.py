@@ -1,1 +1,1 @@
-"""Reports: figures and the page. It draws what it is given."""
+"""Reports: figures and the page. It draws given results and computes none."""

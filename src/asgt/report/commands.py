@@ -1,4 +1,4 @@
-"""Words of commands that a page names."""
+"""Parts of the commands that a page shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["named_again"]
 
 
 def named_again(run: Run, *, trains: bool = False) -> list[str]:
-    """The flags that name a user's own code again, which runs only if they do; a training needs its method too."""
+    """The flags that name a user's own code again, which runs only with them; a training also needs its method."""
 
     config = run.config
     named = {"--model": config.model, "--method": config.method, "--attack": config.attack or ""}

@@ -21,9 +21,9 @@ def robustness_curves(comparison: Comparison, path: Path | str, order: Sequence[
 
     Args:
         comparison: what to draw.
-        path: where to write; the suffix says what: ``.png``, ``.pdf`` or ``.svg``.
-        order: names of methods, these and others, whose places give a method its colour, marker and dash: so it looks
-            the same in several figures. Default: the places in the comparison.
+        path: where to write; the suffix gives the format: ``.png``, ``.pdf`` or ``.svg``.
+        order: names of methods, including others; the position gives a method its colour, marker and dash, so that
+            it looks the same in several figures. Default: the order in the comparison.
 
     Raises:
         InputError: the file cannot be written.
@@ -54,10 +54,10 @@ def robustness_charts(comparison: Comparison, order: Sequence[str] = ()) -> list
         said = [f"protocol {column.protocol} v{column.version}: {column.claim}"]
         if trained is not None:
             marks.append((trained, "dotted"))
-            said.append(f"dotted: trained at {eps_text(trained)}")
+            said.append(f"dotted: ε of training, {eps_text(trained)}")
         if column.reach is not None and column.reach < comparison.epsilons[column.key][-1]:
             marks.append((column.reach, "dashed"))
-            said.append(f"dashed: its steps reach {column.reach:.3f}")
+            said.append(f"dashed: its steps can reach ε = {column.reach:.3f}")
         charts.append(
             Chart(
                 key=f"{column.key}-{column.attack}",
@@ -77,10 +77,10 @@ def robustness_charts(comparison: Comparison, order: Sequence[str] = ()) -> list
 
 
 def training_charts(comparison: Comparison) -> list[Chart]:
-    """Over the epochs: each method's own loss, and what the validation part said."""
+    """Over the epochs: each method's loss, and the accuracies on the validation part."""
 
     wanted = (
-        ("loss", "training loss", "each method's own: heights are not comparable", "loss", 1.0, None),
+        ("loss", "training loss", "each method has another loss: values are not comparable", "loss", 1.0, None),
         ("validation_clean", "clean accuracy", "on the validation part", "accuracy (%)", 100.0, (-2, 102)),
         (
             "validation_pgd",
@@ -115,7 +115,7 @@ def training_charts(comparison: Comparison) -> list[Chart]:
 
 
 def bands(comparison: Comparison) -> str:
-    """What the bands are, in words."""
+    """Describes the bands."""
 
     several = {len(method.runs) > 1 for method in comparison.methods}
     words = []

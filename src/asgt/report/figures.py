@@ -1,6 +1,6 @@
-"""How a figure of ours looks: charts of lines with bands, told apart in grey by marker and dash.
+"""The style of figures: charts of lines with bands, distinguishable in grey by marker and dash.
 
-The same charts stand on the page as inline SVG, which takes the page's colours, and in PNG and PDF files for papers.
+The page shows the charts as inline SVG in the page's colours; PNG and PDF files for papers hold the same charts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00", "#808080")
-"""Okabe and Ito's colours, told apart by most eyes; but a grey for their yellow, which is faint on white."""
+"""Okabe and Ito's colours, which most people can distinguish; a grey replaces their yellow, which is faint on white."""
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
@@ -61,7 +61,7 @@ class Line:
 
     Attributes:
         name: as in the legend.
-        number: which colour, marker and dash: the same for a method in every chart.
+        number: index of colour, marker and dash: the same for a method in every chart.
         x: ascending.
         y: as many values.
         low: the lower edge of its band, as many.
@@ -92,10 +92,10 @@ class Chart:
         subtitle: the second.
         x_label: with its unit.
         y_label: with its unit.
-        x_name: what x is called before a value, as ``"ε"``.
+        x_name: the name of x before a value, such as ``"ε"``.
         lines: what it shows.
         y_limits: the range of y, or ``None`` for that of the lines.
-        marks: vertical lines, each with its dash; the subtitle says what they are.
+        marks: vertical lines, each with its dash; the subtitle explains them.
         y_scale: whether y is logarithmic.
     """
 
@@ -113,19 +113,19 @@ class Chart:
 
 @dataclass(frozen=True)
 class Point:
-    """A method by two of its figures.
+    """A method, given by two of its values.
 
     Attributes:
         name: as in the legend.
         number: which colour and marker.
-        x: the one figure, with its interval.
+        x: the first value, with its interval.
         x_low: the lower end.
         x_high: the upper end.
         y: the other.
         y_low: likewise.
         y_high: likewise.
-        runs: of each run, the two figures.
-        text: what y is, in words.
+        runs: the two values of each run.
+        text: y as text.
     """
 
     name: str
@@ -142,7 +142,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Methods by two of their figures: as a :class:`Chart`, with a point each.
+    """Methods as points of a scatter, with the fields of a :class:`Chart`.
 
     Attributes:
         key: unique on a page.
@@ -151,7 +151,7 @@ class Scatter:
         x_label: with its unit.
         y_label: with its unit.
         x_name: what x is called before a value.
-        points: a method each.
+        points: one for each method.
     """
 
     key: str
@@ -165,7 +165,7 @@ class Scatter:
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """matplotlib as it comes, and text that stays text: no style or matplotlibrc of the user's changes a figure."""
+    """matplotlib's defaults with text as text: no style or matplotlibrc of the user changes a figure."""
 
     from matplotlib import rc_context, style
 
@@ -179,7 +179,7 @@ def write_charts(charts: Sequence[Chart], path: Path, *, title: str, columns: in
 
     Args:
         charts: in reading order.
-        path: where to write; the suffix says what: ``.png``, ``.pdf`` or ``.svg``.
+        path: where to write; the suffix gives the format: ``.png``, ``.pdf`` or ``.svg``.
         title: above them all.
         columns: charts a row, at most.
     """
@@ -218,7 +218,7 @@ def write_charts(charts: Sequence[Chart], path: Path, *, title: str, columns: in
 
 @house_style()
 def write_scatter(scatter: Scatter, path: Path) -> None:
-    """Draws a scatter as a figure with its legend; the suffix says what: ``.png``, ``.pdf`` or ``.svg``."""
+    """Draws a scatter as a figure with its legend; the suffix gives the format: ``.png``, ``.pdf`` or ``.svg``."""
 
     from matplotlib.figure import Figure
 
@@ -236,7 +236,7 @@ def write_scatter(scatter: Scatter, path: Path) -> None:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure whole or not at all, the same bytes for the same figure."""
+    """Writes a figure atomically, with the same bytes for the same figure."""
 
     write_bytes(path, _saved(figure, path.suffix[1:] or "png"))
 
@@ -268,7 +268,7 @@ def scatter_svg(scatter: Scatter) -> str:
 
 @house_style()
 def swatch_svg(number: int, key: str) -> str:
-    """A line's colour, dash and marker by themselves, for the legend ``key``: its ids begin with that."""
+    """A line's colour, dash and marker alone, for the legend ``key``: its ids begin with that."""
 
     from matplotlib.figure import Figure
 

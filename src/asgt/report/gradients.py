@@ -1,4 +1,4 @@
-"""The distributions of the gradient's values as charts, a curve a method."""
+"""The distributions of the gradient's values as charts, with a curve for each method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FLOOR = 0.001  # percent
 
 
 def gradient_charts(values: GradientValues | None, numbers: Mapping[str, int]) -> list[Chart]:
-    """Two distributions, a curve a method: relative to each image's largest value, and as they are.
+    """Two distributions, with a curve for each method: relative to each image's largest value, and unscaled.
 
     Args:
         values: the distributions; without them there are no charts.
@@ -25,8 +25,8 @@ def gradient_charts(values: GradientValues | None, numbers: Mapping[str, int]) -
     return [
         Chart(
             key="gradients-relative",
-            title="a by the image's largest |a|",
-            subtitle=f"{values.whose}\nshares below {_FLOOR:g} % stand at the lower edge",
+            title="a divided by the image's largest |a|",
+            subtitle=f"{values.whose}\nshares below {_FLOOR:g} % are drawn at the lower edge",
             x_label="a / max |a| of the image",
             y_label="share of the values (%)",
             x_name="a / max |a|",
@@ -36,8 +36,8 @@ def gradient_charts(values: GradientValues | None, numbers: Mapping[str, int]) -
         ),
         Chart(
             key="gradients-raw",
-            title="|a| as it is: its scale differs between models",
-            subtitle=f"{values.whose}\nthe first point: that and less, zeros too",
+            title="|a| unscaled: its scale differs between models",
+            subtitle=f"{values.whose}\nthe first point includes all smaller values and zeros",
             x_label="log₁₀ |a|",
             y_label="share of the values (%)",
             x_name="log₁₀ |a|",

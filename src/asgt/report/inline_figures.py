@@ -1,4 +1,4 @@
-"""Figures inside the page: inline SVG, a legend to point at, and the numbers that hovering tells."""
+"""Figures inside the page: inline SVG, an interactive legend, and the numbers that hovering shows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LEGEND = """\
 
 
 class InlineFigures:
-    """Draws the figures of one page, and remembers their numbers.
+    """Draws the figures of one page, and stores their numbers.
 
     Args:
         environment: the page's.
@@ -50,7 +50,7 @@ class InlineFigures:
         self._figure, self._legend = environment.from_string(_FIGURE), environment.from_string(_LEGEND)
 
     def figure(self, chart: Chart | Scatter, numbers: str) -> Markup:
-        """A chart with its caption; ``numbers`` says where its numbers can be read."""
+        """A chart with its caption; ``numbers`` names the file with its numbers."""
 
         from markupsafe import Markup
 

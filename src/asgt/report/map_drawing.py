@@ -1,7 +1,7 @@
-"""The picture: columns are models; rows an image, its map, the image attacked, and the map of that.
+"""The figure of maps: columns are models; rows are an image, its map, the attacked image, and its map.
 
-One rule colours every map (:mod:`asgt.explanation.shown_maps`). For the eye; what can be said of maps is measured in
-:mod:`asgt.explanation`.
+One rule colours every map (:mod:`asgt.explanation.shown_maps`). The figure is an illustration;
+:mod:`asgt.explanation` measures maps.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def write_maps(maps: SaliencyMaps, path: Path | str, *, kind: Rendering = "magni
         kind: ``"magnitude"`` (default) draws the channel mean of absolute values, ``"signed"`` the channel mean.
 
     Raises:
-        InputError: the suffix is another one, or the file cannot be written.
+        InputError: the suffix is none of these, or the file cannot be written.
 
     Example:
         >>> import torch
@@ -91,7 +91,7 @@ def write_maps(maps: SaliencyMaps, path: Path | str, *, kind: Rendering = "magni
 
 @house_style()
 def write_contact_sheet(maps: SaliencyMaps, path: Path | str, *, kind: Rendering = "magnitude") -> None:
-    """Draws many images, each with its map under every model beside it.
+    """Draws many images, each next to its map under every model.
 
     Args:
         maps: what :func:`asgt.saliency_maps` returns.
@@ -99,7 +99,7 @@ def write_contact_sheet(maps: SaliencyMaps, path: Path | str, *, kind: Rendering
         kind: as for :func:`asgt.write_maps`.
 
     Raises:
-        InputError: the suffix is another one, or the file cannot be written.
+        InputError: the suffix is none of these, or the file cannot be written.
 
     Example:
         >>> import torch
@@ -274,7 +274,7 @@ def _other(maps: SaliencyMaps, number: int, column: MapColumn) -> str:
     """What a model says, where it is not the label."""
 
     said = int(column.predictions[number])
-    return "" if maps.labels is not None and said == int(maps.labels[number]) else f"says {class_name(maps, said)}"
+    return "" if maps.labels is not None and said == int(maps.labels[number]) else f"pred. {class_name(maps, said)}"
 
 
 def _short(words: str, width: int) -> str:

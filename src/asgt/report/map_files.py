@@ -1,4 +1,4 @@
-"""What is known of maps as files: figures for papers, ``panel.csv`` and ``panel-differences.csv``."""
+"""The results on maps as files: figures for papers, ``panel.csv`` and ``panel-differences.csv``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def write_map_evidence(evidence: MapEvidence, out: Path) -> None:
-    """Writes the tables and the figures into a folder; those of an earlier time are replaced."""
+    """Writes the tables and the figures into a folder, and replaces earlier ones."""
 
     write_pictures(evidence, out / "figures")
     write_gradients(evidence, out / "figures")
@@ -38,7 +38,7 @@ def write_map_evidence(evidence: MapEvidence, out: Path) -> None:
 
 
 def write_pictures(evidence: MapEvidence, folder: Path) -> None:
-    """Writes maps of a few images and the contact sheet; figures of an earlier time are removed."""
+    """Writes maps of a few images and the contact sheet; earlier figures are removed."""
 
     pictures = evidence.pictures
     for old in (*folder.glob("saliency*.*"), *folder.glob("contact.*")):
@@ -52,7 +52,7 @@ def write_pictures(evidence: MapEvidence, folder: Path) -> None:
 
 
 def write_gradients(evidence: MapEvidence, folder: Path) -> None:
-    """Writes how the gradient's values are distributed; a figure of an earlier time is removed."""
+    """Writes the distribution of the gradient's values; an earlier figure is removed."""
 
     for old in folder.glob("gradients.*"):
         old.unlink()
@@ -63,7 +63,7 @@ def write_gradients(evidence: MapEvidence, folder: Path) -> None:
 
 
 def write_measures(evidence: MapEvidence, folder: Path) -> None:
-    """Writes the curves of masked accuracy, and the primary measure beside robustness; earlier ones are removed."""
+    """Writes the curves of masked accuracy, and the primary measure against robustness; earlier ones are removed."""
 
     for old in (*folder.glob("masked-*.*"), *folder.glob("tradeoff-*.*")):
         old.unlink()
@@ -81,7 +81,7 @@ def write_measures(evidence: MapEvidence, folder: Path) -> None:
 
 
 def write_map_tables(evidence: MapEvidence, out: Path) -> None:
-    """Writes every measure of every method, and every difference; without any, those of an earlier time are removed."""
+    """Writes every measure of every method, and every difference; without any, earlier tables are removed."""
 
     write_rows(out / "panel.csv", _panel_csv(evidence.explained))
     write_rows(out / "panel-differences.csv", _differences_csv(evidence.explained))

@@ -1,4 +1,4 @@
-"""Masked accuracy as curves: what a model still gets right when more and more of an image's pixels are hidden."""
+"""Masked accuracy as curves: the accuracy when more and more of an image's pixels are masked."""
 
 from __future__ import annotations
 
@@ -11,14 +11,25 @@ from .figures import Chart, Line
 __all__ = ["masked_charts"]
 
 _SHOWN = (
-    ("mean", "random", "the images' mean as fill", "thick: the top by m hidden; thin: random pixels"),
-    ("noise", "random", "uniform noise as fill", "thick: the top by m hidden; thin: random pixels"),
-    ("linear", "least", "ROAD: noisy linear imputation", "thick: the top by m first; thin: the least"),
+    (
+        "mean",
+        "random",
+        "fill: mean of the images",
+        "thick: pixels with the largest m masked; thin: random pixels masked",
+    ),
+    ("noise", "random", "fill: uniform noise", "thick: pixels with the largest m masked; thin: random pixels masked"),
+    (
+        "linear",
+        "least",
+        "fill: noisy linear imputation (ROAD)",
+        "thick: pixels with the largest m masked first; thin: with the smallest m first",
+    ),
 )
 
 
 def masked_charts(explained: Explained, numbers: Mapping[str, int]) -> list[Chart]:
-    """A chart for each fill, with a curve for each method: the top pixels hidden, and beside it what they are held to.
+    """A chart for each fill, with a curve for each method: the pixels with the largest values masked, and the
+    comparison curve.
 
     Args:
         explained: the panel; without values there are no curves.
@@ -40,9 +51,9 @@ def masked_charts(explained: Explained, numbers: Mapping[str, int]) -> list[Char
                 key=f"masked-{explained.file}-{fill}",
                 title=title,
                 subtitle=subtitle,
-                x_label="pixels hidden (%)",
+                x_label="masked pixels (%)",
                 y_label="accuracy (%)",
-                x_name="pixels hidden (%)",
+                x_name="masked pixels (%)",
                 lines=tuple(lines),
                 y_limits=(-2, 102),
             )

@@ -1,9 +1,9 @@
 """The report: one HTML page that works by itself, and its figures as files for papers.
 
-``page/report.html`` is the frame, :mod:`asgt.report.sections` what stands in it, ``page/report.css`` how it looks, and
-``page/report.js`` sorts the tables and tells the numbers of a curve. Everything is inlined, text is escaped, and the
-page's own policy lets no request leave it and no script run but this one. Control characters in a text are shown in
-their backslash form, and what is longer than a reader can use is cut; a template says ``| entire`` of a command.
+``page/report.html`` is the frame, :mod:`asgt.report.sections` its content, ``page/report.css`` its style, and
+``page/report.js`` sorts the tables and shows the numbers of a curve. Everything is inlined, text is escaped, and
+the page's security policy blocks all requests and all other scripts. Control characters in a text are shown in
+their backslash form, and very long text is cut; a template uses ``| entire`` for a command.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ def write_report(
     allow: Collection[str] = (),
     trusted_model: str | None = None,
 ) -> Path:
-    """Writes ``report.html``, its figures and tables into a folder; what was there of them is replaced.
+    """Writes ``report.html``, its figures and tables into a folder; earlier ones are replaced.
 
     The figures go to ``figures/``, every accuracy to ``accuracies.csv``, and every difference that the page shows to
-    ``differences.csv``, where there are methods to be told apart; what was measured of maps to ``panel.csv`` and
+    ``differences.csv``, if there are several methods; the measures of maps go to ``panel.csv`` and
     ``panel-differences.csv``, where runs were explained.
 
     Args:
-        comparison: what to show, or its summary where that was made already.
+        comparison: the comparison to show, or its summary.
         out: the folder. Links to the evidence are relative to it.
-        command: what made the page, to be run again.
-        allow: whose code may run, as :func:`asgt.runs.run.load_run` takes it, for the maps of its runs. A summary holds
-            the maps already.
-        trusted_model: deprecated, one more name for ``allow``.
+        command: the command that made the page, shown for repetition.
+        allow: the modules whose code may run, as for :func:`asgt.runs.run.load_run`, to make the maps of its runs.
+            A summary already holds the maps.
+        trusted_model: deprecated, another name for ``allow``.
 
     Returns:
-        The path of the page. It is written last: an old page stays whole until the new one is.
+        The path of the page. It is written last, so an old page stays complete until then.
 
     Raises:
-        InputError: the disk is full, read-only or forbidden, or the folder was removed meanwhile.
+        InputError: the disk is full, read-only or forbidden, or the folder was removed during the call.
 
     Example:
         >>> import asgt
@@ -85,7 +85,7 @@ def write_report(
 
 
 def forget_report(out: Path | str) -> None:
-    """Removes a page and what only it shows, where another call's tables and figures are to stand without one."""
+    """Removes a page and the files that only it shows, when other tables and figures are written without a page."""
 
     out = Path(out)
     figures = out / "figures"

@@ -15,9 +15,9 @@ __all__ = ["write_rows"]
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows below the names of their columns, whole or not at all; without rows, an earlier file is removed.
+    """Writes rows below the names of their columns, atomically; without rows, an earlier file is removed.
 
-    Control characters in texts are written in their backslash form: people look at such a file on a terminal too.
+    Control characters in texts are written in their backslash form: such files are also read on terminals.
     """
 
     if not rows:

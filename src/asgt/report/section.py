@@ -1,4 +1,4 @@
-"""What a section of the page is: a piece of a template, and what it shows of a summary."""
+"""A section of the page: a part of the template, and the values that it shows from a summary."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["PageRequest", "Section"]
 
 @dataclass(frozen=True)
 class PageRequest:
-    """What a page is made from.
+    """The input of a page.
 
     Attributes:
-        summary: what it shows.
+        summary: the results that it shows.
         out: its folder. Links to the evidence are relative to it.
-        command: what makes it, to be run again; empty where that is not known.
+        command: the command that makes it; empty if unknown.
     """
 
     summary: Summary
@@ -40,9 +40,10 @@ class Section:
         title: its entry in the list of sections.
         template: its part of the page, one ``<section>``. It may also use ``comparison``, ``protocols`` and ``norm``,
             ``figure(chart, numbers)`` and ``legend(key)`` (:mod:`asgt.report.inline_figures`), and the filters ``eps``,
-            ``percent``, ``whole``, ``name`` of what may be long, and ``entire`` of what must not be cut, as a command.
-        context: what else the template shows; ``None`` leaves the section out.
-        write: writes the files of the section, and removes those of an earlier time that it does not make again.
+            ``percent``, ``whole``, ``name`` for names that may be long, and ``entire`` for text that must not be cut,
+            such as commands.
+        context: the other values of the template; ``None`` omits the section.
+        write: writes the files of the section, and removes earlier ones that it does not write again.
     """
 
     anchor: str

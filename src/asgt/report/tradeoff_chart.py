@@ -14,10 +14,10 @@ __all__ = ["tradeoff_scatter"]
 
 
 def tradeoff_scatter(tradeoff: Tradeoff, numbers: Mapping[str, int]) -> Scatter:
-    """Across is the robust accuracy, up the primary measure; a point each method.
+    """Robust accuracy on the x axis, the primary measure on the y axis; one point for each method.
 
     Args:
-        tradeoff: what to draw.
+        tradeoff: the values to draw.
         numbers: the colour of each method.
     """
 
@@ -30,8 +30,9 @@ def tradeoff_scatter(tradeoff: Tradeoff, numbers: Mapping[str, int]) -> Scatter:
         key=f"tradeoff-{file_name(tradeoff.attribution)}",
         title="Do robustness and interpretability rise together?",
         subtitle=(
-            f"primary measure, named in advance: {measure.title} ({tradeoff.attribution})\n"
-            f"{counted(len(tradeoff.points), 'method')}, n = {tradeoff.n} images right under all{beside}\n"
+            f"primary measure, fixed in advance: {measure.title} ({tradeoff.attribution})\n"
+            f"{counted(len(tradeoff.points), 'method')}, n = {tradeoff.n} images that all models classify "
+            f"correctly{beside}\n"
             f"robust accuracy: {judge.title}, protocol {judge.protocol} v{judge.version}, "
             f"ε = {eps_text(tradeoff.eps)}\n"
             f"bars: {bars}"

@@ -1,1 +1,1 @@
-"""A run folder and a saved run: what is written, and how it is read."""
+"""Run folders and saved runs: writing and reading."""

@@ -1,4 +1,4 @@
-"""A finished run explained on the first of its test images, into its own folder."""
+"""Explains a finished run on the first of its test images, into its folder."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def explain_run(
     resume: bool = False,
     progress: Progress = SILENT,
 ) -> Explanation:
-    """Explains the model of a run, or takes up what its folder holds already.
+    """Explains the model of a run, or uses the stored explanation of its folder.
 
     Args:
         folder: the run's.
         model: its model.
-        test: its test images, whole.
-        data: the name of the data, which tells whether it is known where the object is.
-        samples: how many of them.
-        eps: the training ε of the methods that are to be compared.
+        test: all of its test images.
+        data: the name of the data, which determines whether the object is known.
+        samples: the number of explained images.
+        eps: the training ε of the compared methods.
         norm: its norm.
         attribution: what makes the maps.
         rows: which they are, int64 (N,). Default: the first, or drawn class by class where these lack a class.
@@ -60,14 +60,14 @@ def explain_run(
         progress: is told how many images are through.
 
     Raises:
-        InputError: a setting does not fit, or the folder holds an explanation with other settings.
+        InputError: a setting is invalid, or the folder has an explanation with other settings.
     """
 
     view = "absent" if shortcut is None else shortcut_view
     place = folder.explanation(attribution, view)
     rows = sampled_rows(test, samples) if rows is None else rows
     if int(rows.max()) >= len(test):
-        raise InputError(f"{place} is of test image {int(rows.max())}, and there are {len(test)}: remove it")
+        raise InputError(f"{place} is of test image {int(rows.max())}, but there are only {len(test)}: remove it")
     finished = explained_alike(place, samples=len(rows), eps=eps, norm=norm)
     # Which shortcut an image gets, its row of the whole test split decides.
     images = (test if shortcut is None else viewed_images(test, shortcut, view))[rows]
@@ -90,10 +90,10 @@ def explain_run(
 
 
 def explained_alike(place: Path, *, samples: int, eps: float, norm: Norm) -> bool:
-    """Whether a folder holds a finished explanation of as many images at the same ε; not yet whether of the same.
+    """Whether a folder has a finished explanation of the same number of images at the same ε.
 
     Raises:
-        InputError: it holds one with other settings.
+        InputError: it has one with other settings.
     """
 
     if not (place / "result.json").is_file():
@@ -102,8 +102,8 @@ def explained_alike(place: Path, *, samples: int, eps: float, norm: Norm) -> boo
     for name, there, asked in (("eps", kept.eps, eps), ("norm", kept.norm, norm), ("samples", kept.samples, samples)):
         if there != asked:
             raise InputError(
-                f"{place} was made with {name} = {there}, not {asked}: asgt explain --resume takes it up as it is; "
-                "remove it to explain anew"
+                f"{place} was made with {name} = {there}, not {asked}: use it with asgt explain --resume, or "
+                "remove it to explain again"
             )
     return True
 

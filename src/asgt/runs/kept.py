@@ -1,4 +1,4 @@
-"""What is kept of a run: one file of text, small enough for a repository, from which every figure can be made again.
+"""Saved results of runs: one small text file per run, from which every figure can be made again.
 
 It holds what was asked, how the training went, of each evaluation, on each of the test sets of a planted shortcut, its
 definition, its checks and, bit by bit, which images stay right at each ε, and of each explanation what was measured of
@@ -46,17 +46,17 @@ __all__ = [
 ]
 
 SCHEMA = 2
-"""Files of schema 1 carry no digest: what they say is unverified."""
+"""Files of schema 1 have no digest: they are unverified."""
 
 _PARTS = ("evaluations", "explanations")
 _OWN = "sha256"
-"""The key of an evaluation's or an explanation's own digest, which holds also where the settings around it are edited.
+"""The key of the digest of an evaluation or an explanation, which is valid even if other settings are edited.
 
-Files that were saved before there was such a digest lack it.
+Files from before this digest lack it.
 """
 
 _SAID = ("cost", "first_to_break", "versions")
-"""What a result says of its evidence that the outcomes alone do not: kept as it stands."""
+"""The fields of a result that do not follow from the outcomes: saved unchanged."""
 
 _PLAIN = ("attribution", "settings", "eps", "norm", "seed", "model", "data", "seconds", "batch_size")
 _TENSORS = ("ids", "labels", "predictions", "gate")
@@ -66,12 +66,12 @@ _MEANT = {"float": np.float64, "half": np.float32, "int": np.int64, "byte": np.u
 
 
 def keep_run(run: Run, file: Path, maps: SaliencyMaps | None = None) -> None:
-    """Writes what is to be kept of a run that was read from its folder, whole or not at all.
+    """Writes the saved result of a run, atomically.
 
     Args:
-        run: it.
-        file: where to.
-        maps: its model's column of the picture, alone.
+        run: the run.
+        file: the path.
+        maps: its model's column of the figure.
     """
 
     training = {name: value for name, value in run.result.to_dict().items() if name not in ("folder", "reading")}
@@ -127,11 +127,11 @@ def _names(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def load_kept(file: Path) -> Run:
-    """Reads what :func:`keep_run` wrote.
+    """Reads a file of :func:`keep_run`.
 
     Raises:
-        InputError: there is no such file, or another version wrote it or evaluated the run.
-        DamagedFileError: it is not what :func:`keep_run` wrote.
+        InputError: the file does not exist, or another version wrote it or evaluated the run.
+        DamagedFileError: it is not a file of :func:`keep_run`.
     """
 
     kept, sealed = read_sealed(file)
@@ -143,8 +143,9 @@ def read_kept(kept: Any, file: Path, *, sealed: bool) -> Run:
 
     Args:
         kept: the values, without the digest of the file.
-        file: where they were read, for errors to name.
-        sealed: whether the file carries a digest.
+        file: their file, for errors.
+        sealed: whether the file has a digest.
+
 
     Raises:
         InputError, DamagedFileError: as :func:`load_kept`.
@@ -152,9 +153,12 @@ def read_kept(kept: Any, file: Path, *, sealed: bool) -> Run:
 
     try:
         if kept["schema"] not in (1, SCHEMA):
-            raise InputError(f"{file} has schema {kept['schema']!r}, this version of asgt reads 1 and {SCHEMA}")
+            raise InputError(
+                f"{file} has schema {kept['schema']!r}, but this version of asgt reads 1 and {SCHEMA}: save "
+                "the run again"
+            )
         if kept["schema"] == SCHEMA and not sealed:
-            raise DamagedFileError(f"{file} is damaged: it carries no digest")
+            raise DamagedFileError(f"{file} is damaged: it has no digest: save the run again")
         config = TrainConfig.from_dict(kept["config"], str(file))
         result = TrainResult(folder=str(file), **kept["training"])
         read = [_evaluation(name, values, file) for name, values in kept["evaluations"].items()]
@@ -163,13 +167,13 @@ def read_kept(kept: Any, file: Path, *, sealed: bool) -> Run:
             found.setdefault(evaluation.shortcut_view, {})[evaluation.protocol.key] = evaluation
         explanations = {name: _explanation(values, file) for name, values in kept["explanations"].items()}
         if changed := changed_parts(kept):
-            raise DamagedFileError(f"{file} is damaged: {changed[0]} does not match its own SHA-256")
+            raise DamagedFileError(f"{file} is damaged: {changed[0]} does not match its SHA-256")
         remarks = kept.get("remarks", ()) if sealed else (f"{UNVERIFIED}: no digest is stored in the saved result",)
         history = tuple(kept["history"])
         evaluations = found.pop("")
         return Run(file, config, result, history, evaluations, explanations, tuple(map(str, remarks)), views=found)
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-        raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
+        raise DamagedFileError(f"{file} is damaged: it is not a saved run: save the run again") from error
 
 
 def changed_parts(kept: Any) -> list[str]:
@@ -183,7 +187,7 @@ def changed_parts(kept: Any) -> list[str]:
 
 
 def without_digest(kept: Any) -> list[str]:
-    """The evaluations and explanations in the values of a saved result that carry no digest of their own."""
+    """The evaluations and explanations in the values of a saved result without their own digest."""
 
     return [f"{part[:-1]} {name}" for part, name, values in _parts(kept) if _OWN not in values]
 
@@ -233,18 +237,19 @@ def _own_digest(name: str, packed: Mapping[str, Any]) -> str:
 
 
 def load_maps(file: Path) -> SaliencyMaps | None:
-    """The column of the picture that :func:`keep_run` wrote, alone; ``None`` if the run has none.
+    """The column of the figure in a file of :func:`keep_run`; ``None`` if the run has none.
 
     Raises:
-        InputError: there is no such file.
-        DamagedFileError: it is not what :func:`keep_run` wrote.
+        InputError: the file does not exist.
+        DamagedFileError: it is not a file of :func:`keep_run`.
+
     """
 
     kept = read_sealed(file)[0]
     try:
         return _maps(kept["maps"], file) if "maps" in kept else None
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-        raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
+        raise DamagedFileError(f"{file} is damaged: it is not a saved run: save the run again") from error
 
 
 def _packed_evaluation(evaluation: Evaluation) -> dict[str, Any]:
@@ -315,7 +320,7 @@ def _labels(values: dict[str, Any], samples: int, file: Path) -> dict[str, Any]:
     if tuple(labels.shape) != (samples,) or not 0 <= int(labels.min()) <= int(labels.max()) < min(
         len(names), values["classes"]
     ):
-        raise DamagedFileError(f"{file} is damaged: it does not hold a label of each of {samples} samples")
+        raise DamagedFileError(f"{file} is damaged: it lacks labels of its {samples} samples: save the run again")
     return {"labels": labels, "class_names": tuple(map(str, names))}
 
 
@@ -341,7 +346,9 @@ def _evaluation(name: str, values: dict[str, Any], file: Path) -> Evaluation:
     for search in protocol.searches:
         rows = values["outcomes"][search.name]
         if len(rows) != len(epsilons):
-            raise DamagedFileError(f"{file} is damaged: {search.name} lacks the outcomes at some eps")
+            raise DamagedFileError(
+                f"{file} is damaged: {search.name} lacks the outcomes at some eps: save the run again"
+            )
         outcomes[search.name] = torch.stack([_unpacked(row, samples, file) for row in rows])
     return Evaluation(
         protocol=protocol,
@@ -472,7 +479,7 @@ def _unpacked(text: str, count: int, file: Path, kind: str = "bool") -> Tensor:
     except ValueError as error:
         raise DamagedFileError(f"{file} is damaged: {error}") from error
     if len(content) != (-(-count // 8) if kind == "bool" else np.dtype(_STORED[kind]).itemsize * count):
-        raise DamagedFileError(f"{file} is damaged: it does not hold what it should of {count} samples")
+        raise DamagedFileError(f"{file} is damaged: it lacks values of its {count} samples: save the run again")
     if kind == "bool":
         return torch.from_numpy(np.unpackbits(np.frombuffer(content, dtype=np.uint8), count=count).astype(bool))
     return torch.from_numpy(np.frombuffer(content, dtype=_STORED[kind]).astype(_MEANT[kind]))

@@ -1,6 +1,6 @@
-"""A finished run folder, read: its model and data (:func:`load_run`), or its results alone (:func:`read_run`).
+"""Reads finished run folders: model and data (:func:`load_run`), or only the results (:func:`read_run`).
 
-Nothing that a run folder holds is executed, unless the user names it.
+No code of a run folder is executed, unless the user names it.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Run:
     """A finished run folder, read and checked.
 
     Attributes:
-        folder: as it was named.
-        config: what was asked, resolved.
+        folder: as named.
+        config: the resolved configuration.
         result: how the training ended.
-        history: the rows of ``metrics.jsonl``, one an epoch.
+        history: the rows of ``metrics.jsonl``, one per epoch.
         evaluations: its finished evaluations, by the protocol's key (:attr:`asgt.Protocol.key`).
         explanations: its finished explanations, by attribution, as ``gradient``, or ``gradient+aligned`` of images with
             a planted shortcut (:attr:`asgt.Explanation.name`).
@@ -87,17 +87,19 @@ def read_run(path: Path, *, views: bool = True) -> Run:
 
     folder = RunFolder(path)
     if not path.is_dir():
-        raise InputError(f"there is no run folder {path}")
+        raise InputError(f"no such run folder {path}: give an existing one")
     if not folder.config.exists():
-        raise InputError(f"{path} is no run folder: it has no config.yaml")
+        raise InputError(f"{path} is not a run folder, because it has no config.yaml: give another one")
 
     config, result = TrainConfig.load(folder.config), folder.load_result()
     lists = (result.classes, result.warnings)
     if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
-        raise DamagedFileError(f"{folder.result} is damaged: it is not the result of a training")
+        raise DamagedFileError(f"{folder.result} is damaged: it is not the result of a training: restore it")
     history = folder.rows()[: config.epochs]
     if [row.get("epoch") if isinstance(row, dict) else None for row in history] != list(range(config.epochs)):
-        raise DamagedFileError(f"{folder.metrics} is damaged: expected a line for each of {config.epochs} epochs")
+        raise DamagedFileError(
+            f"{folder.metrics} is damaged: it lacks lines for some of {config.epochs} epochs: restore it"
+        )
 
     keys = (*KNOWN, *([OWN] if _records_own(folder) else []))
     found = {"": _evaluations(folder, keys)}
@@ -155,11 +157,11 @@ def _refuse_misplaced(folder: RunFolder, key: str, view: str, evaluation: Evalua
 
 
 def remarks_on(folder: RunFolder, places: Sequence[Path] = ()) -> tuple[str, ...]:
-    """What of a run is unverified, and what was edited and accepted, in words.
+    """Sentences on the unverified files of a run, and on accepted edits.
 
     Args:
         folder: the run's.
-        places: the folders of the evaluations and explanations that are used.
+        places: the folders of the used evaluations and explanations.
     """
 
     manifest = Manifest.of(folder.path)
@@ -195,7 +197,7 @@ def _explanations(folder: RunFolder, weights: str) -> dict[str, Explanation]:
             raise InputError(f"{place} holds an explanation by {explanation.name}: rename it to {renamed}")
         if explanation.model != weights:
             raise InputError(
-                f"{place} was made of other weights than {folder.model}: remove {place}, then: asgt explain "
+                f"{place} was made with other weights than {folder.model}: remove {place}, then run asgt explain "
                 f"{folder.path}"
             )
     return explanations
@@ -208,7 +210,7 @@ def _explained_in(folder: RunFolder, explanation: Explanation) -> Path:
 
 
 def data_name(run: Run) -> str:
-    """The data's name for people: of a folder, its last part."""
+    """The data's name for display: for a folder, its last part."""
 
     data = run.config.data
     if Path(data).is_dir() or data.startswith((".", "/", "~")):
@@ -222,20 +224,20 @@ def evaluate_again(run: Path, protocol: str, flags: str = "", *, view: str = "")
     folder = RunFolder(run).evaluation(stored_name(protocol), view)
     flags = f"{flags} --shortcut-view {view}".strip() if view else flags
     if protocol == OWN:
-        return f"remove {folder}, then: asgt evaluate {run} --attack … {flags}".rstrip()
-    return f"remove {folder}, then: asgt evaluate {run} --protocol {protocol} {flags}".rstrip()
+        return f"remove {folder}, then run asgt evaluate {run} --attack … {flags}".rstrip()
+    return f"remove {folder}, then run asgt evaluate {run} --protocol {protocol} {flags}".rstrip()
 
 
 def refuse_other_model(path: Path | str, named: str) -> None:
-    """Refuses a model that is named beside a run folder, where the run holds another one.
+    """Refuses a model that differs from the model of the run folder.
 
     Raises:
-        InputError: it says which.
+        InputError: the message names both.
     """
 
     folder = RunFolder(path)
     if folder.config.exists() and (stored := TrainConfig.load(folder.config).model) != named:
-        raise InputError(f"{folder.path} holds a {stored}, not a {named}: leave --model out")
+        raise InputError(f"{folder.path} contains a {stored}, not a {named}: remove --model")
 
 
 def load_run(
@@ -249,23 +251,23 @@ def load_run(
 ) -> tuple[nn.Module, Splits, TrainConfig, TrainResult]:
     """The trained model of a run folder, in evaluation mode on the CPU, and its data.
 
-    Data that the run names by a relative path is looked for here first, and then where the run found it.
+    A relative path of the data is searched here first, and then in the place of the training.
 
     Args:
         path: the run folder.
-        allow: whose code may run, for a run folder alone may not run any: exact names of the user's own models, as
-            ``package.module:factory``, or of modules, as ``package.module``. Default: nobody's.
-        trusted_model: deprecated, one more name for ``allow``.
+        allow: the code that may run, because a run folder cannot allow it: exact names of the user's models, as
+            ``package.module:factory``, or of modules, as ``package.module``. Default: none.
+        trusted_model: deprecated, another name for ``allow``.
         model: the model that was passed to :func:`asgt.train` as an object; a module takes the weights of the run.
         data: the data that was passed to it as objects.
-        progress: is told how many images were decoded.
+        progress: receives the number of decoded images.
 
     Returns:
         The model, the data, the configuration, and how the training ended.
 
     Raises:
-        InputError: the run is not finished, its data is not what it was, or its model is not allowed.
-        DamagedFileError: a file of it is damaged.
+        InputError: the run is not finished, its data has changed, or its model is not allowed.
+        DamagedFileError: one of its files is damaged.
 
     Example:
         >>> import asgt
@@ -278,9 +280,9 @@ def load_run(
 
     folder = RunFolder(path)
     if not folder.path.is_dir():
-        raise InputError(f"there is no run folder {folder.path}")
+        raise InputError(f"no such run folder {folder.path}: give an existing one")
     if not folder.config.exists():
-        raise InputError(f"{folder.path} is no run folder: it has no config.yaml")
+        raise InputError(f"{folder.path} is not a run folder, because it has no config.yaml: give another one")
 
     config = TrainConfig.load(folder.config)
     result = folder.load_result()
@@ -291,7 +293,7 @@ def load_run(
 
     splits = _recorded(config, result, progress) if data is None else as_splits(data)
     if data is not None and splits.test.digest() != result.test_data:
-        raise InputError(f"the test images that were passed are not those of {path}")
+        raise InputError(f"the passed test images are not those of {path}: pass the test images of the training")
     with torch.random.fork_rng():
         head = result.start.get("head") or None
         built = build_from(config, splits, model, head, replaces=config.has_start or head is not None)
@@ -323,7 +325,7 @@ def _recorded(config: TrainConfig, result: TrainResult, progress: Progress) -> S
     except InputError as error:
         if other is None and place is not None and os.path.isabs(place) and not Path(place).exists():
             raise InputError(
-                f"{error}; the run found it in {place}, which is gone, and {Path.cwd()} has none"
+                f"{error}; the training used {place}, which is missing, and {Path.cwd()} has none"
             ) from error
         if other is None:
             raise
@@ -334,11 +336,11 @@ def _recorded(config: TrainConfig, result: TrainResult, progress: Progress) -> S
             return replace(splits, name=config.data)
         raise InputError(
             f"the test images are not those of this run, neither in {Path(config.data).resolve()} nor in {other}, "
-            "where it was trained: they changed"
+            "where it was trained: they have changed"
         )
     trained = f"; it was trained on {place}" if place is not None and place != config.data else ""
     raise InputError(
-        f"the test images of {config.data} are not those of this run: they changed, or ASGT_DATA did{trained}"
+        f"the test images of {config.data} are not those of this run: the data or ASGT_DATA changed{trained}"
     )
 
 

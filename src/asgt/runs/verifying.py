@@ -1,4 +1,4 @@
-"""Checks the files of a run against their digests, and the figures against their evidence.
+"""Checks the files of a run against their digests, and the numbers against the stored outcomes.
 
 An edit that the user accepts is recorded in the manifest, and every report mentions it from then on.
 """
@@ -45,7 +45,7 @@ from .run import read_run
 __all__ = ["Finding", "State", "Verified", "places_in", "verify", "verify_place"]
 
 State: TypeAlias = Literal["changed", "damaged", "missing", "unverified", "accepted"]
-"""``changed``: the file is whole, but its SHA-256 is not the one in the manifest. ``damaged``: the file cannot be read,
+"""``changed``: the file is complete, but its SHA-256 differs from the manifest. ``damaged``: the file cannot be read,
 or contradicts its own digest or the evidence. ``missing``: the manifest or the checkpoint lists it. ``unverified``: no
 digest is stored for it, or another version of asgt must read it. ``accepted``: the user accepted an edit."""
 
@@ -56,13 +56,13 @@ _KEPT = ("schema", "config", "training", "history", "evaluations", "explanations
 _RESULT = ("schema", "protocol", "attribution", "samples", "seconds", "norm", "model", "data")
 """Names in a saved result, and in the result of an evaluation or an explanation.
 
-Some of them are enough to know such a file: damage may have changed one, and other programs write JSON too.
+Some of them identify such a file: damage may have changed one, and other programs also write JSON.
 """
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A file that is not the one that asgt wrote, or may not be.
+    """A file that differs, or may differ, from the one that asgt wrote.
 
     Attributes:
         file: its path.
@@ -105,21 +105,22 @@ class Verified:
 
 
 def verify(place: Path | str, *, accept: bool = False) -> list[Verified]:
-    """Checks every file of a run against its digest, and the figures against their evidence.
+    """Checks every file of a run against its digest, and the numbers against the stored outcomes.
 
     Args:
-        place: a run folder, a folder of an evaluation or an explanation, a saved result, or a folder that holds such.
-        accept: accept edited files, and files without a digest, as they are now. The manifest records that, and every
-            report mentions it from then on. Default: nothing is written.
+        place: a run folder, a folder of an evaluation or an explanation, a saved result, or a folder with such.
+        accept: accept edited files, and files without a digest, in their present state. The manifest records that, and
+            every report mentions it from then on. Default: nothing is written.
 
     Returns:
         The result for each run folder, folder of evidence and saved result.
 
     Raises:
-        InputError: there is nothing of that kind; or ``accept``, and a run is not finished, or is in use. All other
+        InputError: there is nothing of that kind; or with ``accept``, a run is not finished or is in use. All other
             places are accepted first.
-        DamagedFileError: ``accept``, and a file is not edited but damaged: it is cut short, its tensors do not match
-            their digest, its figures are not those of the evidence, or the weights or the outcomes are other ones.
+        DamagedFileError: with ``accept``, a file is not edited but damaged: it is incomplete, its tensors do not
+            match their digest, its numbers differ from the stored outcomes, or the weights or the outcomes have
+            changed.
 
     Example:
         >>> import asgt
@@ -153,16 +154,16 @@ def verify_place(place: Path, *, accept: bool = False) -> Verified:
         return _kept(place)
     if accept:
         if _is_unfinished(place):
-            raise InputError(f"{place} is not finished: asgt train --resume --out {place}")
+            raise InputError(f"{place} is not finished: run asgt train --resume --out {place}")
         with locked(place, "asgt verify --accept"), only_writer(place):
             _accept_folder(place)
     return _folder(place)
 
 
 def places_in(place: Path | str) -> list[Path]:
-    """The run folders, folders of evidence and saved results that a path stands for.
+    """The run folders, folders of evidence and saved results at a path.
 
-    Links are followed, and what two paths lead to is returned once. The evidence in a run's own ``evaluation/`` and
+    Links are followed, and a place with two paths is returned once. The evidence in a run's own ``evaluation/`` and
     ``explanation/`` is verified with the run.
 
     Args:
@@ -174,7 +175,7 @@ def places_in(place: Path | str) -> list[Path]:
 
     place = Path(place)
     if not place.exists():
-        raise InputError(f"there is no {place}: name a run folder, a folder of an evaluation, or a saved result")
+        raise InputError(f"{place} does not exist: give a run folder, a folder of an evaluation, or a saved result")
     if place.is_file():
         return [_whole(place)]
 
@@ -197,7 +198,7 @@ def places_in(place: Path | str) -> list[Path]:
     listed = {os.path.realpath(each) for home in homes.values() for name in _PLACES for each in home.glob(f"{name}/*")}
     others = {real: each for real, each in evidence.items() if real not in listed}
     if not (found := homes | {real: each for real, each in others.items() if real not in homes} | kept):
-        raise InputError(f"{place} holds no run, no evaluation and no saved result")
+        raise InputError(f"{place} contains no run, no evaluation and no saved result: give another folder")
     return sorted(found.values())
 
 
@@ -229,7 +230,7 @@ def _whole(file: Path) -> Path:
         if os.path.abspath(file) in own:
             return home
     if file.suffix in (".jsonl", ".yaml", ".yml"):
-        raise InputError(f"{file} is no file of a run and no saved result: name a run folder or a saved result")
+        raise InputError(f"{file} is not a file of a run or a saved result: give a run folder or a saved result")
     return file
 
 
@@ -290,7 +291,7 @@ def _folder(folder: Path) -> Verified:
     try:
         manifest = Manifest.of(folder)
     except DamagedFileError as error:
-        again = f"restore it, or run asgt verify {folder} --accept to seal the folder as it is"
+        again = f"restore it, or run asgt verify {folder} --accept to accept the folder as it is"
         return Verified(folder, 0, (Finding(folder / MANIFEST, "damaged", f"{error}; {again}"),))
 
     listed = _known(folder, manifest)
@@ -434,18 +435,18 @@ def _remedy(folder: Path, name: str, state: State) -> str:
     if place in _PLACES or _is_shard(run, name):
         return _remedy_of_evidence(folder, name, state)
     if name == MANIFEST:
-        resume = f"asgt train --resume --out {folder} writes it"
-        return resume if run.checkpoint.exists() else f"restore it, or {accept} to seal the run as it is"
+        resume = f"run asgt train --resume --out {folder} to write it"
+        return resume if run.checkpoint.exists() else f"restore it, or {accept} to accept the run as it is"
     if name == run.result.name and state == "missing":
-        resume = f", or asgt train --resume --out {folder} writes it again"
+        resume = f", or run asgt train --resume --out {folder} to write it again"
         return f"restore it{resume if run.checkpoint.exists() and run.config.exists() else ''}"
     if _is_unfinished(folder):
         return "restore it, or train again into another folder"
     if name == run.checkpoint.name:
         remove = "remove it, then " if state == "damaged" else ""
-        return f"only --resume needs it; restore it, or {remove}{accept}"
+        return f"it is needed only for --resume: restore it, or {remove}{accept}"
     if name == run.model.name:
-        return f"weights are not edited; restore them, or {_made_again(folder)}"
+        return f"edits of weights cannot be accepted: restore them, or {_made_again(folder)}"
     return f"restore it, or {accept} if the edit was intended" if state == "changed" else "restore it"
 
 
@@ -482,7 +483,7 @@ def _remedy_of_evidence(folder: Path, name: str, state: State) -> str:
     verb = evaluate if place == "evaluation" else f"asgt explain {folder}{viewed}"
     if place == name:
         return f"restore it, or remove {folder}, then: asgt explain … --out {folder}"
-    return f"restore it, or remove {folder / place / kind}, then: {verb}"
+    return f"restore it, or remove {folder / place / kind}, then run {verb}"
 
 
 def _figures(folder: Path) -> list[Finding]:
@@ -532,7 +533,7 @@ def _figures_of(folder: Path, weights: str) -> list[Finding]:
             said = f"the shortcut {view}" if view else "no shortcut planted"
             return [Finding(result, "damaged", f"{folder} holds an evaluation with {said}: rename it back")]
     if weights not in ("", evidence.model):
-        return [Finding(result, "damaged", f"{folder} was made of other weights than those of the run: remove it")]
+        return [Finding(result, "damaged", f"{folder} was made with other weights than those of the run: remove it")]
     return []
 
 
@@ -554,7 +555,7 @@ def _refuse_mixture(run: RunFolder) -> None:
     together = "restore the files of one run together"
     told = read_sealed(run.result)[0]
     if not isinstance(told, dict):
-        raise DamagedFileError(f"{run.result} is damaged: it is not the result of a training")
+        raise DamagedFileError(f"{run.result} is damaged: it is not the result of a training: restore it")
     try:
         config = TrainConfig.load(run.config)
         rows = run.rows()
@@ -583,7 +584,7 @@ def _refuse_mixture(run: RunFolder) -> None:
     for name, value in measured.items():
         if not agree(value, told.get(name)):
             raise DamagedFileError(
-                f"{run.result} is damaged: {name} is not what {run.metrics} says of epoch {row['epoch']}; {together}"
+                f"{run.result} is damaged: {name} differs from {run.metrics} at epoch {row['epoch']}; {together}"
             )
     if run.model.exists() and (step := _step_of(run.model)) not in (None, row["step"]):
         raise DamagedFileError(
@@ -647,8 +648,8 @@ def _refuse_other_weights(folder: Path, manifest: Manifest) -> None:
     written = manifest.weights or manifest.files.get(model.name)
     if written and written != (digest_stored(model) if manifest.weights else digest_file(model)):
         raise DamagedFileError(
-            f"{model} is damaged: it does not hold the weights that the training wrote, and weights are not edited; "
-            f"restore them, or {_made_again(folder)}"
+            f"{model} is damaged: it does not hold the weights that the training wrote, and edits of weights "
+            f"cannot be accepted: restore them, or {_made_again(folder)}"
         )
 
 
@@ -697,7 +698,10 @@ def _remedy_of_kept(file: Path) -> str:
     except InputError:
         return "restore the file, or save the run again"
     if changed:
-        return f"{changed[0]} was changed, and outcomes are not edited: restore the file, or save the run again"
+        return (
+            f"{changed[0]} was changed, and edits of outcomes cannot be accepted: restore the file, or save "
+            "the run again"
+        )
     return f"restore the file, or run asgt verify {file} --accept if the edit was intended"
 
 
@@ -706,7 +710,7 @@ def _accept_kept(file: Path) -> None:
 
     if file.suffix != ".json":
         raise InputError(
-            f"{file} is no saved result: --accept takes run folders, folders of evidence and saved results"
+            f"{file} is not a saved result: give run folders, folders of evidence or saved results to --accept"
         )
     value = read_json(file)
     try:
@@ -723,11 +727,11 @@ def _accept_kept(file: Path) -> None:
         value.pop("sha256", None)
         schema = value["schema"]
     except (AttributeError, LookupError, TypeError) as error:
-        raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
+        raise DamagedFileError(f"{file} is damaged: it is not a saved run: save the run again") from error
     if changed := changed_parts(value):
         raise DamagedFileError(
-            f"{file} is damaged: {changed[0]} does not match its own SHA-256, and outcomes are not edited; restore the "
-            "file, or save the run again"
+            f"{file} is damaged: {changed[0]} does not match its own SHA-256, and edits of outcomes cannot be "
+            "accepted: restore the file, or save the run again"
         )
     value |= {"schema": SCHEMA if schema == 1 else schema, "remarks": remarks}
     # Evaluations of other versions cannot be read here: their own digest, where they have one, must do.
@@ -735,6 +739,6 @@ def _accept_kept(file: Path) -> None:
     try:
         read = {name: each for name, each in value["evaluations"].items() if name not in other}
     except (AttributeError, LookupError, TypeError) as error:
-        raise DamagedFileError(f"{file} is damaged: it is not what is kept of a run") from error
+        raise DamagedFileError(f"{file} is damaged: it is not a saved run: save the run again") from error
     read_kept(value | {"evaluations": read}, file, sealed=True)
     write_sealed(file, value)

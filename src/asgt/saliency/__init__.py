@@ -1,4 +1,4 @@
-"""Saliency: the gradient, the mask that is made of it, and the maps of any classifier by the field's methods."""
+"""Saliency: the gradient, the mask from it, and the maps of any classifier by the usual methods."""
 
 from .attribution import Attribution, Watched
 from .attributions import (

@@ -1,4 +1,4 @@
-"""What every attribution shares: a batch in, signed maps out, and a model whose answers are looked at on the way."""
+"""The base of all attributions: from a batch to signed maps, with checks of the model's outputs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["Attribution", "Watched", "score"]
 
 
 class Watched(nn.Module):
-    """A classifier whose logits are checked at each pass, and which remembers the images that it answered with NaN.
+    """A classifier whose logits are checked at each pass, and that records the images with NaN outputs.
 
-    A rectifier stops a NaN on its way back, so a gradient alone would call such an image's map zero.
+    A rectifier stops a NaN on its way back, so the gradient of such an image could be zero.
 
     Args:
         model: inputs (B, …) to logits (B, K).
-        classes: how many classes the labels speak of, at least.
-        owned: whether the images that it is asked about with a graph are copies, which the model may change. Another
-            library may want its own again.
+        classes: a lower bound of the number of classes, from the labels.
+        owned: whether images with a graph are copies that the model may change. Another library may use its images
+            again.
     """
 
     asks_by_itself = True
@@ -48,7 +48,7 @@ class Watched(nn.Module):
         return logits + x.flatten(1)[:, :0].sum(dim=1, keepdim=True)
 
     def nan(self, count: int) -> Tensor:
-        """Which of the ``count`` images asked since the last call got a NaN, in whichever of their copies, bool."""
+        """Which of the ``count`` images since the last call got a NaN, in any of their copies, bool."""
 
         if not self._nan:  # an attribution that does not ask the model
             return torch.zeros(count, dtype=torch.bool)
@@ -61,12 +61,12 @@ class Watched(nn.Module):
 class Attribution(ABC):
     """A way to compute a saliency map: a frozen dataclass whose fields are its settings.
 
-    Fields are plain values, as JSON holds them. One that looks at a layer has a field ``layer``, the dotted name of a
+    Fields are plain values, as JSON holds them. An attribution of a layer has a field ``layer``, the dotted name of a
     module or ``None``: ``--layer`` sets it.
 
     Attributes:
-        draws_noise: whether it takes a generator.
-        package: the package that computes it, whose version belongs to the record; ``""`` for asgt itself.
+        draws_noise: whether it uses a generator.
+        package: the package that computes it, whose version is part of the record; ``""`` for asgt.
 
     Example:
         >>> from dataclasses import dataclass
@@ -91,12 +91,12 @@ class Attribution(ABC):
 
     @classmethod
     def looks_at_layer(cls) -> bool:
-        """Whether it looks at a layer of the model, which needs an ``nn.Module``: it has a field ``layer``."""
+        """Whether it uses a layer of the model, which must be an ``nn.Module``: it has a field ``layer``."""
 
         return any(field.name == "layer" for field in fields(cls))
 
     def resolved(self, model: Classifier) -> Attribution:
-        """The same attribution with all settings filled in that follow from ``model``, for the record.
+        """The same attribution with all settings that depend on ``model`` filled in, for the record.
 
         Raises:
             InputError: it does not suit the model.
@@ -112,15 +112,15 @@ class Attribution(ABC):
 
         Args:
             model: in evaluation mode.
-            x: images (B, C, H, W), no more than ``batch_size``. Copies of them go through the model in groups of B.
+            x: images (B, C, H, W), at most ``batch_size``. Copies of them go through the model in groups of B.
             y: labels (B,), int64.
             target: the score that is explained.
             generator: keyed noise of these images, for those that draw.
-            batch_size: images that the model gets at a time.
+            batch_size: images per pass.
         """
 
 
 def score(model: Watched, target: Target) -> nn.Module:
-    """What a peer's method differentiates at the label: the logits, or their log-softmax."""
+    """The function that a library's method differentiates at the label: the logits, or their log-softmax."""
 
     return model if target == "logit" else nn.Sequential(model, nn.LogSoftmax(dim=1))

@@ -1,7 +1,7 @@
-"""A map of each image by name: how much each value of the image speaks for a label.
+"""Maps by name: the contribution of each value of the image to a label.
 
-The plain gradient is ours; Captum computes the others, except for SmoothGrad's noise. All of them are asked in the same
-way, and their maps are signed, so that what is made of the sign (:func:`magnitude`) is a step of its own.
+asgt computes the plain gradient; Captum computes the others, except for SmoothGrad's noise. All have the same
+interface and signed maps; the treatment of the sign (:func:`magnitude`) is a separate step.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 REDUCTION = "mean over channels of |a|"
-"""What :func:`magnitude` does, in words, for the record."""
+"""A description of :func:`magnitude`, for the record."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ def attribution_class(name: str) -> type[Attribution]:
     """The attribution of a name.
 
     Args:
-        name: of :data:`ATTRIBUTIONS`, or your own class as ``package.module:Class``, which is imported: whether its
-            code may run has been asked before (:func:`asgt.names.refuse_unless_allowed`).
+        name: of :data:`ATTRIBUTIONS`, or your own class as ``package.module:Class``, which is imported: the caller
+            has checked that its code may run (:func:`asgt.names.refuse_unless_allowed`).
 
     Raises:
-        InputError: there is none, or the class is no frozen dataclass that extends :class:`Attribution`.
+        InputError: the name is unknown, or the class is not a frozen dataclass that extends :class:`Attribution`.
     """
 
     if name in ATTRIBUTIONS:
@@ -84,12 +84,12 @@ def attribution_class(name: str) -> type[Attribution]:
     file_name(name)
     own = imported(name, "attribution")
     if not (isinstance(own, type) and issubclass(own, Attribution) and is_dataclass(own)):
-        raise InputError(f"attribution {name} is {own!r}: expected a dataclass that extends asgt.saliency.Attribution")
+        raise InputError(f"attribution {name} is {own!r}: name a dataclass that extends asgt.saliency.Attribution")
     return own
 
 
 def attribution_name(method: str | Attribution) -> str:
-    """The name that a record has for an attribution: of your own instance, ``package.module:Class``."""
+    """The name of an attribution in records: for your own instance, ``package.module:Class``."""
 
     if isinstance(method, str):
         return method
@@ -112,28 +112,28 @@ def attribute(
     """The map of each image under a classifier.
 
     Args:
-        model: the classifier, images to logits (B, K), in evaluation mode while it is asked. ``"gradcam"`` and
+        model: the classifier, images to logits (B, K), put in evaluation mode for the call. ``"gradcam"`` and
             ``"deeplift"`` need an ``nn.Module``; the others take any function.
         x: images (B, C, H, W) in [0, 1].
         y: the labels that are explained, (B,), of any integer type. Default: the model's own predictions.
         method: a name of :data:`ATTRIBUTIONS`; your own class as ``package.module:Class``, which is imported; or an
             :class:`Attribution` with its settings.
         target: the score that is explained: the label's ``"logit"`` or its ``"log_prob"``.
-        layer: for an attribution that looks at one, as ``"gradcam"``, the dotted name of the module whose output is
-            the feature map. Default: the last feature map, where it can be told.
-        generator: where the noise of ``"smoothgrad"`` comes from, as keyed noise or PyTorch's on the device of the
-            images; one draw of it, whatever the batches. Default: PyTorch's global generator.
-        batch_size: images, or copies of them, that the model gets at a time; twice as many for ``"deeplift"``, which
-            sends each with its baseline.
-        settings: those of the method: ``samples`` and ``deviation`` of ``"smoothgrad"``, ``steps`` and ``baseline``
-            of ``"ig"``, ``baseline`` of ``"deeplift"``. An instance has its own.
+        layer: for an attribution of a layer, such as ``"gradcam"``, the dotted name of the module whose output is the
+            feature map. Default: the last feature map, if it can be found.
+        generator: the source of noise for ``"smoothgrad"``: keyed noise, or PyTorch's on the device of the images; one
+            draw for any batches. Default: PyTorch's global generator.
+        batch_size: images, or copies of them, per pass; twice as many for ``"deeplift"``, which passes each with its
+            baseline.
+        settings: those of the method: ``samples`` and ``deviation`` of ``"smoothgrad"``, ``steps`` and ``baseline`` of
+            ``"ig"``, ``baseline`` of ``"deeplift"``. An instance has its own settings.
 
     Returns:
-        The signed maps (B, C, H, W), detached; NaN where the model gives NaN. GradCAM's one channel is repeated. No
+        The signed maps (B, C, H, W), detached; NaN if the model returns NaN. GradCAM's one channel is repeated. No
         parameter's ``grad`` is touched.
 
     Raises:
-        InputError: a name, a setting or a shape is wrong, or the method does not suit the model.
+        InputError: a name, a setting or a shape is wrong, or the method does not support the model.
 
     Example:
         >>> import torch
@@ -182,7 +182,7 @@ def _explained(chosen: Attribution) -> Iterator[None]:
         if type(chosen).__module__.startswith("asgt."):
             raise
         first = (str(error).splitlines() or [""])[0][:200]
-        raise InputError(f"attribution {attribution_name(chosen)} fails: {type(error).__name__}: {first}") from error
+        raise InputError(f"attribution {attribution_name(chosen)} raised {type(error).__name__}: {first}") from error
 
 
 def attribution_settings(
@@ -193,14 +193,14 @@ def attribution_settings(
     model: Classifier | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """All that is needed to make the same maps again, beside the model, the images and the noise's key.
+    """The settings for making the same maps again, in addition to the model, the images and the noise's key.
 
     Args:
-        method: as :func:`attribute` takes it.
+        method: as for :func:`attribute`.
         target: the score that is explained.
-        layer: of an attribution that looks at one.
-        model: where such an attribution looks for its layer, if none is named.
-        settings: of the method, as :func:`attribute` takes them.
+        layer: of an attribution of a layer.
+        model: the model in which such an attribution finds its layer, if none is named.
+        settings: of the method, as for :func:`attribute`.
 
     Returns:
         Names to values, defaults included; how channels become one (:func:`magnitude`), and Captum's version where it
@@ -217,20 +217,20 @@ def attribution_settings(
 
 
 def magnitude(a: Tensor) -> Tensor:
-    """How strong each pixel's part is: the mean of \\|a\\| over the channels, (B, C, H, W) to (B, H, W)."""
+    """The strength of each pixel: the mean of \\|a\\| over the channels, (B, C, H, W) to (B, H, W)."""
 
     return a.abs().mean(dim=1)
 
 
 def to_numpy(a: Tensor) -> np.ndarray:
-    """Maps as the arrays that other libraries take: float32 (B, C, H, W), C-contiguous, on the CPU.
+    """Maps as arrays for other libraries: float32 (B, C, H, W), C-contiguous, on the CPU.
 
-    Quantus, for one, takes the model, images, labels and maps as they are::
+    Quantus, for example, uses the model, images, labels and maps unchanged::
 
         maps = attribute(model, x, y, "ig")
         quantus.Sparseness()(model=model, x_batch=to_numpy(x), y_batch=y.cpu().numpy(), a_batch=to_numpy(maps))
 
-    It sums maps over channels where it makes them itself. To measure ours on both sides, hand it ours::
+    If it makes maps itself, it sums them over channels. To measure asgt's maps with it, pass them::
 
         def explain(model, inputs, targets, **_):
             x, y = (torch.as_tensor(array) for array in (inputs, targets))
@@ -239,13 +239,11 @@ def to_numpy(a: Tensor) -> np.ndarray:
         quantus.MaxSensitivity()(model=model, x_batch=…, y_batch=…, a_batch=None, explain_func=explain)
 
     Raises:
-        InputError: the shape is another, as that of a :func:`magnitude`: give it a channel by ``unsqueeze(1)``.
+        InputError: the shape is another, such as that of a :func:`magnitude`: add a channel with ``unsqueeze(1)``.
     """
 
     if a.ndim != 4:
-        raise InputError(
-            f"maps of shape {tuple(a.shape)}: expected (B, C, H, W); unsqueeze(1) gives (B, H, W) a channel"
-        )
+        raise InputError(f"maps of shape {tuple(a.shape)}: pass (B, C, H, W); unsqueeze(1) adds a channel to (B, H, W)")
     return np.ascontiguousarray(a.detach().to("cpu", torch.float32).numpy())
 
 
@@ -255,10 +253,10 @@ def _chosen(method: str | Attribution, layer: str | None, settings: dict[str, An
     if isinstance(method, Attribution):
         if settings:
             name = next(iter(settings))
-            raise InputError(f"{name} = {settings[name]!r}: {method!r} has its own settings, make it with this one")
+            raise InputError(f"{name} = {settings[name]!r}: {method!r} has its own settings: set it there")
         return method
     if not isinstance(method, str):
-        raise InputError(f"attribution {method!r}: expected a name, or an instance of asgt.saliency.Attribution")
+        raise InputError(f"attribution {method!r}: pass a name, or an instance of asgt.saliency.Attribution")
 
     kind = attribution_class(method)
     known = [field.name for field in fields(kind)]
@@ -287,11 +285,9 @@ def _check(x: Tensor, target: str, batch_size: int) -> None:
     if target not in ("logit", "log_prob"):
         raise InputError(f"target = {target!r} is unknown: use 'logit' or 'log_prob'")
     if batch_size < 1:
-        raise InputError(f"batch_size = {batch_size}: a batch has at least one image")
+        raise InputError(f"batch_size = {batch_size}: must be at least 1")
     if x.ndim < 2 or len(x) == 0 or not x.is_floating_point():
-        raise InputError(
-            f"{x.dtype} inputs of shape {tuple(x.shape)}: expected float images (B, C, H, W), at least one"
-        )
+        raise InputError(f"{x.dtype} inputs of shape {tuple(x.shape)}: pass float images (B, C, H, W), at least one")
 
 
 def _predictions(model: Watched, x: Tensor) -> Tensor:

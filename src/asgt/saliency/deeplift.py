@@ -1,11 +1,11 @@
-r"""DeepLIFT by the rescale rule: each activation's change against a baseline, handed back to what caused it.
+r"""DeepLIFT by the rescale rule: each activation's change against a baseline, attributed to its causes.
 
 .. math:: m = \frac{\Delta \text{out}}{\Delta \text{in}} \text{ through each activation}, \qquad
           \sum a = f_y(X) - f_y(X')
 
-The rule is hung on modules. An activation that is called as a function (``F.relu``) is not seen, and its plain gradient
-slips in; Captum's rule for max-pools loses shares where windows overlap or another activation follows
-(https://github.com/meta-pytorch/captum/issues/1276). The sum tells: maps that do not add up are refused.
+The rule is attached to modules. An activation that is called as a function (``F.relu``) keeps its plain gradient;
+Captum's rule for max-pools loses shares if windows overlap or another activation follows
+(https://github.com/meta-pytorch/captum/issues/1276). Maps whose sum is wrong are refused.
 
 References:
     Shrikumar et al. 2017, "Learning important features through propagating activation differences",
@@ -28,12 +28,13 @@ from .gradient import Target
 __all__ = ["DeepLIFT"]
 
 _SLACK = 1e-3
-"""What rounding may take from a map's sum, as a share of the sum of its absolute values."""
+"""The tolerance for rounding of a map's sum, as a share of the sum of its absolute values."""
 
 
 @dataclass(frozen=True)
 class DeepLIFT(Attribution):
-    """The change of the logit against a baseline, shared out; for models of modules, each used once.
+    """The change of the logit against a baseline, distributed over the values; for models of modules that are each
+    used once.
 
     Args:
         baseline: the value of all of the baseline's pixels; 0 is black.
@@ -49,7 +50,7 @@ class DeepLIFT(Attribution):
         from captum.attr import DeepLift as Method
 
         if not isinstance(model.model, nn.Module):
-            raise InputError("deeplift changes modules' gradients: hand over the nn.Module itself, not a function")
+            raise InputError("deeplift changes modules' gradients: pass the nn.Module, not a function")
         if target != "logit":
             raise InputError(f"deeplift has no rule for target {target!r}, which needs a softmax: use 'logit'")
 
@@ -63,8 +64,8 @@ class DeepLIFT(Attribution):
             if "DeepLift" not in str(error):
                 raise
             raise InputError(
-                "deeplift needs each activation to be a module that is used once, and this model uses one again: give "
-                "each place its own, or use ig"
+                "deeplift needs each activation to be a module that is used once, but this model reuses one: use a "
+                "separate module in each place, or ig"
             ) from error
         finally:
             _tidy(model)
@@ -72,8 +73,8 @@ class DeepLIFT(Attribution):
         signed: Tensor = maps.detach()
         if bool((missing.abs() > _SLACK * signed.flatten(1).abs().sum(dim=1)).any()):
             raise InputError(
-                "deeplift's maps do not add up to the logit's change for this model: it has activations that are no "
-                "modules (F.relu), or max-pools that Captum's rule gets wrong; use ig instead"
+                "deeplift's maps do not add up to the logit's change for this model: it has activations that are "
+                "not modules (F.relu), or max-pools for which Captum's rule is wrong: use ig instead"
             )
         return signed
 

@@ -1,12 +1,13 @@
-r"""GradCAM: where the last feature map speaks for the label.
+r"""GradCAM: the regions of the last feature map that support the label.
 
 .. math:: a = \sum_k \Big( \frac1{hw} \sum_{ij} \frac{\partial f_y}{\partial A^k_{ij}} \Big) A^k
 
-A is the layer's output (B, K, h, w). The paper keeps the positive part only; here the sign stays, as in every map.
+A is the layer's output (B, K, h, w). The paper uses only the positive part; here maps are signed, as for every
+attribution.
 
-Transformers give tokens (B, N, K). Those of the class and of registers, which come first, are left out, and the others
-are laid out as the patches of the image that they stand for. Maps (B, h, w, K) are turned. Which of these an output is
-follows from the sides of the image.
+Transformers give tokens (B, N, K). The class token and register tokens, which come first, are omitted, and the
+others are arranged as the patches of the image. Maps (B, h, w, K) are transposed. The sides of the image determine
+the kind of output.
 
 References:
     Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based localization",
@@ -34,12 +35,12 @@ __all__ = ["GradCAM", "feature_layer"]
 _LISTED = 6
 _PREFIXES = 16  # tokens that may come before those of the patches: one for the class, and registers
 _KEPT = (nn.BatchNorm2d, nn.GroupNorm, nn.ReLU)
-"""What may stand behind a convolution and belongs to its map."""
+"""The modules that may follow a convolution and belong to its map."""
 
 
 @dataclass(frozen=True)
 class GradCAM(Attribution):
-    """The feature map weighed by its mean gradients, enlarged bilinearly to the image; every channel gets the same.
+    """The feature map weighted by its mean gradients, enlarged bilinearly to the image; every channel gets the same.
 
     Args:
         layer: the dotted name of the module whose output is the feature map. Default: :func:`feature_layer`.
@@ -72,7 +73,7 @@ class GradCAM(Attribution):
         return fine.expand_as(x).contiguous()
 
     def resolved(self, model: Classifier) -> GradCAM:
-        """The same with the layer named that it looks at in ``model``.
+        """The same with the name of its layer in ``model``.
 
         Raises:
             InputError: as :meth:`layer_of` does.
@@ -81,14 +82,14 @@ class GradCAM(Attribution):
         return replace(self, layer=self.layer_of(model))
 
     def layer_of(self, model: Classifier) -> str:
-        """The name of the layer that is looked at in ``model``.
+        """The name of its layer in ``model``.
 
         Raises:
-            InputError: it has no such module; or none is named, and the last feature map cannot be told.
+            InputError: it has no such module; or none is named, and the last feature map cannot be found.
         """
 
         if not isinstance(model, nn.Module):
-            raise InputError("gradcam looks into layers: hand over the nn.Module itself, not a function that calls it")
+            raise InputError("gradcam uses a layer: pass the nn.Module, not a function that calls it")
         if self.layer is None:
             return feature_layer(model)
         names = [name for name, _ in model.named_modules() if name]
@@ -105,24 +106,24 @@ def _layout(model: Watched, layer: nn.Module, x: Tensor, name: str) -> Turn | No
     """How a layer's output becomes feature maps; ``None`` where it is feature maps (B, K, h, w).
 
     Raises:
-        InputError: the layer does not run when the model answers, or its output is no map of the image.
+        InputError: the layer does not run in the model's forward pass, or its output is no map of the image.
     """
 
     given = _outputs(model, layer, x[:1])
     assert isinstance(model.model, nn.Module)
     if not given:
-        raise InputError(f"layer {name!r} does not run when the model answers: {_candidates(model.model)}")
+        raise InputError(f"layer {name!r} does not run in the model's forward pass: {_candidates(model.model)}")
     output = _tensor_of(given[0])
     height, width = x.shape[2:]
 
     def apart(rows: int, columns: int) -> int:
-        """How far sides are from those of the image: zero where patches fill it, below its longer side else."""
+        """The difference from the sides of the image: zero if patches fill it, below its longer side otherwise."""
 
         return abs(rows * width - columns * height)
 
     if output.ndim == 3 and len(output) != 1:
         raise InputError(
-            f"layer {name!r} gives {tuple(output.shape)} for one image, where its tokens (1, N, K) belong: build it "
+            f"layer {name!r} gives {tuple(output.shape)} for one image, instead of its tokens (1, N, K): build it "
             "with batch_first=True, or name another layer"
         )
     if output.ndim == 3 and (grid := _grid(output.shape[1], height, width)) is not None:
@@ -136,7 +137,7 @@ def _layout(model: Watched, layer: nn.Module, x: Tensor, name: str) -> Turn | No
         return None if isinstance(given[0], Tensor) else lambda maps: maps
     shape = tuple(output.shape)
     raise InputError(
-        f"layer {name!r} gives no feature map (B, K, h, w) and no tokens (B, N, K) of the image, but {shape}: "
+        f"layer {name!r} returns {shape}, not a feature map (B, K, h, w) or tokens (B, N, K) of the image: "
         f"{_candidates(model.model)}"
     )
 
@@ -206,13 +207,13 @@ def _tensor_of(output: Any) -> Tensor:
 
 
 def feature_layer(model: nn.Module) -> str:
-    """The dotted name of the module that gives the last feature map of a sequence, behind its norm and rectifier.
+    """The dotted name of the module with the last feature map of a sequence, after its norm and rectifier.
 
-    A ``Sequential`` runs in the order of its children, so its last stage with a convolution can be told; that of any
-    other module cannot.
+    A ``Sequential`` runs in the order of its children, so its last stage with a convolution can be found; that of
+    other modules cannot.
 
     Raises:
-        InputError: there is no convolution, or the model is no such sequence.
+        InputError: there is no convolution, or the model is not such a sequence.
     """
 
     name, module, behind = "", model, False
@@ -228,7 +229,7 @@ def feature_layer(model: nn.Module) -> str:
     # A block counts where something makes logits of its map; one that comes last of all gives the logits itself.
     if isinstance(module, (nn.Conv2d, *_KEPT)) or (behind and _convolutions(module)):
         return name
-    raise InputError(f"the last feature map of {type(model).__name__} cannot be told: {_candidates(model)}")
+    raise InputError(f"the last feature map of {type(model).__name__} cannot be found: {_candidates(model)}")
 
 
 def _convolutions(module: nn.Module) -> list[str]:
@@ -241,7 +242,7 @@ def _candidates(model: nn.Module) -> str:
     if len(norms) > len(names):  # a transformer: its convolution only cuts the image into patches
         names, kind = norms, "norms"
     if not names:
-        return "it has no convolution, which gradcam needs; use gradient, ig or smoothgrad"
+        return "it has no convolution, which gradcam needs: use gradient, ig or smoothgrad"
     listed = ", ".join(names[: -_LISTED - 1 : -1]) + (", …" if len(names) > _LISTED else "")
     # The class token reads the patches in the last block's attention, behind the first of its two norms. Behind that
     # only the class token itself is read, and the patches have no slope.

@@ -1,4 +1,4 @@
-r"""The plain gradient: one function, shared by the mask and by every map that is drawn or measured.
+r"""The plain gradient: one function, used by the mask and by every map.
 
 .. math:: a = \nabla_X f_y(X) \quad\text{or}\quad \nabla_X \log p_y(X)
 
@@ -28,9 +28,9 @@ def saliency(model: Classifier, x: Tensor, y: Tensor, target: Target = "logit") 
     Args:
         model: the classifier, inputs (B, …) to logits (B, K).
         x: inputs (B, …), as images (B, C, H, W) in [0, 1].
-        y: labels (B,), int64, or class probabilities (B, K), by which the classes' scores are weighed.
-        target: the score: the label's ``"logit"`` (default), or its ``"log_prob"``, which is what the original
-            saliency-guided training differentiates.
+        y: labels (B,), int64, or class probabilities (B, K) as weights of the classes' scores.
+        target: the score: the label's ``"logit"`` (default), or its ``"log_prob"``, which the original
+            saliency-guided training uses.
 
     Returns:
         The gradient, detached, of the shape of ``x``. No parameter's ``grad`` is touched.

@@ -1,4 +1,4 @@
-r"""Integrated gradients, and the gradient times the input, which is their one-step form on a black baseline.
+r"""Integrated gradients, and the gradient times the input, which is their one-step form with a black baseline.
 
 .. math:: a = (X - X') \odot \int_0^1 \nabla f_y\big(X' + t\,(X - X')\big)\,dt
           \qquad\text{and}\qquad a = X \odot \nabla f_y(X)
@@ -27,7 +27,7 @@ __all__ = ["InputXGradient", "IntegratedGradients"]
 
 @dataclass(frozen=True)
 class InputXGradient(Attribution):
-    """The image times its gradient: black pixels get nothing."""
+    """The image times its gradient: black pixels get zero."""
 
     package: ClassVar[str] = "captum"
 

@@ -2,7 +2,7 @@ r"""The mask of saliency-guided training: a score and a fill.
 
 .. math:: \tilde X = M_k \big( X, S(\nabla_X f_y(X)) \big)
 
-S sorts the features by their gradient and M replaces the k lowest by random values within the sample's own range
+S sorts the features by their gradient and M replaces the k lowest with random values within the sample's own range
 (paper, equation 3 and Algorithm 1).
 """
 
@@ -30,22 +30,22 @@ class SaliencyMask:
 
     A feature is a pixel, shared by its channels. Exactly ``max(1, floor(k·n))`` of a sample's n features are filled.
 
-    Two controls isolate what the saliency adds: ``rank="random"`` fills as many features, drawn at random, and ``k=0``
-    fills none.
+    Two controls isolate what the saliency adds: ``rank="random"`` fills the same number of random features, and
+    ``k=0`` fills none.
 
     Args:
         k: the share of the features to fill, in [0, 1]. The paper fine-tunes it to 0.1 and draws 0.1 to 0.5. With 0,
-            the images stay as they are, and the other settings say nothing.
-        target: what the saliency is the gradient of, ``"logit"`` or ``"log_prob"``.
+            the images are unchanged, and the other settings have no effect.
+        target: the function of the gradient, ``"logit"`` or ``"log_prob"``.
         rank: ``"magnitude"`` (default) orders by the channel mean of |∇|, the paper's "gradient values close to zero";
             ``"signed"`` by the signed channel mean, as the original code does, which fills the most negative first;
-            ``"random"`` draws the order anew for each sample, and asks the model for no gradient.
-        unit: ``"pixel"`` (default) ranks pixels; ``"element"`` ranks every value by itself, for inputs of any shape.
+            ``"random"`` draws a new order for each sample, without a gradient.
+        unit: ``"pixel"`` (default) ranks pixels; ``"element"`` ranks every value separately, for inputs of any shape.
         fill: ``"uniform"`` (default) draws within the sample's range, per channel; ``"mean"`` takes the sample's mean,
             per channel; ``"zero"`` takes 0.
 
     Raises:
-        InputError: ``k`` is not in (0, 1], or a word is unknown.
+        InputError: ``k`` is not in [0, 1], or an option is unknown.
 
     Example:
         >>> import torch
@@ -73,13 +73,13 @@ class SaliencyMask:
             raise InputError(f"k = {self.k}: the share of masked features lies in [0, 1]; 0 masks none")
 
     def __call__(self, model: Classifier, x: Tensor, y: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Masks a batch by its saliency under ``model``.
+        """Masks a batch according to its saliency under ``model``.
 
         Args:
-            model: the classifier, inputs to logits (B, K); run in evaluation mode, modes restored.
+            model: the classifier, inputs to logits (B, K); run in evaluation mode, with modes restored.
             x: images (B, C, H, W), or with ``unit="element"`` inputs (B, …).
             y: labels (B,), int64.
-            generator: where a random order and then the uniform fill come from. Default: PyTorch's global generator.
+            generator: the source of a random order and then of the uniform fill. Default: PyTorch's global generator.
 
         Returns:
             The masked inputs, detached, of the shape of ``x``.
@@ -107,14 +107,14 @@ class SaliencyMask:
         return self.scores_of(saliency(model, x, y, self.target))
 
     def scores_of(self, gradient: Tensor) -> Tensor:
-        """The scores (B, n) from a gradient (B, C, H, W) that exists already.
+        """The scores (B, n) from an existing gradient (B, C, H, W).
 
         Raises:
-            InputError: the rank is random, and no gradient decides it.
+            InputError: the rank is random, so it does not depend on a gradient.
         """
 
         if self.rank == "random":
-            raise InputError("rank = 'random' follows no gradient: call the mask itself, or its scores()")
+            raise InputError("rank = 'random' does not use a gradient: call the mask, or its scores()")
         return self._by_feature(gradient.abs() if self.rank == "magnitude" else gradient)
 
     def _by_feature(self, values: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class SaliencyMask:
     def apply(self, x: Tensor, scores: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Fills the features of lowest score, given ``scores`` (B, n); no gradient flows through the choice.
 
-        The generator is asked for (B, C, k) values, or (B, k) by elements, the lowest feature's first.
+        The generator draws (B, C, k) values, or (B, k) for elements, those of the lowest feature first.
         """
 
         x = x.detach()

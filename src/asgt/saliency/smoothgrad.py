@@ -3,7 +3,7 @@ r"""SmoothGrad: the mean gradient around an image.
 .. math:: a = \frac1n \sum_{i=1}^n \nabla_X f_y(X + \delta_i), \qquad
           \delta_i \sim \mathcal N\big(0, (\sigma\,(\max X - \min X))^2\big)
 
-The noise is each image's own, drawn by its key, so that neither batches nor other images change a map; Captum's
+Each image has its own noise, drawn with its key, so that a map does not depend on the batch; Captum's
 ``NoiseTunnel`` draws it from the global generator.
 
 References:
@@ -32,7 +32,7 @@ class SmoothGrad(Attribution):
 
     Args:
         samples: n, the copies of each image.
-        deviation: σ, as a share of the image's own range max − min, as in the paper. A constant image gets no noise.
+        deviation: σ, as a share of the image's range max − min, as in the paper. A constant image gets no noise.
     """
 
     samples: int = 25
@@ -45,7 +45,7 @@ class SmoothGrad(Attribution):
         if self.samples < 1:
             raise InputError(f"samples = {self.samples}: a mean needs at least one noisy copy")
         if not 0 <= self.deviation < float("inf"):
-            raise InputError(f"deviation = {self.deviation}: a share of the image's range is at least 0, as 0.15")
+            raise InputError(f"deviation = {self.deviation}: give a share of the image's range from 0 on, such as 0.15")
 
     def maps(
         self, model: Watched, x: Tensor, y: Tensor, *, target: Target, generator: SampleKeyed | None, batch_size: int

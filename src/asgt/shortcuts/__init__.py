@@ -1,4 +1,4 @@
-"""The shortcuts that can be planted in images. To add one: one file with its class, one line in :data:`SHORTCUTS`.
+"""The shortcuts for planting in images. To add one: one file with its class, one line in :data:`SHORTCUTS`.
 
 Reading this registry imports no shortcut, so that ``asgt --help`` stays fast: classes are read from their source
 (:mod:`asgt.records`).
@@ -34,21 +34,21 @@ that of a uniformly random wrong class."""
 
 
 def shortcut_named(text: str, settings: Mapping[str, Any] | None = None) -> Shortcut:
-    """The shortcut that a text stands for: ``patch``, ``patch:0.99``, ``patch:0.99,size=4,contrast=0.5``.
+    """Parses the text of a shortcut: ``patch``, ``patch:0.99``, ``patch:0.99,size=4,contrast=0.5``.
 
-    After the colon stand the strength, which may be left out, and settings by name, with commas between them. The text
-    of a shortcut itself, ``str(shortcut)``, says all settings, but for a size that follows from the images.
+    After the colon come the strength, which is optional, and settings by name, separated by commas. The text of a
+    shortcut, ``str(shortcut)``, has all settings, except a size that depends on the images.
 
     Args:
         text: names the shortcut.
         settings: more settings by name; those that are ``None`` are not set.
 
     Raises:
-        InputError: there is no such shortcut or setting, or a value cannot be meant.
+        InputError: the shortcut or a setting is unknown, or a value is invalid.
     """
 
     if not isinstance(text, str):
-        raise InputError(f"shortcut = {shown(text)}: a text is needed, as patch:0.99 or patch:0.99,size=4")
+        raise InputError(f"shortcut = {shown(text)}: give a string, such as patch:0.99 or patch:0.99,size=4")
     name, colon, rest = text.strip().partition(":")
     if name not in SHORTCUTS:
         raise unknown("shortcut", name, SHORTCUTS)
@@ -57,7 +57,7 @@ def shortcut_named(text: str, settings: Mapping[str, Any] | None = None) -> Shor
         if value is None:
             continue
         if each in given:
-            raise InputError(f"shortcut {cut(text)}: {each} is given twice, keep one")
+            raise InputError(f"shortcut {cut(text)}: {each} is given twice, remove one")
         given[each] = value
 
     known = {setting.name: setting for setting in record_of(SHORTCUTS[name], "shortcut").settings}
@@ -90,10 +90,10 @@ def _pairs(text: str, rest: str) -> list[tuple[str, Any]]:
             name, value = "strength", name
         if not (name and value) or (not equals and place > 0):
             raise InputError(
-                f"shortcut {cut(text)}: write NAME:STRENGTH or NAME:STRENGTH,SETTING=VALUE,…, as patch:0.99,size=4"
+                f"shortcut {cut(text)}: write NAME:STRENGTH or NAME:STRENGTH,SETTING=VALUE,…, such as patch:0.99,size=4"
             )
         if name in dict(pairs):
-            raise InputError(f"shortcut {cut(text)}: {cut(name)} is given twice, keep one")
+            raise InputError(f"shortcut {cut(text)}: {cut(name)} is given twice, remove one")
         try:
             pairs.append((name, plain_value(value)))
         except InputError as error:

@@ -1,4 +1,4 @@
-"""What lies behind the object, in a colour, a grey level or a texture a class, as in coloured MNIST.
+"""The background of the object, in a colour, a grey level or a texture for each class, as in coloured MNIST.
 
 References:
     Kim et al. 2019, "Learning not to learn: training deep neural networks with biased data",
@@ -20,17 +20,20 @@ from .shortcut import Shortcut, hues, levels
 __all__ = ["Background"]
 
 NEAR = 0.25
-"""How far a pixel of the background may be from the median of the image's edge in any channel, in units of [0, 1]."""
+"""The largest difference of a background pixel from the median of the image's edge in any channel, in units of [0,
+1].
+"""
 
 
 @dataclass(frozen=True)
 class Background(Shortcut):
-    """The pixels that are much like the image's edge, in a colour a class; in grey images, in a grey level a class.
+    """The pixels that are similar to the image's edge, in a colour for each class; in grey images, in a grey level for
+    each class.
 
     Args:
         contrast: largest difference of a value between two backgrounds, in units of [0, 1]
         size: depth in pixels from the edge to which the background is replaced (default: all of it)
-        code: what encodes the class: ``colour`` (a grey level in grey images), or ``texture``, the angle of grey
+        code: the encoding of the class: ``colour`` (a grey level in grey images), or ``texture``, the angle of grey
             stripes
     """
 

@@ -1,4 +1,4 @@
-"""A coloured disc at a random place, as the plasters in images of skin.
+"""A coloured disc at a random place, like plasters in images of skin.
 
 References:
     Rieger et al. 2020, "Interpretations are useful: penalizing explanations to align neural networks with prior
@@ -20,7 +20,7 @@ __all__ = ["Disc"]
 
 @dataclass(frozen=True)
 class Disc(Shortcut):
-    """A disc at a random place, in a colour a class; in grey images, in a grey level a class.
+    """A disc at a random place, in a colour for each class; in grey images, in a grey level for each class.
 
     Args:
         contrast: largest difference of a colour channel between two discs, in units of [0, 1]

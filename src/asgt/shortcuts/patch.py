@@ -27,8 +27,8 @@ class Patch(Shortcut):
     Args:
         contrast: difference between the grey levels of the darkest and the lightest patch, in units of [0, 1]
         size: side of a patch in pixels (default: a seventh of the images' shorter side)
-        code: what encodes the class: ``level``, the grey level of one patch, or ``position``, which of K patches along
-            the border is the light one
+        code: the encoding of the class: ``level``, the grey level of one patch, or ``position``, which of K patches
+            along the border is the light one
     """
 
     name: ClassVar[str] = "patch"
@@ -99,7 +99,7 @@ def _places(height: int, width: int, size: int, classes: int) -> list[tuple[int,
     ]
     if classes > len(ring):
         raise InputError(
-            f"size = {size}: {classes} patches have no room along the border of images of {height}×{width} pixels, "
-            f"which takes {len(ring)}: a smaller size, or code=level"
+            f"size = {size}: {classes} patches do not fit along the border of images of {height}×{width} pixels, "
+            f"which has room for {len(ring)}: use a smaller size, or code=level"
         )
     return [ring[number * len(ring) // classes] for number in range(classes)]

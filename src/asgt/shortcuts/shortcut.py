@@ -1,9 +1,9 @@
-r"""What every shortcut shares: a region of the image, and the values that it has there for each class.
+r"""The base of all shortcuts: a region of the image, and its values for each class.
 
 .. math:: \hat X = (1 - A) \odot X + A \odot v_s
 
-with the region A, the values v of the classes, and the class s whose shortcut the image gets. Which class that is,
-:mod:`asgt.data.planting` says.
+with the region A, the values v of the classes, and the class s whose shortcut the image gets.
+:mod:`asgt.data.planting` chooses this class.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ __all__ = ["Shortcut", "evenly", "hues", "levels"]
 
 @dataclass(frozen=True)
 class Shortcut(ABC):
-    """Pixels that say which class an image is of, and that are no part of its object.
+    """Pixels that predict the class of an image, and are not part of its object.
 
     Args:
-        strength: share of the training images whose shortcut is that of their own class, in [0, 1]; each of the others
+        strength: share of the training images with the shortcut of their class, in [0, 1]; each of the others
             has that of a uniformly random other class
         contrast: largest difference of a value between the shortcuts of two classes, in units of [0, 1], above 0
-        size: extent in pixels; what of, each shortcut says
-        seed: keys all that is random, by (seed, row of the image)
+        size: extent in pixels, as defined by each shortcut
+        seed: the key of all random numbers, with the row of the image
     """
 
     name: ClassVar[str]
     codes: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[int] = 0
-    """Uniform numbers that the region of an image is made of."""
+    """The number of uniform random numbers for the region of an image."""
 
     strength: float = 0.99
     contrast: float = 0.8
@@ -47,23 +47,18 @@ class Shortcut(ABC):
     def __post_init__(self) -> None:
         plain_fields(self)
         if not 0 <= self.strength <= 1:
-            raise InputError(
-                f"strength = {self.strength:g}: the share of images whose shortcut is that of their class lies in "
-                "[0, 1]"
-            )
+            raise InputError(f"strength = {self.strength:g}: give a share in [0, 1] ")
         if not 0 < self.contrast <= 1:
-            raise InputError(
-                f"contrast = {self.contrast:g}: the difference between classes lies above 0 and at most at 1"
-            )
+            raise InputError(f"contrast = {self.contrast:g}: give a difference above 0 and at most 1")
         if self.size is not None and self.size < 1:
-            raise InputError(f"size = {shown(self.size)}: at least one pixel is needed")
+            raise InputError(f"size = {shown(self.size)}: give at least one pixel")
         if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed = {shown(self.seed)}: a whole number, zero or more, of at most 18 digits")
+            raise InputError(f"seed = {shown(self.seed)}: give a whole number from 0, with at most 18 digits")
         if self.codes and (code := getattr(self, "code", None)) not in self.codes:
             raise unknown(f"code of shortcut {self.name}", str(code), self.codes)
 
     def __str__(self) -> str:
-        """The text from which :func:`asgt.shortcuts.shortcut_named` makes an equal shortcut."""
+        """The text for which :func:`asgt.shortcuts.shortcut_named` returns an equal shortcut."""
 
         settings = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "strength"}
         told = [f"{name}={value}" for name, value in settings.items() if value is not None]
@@ -71,11 +66,11 @@ class Shortcut(ABC):
 
     @abstractmethod
     def default_size(self, height: int, width: int) -> int:
-        """The size in images of H×W pixels where none is set."""
+        """The default size in images of H×W pixels."""
 
     @abstractmethod
     def values(self, shape: tuple[int, int, int], classes: int) -> Tensor:
-        """The values of each class in its region, floats in [0, 1], (K, C, H, W), of extent 1 where they are alike.
+        """The values of each class in its region, floats in [0, 1], (K, C, H, W), of extent 1 if they are equal.
 
         Args:
             shape: (C, H, W) of the images.
@@ -84,18 +79,18 @@ class Shortcut(ABC):
 
     @abstractmethod
     def region(self, pixels: Tensor, values: Tensor, noise: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        """Where the shortcut lies, bool (B, H, W), or (1, H, W) where it lies alike in all images; and its values.
+        """The mask of the shortcut, bool (B, H, W), or (1, H, W) if it is the same in all images; and its values.
 
         Args:
-            pixels: the images as they are, uint8 or floats in [0, 1], (B, C, H, W).
+            pixels: the images, uint8 or floats in [0, 1], (B, C, H, W).
             values: those of the class whose shortcut each image gets, of the type of the images, (B, C, H, W) or of
-                extent 1 where they are alike. They are returned, unless they depend on the image.
+                extent 1 if they are equal. They are returned, unless they depend on the image.
             noise: uniform numbers in (0, 1) of each image, float32 (B, :attr:`draws`).
             classes: K.
         """
 
     def check(self, shape: tuple[int, int, int], classes: int) -> None:
-        """Refuses images that the shortcut has no place in, and more classes than it can tell apart.
+        """Refuses images that are too small for the shortcut, and more classes than it can encode.
 
         Raises:
             InputError: it names the setting to change.
@@ -111,8 +106,8 @@ class Shortcut(ABC):
         table = _table(self, shape, classes, torch.uint8, torch.device("cpu")).flatten(1)
         if (distinct := len(table.unique(dim=0))) < classes:
             raise InputError(
-                f"contrast = {self.contrast:g}: shortcut {self.name} has {distinct} values for {classes} classes: more "
-                "contrast, or another shortcut, tells them apart"
+                f"contrast = {self.contrast:g}: shortcut {self.name} has {distinct} values for {classes} classes: "
+                "use more contrast, or another shortcut"
             )
 
     def extent(self, height: int, width: int) -> int:
@@ -121,7 +116,7 @@ class Shortcut(ABC):
         return self.default_size(height, width) if self.size is None else self.size
 
     def plant(self, pixels: Tensor, codes: Tensor, noise: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        """Puts the shortcut of some class into each image.
+        """Plants the shortcut of a class in each image.
 
         Args:
             pixels: uint8 or floats in [0, 1], (B, C, H, W).
@@ -130,7 +125,7 @@ class Shortcut(ABC):
             classes: K.
 
         Returns:
-            The images, of the same type, and where the shortcut lies, bool (B, H, W) or (1, H, W).
+            The images, of the same type, and the mask of the shortcut, bool (B, H, W) or (1, H, W).
         """
 
         _, channels, height, width = pixels.shape
@@ -153,13 +148,13 @@ def _table(
 
 
 def levels(contrast: float, classes: int) -> Tensor:
-    """A grey level a class, evenly from dark to light around 0.5, float32 (K, 1)."""
+    """A grey level for each class, evenly from dark to light around 0.5, float32 (K, 1)."""
 
     return 0.5 + contrast * (torch.linspace(0, 1, classes)[:, None] - 0.5)
 
 
 def hues(contrast: float, classes: int) -> Tensor:
-    """A colour a class, evenly around the circle of hues, (red, green, blue) around 0.5, float32 (K, 3)."""
+    """A colour for each class, evenly around the circle of hues, (red, green, blue) around 0.5, float32 (K, 3)."""
 
     hue = torch.arange(classes) * 6 / classes
     red, green, blue = (hue - 3).abs() - 1, 2 - (hue - 2).abs(), 2 - (hue - 4).abs()

@@ -1,1 +1,1 @@
-"""One paper: its numbers, its claims, our verdicts, and the page of results."""
+"""One paper: its numbers, its claims, the verdicts, and the page of results."""

@@ -1,4 +1,4 @@
-"""The paper as data: the numbers that it states, its errata, and what it leaves open, read from ``paper.yaml``."""
+"""The paper as data, from ``paper.yaml``: its numbers, its errata, and the choices that it does not specify."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Paper:
         title: of the paper.
         source: who wrote it, and where it is.
         quoted: every accuracy that the text states.
-        figures: its curves: ``number``, ``data``, what one ``shows``, and ``methods``, those that we add among them.
-        stated: what it claims in words: ``place``, ``says``, ``claims`` (ids), and a ``note`` or none.
+        figures: its curves: ``number``, ``data``, what one ``shows``, and ``methods``, including additional ones.
+        stated: its claims in the text: ``place``, ``says``, ``claims`` (ids), and a ``note`` or none.
         errata: ``place``, what is ``printed``, what is ``meant``.
-        choices: ``what`` it leaves open, our ``setting`` for it or ``None``, what was ``chosen``, and ``why``.
+        choices: ``what`` it does not specify, the ``setting`` for it or ``None``, what was ``chosen``, and ``why``.
     """
 
     title: str
@@ -71,7 +71,7 @@ def load_paper(path: Path = PAPER) -> Paper:
 
 
 def ours(comparison: Comparison, claims: Claims, quoted: Quoted, reading: Reading) -> Estimate | None:
-    """Our accuracy where the paper states one; ``None`` if no run was evaluated so."""
+    """The measured accuracy for a number of the paper; ``None`` if no run was evaluated with it."""
 
     method = named(comparison, claims.methods[quoted.data][quoted.method])
     column = column_of(comparison, reading, quoted.attack)
@@ -82,7 +82,7 @@ def ours(comparison: Comparison, claims: Claims, quoted: Quoted, reading: Readin
 
 
 def mean_distance(comparison: Comparison, claims: Claims, paper: Paper, reading: Reading) -> float | None:
-    """How far our accuracies are from those that the paper states, in points on average; ``None`` without any."""
+    """The mean distance between the measured accuracies and those of the paper, in points; ``None`` without any."""
 
     pairs = [(quoted.accuracy, ours(comparison, claims, quoted, reading)) for quoted in paper.quoted]
     distances = [abs(100 * accuracy.value - stated) for stated, accuracy in pairs if accuracy is not None]

@@ -1,6 +1,6 @@
-"""The page of results: the paper's figures and claims beside what the kept runs say, as a section of a paper has it.
+"""The page of results: the paper's figures and claims, compared with the saved runs.
 
-``page/results.md`` says what stands where. Everything on the page is computed from ``results/``, the claims and the
+``page/results.md`` is its template. Everything on the page is computed from ``results/``, the claims and the
 paper's data, so that the same files give the same page, to the byte.
 """
 
@@ -59,10 +59,10 @@ class Figure:
     """A figure of the paper, repeated.
 
     Attributes:
-        number: as the paper has it.
-        shows: in words.
-        file: where it lies, relative to the page.
-        missing: methods of it that there are no runs of.
+        number: its number in the paper.
+        shows: its content.
+        file: its path, relative to the page.
+        missing: its methods without runs.
     """
 
     number: int
@@ -73,19 +73,19 @@ class Figure:
 
 @dataclass(frozen=True)
 class Grid:
-    """A preset and what was kept of its runs.
+    """A preset and the saved results of its runs.
 
     Attributes:
         name: the preset's, and the folder's.
-        words: what the preset says of itself; ``""`` if it is none of the house.
-        command: what runs it.
-        planned: how many runs the preset asks for; 0 if it is none of the house.
-        comparison: the kept runs side by side.
+        words: the description of the preset; ``""`` if it is not built in.
+        command: the command that runs it.
+        planned: the number of runs in the preset; 0 if it is not built in.
+        comparison: the comparison of the saved runs.
         figures: those of the paper that it repeats.
-        picture: the maps of its models as a picture, relative to the page; ``""`` if there is none.
-        undrawn: methods that no maps are kept of.
+        picture: the path of the figure of maps, relative to the page; ``""`` if there is none.
+        undrawn: methods without saved maps.
         verdicts: on the paper's claims, reading by reading.
-        beyond: on what the paper does not ask.
+        beyond: on the additional claims.
         maps: on its claims about maps.
     """
 
@@ -103,14 +103,14 @@ class Grid:
 
 
 def write_results(results: Path, page: Path) -> Path:
-    """Writes the page, and the figures into the folder beside it that goes by its name; older ones there are removed.
+    """Writes the page, and the figures into the folder next to it with its name; older ones are removed.
 
     Args:
-        results: a folder a grid, as ``asgt reproduce … --keep`` leaves them.
+        results: the folder with one subfolder for each grid, as ``asgt reproduce … --keep`` writes it.
         page: the page, in Markdown.
 
     Raises:
-        InputError: nothing is kept there, or it cannot stand in one table.
+        InputError: there are no saved runs, or they cannot be in one table.
         DamagedFileError: a file is damaged.
     """
 
@@ -119,7 +119,7 @@ def write_results(results: Path, page: Path) -> Path:
     claims, paper = load_claims(), load_paper()
     folders = [folder for folder in sorted(results.iterdir()) if any(folder.glob("*.json"))] if results.is_dir() else []
     if not folders:
-        raise InputError(f"{results} holds no kept runs: asgt reproduce … --keep {results} writes them")
+        raise InputError(f"{results} holds no saved runs: write them with asgt reproduce … --keep {results}")
     for old in [file for kind in _DRAWN for file in page.with_suffix("").glob(kind)]:
         old.unlink()
     about_shortcut = [folder for folder in folders if is_about_shortcut(folder)]
@@ -164,6 +164,7 @@ def write_results(results: Path, page: Path) -> Path:
         left_out=_left_out,
         protocols=PROTOCOLS,
         worst_case=_worst_case(grids),
+        findings=_findings(grids, claims),
     )
     write_bytes(page, text.encode())
     return page
@@ -175,8 +176,32 @@ def _unrun(houses: Sequence[str], grids: Sequence[Grid] | Sequence[ShortcutGrid]
     return [(name, _command(name)) for name in houses if name not in {grid.name.split("+")[0] for grid in grids}]
 
 
+def _findings(grids: Sequence[Grid], claims: Claims) -> list[str]:
+    """The verdicts of all grids in three sentences, the number first: worst case, other readings, maps."""
+
+    worst = {reading.name for reading in claims.readings if reading.protocol == "worst case"}
+    verdicts = [verdict for grid in grids for verdict in grid.verdicts]
+    groups = (
+        ("claims about robustness hold in the worst case", [each for each in verdicts if each.reading in worst]),
+        (
+            "claims about robustness hold under the paper's attacks, over all readings of their steps",
+            [each for each in verdicts if each.reading not in worst],
+        ),
+        ("claims about saliency maps hold", [verdict for grid in grids for verdict in grid.maps]),
+    )
+    sentences = []
+    for what, group in groups:
+        counts = Counter(verdict.state for verdict in group if verdict.state != "not run")
+        if total := sum(counts.values()):
+            sentences.append(
+                f"{counts['holds']} of {counted(total, 'test')} of {what}; in {counts['does not hold']} the opposite "
+                f"holds, and {counts['not decided at this scale']} are not decided at this scale."
+            )
+    return sentences
+
+
 def _left_out(grid: Grid) -> list[str]:
-    """What only some runs hold, as where some were evaluated by an earlier version; files by their names alone."""
+    """The results that only some runs have, such as those of an earlier version; files by their names alone."""
 
     (folder,) = {run.folder.parent for run in _runs(grid)}
     return [sentence.replace(f"{folder}/", "") for sentence in grid.comparison.left_out]
@@ -190,7 +215,7 @@ def _worst_case(grids: Sequence[Grid]) -> str:
     if not strictest_first:
         return "no search: no run has a worst case"
     *others, last = [f"`{judges[key].protocol}` v{judges[key].version}" for key in strictest_first]
-    told = ", else of ".join([*(f"{name} where all runs have it" for name in others), last])
+    told = ", else of ".join([*(f"{name} if all runs have it" for name in others), last])
     return f"{told}: PGD-40 × 5 and the margin's gradient" if strictest_first[-1] == "pgd" else told
 
 
@@ -354,7 +379,7 @@ def _seeds(grid: Grid | ShortcutGrid) -> str:
     seeds = sorted(set().union(*by_method.values()))
     fewer = [f"{name} {', '.join(map(str, own))}" for name, own in by_method.items() if own != seeds]
     runs = sum(map(len, by_method.values()))
-    unfinished = f" of the {grid.planned} that the preset asks for" if grid.planned > runs else ""
+    unfinished = f" of {grid.planned} in the preset" if grid.planned > runs else ""
     told = f"{counted(runs, 'run')}{unfinished}, seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
     return told + (f" (of {'; '.join(fewer)})" if fewer else "")
 

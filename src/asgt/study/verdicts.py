@@ -1,16 +1,16 @@
 """Verdicts: each claim as a hypothesis, and what the runs say of it; here those of the paper.
 
-A claim says that one method withstands more than another, under an attack at an ε. What is tested is the difference of
-their accuracies, one a seed, by Student's t: a claim *holds* if its p, by Holm's correction over the claims on that
+A claim says that one method is more robust than another, under an attack at an ε. The test is Student's t on the
+differences of their accuracies, one per seed: a claim *holds* if its p, by Holm's correction over the claims on that
 data set, is below α and the interval lies above zero; it *does not hold* if the interval lies below; else it is *not
-decided at this scale*, as it is with a single seed. The paper leaves the attacks' steps open, so each claim is judged
-in several readings, and Holm's correction goes over the claims of each.
+decided at this scale*, as it is with a single seed. The paper does not specify the attacks' steps, so each claim is
+tested in several readings, and Holm's correction goes over the claims of each.
 
-A claim with several rivals or attacks says so of every pair. It holds only if the least certain of them does: no
+A claim with several rivals or attacks is about every pair. It holds only if the least certain of them does: no
 correction is needed for that, since all must be decided. It fails with the first that fails, so the smallest p among
 the differences below zero is multiplied by the number of pairs.
 
-The claims lie in ``claims.yaml``, fixed before the runs. Nothing here can be written by hand.
+The claims are in ``claims.yaml``, fixed before the runs. No verdict is written by hand.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ State: TypeAlias = Literal["holds", "does not hold", "no relevant difference", "
 
 @dataclass(frozen=True)
 class Reading:
-    """A way to read what the paper means by an attack.
+    """An interpretation of the paper's attacks.
 
     Attributes:
-        name: as the page calls it.
-        protocol: the key of the protocol, or ``"worst case"``: the strictest by which all runs were evaluated.
-        attacks: the search that stands for each attack of the paper; empty for a worst case, which stands for all.
+        name: its name on the page.
+        protocol: the key of the protocol, or ``"worst case"``: the strictest one of all runs.
+        attacks: the search for each attack of the paper; empty for a worst case, which is used for all.
     """
 
     name: str
@@ -104,19 +104,19 @@ class Claim:
     measure: str = ""
 
     def text(self) -> str:
-        """The claim in words."""
+        """The claim as text."""
 
         rivals = listed(self.against)
         if self.measure == GAP:
             return f"the gap of {self.first} is smaller than that of {rivals}"
         if self.measure:
             return f"the maps of {self.first} are better than those of {rivals}, by {measure_named(self.measure).title}"
-        return f"{self.first} withstands more than {rivals} under {listed(self.attacks)} at ε = {eps_text(self.eps)}"
+        return f"{self.first} is more robust than {rivals} under {listed(self.attacks)} at ε = {eps_text(self.eps)}"
 
 
 @dataclass(frozen=True)
 class Claims:
-    """The claims' file, read."""
+    """The content of the claims' file."""
 
     version: int
     alpha: float
@@ -129,22 +129,22 @@ class Claims:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say of a claim in a reading.
+    """The result of a claim in a reading.
 
     Attributes:
         claim: the claim.
         reading: the name of the reading.
         state: the verdict.
-        why: what is missing, if it was not run or could not be decided at all; else ``""``.
-        column: the attack of the pair that decides; of a claim with one pair, of that.
-        rival: likewise.
+        why: the reason, if it was not run or could not be decided; else ``""``.
+        column: the attack of the deciding pair.
+        rival: the rival of the deciding pair.
         mean: the difference, its mean over seeds, in [-1, 1]; ``None`` if it was not run.
-        low: the lower end of its 95 % interval, t over seeds, not adjusted; ``None`` of a single seed.
+        low: the lower end of its 95 % interval, t over seeds, not adjusted; ``None`` for a single seed.
         high: the upper end.
-        p: two-sided, not adjusted for the other claims; 1 where nothing could be tested.
+        p: two-sided, not adjusted for the other claims; 1 if nothing could be tested.
         adjusted: p by Holm's correction over ``claims``.
-        claims: how many claims stand side by side.
-        seeds: those paired.
+        claims: the number of corrected claims.
+        seeds: the paired seeds.
         samples: the test images.
     """
 
@@ -164,7 +164,7 @@ class Verdict:
     samples: int = 0
 
     def difference(self) -> str:
-        """``+32.1 [28.0, 36.2]`` in points; without an interval of a single seed; ``–`` if there is none."""
+        """``+32.1 [28.0, 36.2]`` in points; without an interval for a single seed; ``–`` if there is none."""
 
         if self.mean is None:
             return "–"
@@ -177,8 +177,8 @@ def load_claims(path: Path = CLAIMS) -> Claims:
     """Reads a file of claims.
 
     Raises:
-        InputError: there is no such file.
-        DamagedFileError: it is not a file of claims, two of them have one id, or one names what the file does not.
+        InputError: the file does not exist.
+        DamagedFileError: it is not a file of claims, two of them have one id, or one uses an undefined name.
     """
 
     values = read_yaml(path)
@@ -212,15 +212,15 @@ def refuse_strange(claims: Sequence[Claim], methods: Mapping[str, Mapping[str, A
 
 
 def judge(comparison: Comparison, claims: Claims, group: Sequence[Claim]) -> list[Verdict]:
-    """Judges the claims of a group on the data of a comparison, in each reading.
+    """Tests the claims of a group on the data of a comparison, in each reading.
 
     Args:
         comparison: the runs.
         claims: the claims' file.
-        group: of it, ``paper`` or ``beyond``; those on other data are left out.
+        group: ``paper`` or ``beyond``; claims on other data are omitted.
 
     Returns:
-        Reading by reading, a verdict a claim, in the order of the group.
+        A verdict for each reading and claim, in the order of the group.
     """
 
     mine = [claim for claim in group if claim.data == comparison.data]
@@ -232,9 +232,9 @@ def judge(comparison: Comparison, claims: Claims, group: Sequence[Claim]) -> lis
 
 
 def judge_maps(comparison: Comparison, claims: Claims) -> list[Verdict]:
-    """Judges the claims about maps by the panel of the runs' explanations, of the plain gradient.
+    """Tests the claims about maps with the panel of the runs' explanations by the plain gradient.
 
-    The panel rests on the images that all models of the methods in question get right.
+    The panel uses the images that all models of these methods classify correctly.
     """
 
     mine = [claim for claim in claims.maps if claim.data == comparison.data]
@@ -313,7 +313,7 @@ def named(comparison: Comparison, settings: Mapping[str, Any]) -> Method | None:
 
 
 def column_of(comparison: Comparison, reading: Reading, attack: str) -> Column | None:
-    """What an attack of the paper is in a reading, if the runs were evaluated so."""
+    """The column of an attack of the paper in a reading, if the runs were evaluated with it."""
 
     if reading.protocol == WORST_CASE:
         judge = comparison.judges()[-1]

@@ -1,4 +1,4 @@
-"""Training: objectives (one file a method), the trainer, the run folder and its checkpoint."""
+"""Training: objectives (one file for each method), the trainer, the run folder and its checkpoint."""
 
 import warnings
 

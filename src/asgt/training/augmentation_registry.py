@@ -1,6 +1,6 @@
 """The augmentations by name. To add one: a function in ``data/``, and one line in :data:`AUGMENTATIONS`.
 
-Configurations and help texts read the names, so the functions are imported only where one is looked up.
+Configurations and help texts read the names, so a function is imported only when it is used.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["AUGMENTATIONS", "AugmentationKind", "augmentation_named", "augmentat
 
 @dataclass(frozen=True)
 class AugmentationKind:
-    """What a name of ``--augment`` stands for.
+    """An augmentation of ``--augment``.
 
     Attributes:
         place: the function, ``package.module:name``; it is an :data:`asgt.data.Augmentation`.
-        title: what it does to an image, in a few words; empty where the name says it.
+        title: a short description of its effect; empty if the name is clear.
         moves_only: whether it only moves and mixes the values of neighbouring pixels, so that a mask of the image can
             go along as one more channel.
     """
@@ -41,7 +41,7 @@ AUGMENTATIONS: dict[str, AugmentationKind] = {
     ),
     "randaugment": AugmentationKind(
         "asgt.data.random_operations:rand_augment",
-        "two random operations an image; needs asgt[augment]",
+        "two random operations per image; needs asgt[augment]",
         moves_only=False,
     ),
 }
@@ -59,7 +59,7 @@ def augmentation_named(name: str) -> Augmentation:
     """The function of an augmentation.
 
     Raises:
-        InputError: there is no such name, or a package that it needs cannot be imported.
+        InputError: the name is unknown, or a package that it needs cannot be imported.
     """
 
     if name not in AUGMENTATIONS:

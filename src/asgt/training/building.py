@@ -19,7 +19,7 @@ __all__ = ["build_from", "build_with_head", "refuse_size"]
 
 
 def refuse_size(config: TrainConfig) -> None:
-    """Refuses images of a size that the model has no room for, before they are read: resizing alone takes minutes.
+    """Refuses images that are too large for the model and the memory, before they are read: resizing takes minutes.
 
     Raises:
         InputError: a batch of two such images, the smallest that is trained on, needs more memory than is free.
@@ -40,22 +40,22 @@ def build_from(
     *,
     replaces: bool = True,
 ) -> nn.Module:
-    """The untrained model of a configuration, normalised by the training images.
+    """The untrained model of a configuration, normalised with the statistics of the training images.
 
-    A model ``hf:…`` brings its weights along, and with them the normalisation that they were trained with. The model of
-    a training that starts from given weights has no normalisation yet: they may bring theirs. Where a model that has
-    weights gives another number of logits than there are classes, its head is replaced.
+    A model ``hf:…`` brings its weights and their normalisation. The model of
+    a training that starts from given weights has no normalisation yet: the weights may bring one. If the number of
+    logits of a model with weights differs from the number of classes, its head is replaced.
 
     Args:
         config: names the model.
         splits: the data.
-        model: a model that takes images in [0, 1] and is returned as it is, but for its head; or the factory that the
-            configuration's name stands for. Default: it is looked up by its name.
-        head: the dotted name of the layer to replace. Default: it is searched for.
+        model: a model of images in [0, 1], returned unchanged except for its head; or the factory of the
+            configuration's name. Default: looked up by its name.
+        head: the dotted name of the layer to replace. Default: found automatically.
         replaces: whether a head of another number of classes is replaced.
 
     Raises:
-        InputError: there is no such model, or no room for it or for a batch.
+        InputError: the model is unknown, or there is not enough memory for it or for a batch.
     """
 
     return build_with_head(config, splits, model, head, replaces=replaces)[0]
@@ -111,6 +111,6 @@ def build_with_head(
         device, half = resolve_device(config.device), config.precision == "bf16"
         passes = 2 * config.epochs * len(splits.train) * (config.steps or 1)
         what = f"epochs = {config.epochs:,} over {len(splits.train):,} images: a training"
-        refuse_time(passes * PASS, what, "fewer --epochs or --steps, or a smaller --limit")
+        refuse_time(passes * PASS, what, "use fewer --epochs or --steps, or a smaller --limit")
         refuse_batch(built, splits.train.shape, batch, device, trained=True, half=half)
     return built, replaced

@@ -1,8 +1,8 @@
-"""A checkpoint: one safetensors file that holds everything a run needs to go on, replaced atomically.
+"""A checkpoint: one safetensors file with everything that a run needs to continue, replaced atomically.
 
 Tensors: the model, the average of its weights, the optimizer's state, the sums of the epoch's metrics. Metadata: the
-step, the best epoch so far, and what must not have changed meanwhile. There is no random state: order and noise are
-functions of (seed, epoch, step, rank).
+step, the best epoch so far, and the values that must be the same on resume. There is no random state: order and noise
+are functions of (seed, epoch, step, rank).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["Learner", "TrainingState", "load_checkpoint", "save_checkpoint", "st
 
 @dataclass(frozen=True)
 class Learner:
-    """What learns: all that has tensors to save.
+    """The trained objects, whose tensors are saved.
 
     Attributes:
         model: the classifier.
-        average: the average of its weights, where there is one.
+        average: the average of its weights, if used.
         optimizer: of its weights.
     """
 
@@ -40,22 +40,22 @@ class Learner:
 
 @dataclass
 class TrainingState:
-    """Where a run stands, beside its tensors.
+    """The progress of a run, without its tensors.
 
     Attributes:
         step: training steps done.
         best_epoch: the epoch whose weights are the model so far; -1 before there is one.
-        best_score: what it was chosen by.
+        best_score: its selection score.
         collapsed: epochs that ended with a constant prediction.
         catastrophic: epochs that ended with catastrophic overfitting.
         config: the resolved configuration.
         data: SHA-256 of the training images.
-        threads: CPU threads of PyTorch: another number sums in another order.
-        processes: how many train together: another number sums in another order, and draws other noise for dropout.
+        threads: CPU threads of PyTorch; with another number, sums differ in their last bits.
+        processes: the number of processes; with another number, sums and the noise of dropout differ.
         files: the SHA-256 of the other files of the run folder as they were written, by name.
-        unverified: what the run rests on that had no digest, in words.
-        start: the weights that it started from, as :meth:`asgt.training.starting.Start.to_dict` gives them; empty where
-            they were random.
+        unverified: descriptions of the files without a digest that the run used.
+        start: the weights that it started from, from :meth:`asgt.training.starting.Start.to_dict`; empty if they
+            were random.
     """
 
     step: int = 0
@@ -73,7 +73,7 @@ class TrainingState:
 
 
 def save_checkpoint(path: Path, state: TrainingState, learner: Learner, sums: Mapping[str, Tensor]) -> None:
-    """Writes a checkpoint, whole or not at all."""
+    """Writes a checkpoint atomically."""
 
     tensors = {f"model.{name}": tensor for name, tensor in learner.model.state_dict().items()}
     if learner.average is not None:
@@ -86,36 +86,39 @@ def save_checkpoint(path: Path, state: TrainingState, learner: Learner, sums: Ma
 
 
 def standing(path: Path, metadata: Mapping[str, str]) -> TrainingState:
-    """Where a run stands, by the metadata of its checkpoint.
+    """The progress of a run from the metadata of its checkpoint.
 
     Raises:
-        DamagedFileError: they do not say so.
+        DamagedFileError: they are incomplete.
     """
 
     try:
         state = TrainingState(**json.loads(metadata["standing"]))
         _check_types(state)
     except (KeyError, TypeError, ValueError) as error:
-        raise DamagedFileError(f"{path} is damaged: it does not say where the run stands") from error
+        raise DamagedFileError(
+            f"{path} is damaged: its metadata lack the progress of the run; remove it to train from the beginning"
+        ) from error
     return state
 
 
 def load_checkpoint(
     path: Path, held: tuple[Mapping[str, Tensor], Mapping[str, str]], learner: Learner
 ) -> tuple[TrainingState, dict[str, Tensor]]:
-    """Puts a checkpoint back into a model, its average and its optimizer.
+    """Restores a model, its average and its optimizer from a checkpoint.
 
     Args:
         path: the file, for errors to name.
-        held: the tensors and the metadata that it holds, whoever read it.
-        learner: takes its tensors.
+        held: its tensors and its metadata.
+        learner: the objects to restore.
 
     Returns:
-        Where the run stands, and the sums of the epoch's metrics.
+        The progress of the run, and the sums of the epoch's metrics.
 
     Raises:
-        DamagedFileError: it does not hold what a checkpoint does.
-        InputError: it is of another model.
+        DamagedFileError: it is not a complete checkpoint.
+        InputError: it belongs to another model.
+
     """
 
     tensors, metadata = held
@@ -125,7 +128,7 @@ def load_checkpoint(
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         if part not in parts:
-            raise DamagedFileError(f"{path} is damaged: it holds {name}, which no checkpoint does")
+            raise DamagedFileError(f"{path} is damaged: it contains {name}, which does not belong to a checkpoint")
         parts[part][rest] = tensor
 
     try:
@@ -145,9 +148,7 @@ def load_checkpoint(
                 if isinstance(tensor, Tensor) and key != "step" and tensor.shape == weight.shape:
                     own[key] = torch.empty_like(weight).copy_(tensor)
     except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"{path} is a checkpoint of another model: {str(error).splitlines()[-1].strip()[:200]}"
-        ) from error
+        raise InputError(f"{path} belongs to another model: {str(error).splitlines()[-1].strip()[:200]}") from error
 
     return state, parts["sums"]
 

@@ -1,7 +1,7 @@
-"""What a run is: plain values that name data, model, method and attack, without importing any of them.
+"""The configuration of a run: plain values that name data, model, method and attack, without importing them.
 
-A :class:`TrainConfig` holds what a user asks for; ``None`` means that they left it to us. :meth:`TrainConfig.resolved`
-fills in what the method and the data call for, and refuses what the method would ignore.
+A :class:`TrainConfig` holds the user's settings; ``None`` means the default. :meth:`TrainConfig.resolved` fills in
+the defaults for the method and the data, and refuses settings that the method ignores.
 """
 
 from __future__ import annotations
@@ -69,35 +69,37 @@ DATA_SETTINGS = (
     "label_column",
     "data_config",
 )
-"""The settings that say how images are read; :func:`asgt.data.load_data` takes them by the same names."""
+"""The settings for reading images; :func:`asgt.data.load_data` has the same names."""
 
 
 MAY_CHANGE = ("cuda_graphs", "checkpoint_every", "tracker", "tensorboard")
 """How a run is driven and watched may change when it is resumed; what it computes may not, but for rounding."""
 
 _EPOCH = 5e-3
-"""Seconds: no epoch takes less, as it ends with a checkpoint that is on the disk."""
+"""A lower bound of the duration of an epoch in seconds, because it ends with a checkpoint on disk."""
 
 _STEP, _MOST_STEPS = 2e-5, 100_000
-"""Seconds that a step of an attack on a batch takes at least, and the most steps: published attacks take thousands."""
+"""A lower bound of the duration of an attack step on a batch in seconds, and the largest number of steps: published
+attacks use thousands.
+"""
 
-_KINDS: dict[type, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
+_KINDS: dict[type, str] = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def flag_of(name: str) -> str:
-    """The flag of a setting: ``--batch-size`` of ``batch_size``. ``from`` alone is no name that Python takes."""
+    """The flag of a setting: ``--batch-size`` of ``batch_size``. ``from`` is not a valid name in Python."""
 
     return "--from" if name == "from_run" else f"--{name.replace('_', '-')}"
 
 
 def default_eps(data: str) -> float:
-    """The radius in L∞ that methods are trained and judged at on a data set unless somebody says another."""
+    """The default L∞ radius of training and evaluation on a data set."""
 
     return data_set(data).eps
 
 
 def check_data_settings(settings: Mapping[str, Any]) -> None:
-    """Refuses settings of how images are read that are wrong by themselves or beside each other.
+    """Refuses settings for reading images that are invalid or contradict each other.
 
     Args:
         settings: some of :data:`DATA_SETTINGS` by name; those that are ``None`` or ``False`` are not set.
@@ -111,26 +113,26 @@ def check_data_settings(settings: Mapping[str, Any]) -> None:
         if name in given and given[name] not in (known := literals(TrainConfig, name)):
             raise unknown(name, str(given[name]), known)
     if given.get("image_size", 1) < 1:
-        raise InputError(f"image_size = {shown(given['image_size'])}: the side is a number of pixels")
+        raise InputError(f"image_size = {shown(given['image_size'])}: give the side in pixels, from 1 on")
     if not 0 < given.get("crop", 1.0) <= 1:
-        raise InputError(f"crop = {given['crop']}: the share of the side that is kept lies above 0 and at most at 1")
+        raise InputError(f"crop = {given['crop']}: give the share of the side to keep, above 0 and at most 1")
     if "pixel_range" in given:
         _pixel_range(given["pixel_range"])
     if "grey" in given and "rgb" in given:
-        raise InputError("grey and rgb contradict each other: leave --grey or --rgb out")
+        raise InputError("--grey and --rgb exclude each other: remove one of them")
     for name in ("image_column", "label_column", "data_config"):
         if given.get(name) == "":
-            raise InputError(f"{name} is empty: --{name.replace('_', '-')} takes a name")
+            raise InputError(f"{name} is empty: give a name to --{name.replace('_', '-')}")
 
 
 def data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword arguments for :func:`asgt.data.load_data`: what is set of :data:`DATA_SETTINGS`, checked.
+    """The keyword arguments for :func:`asgt.data.load_data`: the given values of :data:`DATA_SETTINGS`, checked.
 
     Args:
         settings: some of :data:`DATA_SETTINGS` by name; ``pixel_range`` as a text, ``"0,4095"``, or a pair.
 
     Raises:
-        InputError: a setting cannot be meant.
+        InputError: a setting is invalid.
     """
 
     check_data_settings(settings)
@@ -154,11 +156,11 @@ class _Sizes(Protocol):
 
 
 def with_own_sizes(settings: Mapping[str, Any], own: _Sizes | None) -> dict[str, Any]:
-    """Settings of reading images, and under them those that a model's own configuration asks for.
+    """The settings for reading images, with those of a model's own configuration as defaults.
 
     Args:
         settings: of a run or a command, by name, with ``data`` among them; ``None`` is not set.
-        own: what the model's configuration says of its images.
+        own: the image settings of the model's configuration.
     """
 
     given = {name: value for name, value in settings.items() if value is not None}
@@ -175,15 +177,15 @@ def _pixel_range(value: Any) -> tuple[float, float]:
 
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or len(parts) != 2:
-        raise InputError(f"pixel_range = {shown(value)}: the lowest and the highest value are needed, as 0,4095")
+        raise InputError(f"pixel_range = {shown(value)}: give the lowest and the highest value, as 0,4095")
     low, high = (number(part.strip() if isinstance(part, str) else part, "pixel_range") for part in parts)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(f"pixel_range = {shown(value)}: the lowest value comes first, then the highest, as 0,4095")
+        raise InputError(f"pixel_range = {shown(value)}: give the lowest value first, then the highest, as 0,4095")
     return low, high
 
 
 def _listed(value: Any, name: str) -> tuple[float, ...]:
-    """The numbers in ``"0.5,2,1"``, an array or a list of them; none where it stands for none."""
+    """The numbers in ``"0.5,2,1"``, an array or a list of them; none where it is invalid."""
 
     parts = value.split(",") if isinstance(value, str) else value.tolist() if hasattr(value, "tolist") else value
     try:
@@ -193,10 +195,10 @@ def _listed(value: Any, name: str) -> tuple[float, ...]:
 
 
 def class_weights(value: Any) -> tuple[float, ...] | None:
-    """The weight of each class that ``"0.5,2,1"``, or a list of numbers, stands for; ``None`` for ``"balanced"``.
+    """Parses ``"0.5,2,1"`` or a list of numbers to the weight of each class; ``None`` for ``"balanced"``.
 
     Raises:
-        InputError: it stands for neither, or a weight is negative or not finite, or all are zero.
+        InputError: it is invalid, a weight is negative or not finite, or all are zero.
     """
 
     if isinstance(value, str) and value.strip() == "balanced":
@@ -204,13 +206,14 @@ def class_weights(value: Any) -> tuple[float, ...] | None:
     weights = _listed(value, "class_weights")
     if not weights:
         raise InputError(
-            f"class_weights = {shown(value)}: balanced, or one number a class, as 0.5,2,1 for three of them"
+            f"class_weights = {shown(value)}: give balanced, or one number for each class, such as "
+            "0.5,2,1 for three classes"
         )
     for place, weight in enumerate(weights):
         if in_float32(weight, f"class_weights[{place}]") < 0:
-            raise InputError(f"class_weights[{place}] = {weight:g}: a weight is a finite number, zero or more")
+            raise InputError(f"class_weights[{place}] = {weight:g}: give a finite number, zero or more")
     if not any(weights):
-        raise InputError(f"class_weights = {shown(value)}: every weight is zero, and nothing would be learned")
+        raise InputError(f"class_weights = {shown(value)}: every weight is zero: give at least one above zero")
     return weights
 
 
@@ -226,16 +229,18 @@ def _class_weights_text(value: Any) -> str:
 
 
 def channel_numbers(value: Any, name: str) -> tuple[float, ...]:
-    """The number per channel, or one for all, that ``"0.485,0.456,0.406"``, a number or a list of them stands for.
+    """Parses ``"0.485,0.456,0.406"``, a number or a list to a number per channel, or one for all.
 
     Raises:
-        InputError: it stands for none.
+        InputError: it is invalid.
     """
 
     value = value.tolist() if hasattr(value, "tolist") else value
     numbers = _listed(value if isinstance(value, (str, list, tuple)) else [value], name)
     if not numbers or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{name} = {shown(value)}: a number per channel, in units of [0, 1], as 0.485,0.456,0.406")
+        raise InputError(
+            f"{name} = {shown(value)}: give a number per channel, in units of [0, 1], such as 0.485,0.456,0.406"
+        )
     for each in numbers:
         in_float32(each, name)
     return numbers
@@ -249,11 +254,11 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
     "shortcut": lambda value: str(shortcut_named(value)),
     "tracker": trackers_text,
 }
-"""How settings that are several values stand in ``config.yaml``, always spelled the same."""
+"""The parsers of settings with several values; ``config.yaml`` has their canonical text."""
 
 
 class Settings(dict[str, Any]):
-    """Settings by name, with a hash: a configuration can be an element of a set. It is not changed after it is made."""
+    """Immutable settings by name, with a hash, so that a configuration can be an element of a set."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -275,25 +280,26 @@ class TrainConfig:
         warmup: share of the training over which eps ramps up from 0 (default: 0.3 for eps of 0.1 and more, else 0)
         k: share of the features that the mask fills, in [0, 1] (default: 0.1); 0 masks none
         target: saliency of the true label's logit (default) or its log_prob
-        rank: mask the lowest magnitude (default), the lowest signed gradients, or as many features at random
+        rank: mask the lowest magnitude (default), the lowest signed gradients, or the same number of features at random
         unit: rank each pixel (default) or each element
         fill: fill masked features with uniform noise in the sample's range (default), its mean, or zero
         kl: forward, D(masked || clean), as in the paper (default), or reverse
-        detach_clean: let no gradient flow through the clean side of the divergence (default: it flows)
+        detach_clean: stop the gradient through the clean side of the divergence (default: false)
         weight: weight of the divergence: lambda of SGT, SGA, ASGT (default: 1), beta of TRADES (default: 6); weight
             of RRR's penalty (default: 1)
         clean_weight: weight of the clean loss in AT (default: 0)
         width: factor on the model's hidden layers (default: the model's own, 1)
         dropout: dropout of alexnet (default: its own, 0.5)
-        weights: start from the weights in this file, safetensors or of torch.save; the layer that gives the logits is
-            replaced where the file is of another number of classes (default: random weights)
-        from_run: start from the weights of this finished run folder, with its model, width and dropout; its image size,
-            crop and interpolation are taken over where they are not set
-        mean: mean per channel that the model normalises by, in units of [0, 1], as 0.485,0.456,0.406 (default: that of
-            the weights, else of the model's own configuration, else none; without weights that of the training images)
+        weights: start from the weights in this file, safetensors or of torch.save; the layer that gives the logits
+            is replaced if the file has another number of classes (default: random weights)
+        from_run: start from the weights of this finished run folder, with its model, width and dropout; its image
+            size, crop and interpolation are the defaults
+        mean: mean per channel of the model's normalisation, in units of [0, 1], such as 0.485,0.456,0.406 (default:
+            from the weights, else from the model's own configuration, else none; without weights, from the training
+            images)
         std: standard deviation per channel, in units of [0, 1] (default: as for mean)
-        epochs: passes over the training images; 0 keeps the weights that are given as they are, to be compared with
-            what a training makes of them
+        epochs: passes over the training images; 0 saves the given weights unchanged, to compare them with trained
+            ones
         batch_size: images per step
         optimizer: sgd or adamw
         lr: peak learning rate (default: 0.05 for sgd, 0.001 for adamw)
@@ -302,26 +308,27 @@ class TrainConfig:
         weight_decay: weight decay (default: 0.0005 for sgd; 0.01 for adamw, which decouples it)
         clip_norm: largest L2 norm of the gradient of all weights together; a longer one is scaled down (default: none)
         label_smoothing: share of each label that the loss spreads over all classes, in [0, 1) (default: 0)
-        class_weights: weights of the classes in the loss: balanced, or one number a class, as 0.5,2,1 (default: all 1)
+        class_weights: weights of the classes in the loss: balanced, or one number for each class, such as 0.5,2,1
+            (default: all 1)
         schedule: constant, cosine or one-cycle learning rate
-        average: decay of an exponential average of the weights, which then is what counts (default: none)
-        keep: which epoch's weights are the model: best on the validation part, or last
+        average: decay of an exponential average of the weights, which is then evaluated and saved (default: none)
+        keep: the epoch whose weights are saved: best on the validation part, or last
         seed: fixes initialisation, order, augmentation, attack and mask
-        limit: train on at most so many images, stratified (default: all)
-        validation: share of the training images that only picks the epoch, at most 2,000 of them
+        limit: largest number of training images, stratified (default: all)
+        validation: share of the training images that is used only to select the epoch, at most 2,000 images
         augment: [AUGMENTATIONS] (default: [AUGMENT])
-        image_size: resize the short side and crop the centre (default: as they are)
+        image_size: resize the short side and crop the centre (default: unchanged)
         crop: share of the resized short side that the centre crop keeps, in (0, 1] (default: 1)
         interpolation: of resizing: bilinear (default), bicubic, nearest, lanczos, box or hamming
-        grey: make the images grey
+        grey: convert the images to grey
         rgb: give grey images three channels
-        decode: browser (default), which turns images as their EXIF says and puts transparent ones on white, or
-            imagefolder, which does neither, as torchvision's ImageFolder
+        decode: browser (default), which rotates images by their EXIF data and puts transparent ones on white, or
+            imagefolder, which does neither, like torchvision's ImageFolder
         pixel_range: the values of black and white in 16-bit and float images, as 0,4095 (default: by the type)
-        image_column: the column of the images, where several could be meant
-        label_column: the column of the labels, where several could be meant
+        image_column: the column of the images, if there are several candidates
+        label_column: the column of the labels, if there are several candidates
         data_config: the configuration of a hub data set
-        shortcut: plant a shortcut in the training images, as patch:0.99 or patch:0.99,size=4,contrast=0.5: one of
+        shortcut: plant a shortcut in the training images, such as patch:0.99 or patch:0.99,size=4,contrast=0.5: one of
             [SHORTCUTS], the share of images in which it agrees with the label, and its settings (default: none)
         device: auto, cpu, cuda, cuda:N or mps
         precision: fp32, where PyTorch gives only convolutions to the tensor cores of a CUDA device; tf32, where matrix
@@ -334,7 +341,7 @@ class TrainConfig:
         settings: settings of the method and its attack that have no field above, by name
 
     Raises:
-        InputError: a value cannot be meant; what depends on the method and the data is checked by :meth:`resolved`.
+        InputError: a value is invalid; :meth:`resolved` checks what depends on the method and the data.
 
     Example:
         >>> import asgt
@@ -415,7 +422,9 @@ class TrainConfig:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The configuration of settings by name, as :meth:`to_dict` gives them: those without a field are extra."""
+        """The configuration of settings by name, as :meth:`to_dict` gives them: those without a field become
+        ``settings``.
+        """
 
         known = {each.name for each in dataclasses.fields(cls)}
         extra = {name: value for name, value in values.items() if name not in known}
@@ -423,16 +432,16 @@ class TrainConfig:
         return cls(**typed | {"settings": dict(typed.get("settings", {})) | extra})
 
     def resolved(self, *, allow: Collection[str] = ()) -> TrainConfig:
-        """The same run with every setting that it listens to filled in, and the others left ``None``.
+        """The same run with every setting that it uses filled in; the others are ``None``.
 
-        Numbers become Python's own, those of numpy too, as YAML and JSON hold them; so do texts and truth values.
+        Numbers, strings and truth values, including numpy's, become Python's own types, as in YAML and JSON.
 
         Args:
-            allow: whose code may run to say what it listens to, as :func:`asgt.names.is_allowed` takes it. The settings
-                of another foreign method or attack are left as they are.
+            allow: the modules whose code may run to find the settings of a method or attack, as for
+                :func:`asgt.names.is_allowed`. The settings of other foreign methods and attacks are unchanged.
 
         Raises:
-            InputError: a name is unknown, a value cannot be meant, or the method ignores a setting that is set.
+            InputError: a name is unknown, a value is invalid, or the method ignores a given setting.
         """
 
         config = dataclasses.replace(self)._plain()
@@ -464,13 +473,13 @@ class TrainConfig:
 
     @property
     def has_given_weights(self) -> bool:
-        """Whether the model has weights before it is trained: those that it starts from, or those it is built with."""
+        """Whether the model has weights before training: those that it starts from, or those of its factory."""
 
         return self.has_start or self.model.startswith("hf:") or is_foreign(self.model)
 
     @property
     def has_foreign_method(self) -> bool:
-        """Whether the method or its attack is somebody else's code."""
+        """Whether the method or its attack is the user's code."""
 
         return is_foreign(self.method) or is_foreign(self.attack or "")
 
@@ -483,9 +492,9 @@ class TrainConfig:
         """Refuses a foreign model, method or attack whose code is not allowed to run.
 
         Args:
-            allow: what the user named, as :func:`asgt.names.is_allowed` takes it.
+            allow: the modules that the user named, as for :func:`asgt.names.is_allowed`.
             where: the file or the run that holds this configuration.
-            flags: whether the command at hand has the flags ``--model``, ``--method`` and ``--attack``.
+            flags: whether the current command has the flags ``--model``, ``--method`` and ``--attack``.
 
         Raises:
             InputError: it gives the flag to add.
@@ -500,7 +509,7 @@ class TrainConfig:
 
         plain_fields(self)
         if taken := sorted(set(self.settings) & {*_typed(type(self)), "settings"}):
-            raise InputError(f"settings holds {taken[0]}, which is a field of its own: TrainConfig({taken[0]}=…)")
+            raise InputError(f"settings holds {taken[0]}, which has its own field: use TrainConfig({taken[0]}=…)")
         for each in dataclasses.fields(self):
             name, kind, value = each.name, str(each.type), getattr(self, each.name)
             plain = value
@@ -510,10 +519,12 @@ class TrainConfig:
                 plain = _TEXTS[name](value)
             elif kind.startswith("str"):
                 if not isinstance(value, (str, os.PathLike)):
-                    raise InputError(f"{name} = {shown(value)}: a word is needed")
+                    raise InputError(f"{name} = {shown(value)}: give a string")
                 plain = str(os.fspath(value))
                 if "\0" in plain:
-                    raise InputError(f"{name} = {shown(plain)} holds a character that no name has: write it anew")
+                    raise InputError(
+                        f"{name} = {shown(plain)} contains a character that names cannot have: write it again"
+                    )
             elif kind.startswith("Number") and not isinstance(value, str):
                 plain = number(value, name)
             if type(plain) is not type(value) or plain != value:
@@ -527,8 +538,8 @@ class TrainConfig:
         trained = {each.name for each in dataclasses.fields(self)} - {*METHOD_SETTINGS}
         if taken := sorted(trained & set(known)):
             raise InputError(
-                f"method {self.method} has a field {taken[0]}, which is a setting of the training itself: give it "
-                f'another name there by stored_as = {{"{taken[0]}": "my_{taken[0]}"}}'
+                f"method {self.method} has a field {taken[0]}, which is also a setting of the training: give it "
+                f'another name with stored_as = {{"{taken[0]}": "my_{taken[0]}"}}'
             )
         attack = (self.attack or known["attack"].default) if "attack" in known else None
         self._refuse_ignored(known, attack)
@@ -571,7 +582,7 @@ class TrainConfig:
             with_attack = f" with attack {attack}" if attack and name in listens_to(self.method) else ""
             value = given[name]
             flag = f"--{name.replace('_', '-')} {cut(value) if isinstance(value, str) else shown(value)}"
-            raise InputError(f"{flag}: method {self.method}{with_attack} ignores it, leave it out")
+            raise InputError(f"{flag}: method {self.method}{with_attack} ignores it, remove it")
 
     def _check(self) -> None:
         if self.augment is not None and self.augment not in AUGMENTATIONS:
@@ -582,23 +593,23 @@ class TrainConfig:
                 value = getattr(self, name)
                 raise InputError(f"{name} = {cut(value) if isinstance(value, str) else shown(value)}: {says}")
 
-        require("epochs", self.epochs >= 0, "passes over the images are a whole number, zero or more")
+        require("epochs", self.epochs >= 0, "give a whole number of passes over the images, zero or more")
         require(
             "epochs",
             self.epochs >= 1 or self.has_given_weights,
             f"{self.model} has random weights until it is trained: give --weights, --from or at least one epoch",
         )
-        require("batch_size", self.batch_size >= 1, "a step takes at least one image")
-        require("seed", 0 <= self.seed < 2**128, "a seed is a whole number, zero or more, of at most 38 digits")
-        require("steps", self.steps is None or self.steps >= 1, "an attack takes at least one step")
-        require("limit", self.limit is None or self.limit >= 2, "training takes at least two images")
+        require("batch_size", self.batch_size >= 1, "give at least one image")
+        require("seed", 0 <= self.seed < 2**128, "give a whole number from 0, with at most 38 digits")
+        require("steps", self.steps is None or self.steps >= 1, "give at least one step")
+        require("limit", self.limit is None or self.limit >= 2, "give at least two images")
         check_data_settings(self.to_dict())
         self.check_start()
         self._check_effort()
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
             if type(value) is int and each.name != "seed":
-                require(each.name, value < 2**63, "a whole number of at most 18 digits is needed")
+                require(each.name, value < 2**63, "give a whole number with at most 18 digits")
             if str(each.type).startswith(("float", "Number")) and value is not None:
                 value = number(value, each.name)
                 if math.isfinite(value):
@@ -606,66 +617,69 @@ class TrainConfig:
 
         if self.eps is not None:
             from_user = float(self.eps)
-            require("eps", math.isfinite(from_user) and from_user >= 0, "the radius is a finite number, zero or more")
+            require("eps", math.isfinite(from_user) and from_user >= 0, "give a finite number, zero or more")
             require(
                 "eps",
                 self.norm == "l2" or from_user <= 1,
-                f"beyond the pixels' range [0, 1] in L∞; write {from_user:g}/255 if that is meant",
+                f"beyond the pixels' range [0, 1] in L∞; write {from_user:g}/255 if you mean that",
             )
         if self.alpha is not None:
             length = float(self.alpha)
-            require("alpha", 0 < length < math.inf, "a step's length is above zero")
+            require("alpha", 0 < length < math.inf, "give a step size above zero")
             require(
                 "alpha",
                 self.norm == "l2" or length <= 1,
-                f"beyond the pixels' range [0, 1] in L∞; write {length:g}/255 if that is meant",
+                f"beyond the pixels' range [0, 1] in L∞; write {length:g}/255 if you mean that",
             )
-        require("k", self.k is None or 0 <= self.k <= 1, "the share of masked features lies in [0, 1]; 0 masks none")
-        require("warmup", self.warmup is None or 0 <= self.warmup < 1, "the share lies in [0, 1)")
-        require("lr", self.lr is None or 0 < self.lr < math.inf, "the learning rate is above zero")
-        require("head_lr", self.head_lr is None or 0 < self.head_lr < math.inf, "the learning rate is above zero")
-        require("momentum", self.momentum is None or 0 <= self.momentum < 1, "momentum lies in [0, 1)")
-        require("clip_norm", self.clip_norm is None or 0 < self.clip_norm < math.inf, "a norm is finite and above zero")
+        require("k", self.k is None or 0 <= self.k <= 1, "give a share in [0, 1]; 0 masks none")
+        require("warmup", self.warmup is None or 0 <= self.warmup < 1, "give a share in [0, 1)")
+        require("lr", self.lr is None or 0 < self.lr < math.inf, "give a learning rate above zero")
+        require("head_lr", self.head_lr is None or 0 < self.head_lr < math.inf, "give a learning rate above zero")
+        require("momentum", self.momentum is None or 0 <= self.momentum < 1, "give a value in [0, 1)")
+        require("clip_norm", self.clip_norm is None or 0 < self.clip_norm < math.inf, "give a finite number above zero")
         smoothing = self.label_smoothing
-        require("label_smoothing", smoothing is None or 0 <= smoothing < 1, "the share lies in [0, 1)")
-        require("average", self.average is None or 0 < self.average < 1, "the average's decay lies between 0 and 1")
-        require("validation", 0 < self.validation < 1, "the share lies between 0 and 1")
-        require("checkpoint_every", self.checkpoint_every >= 0, "seconds, zero or more")
+        require("label_smoothing", smoothing is None or 0 <= smoothing < 1, "give a share in [0, 1)")
+        require("average", self.average is None or 0 < self.average < 1, "give a decay between 0 and 1")
+        require("validation", 0 < self.validation < 1, "give a share between 0 and 1")
+        require("checkpoint_every", self.checkpoint_every >= 0, "give seconds, zero or more")
         for name in ("weight_decay", "weight", "clean_weight"):
             value = getattr(self, name)
-            require(name, value is None or 0 <= value < math.inf, "a weight is a finite number, zero or more")
+            require(name, value is None or 0 <= value < math.inf, "give a finite number, zero or more")
 
     def check_start(self) -> None:
-        """Refuses settings of what a training starts from that contradict each other, or lack each other."""
+        """Refuses settings of a training's start that contradict each other or are incomplete."""
 
         for name, other in (("mean", "std"), ("std", "mean")):
             if getattr(self, name) is not None and getattr(self, other) is None:
-                raise InputError(f"--{name} without --{other}: they belong together, give both or neither")
+                raise InputError(f"--{name} without --{other}: give them together, or neither")
         for name, what in (("weights", "a file of weights"), ("from_run", "a run folder")):
             if getattr(self, name) == "":
-                raise InputError(f"{name} is empty: {flag_of(name)} takes {what}")
+                raise InputError(f"{name} is empty: give {what} to {flag_of(name)}")
         if self.weights is not None and self.from_run is not None:
-            raise InputError("--weights and --from contradict each other: a run starts from one of them")
+            raise InputError("--weights and --from exclude each other: remove one of them")
 
     def _check_effort(self) -> None:
         """Refuses counts that no machine gets to the end of."""
 
         epochs, steps = shown(self.epochs), self.steps or 1
-        refuse_time(min(self.epochs, 10**30) * _EPOCH, f"epochs = {epochs}: a training", "fewer --epochs")
+        refuse_time(min(self.epochs, 10**30) * _EPOCH, f"epochs = {epochs}: a training", "use fewer --epochs")
         if steps > _MOST_STEPS:
             alone = time_text(min(steps, 10**30) * _STEP)
             raise InputError(
-                f"steps = {shown(steps)}: a single batch would be attacked for at least {alone}: at most "
+                f"steps = {shown(steps)}: the attack on a single batch would take at least {alone}: at most "
                 f"{_MOST_STEPS:,} --steps"
             )
         refuse_time(
-            self.epochs * steps * _STEP, f"epochs = {epochs}, steps = {steps}: a training", "fewer --epochs or --steps"
+            self.epochs * steps * _STEP,
+            f"epochs = {epochs}, steps = {steps}: a training",
+            "use fewer --epochs or --steps",
         )
 
     def data_settings(self) -> dict[str, Any]:
-        """How the images are read: keyword arguments for :func:`asgt.data.load_data`, beside name and limit.
+        """The settings for reading the images: keyword arguments for :func:`asgt.data.load_data`, without name and
+        limit.
 
-        Weights that were trained by another library have its image size, crop and interpolation, unless they are set.
+        For weights of another library, its image size, crop and interpolation are the defaults.
         """
 
         if not self.has_own_preprocessing:
@@ -676,15 +690,16 @@ class TrainConfig:
 
     @property
     def has_own_preprocessing(self) -> bool:
-        """Whether images are read as the model's own configuration says: of ``hf:…``, and of ``timm:…`` with weights.
+        """Whether images are read according to the model's own configuration: of ``hf:…``, and of ``timm:…`` with
+        weights.
 
-        Random weights have seen no images, and those of another run were trained as that was asked to.
+        Random weights have no preprocessing, and those of another run have that run's settings.
         """
 
         return self.model.startswith("hf:") or (self.model.startswith("timm:") and self.weights is not None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting by name, as it stands in ``config.yaml``; those of :attr:`settings` follow the others."""
+        """Every setting by name, as in ``config.yaml``; those of :attr:`settings` follow the others."""
 
         values = dataclasses.asdict(self)
         extra: dict[str, Any] = values.pop("settings")
@@ -692,10 +707,10 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> TrainConfig:
-        """The configuration that a mapping holds; ``where`` names it in an error.
+        """The configuration from a mapping; ``where`` names it in an error.
 
         Raises:
-            DamagedFileError: a name is unknown, or a value is of the wrong kind.
+            DamagedFileError: a name is unknown, or a value has the wrong type.
         """
 
         names = [values.get("method", cls.method), values.get("attack") or ""]
@@ -708,12 +723,12 @@ class TrainConfig:
 
     @classmethod
     def check_kinds(cls, values: Mapping[str, Any], where: str, extra: Mapping[str, Setting] | None = None) -> None:
-        """Refuses settings that there are not, and values of another kind than theirs.
+        """Refuses unknown settings, and values of the wrong type.
 
         Args:
             values: settings by name.
             where: the file, for errors.
-            extra: the settings without a field that methods have. Default: any setting with a plain value may be one.
+            extra: the settings without a field that methods have. Default: any name with a plain value is accepted.
 
         Raises:
             DamagedFileError: it names the setting.
@@ -731,7 +746,7 @@ class TrainConfig:
                 raise DamagedFileError(f"{where} is damaged: {cut(str(name))} = {shown(value)}: expected {expected}")
 
     def refuse_other(self, asked: Mapping[str, Any], where: str) -> None:
-        """Refuses what contradicts this configuration, the stored one of the run ``where``.
+        """Refuses settings that contradict this configuration, the stored one of the run ``where``.
 
         Raises:
             InputError: it names the setting.
@@ -747,7 +762,7 @@ class TrainConfig:
             if name not in MAY_CHANGE and value != kept:
                 flag = flag_of(name)
                 raise InputError(
-                    f"{where} was begun with {name} = {kept}, not {cut(str(value))}: leave {flag} out to resume"
+                    f"{where} was started with {name} = {kept}, not {cut(str(value))}: remove {flag} to resume"
                 )
 
     def save(self, path: Path | str) -> None:
@@ -757,7 +772,7 @@ class TrainConfig:
 
     @classmethod
     def load(cls, path: Path | str) -> TrainConfig:
-        """Reads the configuration of a run folder; nothing in it can run."""
+        """Reads the configuration of a run folder; nothing in it is executed."""
 
         return cls.from_dict(read_yaml(Path(path)), str(path))
 

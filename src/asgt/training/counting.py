@@ -1,4 +1,4 @@
-"""What a training step costs, in passes, counted by running it on a model that counts; and those passes by themselves.
+"""The cost of a training step in passes, counted with a model that counts its passes; and those passes alone.
 
 One pass is a forward pass of one image, or a backward pass to the image alone, which costs about as much; a backward
 pass to the weights as well counts for two, and so does one through a backward pass.
@@ -22,12 +22,12 @@ __all__ = ["Bare", "Counter", "bare_passes", "replay", "step_passes"]
 
 @dataclass
 class Bare:
-    """A forward pass and what goes back from it.
+    """A forward pass and its backward passes.
 
     Attributes:
         training: whether the model was in training mode.
-        graph: whether anything could go back.
-        back: where each backward pass went, in order: to the image, to the weights, or to both.
+        graph: whether gradients were recorded.
+        back: the target of each backward pass, in order: the image, the weights, or both.
     """
 
     training: bool
@@ -57,7 +57,7 @@ class _Counted(torch.autograd.Function):
 
 
 class Counter(nn.Module):
-    """A classifier of two classes that always says the first, cannot be fooled, and counts its passes."""
+    """A classifier of two classes that always predicts the first, cannot be fooled, and counts its passes."""
 
     same_when_evaluated = True
 
@@ -100,7 +100,7 @@ def step_passes(objective: Objective, *, modes_agree: bool = False, targets: boo
         objective: the method.
         modes_agree: whether the model does the same in training and in evaluation mode, and forward passes may be
             shared (:func:`asgt.passes.modes_agree`). BatchNorm and dropout keep the two apart.
-        targets: whether the loss takes targets of its own (label smoothing, class weights). An attack's backward pass,
+        targets: whether the loss uses separate targets (label smoothing, class weights). An attack's backward pass,
             which is that of the labels, then never serves the loss too.
     """
 
@@ -108,10 +108,10 @@ def step_passes(objective: Objective, *, modes_agree: bool = False, targets: boo
 
 
 def bare_passes(objective: Objective, *, modes_agree: bool = False, targets: bool = False) -> list[Bare]:
-    """The passes of a training step, in order, without what the method does between them; see :func:`step_passes`.
+    """The passes of a training step, in order, without the method's other operations; see :func:`step_passes`.
 
     Raises:
-        InputError: the method fails with the model that counts.
+        InputError: the method fails with the counting model.
     """
 
     model = Counter()
@@ -124,14 +124,14 @@ def bare_passes(objective: Objective, *, modes_agree: bool = False, targets: boo
     except Exception as error:  # other people's code may raise anything
         first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise InputError(
-            f"the passes of {type(objective).__name__} cannot be counted, as it needs more of a model than the logits "
-            f"of two classes: {first}"
+            f"the passes of {type(objective).__name__} cannot be counted, because the method needs more of a model "
+            f"than the logits of two classes: {first}"
         ) from error
     return model.made
 
 
 def replay(passes: list[Bare], model: nn.Module, x: Tensor) -> None:
-    """Makes these passes of a batch with a model, and nothing else; weights get their gradients as in a step."""
+    """Runs only these passes of a batch with a model; weights get their gradients as in a step."""
 
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     last: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Training somebody else's network: what its author froze stays frozen, and what cannot be trained is refused first."""
+"""Training a user's network: frozen parts remain frozen, and a model that cannot be trained is refused first."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def left_in_evaluation(model: nn.Module) -> frozenset[nn.Module]:
-    """The modules that a factory put in evaluation mode while the net around them is in training mode.
+    """The modules that a factory put in evaluation mode while the network is in training mode.
 
-    So authors freeze BatchNorm. A net that is in evaluation mode as a whole, as loaders of weights return it, says
-    nothing about its parts.
+    This is the usual way to freeze BatchNorm. If the whole network is in evaluation mode, as loaders of weights
+    return it, no part counts as frozen.
     """
 
     inner = model.get_submodule("net") if "net" in dict(model.named_children()) else model
@@ -34,7 +34,7 @@ def left_in_evaluation(model: nn.Module) -> frozenset[nn.Module]:
 
 
 def put_in_training(model: M, frozen: Collection[nn.Module]) -> M:
-    """The model itself in training mode, but for the modules that stay in evaluation mode."""
+    """Puts the model in training mode, except for the modules that remain in evaluation mode."""
 
     model.train()
     for module in frozen:
@@ -43,14 +43,14 @@ def put_in_training(model: M, frozen: Collection[nn.Module]) -> M:
 
 
 def check_takes_targets(objective: Objective, config: TrainConfig) -> None:
-    """Refuses label smoothing and class weights for a method that makes its loss by code of its own.
+    """Refuses label smoothing and class weights for a method with its own loss code.
 
-    :meth:`Objective.__call__` hands targets to the method's ``terms``. A class that replaces it, or ``_loss`` behind
-    it, may leave them out, and no trial could tell for every batch: only a method that keeps both gets targets.
+    :meth:`Objective.__call__` passes targets to the method's ``terms``. A class that overrides it or ``_loss`` may
+    ignore them, and no trial can exclude this for every batch. So only a method that overrides neither gets targets.
 
     Args:
         objective: the method.
-        config: what is asked.
+        config: the requested settings.
 
     Raises:
         InputError: naming the setting and the method.
@@ -64,9 +64,7 @@ def check_takes_targets(objective: Objective, config: TrainConfig) -> None:
         return
     for name in ("__call__", "_loss"):
         if getattr(type(objective), name) is not getattr(Objective, name) or name in getattr(objective, "__dict__", {}):
-            raise InputError(
-                f"{setting}: method {type(objective).__name__} has a {name} of its own and ignores it, leave it out"
-            )
+            raise InputError(f"{setting}: method {type(objective).__name__} overrides {name} and ignores it, remove it")
 
 
 def check_storable(model: nn.Module, name: str) -> None:
@@ -74,18 +72,18 @@ def check_storable(model: nn.Module, name: str) -> None:
 
     Args:
         model: the classifier.
-        name: what to call it in an error.
+        name: its name in errors.
 
     Raises:
         InputError: it has no weights, or its state is more than tensors.
     """
 
     if next(model.parameters(), None) is None:
-        raise InputError(f"{name} has no weights that a training could change or a run folder could hold")
+        raise InputError(f"{name} has no weights that a training can change and a run folder can store")
     for key, value in model.state_dict().items():
         if not isinstance(value, Tensor) or value.is_quantized:
             kind = "quantised" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise InputError(f"{name} cannot be trained: {key} of its state is {kind}, and no plain tensor")
+            raise InputError(f"{name} cannot be trained: {key} of its state is {kind}, not a plain tensor")
 
 
 def check_trainable(
@@ -98,16 +96,16 @@ def check_trainable(
     targets: Tensor | None = None,
     shortcut: Tensor | None = None,
 ) -> None:
-    """Makes one step's passes with a copy of a model.
+    """Runs the passes of one step with a copy of a model.
 
     Args:
         model: the classifier, in the mode that it was built in.
         objective: the method.
         x: a few images (B, C, H, W) in [0, 1].
         y: their labels (B,).
-        name: what to call the model in an error, and the method where it is foreign too: ``"model package:net"``.
-        targets: what the loss takes for labels (B, K). Default: the labels.
-        shortcut: where the shortcut lies, bool (B, H, W), for a method that needs to know.
+        name: the name of the model in errors, and of a foreign method: ``"model package:net"``.
+        targets: the targets of the loss (B, K). Default: the labels.
+        shortcut: the mask of the shortcut, bool (B, H, W), for a method that needs it.
 
     Raises:
         InputError: in one line, why the model cannot be trained: no weight is free or reached by a gradient, weights
@@ -116,7 +114,10 @@ def check_trainable(
 
     free = [weight for weight in model.parameters() if weight.requires_grad]
     if not free:
-        raise InputError(f"{name} cannot be trained: all of its parameters are frozen (requires_grad is False)")
+        raise InputError(
+            f"{name} cannot be trained: all of its parameters are frozen (requires_grad is False): unfreeze "
+            "some of them"
+        )
     if half := next((weight.dtype for weight in free if weight.dtype in (torch.float16, torch.bfloat16)), None):
         raise InputError(
             f"{name} cannot be trained in {half}: build it in float32, and use --precision bf16 for autocast"
@@ -157,8 +158,8 @@ def _check_heard(objective: Objective, logits: Mapping[str, Tensor], targets: Te
         one, other = (objective.terms(logits, rows) for rows in (targets, targets + 1))
     if all(torch.equal(one[name], other[name]) for name in one):
         raise InputError(
-            f"the terms of {type(objective).__name__} do not depend on how a label is smoothed or weighted: leave "
-            "--label-smoothing and --class-weights out"
+            f"the terms of {type(objective).__name__} do not depend on label smoothing or weights: remove "
+            "--label-smoothing and --class-weights"
         )
 
 
@@ -169,5 +170,5 @@ def _check_attack(attack: Attack | None, model: nn.Module, x: Tensor, y: Tensor)
         return
     if not bool(is_legal(attack(model, x, y), x, attack.radius, attack.norm).all()):
         raise InputError(
-            f"attack {attack.title} leaves the ball or the box, or gives NaN: project back, as moved() does"
+            f"attack {attack.title} returns images outside the ball or the box, or NaN: project them, as moved() does"
         )

@@ -1,8 +1,8 @@
-"""A training step recorded once as a CUDA graph, and from then on replayed whole.
+"""A training step that is recorded once as a CUDA graph and then replayed.
 
-A step of a small net is hundreds of small kernels, and a processor takes longer to launch them than the GPU to run
-them. A recorded step is one launch. What may differ from step to step lies where the recording finds it: images, labels
-and ε in tensors of their own, the noise in the seeds of its generators.
+A step of a small network has hundreds of small kernels, and launching them takes longer than running them. A
+recorded step is one launch. The inputs that differ between steps are in fixed places: images, labels and ε in their
+tensors, the noise in the seeds of its generators.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class _Recording:
 
 
 class GraphedStep:
-    """Gradients and metrics of a step, as the function that it records computes them, but for rounding.
+    """The gradients and metrics of a step, equal to those of the recorded function up to rounding.
 
     Args:
         compute: from images (B, C, H, W), labels (B,), ε, generators and, where there is one, the mask of the shortcut
-            to the metrics, leaving each weight's gradient in its ``grad``, which it sets to ``None`` first. Every call
+            to the metrics, storing each weight's gradient in its ``grad``, which it sets to ``None`` first. Every call
             does the same work on the device, waits for nothing, and draws noise from these generators and the global
             one alone.
-        model: whose weights they are.
+        model: the owner of the weights.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class GraphedStep:
             x: images (B, C, H, W), of one shape in all calls.
             y: labels (B,).
             eps: the radius of the attack inside, or ``None`` in every call.
-            generators: fresh ones, of which the seeds matter.
-            shortcut: where the shortcut lies, bool (B, H, W), or ``None`` in every call.
+            generators: new generators; only their seeds are used.
+            shortcut: the mask of the shortcut, bool (B, H, W), or ``None`` in every call.
 
         Raises:
-            InputError: the step cannot be recorded. PyTorch's generators may not be of use any more in this process.
+            InputError: the step cannot be recorded. PyTorch's generators may be unusable afterwards in this process.
         """
 
         if self.taken < _PLAIN:

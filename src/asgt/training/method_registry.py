@@ -1,8 +1,8 @@
-"""The training methods and the attacks inside them, by name, and the settings that each of them listens to.
+"""The training methods and the attacks inside them, by name, and the settings of each.
 
 A method is one file in ``objectives/`` and one line in :data:`METHODS`. Its settings and their defaults are the fields
 of its class: a field of type ``Attack`` brings the settings of the attack, a field of type ``SaliencyMask`` those of
-the mask, and any other field is a setting of its own name. ``stored_as = {"beta": "weight"}`` in a class gives a field
+the mask, and any other field is a setting with its name. ``stored_as = {"beta": "weight"}`` in a class gives a field
 another name in files and on the command line.
 
 Reading this registry imports no method: classes of asgt are read from their source (:mod:`asgt.records`).
@@ -54,7 +54,7 @@ class Part:
     Attributes:
         place: its class, ``package.module:Name``.
         defaults: defaults in training that differ from those of the class.
-        fixed: fields that are no settings in training, and their values.
+        fixed: fields that are not settings in training, and their values.
     """
 
     place: str
@@ -82,10 +82,10 @@ MASK = Part("asgt.saliency.mask:SaliencyMask", defaults={"k": 0.1})
 
 
 def method_record(method: str) -> Record:
-    """What a method's class says of itself; that of ``package.module:Name`` is imported.
+    """The record of a method's class; ``package.module:Name`` is imported.
 
     Raises:
-        InputError: there is no such method.
+        InputError: the method is unknown.
     """
 
     if method in METHODS:
@@ -96,10 +96,10 @@ def method_record(method: str) -> Record:
 
 
 def attack_part(attack: str) -> Part:
-    """The attack of a name; ``package.module:Name`` stands for itself.
+    """The attack of a name; ``package.module:Name`` is used directly.
 
     Raises:
-        InputError: there is no such attack.
+        InputError: the attack is unknown.
     """
 
     if attack in ATTACKS:
@@ -110,7 +110,7 @@ def attack_part(attack: str) -> Part:
 
 
 def role_of(setting: Setting) -> Literal["attack", "pgd", "mask", "plain"]:
-    """What a method's field is filled with: any attack, PGD, the mask, or a plain value."""
+    """The role of a method's field: any attack, PGD, the mask, or a plain value."""
 
     kind = setting.kind.removesuffix(" | None")
     if kind == "Attack":
@@ -128,7 +128,7 @@ def part_settings(part: Part, what: str) -> dict[str, Setting]:
     """The settings of an attack or a mask inside a method by their stored names, with their defaults in training.
 
     Raises:
-        InputError: it needs a value that no setting can hold, or has a field with the name of another setting.
+        InputError: it needs a value that no setting can store, or a field has the name of another setting.
     """
 
     record = record_of(part.place, what)
@@ -153,7 +153,7 @@ def method_settings(method: str, attack: str | None = None) -> dict[str, Setting
         attack: the attack inside it. Default: PGD.
 
     Raises:
-        InputError: there is no such method or attack.
+        InputError: the method or the attack is unknown.
     """
 
     record = method_record(method)
@@ -170,8 +170,8 @@ def method_settings(method: str, attack: str | None = None) -> dict[str, Setting
             continue
         if each.default is not REQUIRED or each.kind.endswith(" | None"):
             raise InputError(
-                f"method {method}: the default of its field {each.name} would not be used by its name: leave the "
-                "default out, or pass the objective to asgt.train"
+                f"method {method}: the default of its field {each.name} would not be used by its name: remove the "
+                "default, or pass the objective to asgt.train"
             )
         if role == "mask":
             _add(settings, part_settings(MASK, "mask"), method)
@@ -196,16 +196,16 @@ def _add(settings: dict[str, Setting], more: Mapping[str, Setting], method: str)
 
 def _taken(whose: str, name: str, by: str) -> InputError:
     return InputError(
-        f"{whose} has a field {name}, which is a setting of {by}: give it another name there by "
+        f"{whose} has a field {name}, which is a setting of {by}: give it another name with "
         f'stored_as = {{"{name}": "my_{name}"}}'
     )
 
 
 def listens_to(method: str, attack: str | None = None) -> set[str]:
-    """The names of the settings that a method listens to, with ``attack`` (default: PGD) inside.
+    """The names of the settings that a method uses, with ``attack`` (default: PGD) inside.
 
     Raises:
-        InputError: there is no such method or attack.
+        InputError: the method or the attack is unknown.
     """
 
     return set(method_settings(method, attack))
@@ -216,7 +216,7 @@ def known_settings(methods: Iterable[str] = (), attacks: Iterable[str] = ()) -> 
 
     Args:
         methods: names ``package.module:Name``, whose code may run.
-        attacks: the same of attacks.
+        attacks: the same for attacks.
     """
 
     settings: dict[str, Setting] = {}
@@ -228,7 +228,9 @@ def known_settings(methods: Iterable[str] = (), attacks: Iterable[str] = ()) -> 
 
 
 def title_of(name: str) -> str:
-    """A method or an attack as tables call it: ``ASGT`` for ``asgt``, ``MyMethod`` for ``package.module:MyMethod``."""
+    """The name of a method or an attack in tables: ``ASGT`` for ``asgt``, ``MyMethod`` for
+    ``package.module:MyMethod``.
+    """
 
     return name.replace(":", ".").rpartition(".")[2] if is_foreign(name) else name.upper()
 
@@ -238,7 +240,7 @@ def _can_be_set(setting: Setting, where: str) -> bool:
 
     if not setting.is_plain and setting.default is REQUIRED:
         raise InputError(
-            f"{where}: {setting.name}: {setting.kind} has no default, and no setting can hold it: give it a default, "
+            f"{where}: {setting.name}: {setting.kind} has no default, and no setting can store it: give it a default, "
             "or pass the object to asgt.train"
         )
     return setting.is_plain

@@ -30,7 +30,7 @@ __all__ = ["build_attack", "build_objective"]
 
 
 def build_objective(config: TrainConfig) -> Objective:
-    """The objective of a resolved configuration. Whether the code of a foreign method may run has been asked before.
+    """The objective of a resolved configuration. The caller has checked that the code of a foreign method may run.
 
     Raises:
         InputError: the method or its attack cannot be built.

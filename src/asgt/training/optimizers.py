@@ -1,4 +1,4 @@
-"""The optimizers by name: what each listens to, with its defaults, and the one place that makes one.
+"""The optimizers by name: their settings with defaults, and the function that makes one.
 
 Configurations read the defaults, so PyTorch is imported only where an optimizer is made.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # asgt --help does without PyTorch
 __all__ = ["OPTIMIZERS", "OPTIMIZER_SETTINGS", "OptimizerKind", "make_optimizer", "optimizer_settings"]
 
 OPTIMIZER_SETTINGS = ("lr", "momentum", "weight_decay")
-"""The settings of an optimizer; one that an optimizer has no default for is one that it ignores."""
+"""The settings of optimizers; an optimizer ignores those without a default in its record."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class OptimizerKind:
 
     Attributes:
         name: of its class in ``torch.optim``.
-        defaults: of the settings that it listens to.
+        defaults: of the settings that it uses.
     """
 
     name: str
@@ -38,18 +38,18 @@ OPTIMIZERS: dict[str, OptimizerKind] = {
     "sgd": OptimizerKind("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}),
     "adamw": OptimizerKind("AdamW", {"lr": 0.001, "weight_decay": 0.01}),
 }
-"""The optimizers of ``--optimizer``. AdamW has PyTorch's β = (0.9, 0.999) and ε = 1e-8, which are no settings."""
+"""The optimizers of ``--optimizer``. AdamW has PyTorch's β = (0.9, 0.999) and ε = 1e-8, which are not settings."""
 
 
 def optimizer_settings(name: str, given: Mapping[str, float | None]) -> dict[str, float]:
-    """The settings that an optimizer listens to, with its defaults for those that are not given.
+    """The settings that an optimizer uses, with its defaults for those that are not given.
 
     Args:
         name: of the optimizer.
         given: some of :data:`OPTIMIZER_SETTINGS`; ``None`` is not given.
 
     Raises:
-        InputError: there is no such optimizer, or it ignores a setting that is given.
+        InputError: the optimizer is unknown, or it ignores a given setting.
     """
 
     if name not in OPTIMIZERS:
@@ -58,7 +58,7 @@ def optimizer_settings(name: str, given: Mapping[str, float | None]) -> dict[str
     for key, value in set_.items():
         if key not in defaults:
             flag = f"--{key.replace('_', '-')} {shown(value)}"
-            raise InputError(f"{flag}: optimizer {name} ignores it, leave it out")
+            raise InputError(f"{flag}: optimizer {name} ignores it, remove it")
     return {**defaults, **set_}
 
 
@@ -67,8 +67,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimizer whose step is one fused kernel.
 
-    A step is taken outside of what a CUDA graph records (:class:`asgt.training.graphs.GraphedStep` leaves gradients
-    behind), so nothing here is ``capturable``.
+    A step is taken outside of what a CUDA graph records (:class:`asgt.training.graphs.GraphedStep` stores
+    gradients), so nothing here is ``capturable``.
 
     Args:
         name: ``sgd`` or ``adamw``.
@@ -76,7 +76,7 @@ def make_optimizer(
         given: some of :data:`OPTIMIZER_SETTINGS`, as :func:`optimizer_settings` takes them.
 
     Raises:
-        InputError: there is no such optimizer, or it ignores a setting that is given.
+        InputError: the optimizer is unknown, or it ignores a given setting.
 
     References:
         Loshchilov and Hutter 2017, "Decoupled weight decay regularization", https://arxiv.org/abs/1711.05101 (AdamW)

@@ -1,6 +1,6 @@
-"""What is passed to :func:`asgt.train` as an object: a method, a model or data, and how the run folder records it.
+"""Objects that are passed to :func:`asgt.train`: a method, a model or data, and their record in the run folder.
 
-A method is recorded by its name and settings where these build an equal one. Any other object is recorded by its class
+A method is recorded by its name and settings if these build an equal one. Any other object is recorded by its class
 and its representation: resuming compares them, and no file and no flag can name it.
 """
 
@@ -31,7 +31,7 @@ __all__ = ["Passed", "as_splits", "class_path", "configured"]
 
 @dataclass(frozen=True)
 class Passed:
-    """The objects that take the place of names in a configuration; ``None`` leaves the name.
+    """The objects that take the place of names in a configuration; ``None`` uses the name.
 
     Attributes:
         objective: the method.
@@ -45,9 +45,9 @@ class Passed:
 
 
 def configured(config: TrainConfig, passed: Passed) -> TrainConfig:
-    """The resolved configuration of a run, in which names stand for the objects that were passed.
+    """The resolved configuration of a run, with names for the passed objects.
 
-    Names of foreign methods in the configuration may run: whoever calls :func:`asgt.train` names them.
+    Names of foreign methods in the configuration may run: the caller of :func:`asgt.train` names them.
 
     Raises:
         InputError: a setting contradicts an object.
@@ -72,7 +72,7 @@ def as_splits(data: Splits | tuple[LabelledImages, LabelledImages]) -> Splits:
     """Training and test images that were passed as objects.
 
     Raises:
-        InputError: they are of another kind, or do not fit each other.
+        InputError: they have another type, or do not match each other.
     """
 
     if isinstance(data, Splits):
@@ -109,7 +109,7 @@ def _name_of(model: nn.Module | Callable[..., nn.Module]) -> str:
 def _refuse_set(config: TrainConfig, names: tuple[str, ...], what: str) -> None:
     for name in names:
         if (value := getattr(config, name)) is not None and value is not False:
-            raise InputError(f"{name} = {value}: the {what} that was passed does not listen to it, leave it out")
+            raise InputError(f"{name} = {value}: the {what} that was passed does not use it, remove it")
 
 
 def _foreign(config: TrainConfig) -> tuple[str, ...]:
@@ -129,11 +129,11 @@ def _with_objective(config: TrainConfig, objective: Objective) -> TrainConfig:
         config = TrainConfig.of(typed | dict.fromkeys(settings) | {"method": TrainConfig.method})
     _refuse_set(config, settings, "objective")
     if config.settings:
-        raise InputError(f"{next(iter(config.settings))}: the objective that was passed has its own settings")
+        raise InputError(f"{next(iter(config.settings))}: the passed objective has its own settings, remove it")
     path = class_path(objective)
     try:
         if path.startswith("__main__:"):
-            raise InputError(f"{path} has no name in another process")
+            raise InputError(f"{path} cannot be imported in another process: define it at the top level of a module")
         values = _settings_of_method(path, objective)
         named = TrainConfig.of(config.to_dict() | values)
         named = named.resolved(allow=_foreign(named))

@@ -1,13 +1,13 @@
-"""A run folder: all that is needed to repeat, resume, audit and share a training.
+"""A run folder: everything that is needed to repeat, resume, audit and share a training.
 
 ::
 
-    config.yaml             what was asked, resolved
-    metrics.jsonl           a line an epoch
+    config.yaml the resolved configuration
+    metrics.jsonl one line per epoch
     model.safetensors       the weights of the chosen epoch
-    checkpoint.safetensors  all that a resumed run needs
-    training.json           how it ended
-    split.safetensors       the rows of the splits, where asgt drew them
+    checkpoint.safetensors the state for resuming
+    training.json the result of the training
+    split.safetensors the rows of the splits, if asgt drew them
     manifest.json           the digest of every file: written last, when, and only when, the run is finished
     evaluation/<protocol>/  results and evidence of ``asgt evaluate``; later versions in ``<protocol>@<version>``, those
                             on test images with a planted shortcut in ``<protocol>+<view>``
@@ -36,7 +36,7 @@ from ..tabular import Table, Tabular
 __all__ = ["AS_GIVEN", "RunFolder", "TrainResult"]
 
 AS_GIVEN = "weights as given"
-"""What a run of no epochs holds: its weights are those that it was given."""
+"""The label of a run of no epochs, whose weights are the given ones."""
 
 
 @dataclass(frozen=True)
@@ -46,31 +46,31 @@ class TrainResult(Tabular):
     Attributes:
         folder: the run folder.
         epochs: epochs trained.
-        chosen_epoch: the epoch whose weights are the model, from 0; -1 where there is no epoch.
+        chosen_epoch: the epoch whose weights are saved, from 0; -1 without an epoch.
         chosen_by: ``"clean accuracy"``, ``"robust accuracy"`` or ``"last epoch"``; :data:`AS_GIVEN` without an epoch.
         validation: accuracies of that epoch on the validation part: ``clean``, and for adversarial methods ``fgsm``
             (one step) and ``pgd`` (PGD-10), at the training ε.
-        validation_images: how many images they were measured on.
+        validation_images: the number of images for these accuracies.
         eps: the radius of ``fgsm`` and ``pgd``; ``None`` without an attack.
         norm: its norm.
         collapsed: whether the chosen epoch predicts one class for (nearly) all images.
-        catastrophic_overfitting: whether it withstands one step but not several.
-        warnings: what the user must not miss, in words.
+        catastrophic_overfitting: whether it is robust under one step but not under several.
+        warnings: warnings for the user, as sentences.
         classes: the names of the classes.
         shape: (C, H, W) of the images.
         train_data: SHA-256 of the training images and labels.
         test_data: SHA-256 of the test images and labels.
         seconds: wall time of the last call.
-        processes: how many trained it together.
-        speed: ``passes_per_step``, ``samples_per_second`` and ``outside_passes``, the share of the steps' time that no
-            pass took, of the last call; ``threads`` of the CPU, whether freed memory stayed with the process, and the
-            ``device``.
-        reading: how the images were read, as :attr:`asgt.data.Splits.reading` says; ``place`` is where they lay, an
-            absolute path or a hub id.
+        processes: the number of processes that trained it.
+        speed: ``passes_per_step``, ``samples_per_second`` and ``outside_passes``, the share of the steps' time
+            outside the passes, of the last call; ``threads`` of the CPU, whether the process retained freed memory,
+            and the ``device``.
+        reading: how the images were read, as in :attr:`asgt.data.Splits.reading`; ``place`` is their absolute path
+            or hub id.
         balanced: balanced accuracies, means over the classes, by the names of ``validation``, of the same epoch and
-            images; empty for a run of an earlier version.
-        start: the weights that the training started from, as :class:`asgt.training.starting.Start` has them: file,
-            SHA-256, and the layer that was replaced for other classes. Empty where they were random.
+            images; empty for runs of earlier versions.
+        start: the weights that the training started from, as in :class:`asgt.training.starting.Start`: file,
+            SHA-256, and the layer that was replaced for other classes. Empty if they were random.
 
     Example:
         >>> import asgt
@@ -117,20 +117,20 @@ class TrainResult(Tabular):
 
     @property
     def chosen_text(self) -> str:
-        """Which weights are the model, and why, in words."""
+        """Describes which weights were saved, and why."""
 
         if self.epochs == 0:
             return f"{AS_GIVEN}, no epoch trained"
         return f"model of epoch {self.chosen_epoch + 1} of {self.epochs}, chosen by {self.chosen_by}"
 
     def balanced_text(self, names: Mapping[str, str]) -> str:
-        """The balanced accuracies in a line, under these names; empty where they were not measured."""
+        """The balanced accuracies in a line, under these names; empty if they were not measured."""
 
         told = ", ".join(f"{names.get(name, name)} {100 * value:.1f} %" for name, value in self.balanced.items())
         return f"balanced accuracy, the mean over the classes: {told}" if told else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: what ``training.json`` holds."""
+        """Plain values, as ``training.json`` holds them."""
 
         return asdict(self)
 
@@ -154,8 +154,8 @@ class RunFolder:
         """The folder of an evaluation.
 
         Args:
-            stored_as: what files call its protocol (:attr:`asgt.Protocol.stored_as`).
-            shortcut_view: which shortcut its test images have. Default: none, as by ``"absent"``.
+            stored_as: the name of its protocol in files (:attr:`asgt.Protocol.stored_as`).
+            shortcut_view: the shortcut in its test images. Default: none, like ``"absent"``.
         """
 
         return self.path / "evaluation" / viewed(stored_as, shortcut_view)
@@ -176,8 +176,8 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the training has ended.
 
-        A run whose ``training.json`` carries a digest has a manifest too, written after it: without one, the training
-        was killed between the two.
+        A run whose ``training.json`` has a digest also has a manifest, written later. Without a manifest, the
+        training was killed between the two.
 
         Raises:
             DamagedFileError: ``training.json`` or the manifest is damaged.
@@ -190,25 +190,30 @@ class RunFolder:
         return not sealed or (manifest is not None and self.result.name in manifest.files)
 
     def load_result(self) -> TrainResult:
-        """How the training ended; the files of text beside it are what was written.
+        """How the training ended, after a check that the text files of the run are unchanged.
 
         Raises:
-            InputError: it has not.
-            DamagedFileError: a file is not what a finished run writes, or was changed since.
+            InputError: it has not ended.
+            DamagedFileError: a file is not one of a finished run, or was changed.
+
         """
 
         if not self.is_finished():
-            raise InputError(f"{self.path} is not finished: asgt train --resume --out {self.path}")
+            raise InputError(f"{self.path} is not finished: run asgt train --resume --out {self.path}")
         if (manifest := Manifest.of(self.path)) is not None:
             manifest.check(self.config.name, self.metrics.name, self.result.name)
         try:
             result = TrainResult(**(read_sealed(self.result)[0] | {"folder": str(self.path)}))
         except TypeError as error:
-            raise DamagedFileError(f"{self.result} is damaged: it is not the result of a training") from error
+            raise DamagedFileError(
+                f"{self.result} is damaged: it is not the result of a training; restore it"
+            ) from error
         for name, kind in get_type_hints(TrainResult).items():
             value = getattr(result, name)
             if not _is_of(kind, value) or (name == "shape" and len(value) != 3):
-                raise DamagedFileError(f"{self.result} is damaged: {name} = {shown(value)} is none of a training")
+                raise DamagedFileError(
+                    f"{self.result} is damaged: {name} = {shown(value)} is not a value of a training; restore the file"
+                )
         return result
 
     def finish(self, result: TrainResult, files: Mapping[str, str], unverified: Sequence[str]) -> None:
@@ -216,11 +221,11 @@ class RunFolder:
 
         Args:
             result: how it ended.
-            files: the SHA-256 of the other files as they were written, by name, as far as it is known.
-            unverified: what the run rests on that had no digest, in words.
+            files: the known SHA-256 of the other files as written, by name.
+            unverified: descriptions of the files without a digest that the run used.
 
         Raises:
-            DamagedFileError: another process has changed a file since.
+            DamagedFileError: another process has changed a file.
         """
 
         there = (self.config, self.metrics, self.model, self.checkpoint, self.split)
@@ -228,7 +233,7 @@ class RunFolder:
         for name, written_as in files.items():
             if listed.get(name, "") != written_as:
                 raise DamagedFileError(
-                    f"{self.path / name} is damaged: it is not the file that the training wrote; train again into "
+                    f"{self.path / name} is damaged: it is not the file that the training wrote: train again into "
                     "another folder"
                 )
 
@@ -245,7 +250,7 @@ class RunFolder:
             manifest.with_files("train", listed | written, made_from).write()
 
     def remarks(self) -> list[str]:
-        """What a reader of a finished training must know of its files: those without a digest, and accepted edits."""
+        """Remarks on the files of a finished training: those without a digest, and accepted edits."""
 
         names = [file.name for file in (self.config, self.metrics, self.model, self.result)]
         if (manifest := Manifest.of(self.path)) is None:
@@ -253,7 +258,7 @@ class RunFolder:
         return manifest.remarks(names)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``; a last line that a kill cut short is left out."""
+        """The lines of ``metrics.jsonl``; an incomplete last line, after a kill, is omitted."""
 
         rows = []
         text = read_bounded(self.metrics).decode(errors="replace") if self.metrics.exists() else ""
@@ -278,7 +283,9 @@ class RunFolder:
         self._lines.update(line)
         try:
             if not self.path.is_dir():
-                raise InputError(f"cannot write {self.metrics}: its folder was removed while the work went on")
+                raise InputError(
+                    f"cannot write {self.metrics}: its folder was removed during the training: train again"
+                )
             with open(self.metrics, "ab") as file:
                 file.write(line)
                 file.flush()
@@ -302,7 +309,7 @@ class RunFolder:
 
     @property
     def lines_digest(self) -> str:
-        """The SHA-256 of ``metrics.jsonl`` as this process has written it."""
+        """The SHA-256 of ``metrics.jsonl`` as written by this process."""
 
         return self._lines.hexdigest()
 

@@ -1,4 +1,4 @@
-"""What changes over a training, as functions of the share of it that is done: nothing to store, nothing to resume."""
+"""Schedules as functions of the finished share of the training: there is no state to store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RISE = 0.3
 def learning_rate(schedule: str, peak: float, done: float) -> float:
     """The learning rate when the share ``done`` of the steps, in [0, 1), is done.
 
-    ``constant`` stays at the peak; ``cosine`` falls from it to zero along half a cosine; ``one-cycle`` rises linearly
+    ``constant`` is the peak; ``cosine`` falls from it to zero along half a cosine; ``one-cycle`` rises linearly
     over the first 0.3 of the steps and falls linearly to zero.
 
     References:

@@ -1,4 +1,4 @@
-"""What a training needs before its first step: the run folder, the data, the model and all that goes with it."""
+"""Prepares a training: the run folder, the data, the model and the other objects of its steps."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ __all__ = ["STEP", "Fitting", "Opened", "forgotten_if_refused", "open_run", "set
 
 
 STEP = "step"
-"""What the metadata of the weights calls the training step after which they were written."""
+"""The key in the metadata of the weights for the training step after which they were written."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A run whose input is known to fit, before its model is built.
+    """A run with checked input, before its model is built.
 
     Attributes:
         config: resolved.
         folder: the run folder.
-        is_new: whether nothing of the run was in it.
+        is_new: whether it contained nothing of the run.
         passed: the objects that take the place of names.
         objective: the method.
         world: the processes that train together.
@@ -78,10 +78,10 @@ class Opened:
         digest: SHA-256 of the training images.
         images: the training images without the validation part, on the device.
         validation: the validation part, on the device.
-        batch: images of a step of all processes together.
-        augmentation: what a batch of training images goes through.
-        targets: from labels to what stands for them in the loss; ``None`` where they stand for themselves.
-        progress: is told how far the run is.
+        batch: images per step of all processes together.
+        augmentation: applied to each batch of training images.
+        targets: from labels to the targets of the loss; ``None`` if the labels are the targets.
+        progress: receives the progress of the run.
     """
 
     config: TrainConfig
@@ -103,19 +103,19 @@ class Opened:
 
 @dataclass(frozen=True)
 class Fitting:
-    """What the steps of a training use, ready for the first of them or for the one after a checkpoint.
+    """The objects of the training steps, ready for the first step or the one after a checkpoint.
 
     Attributes:
-        opened: what was asked, and the data.
+        opened: the settings and the data.
         learner: the model, its average and its optimizer.
         forward: the model as the loss goes through it: with autocast.
-        frozen: the modules of the model that stay in evaluation mode.
-        state: where the run stands; every step changes it.
+        frozen: the modules of the model that remain in evaluation mode.
+        state: the progress of the run; every step changes it.
         sums: the sums of the metrics of the epoch so far.
-        compute: from images, labels, ε, generators and, where the method needs it, the mask of the shortcut to the
-            metrics of a step; leaves the gradients in the weights.
+        compute: from images, labels, ε, generators and, if the method needs it, the mask of the shortcut to the
+            metrics of a step; stores the gradients in the weights.
         rates: the peak learning rate of each group of the optimizer.
-        watch: takes the time.
+        watch: measures the time.
         warnings: notes collapse and catastrophic overfitting.
         began: when the call began, by :func:`time.monotonic`.
     """
@@ -136,10 +136,10 @@ class Fitting:
 def open_run(
     config: TrainConfig, out: Path, passed: Passed, world: World, progress: Progress, *, resume: bool
 ) -> Opened | TrainResult:
-    """Checks what was asked, and loads the data; where the run is finished already, how it ended.
+    """Checks the settings and loads the data; returns the result if the run is already finished.
 
     Raises:
-        InputError: the configuration, the data or the folder does not fit.
+        InputError: the configuration, the data or the folder is invalid.
     """
 
     if not world.is_main:
@@ -171,12 +171,12 @@ def open_run(
     data = world.together(with_shortcut, data, config.shortcut)
     trained_on = data.train.digest()
     if len(set(world.gathered(trained_on))) > 1:
-        raise InputError(f"the processes see different training images in {config.data}: every host needs the same")
+        raise InputError(f"the processes have different training images in {config.data}: give every host the same")
     # The same validation part for every seed, so that seeds differ in what they are to differ in.
     rows, validation_rows = stratified(data.train.labels, validation_share(config, len(data.train)), "validation")
     if len(validation_rows) == 0:
         raise InputError(
-            f"{len(data.train)} training images leave none for the validation part: more images, or a larger --limit"
+            f"{len(data.train)} training images are too few for a validation part: use more images, or a larger --limit"
         )
     device = accelerator.device
     images, validation = data.train[rows].to(device), data.train[validation_rows].to(device)
@@ -204,10 +204,10 @@ def open_run(
 
 
 def setup(opened: Opened, began: float) -> Fitting:
-    """Builds the model, begins the run folder and takes up the last checkpoint, if there is one.
+    """Builds the model, starts the run folder, and continues from the last checkpoint if there is one.
 
     Raises:
-        InputError: the model cannot be trained, or the checkpoint is of another run.
+        InputError: the model cannot be trained, or the checkpoint belongs to another run.
     """
 
     config, world, folder, progress = opened.config, opened.world, opened.folder, opened.progress
@@ -239,7 +239,7 @@ def setup(opened: Opened, began: float) -> Fitting:
     if state is not fresh:
         world.from_main(_refuse_damaged, folder, state, {**begun, folder.metrics.name: digest(lines)})
         if not world.from_main(is_sealed, folder.checkpoint):
-            progress.warn(f"{folder.checkpoint} has no digest: the run is unverified from here on")
+            progress.warn(f"{folder.checkpoint} has no digest: the run is unverified from now on")
             state.unverified.append("the training was resumed from a checkpoint without a digest")
     world.from_main(folder.cut_to, lines)
     if config.trackers:
@@ -296,7 +296,7 @@ def _model(
     world.spread(model)
     if any("BatchNorm" in type(m).__name__ for m in model.modules() if m not in frozen):
         if batch == world.size:
-            raise InputError(f"{config.model} normalises over its batch: --batch-size must be {2 * world.size} or more")
+            raise InputError(f"{config.model} has batch normalisation: --batch-size must be at least {2 * world.size}")
         if world.size > 1:
             opened.progress.warn(
                 f"{config.model} has BatchNorm: each of the {world.size} processes normalises over its own "
@@ -325,7 +325,7 @@ def _started(opened: Opened, begun: TrainingState | None) -> tuple[nn.Module, St
         start, told = own_start(config, opened.data, replaced)
         lines += told
         if config.epochs == 0 and isinstance(getattr(built, "normalize", None), nn.Identity):
-            lines.append(f"normalisation: none, {config.model} gets images in [0, 1] as they are")
+            lines.append(f"normalisation: none, {config.model} gets images in [0, 1] unchanged")
     if start is not None:
         # The others get the weights when all do; what they have no room for is made here.
         world.together(normalise, built, start.mean, start.std)
@@ -388,18 +388,16 @@ def _announce(fitting: Fitting, lines: Sequence[str]) -> None:
         progress.say(line)
     config, world, batch = opened.config, opened.world, opened.batch
     if world.size > 1:
-        progress.say(f"{world.size} processes, {batch // world.size} images of each step's {batch} to each")
+        progress.say(f"{world.size} processes, {batch // world.size} images of each step's {batch} for each")
     total = steps_per_epoch(opened.images, config.batch_size) * config.epochs
     if total:
         progress.start(f"{config.method} · {config.model} · {config.data}", total, fitting.state.step)
-        memory = ", freed memory stays with the process" if keeps_memory() else ""
-        progress.say(f"{fitting.watch.passes} passes a step, {torch.get_num_threads()} CPU threads{memory}")
+        memory = ", the process retains freed memory" if keeps_memory() else ""
+        progress.say(f"{fitting.watch.passes} passes per step, {torch.get_num_threads()} CPU threads{memory}")
     for note in opened.data.notes:
         progress.say(note)
     if fitting.frozen:
-        progress.say(
-            f"{counted(len(fitting.frozen), 'module')} of {config.model} stay in evaluation mode, as they were built"
-        )
+        progress.say(f"{counted(len(fitting.frozen), 'module')} of {config.model} remain in evaluation mode, as built")
 
 
 def _refuse_other_run(folder: RunFolder, state: TrainingState, fresh: TrainingState, progress: Progress) -> None:
@@ -408,18 +406,20 @@ def _refuse_other_run(folder: RunFolder, state: TrainingState, fresh: TrainingSt
     # A checkpoint of an older version lacks the settings that there were not yet, and its optimizer is the default.
     began = TrainConfig().to_dict() | dict(OPTIMIZERS[TrainConfig.optimizer].defaults) | state.config
     if any(began.get(name) != value for name, value in fresh.config.items() if name not in MAY_CHANGE):
-        raise InputError(f"{folder.checkpoint} is of a run with another configuration than {folder.config}")
+        raise InputError(f"{folder.checkpoint} belongs to a run with another configuration than {folder.config}")
     if state.data != fresh.data:
-        raise InputError(f"{folder.path} was begun with other training images: they changed, or ASGT_DATA did")
+        raise InputError(
+            f"{folder.path} was started with other training images: restore them, or the value of ASGT_DATA"
+        )
     if state.processes != fresh.processes:
         raise InputError(
-            f"{folder.path} was begun with {state.processes} process(es), not {fresh.processes}: launch as many to "
-            "resume"
+            f"{folder.path} was started with {state.processes} process(es), not {fresh.processes}: use the same "
+            "number to resume"
         )
     if state.threads != fresh.threads:
         progress.warn(
-            f"begun with {state.threads} threads, resumed with {fresh.threads}: sums are taken in another "
-            "order, and the end will not be bit-identical"
+            f"started with {state.threads} threads, resumed with {fresh.threads}: the order of sums differs, so "
+            "the result will not be bit-identical"
         )
     progress.say(f"resumed after step {state.step}")
 
@@ -437,7 +437,8 @@ def _refuse_damaged(folder: RunFolder, state: TrainingState, found: Mapping[str,
     for name, now in there.items():
         if state.files.get(name, now) != now:
             raise DamagedFileError(
-                f"{folder.path / name} is damaged: its SHA-256 is not the one in the checkpoint; restore the file, "
+                f"{folder.path / name} is damaged: its SHA-256 differs from the one in the checkpoint: "
+                "restore the file, "
                 "or train again into another folder"
             )
 
@@ -455,7 +456,7 @@ def _is_later(model: Path, step: int) -> bool:
 def _uneven(what: str, count: int, world: World) -> str:
     below = count - count % world.size
     mend = f"--batch-size {below}" if below else "fewer processes"
-    return f"{what} does not split evenly over {world.size} processes: {mend} would do"
+    return f"{what} does not split evenly over {world.size} processes: use {mend}"
 
 
 def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> TrainResult | None:
@@ -465,12 +466,14 @@ def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> TrainResult 
     """
 
     if folder.path.exists() and not folder.path.is_dir():
-        raise InputError(f"{folder.path} is a file: --out takes a folder")
+        raise InputError(f"{folder.path} is a file: give a folder to --out")
     if not holds_nothing(folder.path):
         if not resume:
-            raise InputError(f"{folder.path} exists: --resume goes on with it, --out names another folder")
+            raise InputError(f"{folder.path} exists: continue it with --resume, or give another folder to --out")
         if not folder.config.exists():
-            raise InputError(f"{folder.path} is no run folder: it has no config.yaml")
+            raise InputError(
+                f"{folder.path} is not a run folder, because it has no config.yaml: give another folder to --out"
+            )
         TrainConfig.load(folder.config).refuse_other(config.to_dict(), str(folder.path))
     if not folder.result.exists():
         return None
@@ -478,7 +481,7 @@ def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> TrainResult 
         if not folder.checkpoint.exists():
             raise DamagedFileError(
                 f"{folder.manifest} and {folder.checkpoint.name} are missing: restore one of them, or run "
-                f"asgt verify {folder.path} --accept to seal the run as it is"
+                f"asgt verify {folder.path} --accept to accept the run as it is"
             )
         return None
     result, manifest = folder.load_result(), Manifest.of(folder.path)
@@ -508,7 +511,7 @@ def _begin(folder: RunFolder, config: TrainConfig, indices: dict[str, Tensor]) -
 
 @contextmanager
 def forgotten_if_refused(opened: Opened) -> Iterator[None]:
-    """Removes a run folder that this call began, where the input is refused before anything worth keeping is in it."""
+    """Removes a run folder that this call started, if the input is refused before the folder has useful content."""
 
     folder = opened.folder
     try:
@@ -529,7 +532,7 @@ def _accelerator(config: TrainConfig, folder: RunFolder, world: World, progress:
     AcceleratorState._reset_state(reset_partial_state=world.size == 1)
     device = resolve_device(config.device)
     if config.precision == "tf32" and device.type != "cuda":
-        raise InputError(f"--precision tf32: a {device.type} device has no tensor cores, leave it out")
+        raise InputError(f"--precision tf32: a {device.type} device has no tensor cores, remove the flag")
     if config.cuda_graphs and (device.type != "cuda" or world.size > 1):
         raise InputError("--cuda-graphs: only a single process on a CUDA device can record its steps, leave it out")
     if device.type == "cuda" and device.index is not None:
@@ -541,7 +544,8 @@ def _accelerator(config: TrainConfig, folder: RunFolder, world: World, progress:
     )
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise InputError(
-            f"launched for {accelerator.distributed_type.value}: each process holds the whole model here, so do without"
+            f"launched for {accelerator.distributed_type.value}: each process must hold the whole model: "
+            "launch without it"
         )
     return accelerator
 

@@ -1,4 +1,4 @@
-"""How fast a run goes, told without ever making its device wait."""
+"""The speed of a run, measured without making its device wait."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Display", "Stopwatch", "speed_text"]
 
 
 class Stopwatch:
-    """The time of training steps, validation and checkpoints at the end of an epoch left out.
+    """The time of training steps, without validation and checkpoints at the end of an epoch.
 
     Args:
         device: that the steps run on.
-        passes: of a step, for the record.
-        metered: whether the passes can be told from what is beside them; not in a step that is replayed whole.
+        passes: of a step.
+        metered: whether the passes can be measured separately; not in a replayed step.
     """
 
     def __init__(self, device: torch.device, passes: int, metered: bool = True) -> None:
@@ -37,24 +37,24 @@ class Stopwatch:
         self._began, self._samples = time.perf_counter(), 0
 
     def on(self) -> AbstractContextManager[None]:
-        """Takes the time of the passes inside."""
+        """Measures the time of the passes inside."""
 
         return nullcontext() if self.meter is None else self.meter.on()
 
     def count(self, samples: int) -> None:
-        """A step of so many samples was taken."""
+        """Counts a step of so many samples."""
 
         self._samples += samples
 
     def lap(self) -> dict[str, float | None]:
-        """The figures of a lap whose last result has reached the host: nothing is waited for."""
+        """The speed of a lap whose last result has reached the host, without waiting."""
 
         passes = None if self.meter is None else self.meter.read()
         self._laps.append((self._samples, time.perf_counter() - self._began, passes))
         return _figures(self._laps[-1:])
 
     def summary(self) -> dict[str, Any]:
-        """The figures of all laps together."""
+        """The speed of all laps together."""
 
         return {"passes_per_step": self.passes} | _figures(self._laps)
 
@@ -62,8 +62,8 @@ class Stopwatch:
 class Display:
     """The running means of an epoch, as they were when they last reached the host.
 
-    On an accelerator a figure that is asked for at once makes the host wait for all the steps before it. Here a copy is
-    sent off, and shown the next time, if it has arrived.
+    On an accelerator, reading a number at once makes the host wait for all earlier steps. Here a copy starts
+    asynchronously and is shown the next time, if it has arrived.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -71,7 +71,7 @@ class Display:
         self._sent: tuple[list[str], Tensor, torch.cuda.Event] | None = None
 
     def offer(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Takes the sums of an epoch, and gives the means that can be shown."""
+        """Takes the sums of an epoch, and returns the means that can be shown."""
 
         if self.device.type not in ("cpu", "cuda"):  # without pinned memory a copy waits
             return {}
@@ -91,7 +91,7 @@ class Display:
 
 
 def speed_text(speed: Mapping[str, Any]) -> str:
-    """The figures of a lap in words."""
+    """The speed of a lap as text."""
 
     outside = speed["outside_passes"]
     told = f"{speed['samples_per_second']:.0f} images/s"

@@ -1,6 +1,6 @@
-"""What a training starts from, where that is no random weights: a file of weights, or the weights of another run.
+"""The start of a training from given weights: a file of weights, or the weights of another run.
 
-What was loaded is recorded in the checkpoint and in ``training.json``, so that a run goes on, and is read again,
+The loaded weights are recorded in the checkpoint and in ``training.json``, so that a run can continue and be read
 without the file.
 """
 
@@ -46,15 +46,15 @@ class Start:
     """The weights that a training started from.
 
     Attributes:
-        weights: the file, as it was named; empty where they are those that the model is built with.
+        weights: the file, as named; empty for the weights that the model is built with.
         sha256: of its bytes.
-        matched: what of it was matched, in words; empty where it fits as it is.
-        head: the dotted name of the layer that was replaced, as the weights are of other classes; empty where none was.
-        logits: how many logits the weights give; 0 where no head was replaced.
-        mean: per channel, that the model normalises by; empty where it does not.
+        matched: a description of the matched part; empty if everything matches.
+        head: the dotted name of the layer that was replaced, because the weights have other classes; empty if none was.
+        logits: the number of logits of the weights; 0 if no head was replaced.
+        mean: per channel, of the model's normalisation; empty without one.
         std: per channel.
-        source: of a run, what tells its weights from those of another kind: under ``config`` its settings but for the
-            seed, and under ``start`` what it started from itself, as this class has it; empty of a file.
+        source: the identity of a source run: ``config`` has its settings without the seed, and ``start`` its own
+            start in this form; empty for a file.
     """
 
     weights: str = ""
@@ -73,10 +73,10 @@ class Start:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], where: Path) -> Start:
-        """What :meth:`to_dict` gave.
+        """The inverse of :meth:`to_dict`.
 
         Raises:
-            DamagedFileError: the file ``where`` holds something else.
+            DamagedFileError: the file ``where`` has other content.
         """
 
         try:
@@ -87,12 +87,14 @@ class Start:
             if not all(isinstance(text, str) for text in texts) or not kinds:
                 raise TypeError("a value of another kind")
         except (KeyError, TypeError, ValueError) as error:
-            raise DamagedFileError(f"{where} is damaged: it does not say what the training started from") from error
+            raise DamagedFileError(
+                f"{where} is damaged: its record of the training's start is incomplete; restore it"
+            ) from error
         return start
 
 
 def start_file(config: TrainConfig) -> Path | None:
-    """The file of weights that a training starts from; ``None`` where it starts from random ones."""
+    """The file of weights that a training starts from; ``None`` for random ones."""
 
     if config.from_run is not None:
         return RunFolder(config.from_run).model
@@ -103,15 +105,18 @@ def source_run(path: str) -> tuple[TrainConfig, TrainResult]:
     """The configuration and the result of the run that another one starts from.
 
     Raises:
-        InputError: there is no run, or it is not finished.
-        DamagedFileError: a file of it is damaged.
+        InputError: the run does not exist, or it is not finished.
+        DamagedFileError: one of its files is damaged.
+
     """
 
     folder = RunFolder(path)
     if not folder.path.is_dir():
-        raise InputError(f"--from {path}: there is no such run folder")
+        raise InputError(f"--from {path}: no such run folder: give an existing one")
     if not folder.config.exists():
-        raise InputError(f"--from {path} is no run folder: it has no config.yaml; --weights takes a file of weights")
+        raise InputError(
+            f"--from {path} is not a run folder, because it has no config.yaml: use --weights for a file of weights"
+        )
     config, result = TrainConfig.load(folder.config), folder.load_result()
     if not folder.model.exists():
         raise DamagedFileError(f"{folder.model} is missing: restore it")
@@ -130,19 +135,19 @@ def with_source(
     has_data: bool = False,
     asked: Collection[str] = (),
 ) -> TrainConfig:
-    """The configuration with what the run that it starts from says of the model and of the size of the images.
+    """The configuration with the source run's settings of the model and of the image size.
 
-    The model, its width and its dropout are those of that run: another value is refused. Image size, crop and
-    interpolation are taken over where they are unset.
+    The model, its width and its dropout are those of that run; other values are refused. Its image size, crop and
+    interpolation are the defaults.
 
     Args:
         config: with or without ``from_run``.
-        out: the run folder that is trained into, if it is known. Where it is begun, it says what the other run was.
-        resume: whether to go on with it.
-        allow: whose code may run: the file of another run may not say so.
-        has_model: whether a model was passed as an object, for which nothing is taken over.
-        has_data: the same of the data.
-        asked: the settings that the user names. Default: those that are not the default.
+        out: the run folder of the training, if known. If it was started before, it records the source run.
+        resume: whether to continue it.
+        allow: the modules whose code may run; the file of another run does not decide this.
+        has_model: whether a model was passed as an object, for which the source run gives no settings.
+        has_data: the same for the data.
+        asked: the settings that the user gives. Default: those that differ from their defaults.
 
     Raises:
         InputError: the other run is this one, is not finished, contradicts a setting, or has a model that is not
@@ -154,7 +159,9 @@ def with_source(
     if config.from_run is None:
         return config
     if out is not None and Path(out).resolve() == Path(config.from_run).resolve():
-        raise InputError(f"--from {config.from_run} is the run folder that is trained into: --out names another one")
+        raise InputError(
+            f"--from {config.from_run} is the output folder of this training: give another folder to --out"
+        )
     is_begun = resume and out is not None and RunFolder(out).config.exists()
     if is_begun:
         assert out is not None
@@ -177,7 +184,7 @@ def with_source(
 
 
 _OF_MODEL = ("width", "dropout")
-"""The settings that shape a model, beside its name."""
+"""The settings that change the architecture of a model, except its name."""
 
 
 def _refuse_other_model(config: TrainConfig, source: TrainConfig, asked: Collection[str]) -> None:
@@ -202,7 +209,7 @@ def _refuse_other_model(config: TrainConfig, source: TrainConfig, asked: Collect
             )
         said = mine if isinstance(mine, str) else f"{mine:g}"
         raise InputError(
-            f"{flag_of(name)} {said}: {has}, leave it out; another model starts from the file by --weights "
+            f"{flag_of(name)} {said}: {has}, remove the flag; to start another model from the file, use --weights "
             f"{RunFolder(str(config.from_run)).model}"
         )
 
@@ -229,19 +236,20 @@ _SIZES = ("image_size", "crop", "interpolation")
 def load_start(
     model: nn.Module, config: TrainConfig, data: Splits, replaced: Replaced | None
 ) -> tuple[Start, list[str]]:
-    """Loads what a training starts from into its model, and normalises it.
+    """Loads the weights of a training's start into its model, and adds the normalisation.
 
     Args:
-        model: as :func:`asgt.training.building.build_with_head` gives it; it is changed in place.
+        model: from :func:`asgt.training.building.build_with_head`; it is changed in place.
         config: names the file or the run.
-        data: the images that are trained on.
-        replaced: the head that was replaced in the model, as it gives another number of logits than there are classes.
+        data: the training images.
+        replaced: the head that was replaced in the model because its number of logits differs from the number of
+            classes.
 
     Returns:
-        What it starts from; and in lines what was loaded, which head was replaced, and how the model normalises.
+        The start; and lines on the loaded weights, the replaced head and the normalisation.
 
     Raises:
-        InputError: the weights are not there, or do not fit.
+        InputError: the weights do not exist, or do not match.
         DamagedFileError: they, or the run, are damaged.
     """
 
@@ -253,7 +261,7 @@ def load_start(
     was_normalised = isinstance(getattr(model, "normalize", None), Normalize)
     loaded = load_all_but_head(model, file, head)
     if digest_file(file) != before:
-        raise InputError(f"{file} changed while it was read: start again once it is whole")
+        raise InputError(f"{file} changed while it was read: start again when it is complete")
     lines = [f"weights: {file}" + (f" ({loaded.line})" if loaded.line else "")]
 
     start = Start(str(file), before, loaded.line, source=source)
@@ -268,15 +276,15 @@ def load_start(
 
 
 def own_start(config: TrainConfig, data: Splits, replaced: Replaced | None) -> tuple[Start | None, list[str]]:
-    """What a training starts from whose model is built with weights of its own, and what there is to say of it.
+    """The start of a training whose model is built with weights, and lines on it.
 
     Args:
         config: names no other weights.
-        data: the images that are trained on.
+        data: the training images.
         replaced: the head that was replaced in the model.
 
     Raises:
-        InputError: nothing is trained, and the head would be random or its classes in another order.
+        InputError: there are no epochs, and the head would be random or its classes in another order.
     """
 
     if replaced is not None:
@@ -296,7 +304,9 @@ def _replaced_line(config: TrainConfig, whose: str, replaced: Replaced, classes:
 
     gives = f"{whose} gives {replaced.logits} logits, the data has {classes} classes"
     if config.epochs == 0:
-        raise InputError(f"epochs = 0: {gives}, and a new head {replaced.head} would be random: train an epoch or more")
+        raise InputError(
+            f"epochs = 0: {gives}, and a new head {replaced.head} would be random: train at least one epoch"
+        )
     return f"head {replaced.head} replaced: {gives}"
 
 
@@ -313,9 +323,12 @@ def _of_classes(config: TrainConfig, whose: str, theirs: Sequence[str], data: Sp
     if config.epochs == 0 and set(theirs) == set(classes):
         raise InputError(
             f"epochs = 0: the classes of {whose} are in another order than those of the data, {theirs[0]!r} and "
-            f"{classes[0]!r} come first: train an epoch or more, or see asgt evaluate --model … --classes"
+            f"{classes[0]!r} come first: train at least one epoch, or see asgt evaluate --model … --classes"
         )
-    return [f"the classes of {whose} have other names or another order; as many as here, so its head stays"]
+    return [
+        f"the classes of {whose} have other names or another order; their number is the same, so its head is "
+        "not replaced"
+    ]
 
 
 def _of_run(config: TrainConfig, data: Splits) -> tuple[list[str], dict[str, Any]]:
@@ -336,7 +349,9 @@ def _of_run(config: TrainConfig, data: Splits) -> tuple[list[str], dict[str, Any
     notes = _of_classes(config, path, result.classes, data)
     if tuple(result.shape[1:]) != tuple(shape[1:]):
         (height, width), here = result.shape[1:], "×".join(map(str, shape[1:]))
-        notes.append(f"{path} was trained on images of {height}×{width} px, these have {here}: --image-size says which")
+        notes.append(
+            f"{path} was trained on images of {height}×{width} px, these have {here}: give the size with --image-size"
+        )
     read = [f"{name.replace('_', ' ')} {value}" for name in _SIZES if (value := getattr(config, name)) is not None]
     notes += [f"images are read with {', '.join(read)}"] if read else []
     settings = {name: value for name, value in source.to_dict().items() if name != "seed"}
@@ -355,8 +370,8 @@ def _normalisation(
         source = "the model that was passed" if was_normalised else str(file)
     elif given and config.from_run is not None:
         raise InputError(
-            f"--mean and --std: the model of --from {config.from_run} does not normalise, leave them out; another "
-            f"model starts from the file by --weights {file}"
+            f"--mean and --std: the model of --from {config.from_run} does not normalise, remove the flags; to "
+            f"start another model from the file, use --weights {file}"
         )
     else:
         own = preprocessing(config.model)
@@ -364,7 +379,7 @@ def _normalisation(
             name: given.get(name, None if own is None else getattr(own, name)) for name in ("mean", "std")
         }
         if values["mean"] is None or values["std"] is None:
-            return (), (), f"normalisation: none, {file} holds none: the model gets images in [0, 1] as they are"
+            return (), (), f"normalisation: none, {file} has none: the model gets images in [0, 1] unchanged"
         normalise(model, values["mean"], values["std"])
         held, source = model.normalize, own.source if own is not None and not given else "--mean and --std"
     assert isinstance(held, Normalize)
@@ -377,14 +392,14 @@ def _normalisation(
 
 
 def normalise(model: nn.Module, mean: Collection[float], std: Collection[float]) -> None:
-    """Puts normalisation into a model of :func:`asgt.build_model` that has none; nothing where there is no mean."""
+    """Adds normalisation to a model of :func:`asgt.build_model` without one; does nothing without a mean."""
 
     if mean and isinstance(getattr(model, "normalize", None), nn.Identity):
         put_before_net(model, Normalize(list(mean), list(std)))
 
 
 def reading_lines(config: TrainConfig) -> list[str]:
-    """How images are read as a model's own configuration asks for, in a line; none where it asks for nothing."""
+    """A line on the preprocessing of a model's own configuration; none without one."""
 
     own = preprocessing(config.model) if config.has_own_preprocessing else None
     if own is None:
@@ -396,12 +411,12 @@ def reading_lines(config: TrainConfig) -> list[str]:
 
 
 def preprocessing_line(own: Preprocessing, settings: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """What the model's own configuration says of its images, and what a flag says instead.
+    """A line on the image settings of the model's own configuration, and on the flags that override them.
 
     Args:
-        own: what it says.
-        settings: how the images are read, by name.
-        asked: what was set, by name.
+        own: the configuration.
+        settings: the settings for reading the images, by name.
+        asked: the given settings, by name.
     """
 
     words = []
@@ -417,7 +432,7 @@ def preprocessing_line(own: Preprocessing, settings: Mapping[str, Any], asked: M
 
 
 def refuse_changed(config: TrainConfig, start: Start | None, folder: Path) -> None:
-    """Refuses to go on with a run whose weights to start from are other ones by now; they may be gone.
+    """Refuses to continue a run whose source weights have changed; they may be missing.
 
     Raises:
         InputError: the file has other content.
@@ -429,7 +444,7 @@ def refuse_changed(config: TrainConfig, start: Start | None, folder: Path) -> No
     if digest_file(file) != start.sha256:
         name = "from_run" if config.weights is None else "weights"
         raise InputError(
-            f"{folder} was begun from other weights than {file} holds now ({flag_of(name)}): restore the file, remove "
+            f"{folder} was started from other weights than {file} has now ({flag_of(name)}): restore the file, remove "
             "it, or train again into another folder"
         )
 
@@ -439,10 +454,10 @@ def parameter_groups(
 ) -> tuple[list[nn.Parameter] | list[dict[str, Any]], tuple[float, ...]]:
     """The weights as an optimizer takes them, and the peak learning rate of each group.
 
-    Without ``head_lr`` it is one group; with it, the weights of the head are a second one.
+    Without ``head_lr`` there is one group; with it, the weights of the head are a second one.
 
     Raises:
-        InputError: no single layer gives the logits.
+        InputError: no single layer computes the logits.
     """
 
     assert config.lr is not None  # a resolved configuration has one
@@ -451,7 +466,8 @@ def parameter_groups(
     head = find_head(model, shape)
     if head is None:
         raise InputError(
-            f"--head-lr {config.head_lr:g}: no single Linear or Conv2d of {config.model} gives its logits, leave it out"
+            f"--head-lr {config.head_lr:g}: no single Linear or Conv2d of {config.model} computes its "
+            "logits, remove the flag"
         )
     own = list(model.get_submodule(head).parameters())
     rest = [weight for weight in model.parameters() if all(weight is not each for each in own)]

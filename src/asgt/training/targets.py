@@ -1,4 +1,4 @@
-r"""What the loss takes for labels under label smoothing and class weights.
+r"""The targets of the loss under label smoothing and class weights.
 
 With the share s of label smoothing and the weight w of each of K classes, the target of an image of class y is
 
@@ -8,13 +8,13 @@ where :math:`e_y` is the one-hot row of y. The cross-entropy to it is :math:`-\s
 label, times the weight of the image's class. The loss is the mean of these over the images of the batch. It is not
 divided by the sum of their weights, as ``torch.nn.CrossEntropyLoss(weight=…)`` does: that sum differs from one
 process's part of a batch to another's, and the mean of their gradients would not be the gradient of the whole batch.
-Weights that are given are used as they are.
+Given weights are used unchanged.
 
 ``balanced`` weighs class c by :math:`N / (K n_c)`, for N training images, of which :math:`n_c` are of class c. The
 validation part is not among them. Over the training images the mean weight is then 1, and every class has the same
 part in the loss.
 
-Attacks and saliency ask about the labels themselves, and accuracies count them.
+Attacks, saliency and accuracies use the labels.
 
 References:
     Szegedy et al. 2015, "Rethinking the Inception architecture for computer vision", https://arxiv.org/abs/1512.00567
@@ -40,7 +40,7 @@ __all__ = ["Targets", "balanced_weights", "targets_of"]
 
 @dataclass(frozen=True)
 class Targets:
-    """Maps labels (B,) to targets (B, K), float32 on their device; nothing waits for the device.
+    """Maps labels (B,) to targets (B, K), float32 on their device; without waiting for the device.
 
     Attributes:
         own: the value of an image's own class, by its class (K,).
@@ -52,7 +52,7 @@ class Targets:
 
     @classmethod
     def of(cls, weights: Tensor, smoothing: float = 0.0) -> Targets:
-        """The targets for weights of the classes (K,), and a share s of a label that is spread over all classes."""
+        """The targets for class weights (K,) and a share s of label smoothing."""
 
         each = weights.double() * smoothing / len(weights)
         return cls((weights.double() * (1.0 - smoothing) + each).float(), each.float())
@@ -63,7 +63,7 @@ class Targets:
 
 
 def targets_of(config: TrainConfig, labels: Tensor, classes: Sequence[object]) -> Targets | None:
-    """The targets that the settings of a training ask for; ``None`` where the loss takes the labels.
+    """The targets for the settings of a training; ``None`` if the loss uses the labels.
 
     Args:
         config: with ``label_smoothing`` and ``class_weights``.
@@ -71,7 +71,7 @@ def targets_of(config: TrainConfig, labels: Tensor, classes: Sequence[object]) -
         classes: the names of the K classes.
 
     Raises:
-        InputError: there is another number of weights than of classes, or ``balanced`` meets a class without images.
+        InputError: the number of weights differs from that of classes, or a class has no images for ``balanced``.
     """
 
     smoothing = config.label_smoothing or 0.0
@@ -82,7 +82,7 @@ def targets_of(config: TrainConfig, labels: Tensor, classes: Sequence[object]) -
     if len(weights) != len(classes):
         raise InputError(
             f"class_weights = {cut(str(config.class_weights))}: {counted(len(weights), 'number')} for the "
-            f"{len(classes)} classes of the data: --class-weights takes one a class, or balanced"
+            f"{len(classes)} classes of the data: give one for each class to --class-weights, or balanced"
         )
     made = Targets.of(weights, smoothing)
     return Targets(made.own.to(labels.device), made.others.to(labels.device))
@@ -99,7 +99,7 @@ def balanced_weights(labels: Tensor, classes: Sequence[object]) -> Tensor:
     if missing := [name for name, count in zip(classes, counts.tolist(), strict=True) if count == 0]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
-            f"--class-weights balanced: no training image is of class {cut(str(missing[0]))}{more}, which so has no "
-            "weight: take more images, or give the weights as numbers"
+            f"--class-weights balanced: no training image is of class {cut(str(missing[0]))}{more}, so it has no "
+            "weight: use more images, or give the weights as numbers"
         )
     return len(labels) / (len(classes) * counts.double())

@@ -1,4 +1,4 @@
-"""What a training step takes, beside what its passes take by themselves."""
+"""The time of a training step, compared with the time of its passes alone."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["Profile", "in_turn", "profile_step"]
 
 @dataclass(frozen=True)
 class Profile:
-    """What a step costs.
+    """The cost of a step.
 
     Attributes:
         passes: of an image.
         samples: images of a step.
         steps: seconds of each step: views, loss, backward pass and optimizer.
-        bares: seconds of its passes and the optimizer alone, each taken beside the step of the same place.
+        bares: seconds of its passes and the optimizer alone, each measured next to the step with the same index.
     """
 
     passes: int
@@ -51,13 +51,13 @@ class Profile:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How much longer each step took than the passes beside it: both saw the same of whatever else was at work."""
+        """The ratio of each step's time to that of the passes next to it, under the same load of the machine."""
 
         return tuple(step / bare for step, bare in zip(self.steps, self.bares, strict=True))
 
     @property
     def ratio(self) -> float:
-        """How much longer the step takes than its passes: the median over the pairs."""
+        """The ratio of the step's time to that of its passes: the median over the pairs."""
 
         return median(self.ratios)
 
@@ -79,16 +79,16 @@ def profile_step(
     targets: Targets | None = None,
     clip_norm: float | None = None,
 ) -> Profile:
-    """Times training steps on a batch, in turn with their bare passes, after one of each to warm up.
+    """Measures training steps on a batch, alternating with their passes alone, after one warm-up of each.
 
     Args:
         objective: the method.
         model: the classifier, in training mode.
         x: images (B, C, H, W) in [0, 1].
         y: labels (B,).
-        optimizer: of the model's weights; it does step.
-        repetitions: of each side.
-        targets: from labels to what the loss takes for them, which is part of the step. Default: the labels.
+        optimizer: of the model's weights; it changes them.
+        repetitions: of each of the two.
+        targets: from labels to the targets of the loss, as part of the step. Default: the labels.
         clip_norm: the largest norm of the gradient; clipping is part of the optimizer's step. Default: no clipping.
     """
 
@@ -120,7 +120,7 @@ def profile_step(
 def in_turn(
     sides: Mapping[str, Callable[[], object]], repetitions: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of all sides, one after the other and then in reverse, so that what else the machine does falls on all.
+    """Seconds of all sides, in order and then in reverse order, so that other load of the machine affects all.
 
     The first of each is not timed: it warms up.
     """

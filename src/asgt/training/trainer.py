@@ -1,4 +1,6 @@
-"""Training a classifier: :func:`train` prepares (:func:`setup`), trains (:func:`fit`) and sums up (:func:`finish`)."""
+"""Training a classifier: :func:`train` prepares (:func:`setup`), trains (:func:`fit`) and writes the result
+(:func:`finish`).
+"""
 
 from __future__ import annotations
 
@@ -62,31 +64,33 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     progress: Progress = SILENT,
 ) -> TrainResult:
-    """Trains a classifier and leaves a run folder.
+    """Trains a classifier and writes a run folder.
 
-    Where a launcher started several processes, each of them calls this, and they train one model together: they split
+    If a launcher started several processes, each calls this function, and they train one model together: they split
     every batch evenly, the main one writes, and all return the same.
 
     Args:
-        config: what to train, on what, how.
+        config: the configuration.
         out: the run folder.
-        objective: the method, in the place of the configuration's ``method`` and its settings. The run folder records
+        objective: the method, instead of the configuration's ``method`` and its settings. The run folder records
             it; to resume, pass an equal one.
-        model: the classifier, images (B, C, H, W) in [0, 1] to logits (B, K), which is trained in place; or a function
-            that makes it, called as ``package.module:factory`` is. Default: that of the configuration.
-        data: :class:`asgt.Splits`, or a pair of training and test images, each as :func:`asgt.data.as_images` takes
-            them. Default: those of the configuration.
-        resume: go on from the last checkpoint in ``out``; from the beginning, if there is none. A resumed run ends
-            bit-identical to one that was never stopped, on the same machine, versions and thread count.
-        should_stop: asked after every step; when it says so, on any process, a checkpoint is written and the run stops.
-        progress: is told how far it is.
+        model: the classifier, images (B, C, H, W) in [0, 1] to logits (B, K), trained in place; or a function that
+            makes it, called like ``package.module:factory``. Default: from the configuration.
+        data: :class:`asgt.Splits`, or a pair of training and test images, each as for :func:`asgt.data.as_images`.
+            Default: from the configuration.
+        resume: continue from the last checkpoint in ``out``, or from the beginning without one. On the same
+            machine, with the same versions and thread count, the result is bit-identical to that of an uninterrupted
+            run.
+        should_stop: called after every step; if it returns ``True`` on any process, a checkpoint is written and the
+            run stops.
+        progress: receives the progress.
 
     Returns:
-        How it ended, as in ``training.json``.
+        The result, as in ``training.json``.
 
     Raises:
-        InputError: the configuration, the data or the folder does not fit, or the loss is no longer a number.
-        InterruptedRunError: ``should_stop`` said so, or another process is gone.
+        InputError: the configuration, the data or the folder is invalid, or the loss is NaN or infinite.
+        InterruptedRunError: ``should_stop`` returned ``True``, or another process has ended.
 
     Example:
         >>> import asgt
@@ -118,15 +122,15 @@ def train(
 
 
 def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> dict[str, Any]:
-    """Takes the steps that are left.
+    """Runs the remaining steps.
 
     Returns:
-        The line of ``metrics.jsonl`` of the epoch whose weights are the model; that of given weights, where there is no
-        epoch, is in no file.
+        The line of ``metrics.jsonl`` of the epoch whose weights are saved; for given weights without an epoch, the
+        line is in no file.
 
     Raises:
-        InputError: the loss is no longer a number.
-        InterruptedRunError: ``should_stop`` said so, or another process is gone.
+        InputError: the loss is NaN or infinite.
+        InterruptedRunError: ``should_stop`` returned ``True``, or another process has ended.
     """
 
     opened, state, learner, watch = fitting.opened, fitting.state, fitting.learner, fitting.watch
@@ -179,7 +183,8 @@ def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> dict[str, Any]:
         if asked == _STOP and state.step < total:
             progress.stop()
             raise InterruptedRunError(
-                f"stopped after step {state.step} of {total}: asgt train --resume --out {opened.folder.path}"
+                f"stopped after step {state.step} of {total}: continue with asgt train --resume --out "
+                f"{opened.folder.path}"
             )
     progress.stop()
     return world.from_main(_chosen, opened.folder, state.best_epoch) if total else _as_given(fitting)
@@ -237,11 +242,11 @@ def _as_given(fitting: Fitting) -> dict[str, Any]:
 
 
 def finish(fitting: Fitting, chosen: dict[str, Any]) -> TrainResult:
-    """Writes how the training ended.
+    """Writes the result of the training.
 
     Args:
         fitting: after its last step.
-        chosen: what :func:`fit` gave.
+        chosen: the result of :func:`fit`.
     """
 
     opened, state = fitting.opened, fitting.state
@@ -320,7 +325,9 @@ def _chosen(folder: RunFolder, epoch: int) -> dict[str, Any]:
 
     row = next((row for row in folder.rows() if row["epoch"] == epoch), None)
     if row is None:
-        raise DamagedFileError(f"{folder.metrics} is damaged: it lacks epoch {epoch}, which was chosen")
+        raise DamagedFileError(
+            f"{folder.metrics} is damaged: it lacks the chosen epoch {epoch}: train again into another folder"
+        )
     return row
 
 

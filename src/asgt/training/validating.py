@@ -1,4 +1,4 @@
-"""How the epochs of a run are judged: accuracies on the validation part, which epoch is the model, and warnings."""
+"""The validation of epochs: accuracies on the validation part, selection of the epoch, and warnings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _VALIDATION_IMAGES = 2_000
 
 
 def validation_share(config: TrainConfig, images: int) -> float:
-    """The share of so many training images that only picks the epoch."""
+    """The share of the training images that is used only to select the epoch."""
 
     return min(config.validation, _VALIDATION_IMAGES / images)
 
@@ -40,12 +40,13 @@ def validation_share(config: TrainConfig, images: int) -> float:
 def judge(
     model: nn.Module, images: Images, adversary: Attack | None, seed: int = 0, world: World | None = None
 ) -> tuple[dict[str, float], dict[str, float], Tensor]:
-    """How an epoch is judged: ``clean`` accuracy; with an adversary, ``fgsm`` (one step) and ``pgd`` (PGD-10) at its ε.
+    """The validation of an epoch: ``clean`` accuracy; with an adversary, ``fgsm`` (one step) and ``pgd`` (PGD-10) at
+    its ε.
 
     Args:
         model: the classifier.
         images: N images.
-        adversary: what it was trained against.
+        adversary: the attack that it was trained against.
         seed: of the attacks' random starts.
         world: the processes that split the images, each of which returns the same. Default: this one alone.
 
@@ -84,10 +85,10 @@ def balanced_of(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, float
 
 
 def is_better(row: dict[str, Any], config: TrainConfig, state: TrainingState, last: bool) -> bool:
-    """Whether this epoch's weights are the model so far; notes it in ``state``.
+    """Whether this epoch is the best so far; records it in ``state``.
 
     Robust accuracy decides for adversarial methods, after the ramp and never for a collapsed epoch; clean accuracy for
-    the others. Where no epoch qualifies, the last one is the model.
+    the others. If no epoch qualifies, the last one is selected.
     """
 
     if config.keep == "last":
@@ -110,7 +111,7 @@ def ramp_is_over(config: TrainConfig, epoch: int) -> bool:
 
 
 def chosen_by(config: TrainConfig, state: TrainingState, row: dict[str, Any]) -> str:
-    """What chose the epoch whose weights are the model."""
+    """The criterion that selected the epoch."""
 
     if config.epochs == 0:
         return AS_GIVEN
@@ -120,10 +121,10 @@ def chosen_by(config: TrainConfig, state: TrainingState, row: dict[str, Any]) ->
 
 
 class TrainingWarnings:
-    """Says once when a run begins to die, and again in its result.
+    """Warns once when a run begins to fail, and again in its result.
 
-    A young net often predicts one class in its first epoch; only a collapse that lasts, or one at the end, is a death.
-    Weights as they were given are epoch -1, of which only the result tells.
+    A network often predicts one class in its first epoch; only a lasting or final collapse is a failure. Given
+    weights are epoch -1, which only the result mentions.
     """
 
     def __init__(self, config: TrainConfig, progress: Progress, state: TrainingState) -> None:

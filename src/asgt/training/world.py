@@ -6,11 +6,11 @@ Each holds the whole model and takes an even part of every batch. The mean of th
 
 is the gradient of the whole batch, as every term of every loss is a mean over samples; so all make the step that one
 process would make. One reduction a step carries gradients, the statistics of BatchNorm and the metrics, and all
-processes know the same afterwards: any of them could be the one that saves.
+processes have the same state afterwards: any of them could save it.
 
-``DistributedDataParallel`` is not in the way here. It reduces inside the backward pass and copies the main process's
+``DistributedDataParallel`` is not used here. It reduces inside the backward pass and copies the main process's
 buffers to the others before every forward, which a loss of several views, whose forwards may be shared with an attack,
-must be kept from; what it gains, the reduction behind the backward pass, is little beside the passes of such a step.
+must avoid; its gain, the reduction during the backward pass, is small compared with the passes of such a step.
 Its gradients are these, bit for bit (ASGT-FGSM, ``small_cnn``, two processes over Gloo); a step with it took 0.97 of
 the time (ResNet-18 at a quarter of its width, 8 images to each process, six steps of both in turn on a busy machine).
 """
@@ -42,15 +42,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """All processes of a training, as one of them sees them; by default it is the only one, and nothing is sent.
+    """All processes of a training, from the view of one; by default there is only one, without communication.
 
-    What a process alone can fail at is done through :meth:`together`, :meth:`main_first` or :meth:`from_main`: each is
-    called by all, at the same place, and a failure of one is raised by all, so that none waits for one that is gone.
+    Operations that can fail on a single process go through :meth:`together`, :meth:`main_first` or :meth:`from_main`:
+    each is called by all, at the same place, and a failure of one is raised by all, so that none waits for one that
+    has ended.
 
     Args:
         rank: the number of this process; 0 is the main one.
-        size: how many there are.
-        host: the group in which they exchange small things, whatever device the tensors are on.
+        size: the number of processes.
+        host: the group for exchanging small objects, for tensors on any device.
     """
 
     rank: int = 0
@@ -59,7 +60,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this process writes files and messages."""
 
         return self.rank == 0
 
@@ -74,7 +75,7 @@ class World:
     def average(self, model: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Averages over all processes: gradients and BatchNorm's running statistics in place, and scalars ``values``.
 
-        Attacks ask the model in evaluation mode: with statistics of its own, each process would attack another model,
+        Attacks use the model in evaluation mode. With separate statistics, each process would attack another model,
         and only the main one's would be saved.
         """
 
@@ -100,7 +101,7 @@ class World:
         return {name: part.squeeze() for name, part in zip(values, parts[len(kept) :], strict=True)}
 
     def most(self, number: int) -> int:
-        """The largest of the numbers that the processes have, asked without a look at the device."""
+        """The largest of the processes' numbers, computed without using the device."""
 
         if self.size == 1:
             return number
@@ -132,11 +133,11 @@ class World:
     # What a run needs -------------------------------------------------------------------------------------------------
 
     def together(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What ``call`` returns here, once no process has failed at it.
+        """The result of ``call`` on this process, after it succeeded on all.
 
         Raises:
             InputError: another process found its input wrong.
-            InterruptedRunError: another process failed by a fault of ours, which it tells itself.
+            InterruptedRunError: another process failed with an internal error, which it reports itself.
         """
 
         if self.size == 1:
@@ -156,7 +157,7 @@ class World:
         return value
 
     def main_first(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same, by the main process before the others: what it downloads or decodes, they find."""
+        """The same, on the main process before the others, so that they find what it downloads or decodes."""
 
         if self.is_main:
             value = self.together(call, *args, **kwargs)
@@ -167,7 +168,7 @@ class World:
         return value
 
     def from_main(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What ``call`` returns on the main process, which alone calls it, on all of them."""
+        """Calls ``call`` on the main process only, and returns its result on all."""
 
         if self.size == 1:
             return call(*args, **kwargs)
@@ -181,7 +182,9 @@ class World:
         return value[0]  # type: ignore[return-value]
 
     def spread(self, model: nn.Module) -> None:
-        """Gives all processes the main one's weights and buffers; no seed reaches what a stranger's code draws from."""
+        """Copies the main process's weights and buffers to all; the seed does not control random numbers of foreign
+        code.
+        """
 
         if self.size > 1:
             with self._all_there():
@@ -189,7 +192,7 @@ class World:
                     dist.broadcast(tensor, 0)
 
     def gathered(self, value: T) -> list[T]:
-        """What every process has, by rank."""
+        """The values of all processes, by rank."""
 
         if self.size == 1:
             return [value]
@@ -205,8 +208,8 @@ class World:
         # What Gloo and NCCL raise when a connection closes, or nothing came through it for long.
         except RuntimeError as error:
             raise InterruptedRunError(
-                f"process {self.rank} of {self.size}, on {platform.node()}, has lost another one: --resume goes on "
-                "from the last checkpoint"
+                f"process {self.rank} of {self.size}, on {platform.node()}, has lost another one: continue from "
+                "the last checkpoint with --resume"
             ) from error
 
 
@@ -215,13 +218,13 @@ def _nothing() -> None:
 
 
 def join(device: str) -> World:
-    """The processes that a launcher started, once all of them are there.
+    """The processes that a launcher started, after all of them have joined.
 
     Args:
-        device: the name of the device that the user asked for.
+        device: the name of the requested device.
 
     Raises:
-        InputError: several processes cannot train on that device, or were launched in a way that this is not made for.
+        InputError: several processes cannot train on that device, or the way of launching is not supported.
     """
 
     if launched() == 1:
@@ -229,7 +232,7 @@ def join(device: str) -> World:
     kind = resolve_device(device)
     if kind.type == "mps" or ":" in device:
         raise InputError(
-            f"--device {device} is one device, and {launched()} processes were launched: --device cuda or cpu"
+            f"--device {device} is one device, and {launched()} processes were launched: use --device cuda or cpu"
         )
     check_rendezvous()
 
@@ -239,7 +242,7 @@ def join(device: str) -> World:
     atexit.register(_leave)
     if state.num_processes != launched():
         raise InputError(
-            f"WORLD_SIZE says {launched()} processes, but they have not found each other: start them by torchrun or "
+            f"WORLD_SIZE says {launched()} processes, but they are not connected: start them with torchrun or "
             "accelerate launch"
         )
     return World(state.process_index, state.num_processes, dist.new_group(backend="gloo"))

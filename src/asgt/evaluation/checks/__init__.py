@@ -1,11 +1,11 @@
-"""Can this number be believed? Checks of a finished evaluation, each with a threshold, its evidence and a remedy.
+"""Checks of a finished evaluation, each with a threshold, its evidence and a remedy.
 
-Robust accuracy is what attacks failed to break, so it is too high wherever they failed for a reason of their own: steps
-that cannot cross the ball, gradients that vanish, a model that answers at random. Each check looks for one such reason.
-Together they can say that no failure was detected; they cannot say that there is none.
+Robust accuracy counts the samples that attacks failed to break. It is too high if they failed for another reason
+than robustness: steps that cannot cross the ball, vanishing gradients, or a random model. Each check tests one such
+reason. Together they can say that no failure was detected; they cannot prove that there is none.
 
-Most look again at a few samples, most often survivors (:mod:`asgt.evaluation.second_look`). A check is a function of
-that look which returns an :class:`asgt.Check`: one file here, and one line in :data:`CHECKS`.
+Most attack a few samples again, usually survivors (:mod:`asgt.evaluation.second_look`). A check is a function of
+such a second look that returns an :class:`asgt.Check`: one file here, and one line in :data:`CHECKS`.
 
 References:
     Carlini et al. 2019, "On evaluating adversarial robustness", https://arxiv.org/abs/1902.06705
@@ -45,7 +45,9 @@ from .start_gradients import check_gradients_at_the_start
 __all__ = ["CHECKS", "CheckFunction", "run_checks"]
 
 CheckFunction: TypeAlias = Callable[[SecondLook], Check | None]
-"""A check: from a second look at an evaluation to what it says; ``None`` where it is about other protocols."""
+"""A check: a function from a second look at an evaluation to its result; ``None`` if it does not apply to the
+protocol.
+"""
 
 CHECKS: dict[str, CheckFunction] = {
     "budget reach": check_budget_reach,
@@ -78,24 +80,24 @@ def run_checks(
     batch_size: int | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Check, ...]:
-    """Checks an evaluation, in a fixed order; a result is a function of the evaluation's seed, not of the batches.
+    """Checks an evaluation, in a fixed order; a result depends on the evaluation's seed, not on the batches.
 
     Args:
         model: the model that was evaluated, on the device of the images.
         images: the images that it was evaluated on, N of them.
-        evaluation: what was found on them.
-        more: checks of one's own, after those of the house.
-        thorough: also run the expensive checks, Square and doubled effort, on up to 256 survivors: of a few hundred
+        evaluation: the result on them.
+        more: user-defined checks, run after the built-in ones.
+        thorough: also run the expensive checks, Square and doubled effort, on up to 256 survivors: on a few hundred
             images, they take several times as long as the evaluation. Default: they are NOT RUN.
         batch_size: images per pass. Default: 256, fewer large ones.
-        progress: is told how many checks are through.
+        progress: receives the number of finished checks.
 
     Raises:
-        InputError: the evaluation is one of other images, or a check of one's own fails or returns no check.
+        InputError: the evaluation used other images, or a user-defined check fails or returns no check.
     """
 
     if evaluation.data != images.digest():
-        raise InputError("the evaluation is one of other images: check it on those that it was made on")
+        raise InputError("the evaluation used other images: pass the images that it was made on")
 
     batch_size = batch_size or batch_that_fits(images)
     look = SecondLook(model, images, evaluation, thorough, batch_size)
@@ -114,7 +116,7 @@ def run_checks(
 
 
 def _own(check: CheckFunction, look: SecondLook) -> Check:
-    """What a check of one's own says."""
+    """The result of a user-defined check."""
 
     name = getattr(check, "__name__", type(check).__name__)
     try:
@@ -123,7 +125,7 @@ def _own(check: CheckFunction, look: SecondLook) -> Check:
         raise
     except Exception as error:  # a stranger's code may raise anything
         first = (str(error).splitlines() or [""])[0][:200]
-        raise InputError(f"check {name} fails: {type(error).__name__}: {first}") from error
+        raise InputError(f"check {name} raised {type(error).__name__}: {first}") from error
     if not isinstance(said, Check):
         raise InputError(f"check {name} returns {type(said).__name__}, not an asgt.Check")
     try:

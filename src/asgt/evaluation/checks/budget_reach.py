@@ -1,4 +1,4 @@
-"""Steps that cannot cross the ball, or do not, attack at a smaller ε than they say."""
+"""If the steps cannot cross the ball, or do not, the attack is weaker than its ε."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REACHED, _USED = 0.99, 0.5
 
 
 def check_budget_reach(look: SecondLook) -> Check:
-    """Steps that cannot cross the ball, or do not, attack at a smaller ε than they say."""
+    """If the steps cannot cross the ball, or do not, the attack is weaker than its ε."""
 
     name = "budget reach"
     short = []
@@ -28,13 +28,16 @@ def check_budget_reach(look: SecondLook) -> Check:
             beyond = [eps for eps in look.evaluation.epsilons if eps > reach * (1 + 1e-9)]
             short += [f"{search.name} crosses {reach:.3g} at most, short of ε = {listed(beyond)}"] if beyond else []
     if short:
-        remedy = "a step length that follows ε (α = 2.5ε/steps), or more steps; read no robustness off these"
+        remedy = (
+            "use a step size that grows with ε (α = 2.5ε/steps), or more steps; do not claim robustness from "
+            "these numbers"
+        )
         return Check(name, "FAIL", "; ".join(short), remedy)
 
     can = "every search can cross each ε of the grid"
     held = (~look.again[1]).nonzero().squeeze(1) if len(look.survivors) else torch.empty(0, dtype=torch.int64)
     if len(held) == 0:
-        return Check(name, "PASS", f"{can}; there are no survivors to see whether it does")
+        return Check(name, "PASS", f"{can}; there are no survivors to test whether it does")
 
     samples, x_adv = look.survivors[held], look.again[0][held.to(look.survivors.y.device)]
     if look.evaluation.norm == "linf":
@@ -44,11 +47,11 @@ def check_budget_reach(look: SecondLook) -> Check:
         # Where the box stops every coordinate, there is nothing left to use.
         shares = torch.where(free.flatten(1).any(dim=1), shares, 1.0)
         share = median(shares.tolist())
-        what = f"the median survivor of PGD-40 uses {share:.0%} of the coordinates that the box leaves it"
+        what = f"the median survivor of PGD-40 uses {share:.0%} of the coordinates that it can change within the box"
     else:
         share = float((delta_norm(x_adv - samples.x, "l2") >= _REACHED * look.eps).double().mean())
         what = f"PGD-40 ends at the surface of the ball on {share:.0%} of the survivors"
     evidence = f"{can}; at ε = {look.eps:g}, {what} (n = {len(held)}, |δ| ≥ {_REACHED:g}ε, threshold {_USED:.0%})"
     if share >= _USED:
         return Check(name, "PASS", evidence)
-    return Check(name, "WARN", evidence, "more steps: the attack turns before it has used its budget")
+    return Check(name, "WARN", evidence, "use more steps: the attack stops before it has used its budget")

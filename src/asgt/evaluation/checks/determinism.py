@@ -1,4 +1,4 @@
-"""A model that answers by chance is broken by chance, and its gradients are those of another model."""
+"""A random model is broken by chance, and its gradients are those of another draw of the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PASSES = 5
 
 
 def check_determinism(look: SecondLook) -> Check:
-    """A model that answers by chance is broken by chance, and its gradients are those of another model."""
+    """A random model is broken by chance, and its gradients are those of another draw of the model."""
 
     name, samples = "determinism", look.random
     passes = torch.stack([look.random_logits, *(look.logits(samples.x) for _ in range(_PASSES - 1))])
@@ -29,8 +29,8 @@ def check_determinism(look: SecondLook) -> Check:
     )
     if not change <= _REPEATED:
         remedy = (
-            "turn off what is random in the forward pass (functional dropout or noise that ignores eval()); if it is "
-            "meant, attack by expectation over transformation (EOT)"
+            "turn off the randomness in the forward pass (functional dropout or noise that ignores eval()); if it "
+            "is intended, attack with expectation over transformation (EOT)"
         )
         return Check(name, "FAIL", evidence, remedy, first_rows(samples.rows[moved]))
 
@@ -38,6 +38,8 @@ def check_determinism(look: SecondLook) -> Check:
     apart = margin_change(torch.stack([passes[0], halves]))
     if not apart <= _REBATCHED:
         evidence += f"; in batches of half the size by {apart:.2g} (threshold {_REBATCHED:g})"
-        remedy = "normalise by stored statistics: an image's answer must not depend on the images beside it"
+        remedy = (
+            "normalise with stored statistics: the logits of an image must not depend on the other images of the batch"
+        )
         return Check(name, "FAIL", evidence, remedy)
     return Check(name, "PASS", evidence)

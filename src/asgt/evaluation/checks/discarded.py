@@ -1,4 +1,4 @@
-"""A search in phases overlooks what it discards, where margins do not tell how near the boundary is."""
+"""If margins do not predict the distance to the boundary, discarded samples may be breakable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["check_discarded_images"]
 
 
 def check_discarded_images(look: SecondLook) -> Check | None:
-    """A search in phases overlooks what it discards, where margins do not tell how near the boundary is."""
+    """If margins do not predict the distance to the boundary, discarded samples may be breakable."""
 
     name, samples = "discarded images", look.evaluation.samples
     if not look.evaluation.discards:
@@ -21,9 +21,9 @@ def check_discarded_images(look: SecondLook) -> Check | None:
         # Few images, or every ε asked for: the search did not run, and nothing speaks against it.
         if look.evaluation.votes == 1 and not any(phase.samples for phase in told.phases[:-1]):
             return Check(name, "PASS", evidence)
-        return Check(name, "WARN", evidence, "the number is that of the full search; look at the gradients")
+        return Check(name, "WARN", evidence, "the number is that of the full search; inspect the gradients")
     if told.reason:
-        return Check(name, "FAIL", evidence, "--protocol standard runs the full search on all images then")
+        return Check(name, "FAIL", evidence, "use --protocol standard: it then runs the full search on all images")
     if told.bound is None:
-        return Check(name, "NOT RUN", evidence, "--protocol standard audits them")
+        return Check(name, "NOT RUN", evidence, "use --protocol standard: it audits them")
     return Check(name, "PASS", f"{evidence} (threshold {100 * POINT:g} point)")

@@ -1,4 +1,4 @@
-"""The difference of logits ratio needs a fourth logit."""
+"""The difference of logits ratio needs at least four logits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DLR_CLASSES = 4
 
 
 def check_classes_for_dlr(look: SecondLook) -> Check:
-    """The difference of logits ratio needs a fourth logit."""
+    """The difference of logits ratio needs at least four logits."""
 
     name, classes = "classes for DLR", look.random_logits.shape[1]
     protocol = look.evaluation.protocol
@@ -20,5 +20,5 @@ def check_classes_for_dlr(look: SecondLook) -> Check:
         return Check(name, "PASS", f"{classes} classes; the DLR loss needs {_DLR_CLASSES}")
     if asks:
         evidence = f"{classes} classes; the DLR loss needs {_DLR_CLASSES}, so it was adapted"
-        return Check(name, "WARN", evidence, f"say of {protocol.name} that it was adapted")
+        return Check(name, "WARN", evidence, f"state that {protocol.name} was adapted")
     return Check(name, "PASS", f"{classes} classes; the DLR loss needs {_DLR_CLASSES}, but no attack here uses it")

@@ -1,4 +1,4 @@
-"""A search that has converged finds no more with twice the steps and restarts."""
+"""A converged search does not break more samples with twice the steps and restarts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["check_doubled_effort"]
 
 
 def check_doubled_effort(look: SecondLook) -> Check:
-    """A search that has converged finds no more with twice the steps and restarts."""
+    """A converged search does not break more samples with twice the steps and restarts."""
 
-    name, remedy = "doubled effort", "raise steps and restarts until the accuracy stays"
+    name, remedy = "doubled effort", "increase steps and restarts until the accuracy no longer falls"
     if len(look.survivors) == 0:
         return no_survivors(name, look)
     if not look.thorough:
         # One more restart is there already, for other checks: what it breaks needs no thorough look.
         if bool(look.again[1].any()):
-            return counted_check(name, look, look.survivors, look.again[1], "one more run of PGD-40", remedy)
-        return Check(name, "NOT RUN", "twice the steps and restarts are a thorough check", THOROUGH)
+            return counted_check(name, look, look.survivors, look.again[1], "one more restart of PGD-40", remedy)
+        return Check(name, "NOT RUN", "twice the steps and restarts are an expensive check", THOROUGH)
 
     searches = look.evaluation.protocol.searches
     strongest = min(searches, key=lambda search: int(look.evaluation.outcomes[search.name][look.level].sum()))
@@ -38,7 +38,7 @@ def check_doubled_effort(look: SecondLook) -> Check:
 
 
 def _twice(search: Search, look: SecondLook) -> tuple[list[Attack], str]:
-    """The attacks of a search with twice their effort, without repeats; and what stands in for which of them."""
+    """The attacks of a search with twice their effort, without repeats, and the replacements of some of them."""
 
     efforts, without = list[Attack](), list[str]()
     for attack in search.among(look.evaluation.classes).attacks:
@@ -52,4 +52,4 @@ def _twice(search: Search, look: SecondLook) -> tuple[list[Attack], str]:
     stand_in = PGD(norm=look.evaluation.norm, steps=80, restarts=10)
     if without and stand_in not in efforts:
         efforts.append(stand_in)
-    return efforts, f"; {', '.join(without)} cannot be doubled, {stand_in.title} stands in" if without else ""
+    return efforts, f"; {', '.join(without)} cannot be doubled, {stand_in.title} replaces it" if without else ""

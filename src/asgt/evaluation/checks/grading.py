@@ -1,4 +1,4 @@
-"""What checks share: when a count fails a number, and which samples it names."""
+"""Shared parts of checks: thresholds on counts, and the samples that a check names."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = [
 # are: the next random start can break one by luck.
 POINT, ALONE = 0.01, 1
 
-ONE_STEP_ONLY = ("the protocol has no attack of several steps", "--protocol pgd has one")
-_SMALLER_EPS = "a smaller ε in the grid leaves survivors to look at"
+ONE_STEP_ONLY = ("the protocol has no attack of several steps", "use --protocol pgd, which has one")
+_SMALLER_EPS = "add a smaller ε to the grid, so that there are survivors"
 _LISTED = 16
 
 
 def one_step_searches(look: SecondLook) -> tuple[list[str], list[str]]:
-    """The names of the searches of a single step, and those of the others."""
+    """The names of the single-step searches, and those of the others."""
 
     searches = look.evaluation.protocol.searches
     one_step = [search.name for search in searches if search.is_one_step]
@@ -37,7 +37,7 @@ def one_step_searches(look: SecondLook) -> tuple[list[str], list[str]]:
 
 
 def counted_check(name: str, look: SecondLook, samples: Samples, broken: Tensor, what: str, remedy: str) -> Check:
-    """The check that counts which survivors something broke, bool (B,), as a share of all N samples."""
+    """The check that counts the broken survivors, bool (B,), as a share of all N samples."""
 
     count, left = int(broken.sum()), int(look.right[look.level].sum())
     share = left / look.evaluation.samples * count / len(samples)
@@ -49,7 +49,7 @@ def counted_check(name: str, look: SecondLook, samples: Samples, broken: Tensor,
 
 
 def graded_check(name: str, count: int, share: float, evidence: str, remedy: str, rows: Tensor) -> Check:
-    """FAIL if what breaks is more than a point of accuracy and more than one sample, WARN if it is any."""
+    """FAIL if more than one point of accuracy and more than one sample break, WARN if any sample breaks."""
 
     if count == 0:
         return Check(name, "PASS", evidence)
@@ -57,7 +57,9 @@ def graded_check(name: str, count: int, share: float, evidence: str, remedy: str
 
 
 def no_survivors(name: str, look: SecondLook) -> Check:
-    return Check(name, "NOT RUN", f"no sample withstands ε = {look.eps:g} or any other of the grid", _SMALLER_EPS)
+    return Check(
+        name, "NOT RUN", f"no sample remains correct at ε = {look.eps:g} or any other ε of the grid", _SMALLER_EPS
+    )
 
 
 def first_rows(rows: Tensor) -> tuple[int, ...]:

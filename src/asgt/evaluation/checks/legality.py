@@ -1,4 +1,4 @@
-"""What leaves the ball or the box, or is NaN, breaks nothing."""
+"""An output outside the ball or the box, or with NaN, does not count as adversarial."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["check_legality"]
 
 
 def check_legality(look: SecondLook) -> Check:
-    """What leaves the ball or the box, or is NaN, breaks nothing."""
+    """An output outside the ball or the box, or with NaN, does not count as adversarial."""
 
     name = "legality"
     counts = {
@@ -22,15 +22,19 @@ def check_legality(look: SecondLook) -> Check:
         if bool(illegal.any()):
             rows = illegal.nonzero().squeeze(1)
             evidence = (
-                f"{int(illegal.sum())} outputs of {search} on {len(rows)} of {len(illegal)} samples left the ball or "
-                "the box or held NaN; none of them was counted"
+                f"{int(illegal.sum())} outputs of {search} on {len(rows)} of {len(illegal)} samples are outside "
+                "the ball or the box or have NaN; none of them was counted"
             )
             return Check(
-                name, "FAIL", evidence, "an attack that projects back, with finite gradients", first_rows(rows)
+                name,
+                "FAIL",
+                evidence,
+                "use an attack that projects onto the ball and the box, with finite gradients",
+                first_rows(rows),
             )
     if len(counts) < len(look.evaluation.protocol.searches):
         missing = [search.name for search in look.evaluation.protocol.searches if search.name not in counts]
-        return Check(name, "NOT RUN", f"{', '.join(missing)} kept no count of illegal outputs", "evaluate again")
+        return Check(name, "NOT RUN", f"{', '.join(missing)} did not count illegal outputs", "evaluate again")
     return Check(
         name,
         "PASS",

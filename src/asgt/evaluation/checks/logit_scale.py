@@ -23,7 +23,10 @@ def check_logit_scale(look: SecondLook) -> Check:
     scale = float(margins.nanmedian())
     if not 0 < scale < math.inf:
         return Check(
-            name, "NOT RUN", f"the median margin is {scale:g}: it gives no scale", "look at the model's logits"
+            name,
+            "NOT RUN",
+            f"the median margin is {scale:g}: logits cannot be scaled by it",
+            "inspect the model's logits",
         )
 
     x_adv = look.attacked(
@@ -37,5 +40,5 @@ def check_logit_scale(look: SecondLook) -> Check:
         samples,
         broken,
         f"PGD-40 on logits divided by {scale:.3g} (the median margin is then 1), but not on the logits as they are,",
-        "the cross-entropy saturates: divide the logits while attacking, or use attacks that follow the margin",
+        "the cross-entropy saturates: divide the logits during the attack, or use attacks on the margin",
     )

@@ -1,4 +1,4 @@
-"""A larger ball holds the smaller one, so accuracy can only fall with ε."""
+"""A larger ball contains the smaller one, so accuracy cannot rise with ε."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_monotonicity"]
 
 
 def check_monotonicity(look: SecondLook) -> Check:
-    """A larger ball holds the smaller one, so accuracy can only fall with ε."""
+    """A larger ball contains the smaller one, so accuracy cannot rise with ε."""
 
     name = "monotonicity"
     if not look.evaluation.protocol.worst_case:
@@ -25,7 +25,12 @@ def check_monotonicity(look: SecondLook) -> Check:
                     f"the accuracy under {search} rises with ε by {100 * rise / look.evaluation.samples:.1f} points "
                     f"(threshold {100 * POINT:g} point, n = {look.evaluation.samples})"
                 )
-                return Check(name, "FAIL", evidence, "count as broken at ε what a smaller ε breaks, as pgd does")
+                return Check(
+                    name,
+                    "FAIL",
+                    evidence,
+                    "count a sample that is broken at a smaller ε as broken at every larger one, as protocol pgd does",
+                )
         return Check(name, "PASS", f"no accuracy rises with ε by more than {100 * POINT:g} point or one sample")
 
     said, verdict, rows = [], "PASS", torch.empty(0, dtype=torch.int64)
@@ -39,11 +44,16 @@ def check_monotonicity(look: SecondLook) -> Check:
         if missed > POINT * tested:
             verdict, rows = "WARN", (told["missed"] > 0).nonzero().squeeze(1)
     if not said:
-        return Check(name, "NOT RUN", "no sample was attacked below its failure", "--exhaustive attacks all of them")
-    evidence = f"of the samples attacked at a smaller ε than one that they withstand, there broke {', '.join(said)}"
+        return Check(
+            name,
+            "NOT RUN",
+            "no sample was attacked at an ε below one at which the attack failed",
+            "use --exhaustive to attack all of them",
+        )
+    evidence = f"samples broken at a smaller ε than one at which the attack failed: {', '.join(said)}"
     if verdict == "PASS":
         return Check(name, "PASS", evidence)
-    remedy = "a stronger search; the evaluation has attacked every sample at every ε"
+    remedy = "use a stronger search; the evaluation has attacked every sample at every ε"
     if not all(told.full for told in look.evaluation.discards.values()):
-        remedy = "--protocol standard attacks every sample at every ε then"
+        remedy = "use --protocol standard: it then attacks every sample at every ε"
     return Check(name, "WARN", evidence, remedy, first_rows(rows))

@@ -1,4 +1,4 @@
-"""A search contains its first step: where one step does better, the search is at fault."""
+"""A search includes its first step: if one step is better, the search is not reliable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["check_one_step_beats_many"]
 
 
 def check_one_step_beats_many(look: SecondLook) -> Check:
-    """A search contains its first step: where one step does better, the search is at fault."""
+    """A search includes its first step: if one step is better, the search is not reliable."""
 
     name = "FGSM against the search"
     one_step, several = one_step_searches(look)
@@ -29,9 +29,11 @@ def check_one_step_beats_many(look: SecondLook) -> Check:
     share = count / look.evaluation.samples
     eps = look.evaluation.epsilons[worst]
     evidence = (
-        f"of {look.evaluation.samples} samples, one step breaks {count} that every search of several steps leaves at "
+        f"of {look.evaluation.samples} samples, one step breaks {count} that no search of several steps breaks at "
         f"ε = {eps:g}, {100 * share:.1f} points of accuracy (threshold {100 * POINT:g} point), and "
         "no more at any other ε"
     )
-    remedy = "more steps and restarts, and a look at the gradients away from the image: they mislead the search"
+    remedy = (
+        "use more steps and restarts, and inspect the gradients at a distance from the image: they mislead the search"
+    )
     return graded_check(name, count, share, evidence, remedy, beaten[worst].nonzero().squeeze(1))

@@ -1,4 +1,4 @@
-"""A model trained against one step may be robust to that and to nothing else."""
+"""A model trained against a one-step attack may be robust to that attack only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_catastrophic_overfitting"]
 
 
 def check_catastrophic_overfitting(look: SecondLook) -> Check:
-    """A model trained against one step may be robust to that and to nothing else."""
+    """A model trained against a one-step attack may be robust to that attack only."""
 
     name = OVERFITTING
     one_step, several = one_step_searches(look)
@@ -34,6 +34,8 @@ def check_catastrophic_overfitting(look: SecondLook) -> Check:
         for level in levels
     ]
     if said:
-        remedy = "never quote the figure under FGSM; if one step trained the model, train against several (PGD)"
+        remedy = (
+            "do not quote the accuracy under FGSM; if the training attack had one step, train against several (PGD)"
+        )
         return Check(name, "WARN", f"{'; '.join(said)} (n = {count})", remedy)
-    return Check(name, "PASS", f"at no ε is the accuracy high under one step and low under several (n = {count})")
+    return Check(name, "PASS", f"the accuracy is at no ε high under one step and low under several (n = {count})")

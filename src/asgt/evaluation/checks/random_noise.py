@@ -1,4 +1,4 @@
-"""Noise knows nothing of the model: what it breaks, a search should."""
+"""Noise does not use the model: a search should break every sample that noise breaks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOISES = 10  # of each kind
 
 
 def check_random_noise(look: SecondLook) -> Check:
-    """Noise knows nothing of the model: what it breaks, a search should."""
+    """Noise does not use the model: a search should break every sample that noise breaks."""
 
     name, samples = "random noise", look.survivors
     if len(samples) == 0:
@@ -37,5 +37,5 @@ def check_random_noise(look: SecondLook) -> Check:
         samples,
         broken,
         f"random noise ({_NOISES} draws from the ball, {_NOISES} of its corners)",
-        "gradients mislead the search: add attacks that need none (Square), and look at the gradients",
+        "gradients mislead the search: add attacks without gradients (Square), and inspect the gradients",
     )

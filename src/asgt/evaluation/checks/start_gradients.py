@@ -1,4 +1,4 @@
-"""Where the first gradient is zero, an attack does not know where to go."""
+"""If the first gradient is zero, an attack has no direction."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["check_gradients_at_the_start"]
 
 
 def check_gradients_at_the_start(look: SecondLook) -> Check:
-    """Where the first gradient is zero, an attack does not know where to go."""
+    """If the first gradient is zero, an attack has no direction."""
 
     name, samples = "gradients at the start", look.clean_right
     if len(samples) == 0:
-        return Check(name, "NOT RUN", "no sample is right as it is", "see clean accuracy")
+        return Check(name, "NOT RUN", "no clean sample is classified correctly", "see the check of clean accuracy")
 
     kinds = []
     for part in samples.split(look.batch_size):
@@ -31,7 +31,7 @@ def check_gradients_at_the_start(look: SecondLook) -> Check:
     of = f"of {len(samples)} clean images"
     if bool(bad.any()):
         evidence = f"the gradient of the cross-entropy is NaN or infinite at {int(bad.sum())} {of}"
-        remedy = "look for a root or a quotient at zero in the model: such a gradient moves no image"
+        remedy = "look for a root or a quotient at zero in the model: an attack cannot use such a gradient"
         return Check(name, "FAIL", evidence, remedy, first_rows(samples.rows[bad]))
 
     for zero, what, verdict, remedy in (
@@ -39,13 +39,13 @@ def check_gradients_at_the_start(look: SecondLook) -> Check:
             no_loss & no_margin,
             "the gradients of cross-entropy and margin are both zero",
             "FAIL",
-            "attack through a smooth stand-in of what has no gradient (BPDA), or without gradients (Square)",
+            "replace the part without gradient by a smooth one (BPDA), or attack without gradients (Square)",
         ),
         (
             no_loss,
             "the gradient of the cross-entropy is zero, that of the margin is not,",
             "WARN" if look.evaluation.protocol.worst_case else "FAIL",
-            "the logits are too large for the cross-entropy: divide them, or follow the margin as protocol pgd does",
+            "the logits are too large for the cross-entropy: divide them, or attack the margin as protocol pgd does",
         ),
     ):
         count = int(zero.sum())

@@ -39,7 +39,7 @@ def measure_named(name: str) -> Measure:
     """The measure of a name.
 
     Raises:
-        InputError: there is none.
+        InputError: the measure is unknown.
     """
 
     for measure in MEASURES:

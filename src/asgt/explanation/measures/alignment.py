@@ -1,4 +1,4 @@
-"""Alignment: how far a map resembles the image itself.
+"""Alignment: the similarity of a map and the image.
 
 References:
     Etmann et al. 2019, "On the connection between adversarial robustness and saliency map interpretability",

@@ -1,4 +1,4 @@
-"""A batch of images and their maps, as all measures see it; what several measures need is computed once, on demand."""
+"""A batch of images and their maps, the input of all measures; shared values are computed once, on demand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = 20
 """The steps of the PGD under which stability is measured."""
 
 PLACES = ("quarter", "full")
-"""At which ε stability is measured: at a quarter of the training ε, and at all of it."""
+"""The ε at which stability is measured: a quarter of the training ε, and its full value."""
 
 Mapper: TypeAlias = Callable[[Classifier, Tensor, Tensor, Tensor], Tensor]
 """A model, images (B, C, H, W), labels (B,) and the ids (B,) that key its noise, to attributions (B, C, H, W)."""
@@ -51,18 +51,18 @@ class Attacked:
 class MapBatch:
     """A batch of B images, the model that is explained, and its maps.
 
-    All that is random is keyed by (seed, image, draw): draw from :meth:`noise`, so that all models see the same, and
-    a measure does not disturb another.
+    All random draws are keyed by (seed, image, draw): draw from :meth:`noise`, so that all models get the same
+    noise, and measures do not change each other's.
 
     Attributes:
         model: the classifier, images to logits (B, K).
         x: images (B, C, H, W) in [0, 1].
         y: labels (B,), int64.
-        ids: the rows of the test split that the images are, int64 (B,).
+        ids: the rows of the images in the test split, int64 (B,).
         a: the signed attributions to the labels, (B, C, H, W). One that is not finite is zero here, and its image is
-            left out in the end.
+            omitted from the result.
         mean: the mean per channel of all images, (C, 1, 1).
-        objects: where the object is, bool (B, H, W); ``None`` where that is not known.
+        objects: the mask of the object, bool (B, H, W); ``None`` if unknown.
         eps: the training ε.
         norm: its norm.
         seed: keys all noise, with the ids.
@@ -86,7 +86,9 @@ class MapBatch:
     shortcut: Tensor | None = None
 
     def noise(self, name: str) -> SampleKeyed:
-        """Noise for one purpose, each image's own: a name gives the same draws, another name independent ones."""
+        """Noise for one purpose, separate for each image: equal names give equal draws, other names independent
+        ones.
+        """
 
         return SampleKeyed(seed_of(name, self.seed), self.ids)
 

@@ -1,4 +1,6 @@
-"""The masked-accuracy gap: what hiding the top of a map costs in accuracy beyond what hiding random pixels costs."""
+"""The masked-accuracy gap: the loss of accuracy from masking the top pixels of a map, minus that from masking random
+pixels.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,9 @@ def _gap(fill: str, words: str, filled: Callable[[MapBatch], Tensor]) -> Measure
         f"masked-accuracy gap, {fill} fill",
         "more",
         False,
-        "accuracy with random pixels hidden less accuracy with the top pixels by m hidden, mean over 10…90 % of the "
-        f"pixels, hidden by {words}",
+        "accuracy with random pixels masked minus accuracy with the pixels of largest m masked, mean "
+        "over 10…90 % of the "
+        f"pixels, fill: {words}",
         keeps={
             top: (torch.bool, (len(QUANTILES),)),
             random: (torch.bool, (RANDOM_ORDERS, len(QUANTILES))),
@@ -47,7 +50,7 @@ def _gap(fill: str, words: str, filled: Callable[[MapBatch], Tensor]) -> Measure
         settings={
             "quantiles": list(QUANTILES),
             "random_orders": RANDOM_ORDERS,
-            "fills": {"mean": "the images' mean per channel", "noise": "uniform in [0, 1], one draw an image"},
+            "fills": {"mean": "the images' mean per channel", "noise": "uniform in [0, 1], one draw per image"},
         },
     )
 

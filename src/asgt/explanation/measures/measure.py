@@ -1,4 +1,4 @@
-"""A measure of the panel: its name, what it is, what is kept of each image, and how that is computed."""
+"""A measure of the panel: its name, its definition, the values stored for each image, and their computation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Kept: TypeAlias = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """Tensors by name: their type, and their shape without its last dimension, which counts the images."""
 
 NUMBER: tuple[torch.dtype, tuple[int, ...]] = (torch.float64, ())
-"""One number an image: float64 (N,)."""
+"""One number per image: float64 (N,)."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Measure:
 
     Attributes:
         name: as in ``"gap-mean"``.
-        title: what people call it.
-        better: whether a good map has ``"more"`` or ``"less"`` of it; ``None`` where it says neither.
-        restates: whether it partly restates robustness, in one direction or the other, whatever the maps explain.
+        title: its name on pages.
+        better: whether a good map has ``"more"`` or ``"less"`` of it; ``None`` for neither.
+        restates: whether it partly restates robustness, in either direction, whatever the maps explain.
         definition: one sentence.
-        keeps: the tensors that evidence holds for it. Measures may share some; no measure may use the names of
+        keeps: the tensors that are stored for it. Measures may share some; no measure may use the names of
             :data:`asgt.explanation.evidence.OWN`.
         compute: from a batch of B images and their maps to all of these tensors, of which the last dimension is B.
             It is not called for a batch whose tensors another measure has computed.
@@ -73,6 +73,6 @@ class Measure:
     needs_shortcut: bool = False
 
     def is_in(self, values: Mapping[str, Tensor]) -> bool:
-        """Whether an explanation's tensors hold it: one that was made before the measure was added does not."""
+        """Whether an explanation's tensors contain it; explanations from before the measure was added do not."""
 
         return self.keeps.keys() <= values.keys()

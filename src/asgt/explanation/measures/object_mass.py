@@ -1,4 +1,4 @@
-"""Mass on the object: the share of a map that lies where the object is, for data of which that is known."""
+"""Mass on the object: the share of a map on the object, for data with a known object."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MASS = Measure(
     "mass on the object",
     "more",
     False,
-    "the share of Σm that lies on the object",
+    "the share of Σm on the object",
     keeps={"mass": NUMBER, "area": NUMBER},
     compute=_compute,
     value=lambda values: values["mass"],

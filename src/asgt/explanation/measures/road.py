@@ -1,12 +1,12 @@
-r"""ROAD: accuracy with the least relevant pixels removed first less accuracy with the most relevant removed first.
+r"""ROAD: accuracy with the least relevant pixels removed first minus accuracy with the most relevant removed first.
 
 Its imputation: a removed pixel becomes the weighted mean of its neighbours, removed ones among them.
 
 .. math:: w_i \, x_i = \sum_{j \in N(i)} w_{ij} \, x_j, \qquad w_i = \sum_{j \in N(i)} w_{ij}, \qquad
           w_{ij} = \tfrac16 \text{ beside}, \; \tfrac1{12} \text{ across the corner}
 
-for every removed pixel i; neighbours outside of the image are left out. What is removed can then hardly be seen in what
-is left: the shape of a constant fill tells a model where the important pixels were.
+for every removed pixel i; neighbours outside of the image are omitted. The removed pixels are then hardly visible;
+with a constant fill, their shape would show a model where the important pixels were.
 
 On the removed pixels this is a symmetric positive definite system, a weighted graph's Laplacian, in each image and
 channel. All of them are solved at once by conjugate gradients; a product with the matrix is a 3×3 stencil.
@@ -48,17 +48,17 @@ def impute(x: Tensor, hidden: Tensor) -> Tensor:
         hidden: which pixels are to be imputed, bool (B, 1, H, W) or (B, H, W); of each image at least one is not.
 
     Returns:
-        The images, of the shape and type of ``x``; what was hidden has no bearing on it.
+        The images, of the shape and type of ``x``; the hidden values do not change it.
 
     Raises:
-        InputError: the shapes do not fit, or an image is hidden whole.
+        InputError: the shapes do not match, or all pixels of an image are hidden.
     """
 
     hidden = hidden[:, None] if hidden.ndim == 3 else hidden
     if hidden.dtype != torch.bool or hidden.shape != (x.shape[0], 1, *x.shape[2:]):
         raise InputError(f"hidden is {hidden.dtype} {tuple(hidden.shape)}: expected bool (B, H, W) of the images")
     if bool(hidden.flatten(1).all(dim=1).any()):
-        raise InputError("an image is hidden whole: nothing is left to impute from")
+        raise InputError("all pixels of an image are hidden: keep at least one visible")
 
     # Double precision: the condition grows with the square of the largest hole.
     known = precise(torch.where(hidden, 0.0, x))
@@ -126,7 +126,7 @@ ROAD = Measure(
     "ROAD",
     "more",
     False,
-    "half of accuracy with the least relevant pixels removed first less accuracy with the most relevant removed "
+    "half of accuracy with the least relevant pixels removed first minus accuracy with the most relevant removed "
     "first, mean over 10…90 % of the pixels, noisy linear imputation",
     keeps=dict.fromkeys(("linear/top", "linear/least"), (torch.bool, (len(QUANTILES),))),
     compute=_compute,

@@ -1,8 +1,8 @@
-r"""Relative max-sensitivity: how far an attribution moves when the image hardly does.
+r"""Relative max-sensitivity: the largest change of an attribution under a small change of the image.
 
 .. math:: \max_{\|\delta\|_\infty \le r} \frac{\|a(x + \delta) - a(x)\|_2}{\|a(x)\|_2}
 
-over uniform draws of δ. Relative, because the size of a gradient differs between models and says nothing of its map.
+over uniform draws of δ. Relative, because the size of a gradient differs between models and is independent of its map.
 The perturbed image is not clipped to [0, 1]: the definition does not, and clipping would halve the perturbation
 wherever an image is black or white.
 
@@ -53,13 +53,13 @@ def max_sensitivity(
         y: labels (B,), int64.
         radius: r.
         draws: uniform draws of δ, each coordinate by itself in [−r, r].
-        attribution: what makes the maps. Default: the plain gradient.
-        ids: what keys the noise of each image, int64 (B,). Default: its place in the batch.
-        seed: keys it too.
-        batch_size: perturbed copies in memory at a time; no bearing on what is drawn.
+        attribution: the attribution. Default: the plain gradient.
+        ids: the key of each image's noise, int64 (B,). Default: its index in the batch.
+        seed: part of the same key.
+        batch_size: perturbed copies in memory at a time; it does not change the random numbers.
 
     Returns:
-        float64 (B,), NaN where the attribution of the image itself is zero.
+        float64 (B,), NaN if the attribution of the image is zero.
     """
 
     ids = torch.arange(len(x), device=x.device) if ids is None else ids

@@ -1,4 +1,4 @@
-"""Sparseness: how few of a map's values hold most of it."""
+"""Sparseness: the concentration of a map on few values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Stability: what the model's own attack leaves of a map, at a quarter of the training ε and at all of it."""
+"""Stability: the similarity of a map before and under the model's own attack, at a quarter of the training ε and at
+its full value.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ TEMPLATE = r"""<section id="again">
 <p>This page:</p>
 <pre><code>{{ command | entire }}</code></pre>
 {% endif %}
-<p>One run of each method by itself, from the configuration that its folder holds; the same seed on the same machine and versions gives the same weights:</p>
+<p>One run of each method, from the configuration in its folder. The same seed on the same machine with the same versions gives the same weights:</p>
 <pre><code>{{ commands | join("\n") | entire }}</code></pre>
 </section>
 """

@@ -1,4 +1,4 @@
-"""The section on whether the numbers can be believed."""
+"""The section on the checks of the evaluations."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..section import PageRequest, Section
 __all__ = ["CHECKS"]
 
 TEMPLATE = r"""<section id="checks">
-<h2>Can these numbers be believed?</h2>
-<p>Each check looks for one reason why attacks may have failed that is no robustness. Together they can say that no failure was detected, never that nothing is masked.</p>
-<p class="note">The worst verdict over the runs of a method: ✗ FAIL, ! WARN, – NOT RUN, ✓ PASS in every run; 2/3: in two of three runs. Where several stand in a cell, the rest passed.</p>
+<h2>Checks of the evaluation</h2>
+<p>Each check tests one reason why an attack may fail although the model is not robust. The checks can show that no failure was detected. They cannot prove that no gradient is masked.</p>
+<p class="note">How to read the table: a cell holds the worst verdict over the runs of a method: ✗ FAIL, ! WARN, – NOT RUN, ✓ PASS in every run. 2/3 means in two of three runs. If a cell holds several verdicts, the other runs passed.</p>
 {% for credibility in checked %}
 <h3>{{ credibility.protocol.name }} v{{ credibility.protocol.version }} ({{ credibility.protocol.claim }})</h3>
 <p>{{ credibility.summary()[0] | upper }}{{ credibility.summary()[1:] }}.{% if credibility.expected %} {{ credibility.expected[0] | upper }}{{ credibility.expected[1:] | whole }}.{% endif %}</p>

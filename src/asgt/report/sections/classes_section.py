@@ -1,4 +1,4 @@
-"""The section of classes: balanced accuracy of each method, and the classes that break first."""
+"""The section of classes: balanced accuracy of each method, and the classes with the lowest accuracy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TEMPLATE = r"""{% macro cell(estimate) %}<td data-value="{{ estimate.value }}">{
 {% macro head(names) %}<thead><tr>{% for name in names %}<th scope="col"><button type="button">{{ name }}</button></th>{% endfor %}</tr></thead>{% endmacro %}
 <section id="classes">
 <h2>By class</h2>
-<p class="note">Balanced accuracy is the mean of the accuracies of the {{ by_class.classes }} classes that have images{% if by_class.absent %}; {{ by_class.absent }} that the models tell apart have none{% endif %}. Robust: {{ by_class.judge.title | whole }} (protocol {{ by_class.judge.protocol }} v{{ by_class.judge.version }}) at {{ norm }}, ε&nbsp;=&nbsp;{{ by_class.eps | eps }}. In percent, mean ± standard deviation over seeds, or the 95 % interval of a single one (Wilson's of a class, MOVER's of the mean over classes); {{ not_corrected }}.</p>
+<p class="note">Balanced accuracy is the mean of the accuracies of the {{ by_class.classes }} classes that have images{% if by_class.absent %}; {{ by_class.absent }} further classes of the models have no images{% endif %}. Robust: {{ by_class.judge.title | whole }} (protocol {{ by_class.judge.protocol }} v{{ by_class.judge.version }}) at {{ norm }}, ε&nbsp;=&nbsp;{{ by_class.eps | eps }}. Values are in percent: mean ± standard deviation over seeds, or the 95 % interval of a single seed (Wilson for a class, MOVER for the mean over classes); {{ not_corrected }}.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="balanced accuracy and the worst class of each method">
 <table class="sortable classes">
-{{ head(("method", "balanced, clean", "balanced, robust", "worst class", "its images", "its clean", "its robust")) }}
+{{ head(("method", "balanced, clean", "balanced, robust", "worst class", "images", "clean, worst class", "robust, worst class")) }}
 <tbody>
 {% for each in by_class.methods %}
-<tr><th scope="row" data-value="{{ loop.index0 }}">{{ each.method.name | name }}</th>{{ cell(each.clean) }}{{ cell(each.robust) }}<td>{{ each.worst.name | name }}{% if each.as_bad > 1 %} <small>and {{ each.as_bad - 1 }} more as low</small>{% endif %}</td><td data-value="{{ each.worst.n }}">{{ each.worst.n }}</td>{{ cell(each.worst.clean) }}{{ cell(each.worst.robust) }}</tr>
+<tr><th scope="row" data-value="{{ loop.index0 }}">{{ each.method.name | name }}</th>{{ cell(each.clean) }}{{ cell(each.robust) }}<td>{{ each.worst.name | name }}{% if each.as_bad > 1 %} <small>and {{ each.as_bad - 1 }} others with the same accuracy</small>{% endif %}</td><td data-value="{{ each.worst.n }}">{{ each.worst.n }}</td>{{ cell(each.worst.clean) }}{{ cell(each.worst.robust) }}</tr>
 {% endfor %}
 </tbody>
 </table>

@@ -15,15 +15,15 @@ __all__ = ["CURVES"]
 
 TEMPLATE = r"""<section id="curves">
 <h2>Robustness curves</h2>
-<p class="note">Accuracy on {{ comparison.samples }} test images{{ comparison.fewer_text() }} over ε; {{ bands }}. Hover or touch a figure for its numbers, a name for its curve.</p>
+<p class="note">How to read the figures: accuracy on {{ comparison.samples }} test images{{ comparison.fewer_text() }} over ε, one curve for each method, higher is more robust; {{ bands }}. Hover over or touch a figure to see its numbers, or a name to see its curve.</p>
 {{ legend("curves") }}
 {% if pair %}
 <h3>The same models under a weak and a stronger attack</h3>
-<p>The first is the common default of attack libraries, whose steps do not grow with ε; the second is a worst case, whose steps follow ε. Where the first levels off, the attack has stopped: the model has not begun to resist.</p>
+<p>The first attack is the common default of libraries: its step size is constant. The second is a worst case whose step size grows with ε. Where the first curve becomes flat, the attack is too weak; the model is not more robust there.</p>
 <div class="panels two">
 {% for panel in pair %}{{ figure(panel, "accuracies.csv") }}{% endfor %}
 </div>
-<h3>Every other attack</h3>
+<h3>Other attacks</h3>
 {% endif %}
 <div class="panels">
 {% for panel in panels if panel not in pair %}{{ figure(panel, "accuracies.csv") }}{% endfor %}
@@ -46,7 +46,7 @@ def _write(page: PageRequest) -> None:
 
 
 def _pair(comparison: Comparison, charts: Sequence[Chart]) -> list[Chart]:
-    """The common library default and the strictest worst case, to be seen side by side; empty without both."""
+    """The common library default and the strictest worst case, shown side by side; empty without both."""
 
     judge = comparison.judges()[-1]
     by_key = {chart.key: chart for chart in charts}
@@ -56,7 +56,7 @@ def _pair(comparison: Comparison, charts: Sequence[Chart]) -> list[Chart]:
 
 
 def _rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Every accuracy of every run, for a reader's own plots."""
+    """Every accuracy of every run."""
 
     return [
         {

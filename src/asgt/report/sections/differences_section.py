@@ -1,4 +1,4 @@
-"""The section on differences between methods; without pairs there is none. Its file is ``differences.csv``."""
+"""The section on differences between methods; omitted without pairs. Its file is ``differences.csv``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..section import PageRequest, Section
 __all__ = ["DIFFERENCES"]
 
 TEMPLATE = r"""<section id="differences">
-<h2>Which differences are decided</h2>
-<p class="note">Each row minus each column, in points of accuracy [95 % interval, not adjusted for the other claims]. ▲ decided: the row has more; ▼ decided: it has less; · not decided. Decided means p &lt; 0.05 by Holm's correction, and an interval without zero. An interval without zero beside a · would decide a single claim, but not one of so many. What is not decided may still differ, by as much as its interval says.</p>
+<h2>Differences between methods</h2>
+<p class="note">How to read the tables: each cell is row minus column, in points of accuracy [95 % interval, not adjusted for multiple comparisons]. ▲ decided: the row is higher; ▼ decided: the row is lower; · not decided. A difference is decided if p &lt; 0.05 after Holm's correction and its interval excludes zero. A difference that is not decided may still exist, within its interval.</p>
 {% for matrix in matrices %}
 <h3>{{ matrix.where[0] | upper }}{{ matrix.where[1:] }}</h3>
 <div class="scroll" tabindex="0" role="region" aria-label="differences {{ matrix.where }}">
@@ -33,7 +33,7 @@ TEMPLATE = r"""<section id="differences">
 </table>
 </div>
 {% endfor %}
-<p class="note">Every difference with its p, as it is and by Holm: <a href="differences.csv">differences.csv</a>.</p>
+<p class="note">Every difference with its p, unadjusted and by Holm: <a href="differences.csv">differences.csv</a>.</p>
 </section>
 """
 
@@ -55,7 +55,7 @@ def _matrix(comparison: Comparison, table: DifferenceTable) -> dict[str, Any]:
     names = [method.name for method in comparison.methods]
     return {
         "where": table.where,
-        "more": "withstands more" if table.column is not None else "is right on more images",
+        "more": "is more robust" if table.column is not None else "is correct on more images",
         "rows": [(row, [cells.get((row, column)) for column in names]) for row in names],
         "samples": comparison.samples_of(table.column),
         "kinds": {each.kind for each in table.differences},

@@ -1,4 +1,4 @@
-"""The section on where the evidence lies, and what the worst cases took."""
+"""The section on the files of the results, and the cost of the worst cases."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..section import PageRequest, Section
 __all__ = ["EVIDENCE"]
 
 TEMPLATE = r"""<section id="evidence">
-<h2>Where the evidence lies</h2>
-<p class="note">Each run folder holds the configuration, the metrics of every epoch, the weights, for each evaluation the outcome of every sample at every ε, and for each explanation every measure of every image, with the hashes of model and data.</p>
+<h2>Stored results</h2>
+<p class="note">Each run folder holds the configuration, the metrics of every epoch and the weights. It also holds the outcome of every sample at every ε for each evaluation, and every measure of every image for each explanation, with the hashes of model and data.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="run folders">
 <table class="sortable plain">
-<thead><tr><th scope="col"><button type="button">method</button></th><th scope="col"><button type="button">seed</button></th><th scope="col"><button type="button">epoch kept</button></th><th scope="col">picked by</th><th scope="col">weights (SHA-256)</th><th scope="col">run folder</th><th scope="col">results</th></tr></thead>
+<thead><tr><th scope="col"><button type="button">method</button></th><th scope="col"><button type="button">seed</button></th><th scope="col"><button type="button">saved epoch</button></th><th scope="col">selected by</th><th scope="col">weights (SHA-256)</th><th scope="col">run folder</th><th scope="col">results</th></tr></thead>
 <tbody>
 {% for run in evidence %}
 <tr><th scope="row">{{ run.method | name }}</th><td data-value="{{ run.seed }}">{{ run.seed }}</td><td>{{ run.epoch }}</td><td>{{ run.chosen_by }}</td><td><code>{{ run.model }}…</code></td><td><a href="{{ run.place | entire }}/config.yaml">{{ run.folder | entire }}</a></td><td>{% for name, place in run.results %}<a href="{{ place | entire }}">{{ name }}</a>{{ " " if not loop.last }}{% endfor %}</td></tr>
@@ -29,24 +29,24 @@ TEMPLATE = r"""<section id="evidence">
 </table>
 </div>
 {% if costs %}
-<h3>What the worst cases took</h3>
-<div class="scroll" tabindex="0" role="region" aria-label="what the worst cases took">
+<h3>Cost of the worst cases</h3>
+<div class="scroll" tabindex="0" role="region" aria-label="cost of the worst cases">
 <table class="sortable plain">
-<caption>Gradients and forward passes are means over the samples. A clairvoyant runs each attack once, where it just fails, and what found the witness once more. The audit attacks some samples below an ε that they withstand, where nothing should break: how many broke [at most, Clopper–Pearson 95 %]; its gradients come on top. How long a search took, each result tells.</caption>
-<thead><tr>{% for name in ("method", "seed", "protocol", "gradients", "clairvoyant", "forward passes", "audit gradients") %}<th scope="col"><button type="button">{{ name }}</button></th>{% endfor %}<th scope="col">broke in the audit</th><th scope="col">first to break a sample</th></tr></thead>
+<caption>Gradients and forward passes are means over the samples. The ideal search runs each attack once at the ε where it just fails, and repeats the successful attack once. The audit attacks some samples at an ε below one at which the attack failed, where none should break: the number that broke [upper bound, Clopper–Pearson 95 %]. Its gradients are additional. The time of each search is in its result file.</caption>
+<thead><tr>{% for name in ("method", "seed", "protocol", "gradients", "ideal search", "forward passes", "audit gradients") %}<th scope="col"><button type="button">{{ name }}</button></th>{% endfor %}<th scope="col">broke in the audit</th><th scope="col">first to break a sample</th></tr></thead>
 <tbody>
 {% for cost in costs %}
-<tr><th scope="row">{{ cost.method | name }}</th><td>{{ cost.seed }}</td><td>{{ cost.protocol }}</td>{% for name in ("gradients", "floor", "forwards", "audit") %}<td data-value="{{ cost[name] }}">{{ "%.0f" | format(cost[name]) if cost[name] or name != "floor" else "–" }}</td>{% endfor %}<td class="words">{% if cost.tested %}{{ cost.missed }} of {{ cost.tested }} [{{ cost.missed_high | percent }}]{% else %}none to be asked{% endif %}</td><td class="words">{% for title, count in cost.first.items() %}{{ title }}: {{ count }}{{ ", " if not loop.last }}{% else %}nothing{% endfor %}</td></tr>
+<tr><th scope="row">{{ cost.method | name }}</th><td>{{ cost.seed }}</td><td>{{ cost.protocol }}</td>{% for name in ("gradients", "floor", "forwards", "audit") %}<td data-value="{{ cost[name] }}">{{ "%.0f" | format(cost[name]) if cost[name] or name != "floor" else "–" }}</td>{% endfor %}<td class="words">{% if cost.tested %}{{ cost.missed }} of {{ cost.tested }} [{{ cost.missed_high | percent }}]{% else %}no sample tested{% endif %}</td><td class="words">{% for title, count in cost.first.items() %}{{ title }}: {{ count }}{{ ", " if not loop.last }}{% else %}nothing{% endfor %}</td></tr>
 {% endfor %}
 </tbody>
 </table>
 </div>
 {% endif %}
 {% if budgets %}
-<h3>Where the passes of a search by margin went</h3>
-<div class="scroll" tabindex="0" role="region" aria-label="where the passes of a search by margin went">
+<h3>Cost of the phases of a search by margin</h3>
+<div class="scroll" tabindex="0" role="region" aria-label="cost of the phases of a search by margin">
 <table class="sortable plain">
-<caption>All images get a few short runs, and those near the boundary get more. Gradients and forward passes are sums over the images of a phase; a gradient costs about three forward passes. The audit attacks a random part of the discarded images by the full search.</caption>
+<caption>All images get a few short attacks, and those near the boundary get more. Gradients and forward passes are sums over the images of a phase; a gradient costs about three forward passes. The audit attacks a random part of the discarded images with the full search.</caption>
 <thead><tr>{% for name in ("method", "seed", "protocol", "phase", "images", "broken", "gradients", "forward passes", "% of the cost") %}<th scope="col"><button type="button">{{ name }}</button></th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in budgets %}
@@ -70,7 +70,7 @@ def _context(page: PageRequest) -> dict[str, Any]:
 
 
 def _evidence(method: Method, run: Run, out: Path) -> dict[str, Any]:
-    """Where a run lies, as seen from the page, and what identifies it."""
+    """The path of a run relative to the page, and its hashes."""
 
     place = quote(os.fsencode(os.path.relpath(run.folder, out).replace(os.sep, "/")))
     return {
@@ -89,9 +89,9 @@ def _evidence(method: Method, run: Run, out: Path) -> dict[str, Any]:
 
 
 def _costs(comparison: Comparison) -> list[dict[str, Any]]:
-    """What each run's worst cases took, what broke its samples first, and how the shortcut was tested.
+    """The cost of each run's worst cases, the attacks that broke its samples first, and the audit.
 
-    Seconds are left out: the same grid gives the same page, killed on the way or not.
+    Seconds are omitted, so that the same grid gives the same page, even if it was interrupted.
     """
 
     return [

@@ -1,4 +1,4 @@
-"""The section of saliency maps as pictures; its files are ``figures/saliency…`` and the contact sheet."""
+"""The section of saliency maps; its files are ``figures/saliency…`` and the contact sheet."""
 
 from __future__ import annotations
 

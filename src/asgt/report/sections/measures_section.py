@@ -1,4 +1,4 @@
-"""The section on what was measured of maps; its files are ``panel.csv``, ``panel-differences.csv`` and three figures."""
+"""The section on the measures of maps; its files are ``panel.csv``, ``panel-differences.csv`` and three figures."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ..tradeoff_chart import tradeoff_scatter
 __all__ = ["MEASURES_OF_MAPS"]
 
 TEMPLATE = r"""<section id="looks">
-<h2>Where they look, measured</h2>
+<h2>Measures of saliency maps</h2>
 {% if not looks %}
-<p>No run has been explained, so nothing is known about its maps but how a few of them look. This measures them, and makes this page again:</p>
+<p>No run has been explained, so its maps are not measured. This command measures them and makes this page again:</p>
 <pre><code>{{ explain }}</code></pre>
 {% endif %}
 {% for look in looks %}
@@ -32,7 +32,7 @@ TEMPLATE = r"""<section id="looks">
 <p><b>NOT RUN</b>: {{ look.not_run | whole }}.</p>
 {% else %}
 {% if loop.first %}
-<p>Every measure can be compared between models: each rests on the same images, which all models get right. a is the signed map, m the channel mean of |a|.</p>
+<p>All measures can be compared between models: they use the same images, which all models classify correctly. a is the signed map, m the channel mean of |a|.</p>
 {% endif %}
 <div class="scroll" tabindex="0" role="region" aria-label="measures of maps by {{ look.name }}">
 <table class="measures">
@@ -46,8 +46,8 @@ TEMPLATE = r"""<section id="looks">
 </tbody>
 </table>
 </div>
-<p class="note">The gate: the median rank correlation of a map with that of the same architecture with weights drawn anew, three times; above 0.5 the map is not about what was learned (✗). Random: the same between two such random nets, what maps have in common whatever the weights. Every measure of every method: <a href="panel.csv">panel.csv</a>.</p>
-<details><summary>What each measure is</summary>
+<p class="note">The gate is the median rank correlation between a map and the map of the same architecture with re-initialised weights, over three draws. Above 0.5 the map does not depend on what was learned (✗). Random: the same correlation between two re-initialised models. Every measure of every method: <a href="panel.csv">panel.csv</a>.</p>
+<details><summary>Definition of each measure</summary>
 <dl class="settings">
 {% for row in look.rows if not row.title.endswith("unflipped ↑ *") %}
 <div><dt>{{ row.title }}</dt><dd>{{ row.definition }}</dd></div>
@@ -68,13 +68,13 @@ TEMPLATE = r"""<section id="looks">
 {% for panel in look.masked %}{{ figure(panel, "the results of each run") }}{% endfor %}
 </div>
 {% if look.tradeoff %}<p>{{ look.tradeoff.sentence() | whole }}.</p>{% endif %}
-<p class="note">{% if look.tradeoff %}Large: methods; small: their runs. {% endif %}A map that finds what the model uses leaves its thick curve far below the thin one. A model trained on filled images looks faithful under its own fill, so there are two. For papers: {% if look.tradeoff %}<a href="figures/tradeoff-{{ look.file }}.pdf">tradeoff-{{ look.file }}.pdf</a>, {% endif %}<a href="figures/masked-{{ look.file }}.pdf">masked-{{ look.file }}.pdf</a>, each as .png beside it.</p>
+<p class="note">{% if look.tradeoff %}Large markers: methods; small markers: their runs. {% endif %}If a map finds the pixels that the model uses, its thick curve is far below its thin curve. There are two fills, because training on filled images makes maps look faithful under the same fill. For papers: {% if look.tradeoff %}<a href="figures/tradeoff-{{ look.file }}.pdf">tradeoff-{{ look.file }}.pdf</a>, {% endif %}<a href="figures/masked-{{ look.file }}.pdf">masked-{{ look.file }}.pdf</a>, each also as .png.</p>
 {% endif %}
 {% if look.matrix %}
 <h4>Which differences in {{ look.primary.title }} are decided</h4>
 <div class="scroll" tabindex="0" role="region" aria-label="differences in {{ look.primary.title }} by {{ look.name }}">
 <table class="differences measured">
-<caption>row − column in {{ look.primary.title }} [95 % interval, not adjusted]; ▲ decided: the row has more; ▼ decided: it has less; · not decided. {{ look.basis }}.</caption>
+<caption>row − column in {{ look.primary.title }} [95 % interval, not adjusted]; ▲ decided: the row is higher; ▼ decided: the row is lower; · not decided. {{ look.basis }}.</caption>
 <thead><tr><th scope="col">row − column</th>{% for name, _ in look.matrix %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for name, cells in look.matrix %}
@@ -96,14 +96,14 @@ TEMPLATE = r"""<section id="looks">
 </tbody>
 </table>
 </details>
-<p class="note">Every difference with its interval and p, as it is and by Holm: <a href="panel-differences.csv">panel-differences.csv</a>.</p>
+<p class="note">Every difference with its interval and p, unadjusted and by Holm: <a href="panel-differences.csv">panel-differences.csv</a>.</p>
 {% endif %}
 {% endfor %}
 {% if gradients %}
 <h3>How the gradient's values are distributed</h3>
 {{ legend("gradients") }}
 <div class="panels two">
-{% for panel in gradients %}{{ figure(panel, "what hovering tells") }}{% endfor %}
+{% for panel in gradients %}{{ figure(panel, "the numbers shown on hovering") }}{% endfor %}
 </div>
 <p class="note">For papers: <a href="figures/gradients.pdf">gradients.pdf</a>, <a href="figures/gradients.png">gradients.png</a>.</p>
 {% endif %}
@@ -127,7 +127,7 @@ def _write(page: PageRequest) -> None:
 
 
 def _look(page: PageRequest, explained: Explained) -> dict[str, Any]:
-    """The panel of an attribution, as the page shows it."""
+    """The panel of an attribution for the page."""
 
     maps, panel, primary = page.summary.maps, explained.panel, explained.primary
     rows = panel_rows(explained)
@@ -191,7 +191,7 @@ def _matrix(
 
 
 def _decided(differences: Sequence[PairedDifference]) -> list[PairedDifference]:
-    """Those that are decided, each seen from the method that has more."""
+    """The decided differences, each from the method with the higher value."""
 
     return [
         each if each.decision == "more" else each.turned() for each in differences if each.decision != "not decided"
@@ -206,4 +206,4 @@ def _explain(comparison: Comparison) -> str:
     return shlex.join(["asgt", "explain", *(str(run.folder) for run in runs), *again])
 
 
-MEASURES_OF_MAPS = Section("looks", "Where they look", TEMPLATE, _context, _write)
+MEASURES_OF_MAPS = Section("looks", "Map measures", TEMPLATE, _context, _write)

@@ -17,20 +17,20 @@ TEMPLATE = r"""<section id="tables">
 <h3>ε = {{ table.eps | eps }}{{ " (trained at)" if table.trained }}</h3>
 <div class="scroll" tabindex="0" role="region" aria-label="accuracies at ε = {{ table.eps | eps }}">
 <table class="sortable">
-<caption>accuracy (%), mean ± standard deviation over seeds, or Wilson's 95 % interval of a single one; n&nbsp;=&nbsp;{{ comparison.samples }} test images of {{ comparison.data }}{{ comparison.fewer_text() }}, {{ norm }}; protocols {% for protocol in protocols %}{{ protocol.name }} v{{ protocol.version }} ({{ protocol.claim }}{% if comparison.discarded(protocol.key) %}; {{ comparison.discarded(protocol.key) }}{% endif %}){{ ", " if not loop.last }}{% endfor %}</caption>
+<caption>accuracy (%): mean ± standard deviation over seeds, or Wilson's 95 % interval for a single seed; n&nbsp;=&nbsp;{{ comparison.samples }} test images of {{ comparison.data }}{{ comparison.fewer_text() }}, {{ norm }}; protocols {% for protocol in protocols %}{{ protocol.name }} v{{ protocol.version }} ({{ protocol.claim }}{% if comparison.discarded(protocol.key) %}; {{ comparison.discarded(protocol.key) }}{% endif %}){{ ", " if not loop.last }}{% endfor %}</caption>
 <thead>
 <tr><td colspan="3"></td>{% for protocol in protocols %}<th scope="colgroup" colspan="{{ protocol.searches | length }}">{{ protocol.name }} v{{ protocol.version }}</th>{% endfor %}</tr>
 <tr><th scope="col"><button type="button">method</button></th><th scope="col"><button type="button">seeds</button></th><th scope="col"><button type="button">clean</button></th>{% for column in table.columns %}<th scope="col"><button type="button">{% for part in column.title.split(", ") %}<span>{{ part }}{{ "," if not loop.last }}</span>{{ " " if not loop.last }}{% endfor %}</button></th>{% endfor %}</tr>
 </thead>
 <tbody>
 {% for method, cells in table.rows %}
-<tr><th scope="row" data-value="{{ loop.index0 }}">{{ method.name | name }}{% if method.name in warned %} <a href="#warnings" title="carries a warning" aria-label="carries a warning">⚠</a>{% endif %}{% if method.name in failed %} <a href="#checks" title="fails a check" aria-label="fails a check">✗</a>{% endif %}</th><td data-value="{{ method.runs | length }}">{{ method.runs | length }}</td>{% for cell in cells %}<td data-value="{{ cell.value }}" title="{% for run in method.runs %}seed {{ run.seed }}: {{ cell.values[loop.index0] | percent }}{{ ", " if not loop.last }}{% endfor %}">{% set value, rest = cell.percent().split(" ", 1) %}{{ value }} <small{{ ' class="interval"' | safe if rest.startswith("[") }}>{{ rest }}</small></td>{% endfor %}</tr>
+<tr><th scope="row" data-value="{{ loop.index0 }}">{{ method.name | name }}{% if method.name in warned %} <a href="#warnings" title="has a warning" aria-label="has a warning">⚠</a>{% endif %}{% if method.name in failed %} <a href="#checks" title="fails a check" aria-label="fails a check">✗</a>{% endif %}</th><td data-value="{{ method.runs | length }}">{{ method.runs | length }}</td>{% for cell in cells %}<td data-value="{{ cell.value }}" title="{% for run in method.runs %}seed {{ run.seed }}: {{ cell.values[loop.index0] | percent }}{{ ", " if not loop.last }}{% endfor %}">{% set value, rest = cell.percent().split(" ", 1) %}{{ value }} <small{{ ' class="interval"' | safe if rest.startswith("[") }}>{{ rest }}</small></td>{% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table>
 </div>
 {% endfor %}
-<h3>What the methods are</h3>
+<h3>Settings of the methods</h3>
 <dl class="settings">
 {% for name, told in settings %}
 <div><dt>{{ name }}</dt><dd>{{ told }}</dd></div>
@@ -47,7 +47,7 @@ _TOLD = (
 )
 
 _TOLD_OF_GIVEN = ("model", "width", "weights", "from_run", "epochs")
-"""What of it was not asked for a training, in a run of no epochs."""
+"""Settings that do not apply to a run of no epochs."""
 
 
 def _context(page: PageRequest) -> dict[str, Any]:

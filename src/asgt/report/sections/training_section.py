@@ -13,14 +13,14 @@ __all__ = ["TRAINING"]
 TEMPLATE = r"""<section id="training">
 <h2>Training</h2>
 {% if untrained %}
-<p class="note">{{ untrained | join(", ") }}: no epoch was trained, so no line is drawn.</p>
+<p class="note">{{ untrained | join(", ") }}: no epoch was trained, so there is no curve.</p>
 {% endif %}
 {% if training %}
 {{ legend("training") }}
 <div class="panels">
 {% for panel in training %}{{ figure(panel, "metrics.jsonl of each run") }}{% endfor %}
 </div>
-<p class="note">Lines are means over seeds, bands ± one standard deviation. The validation part is held out of the training images and picks the epoch; the test images pick nothing. For papers: <a href="figures/training.pdf">training.pdf</a>, <a href="figures/training.png">training.png</a>.</p>
+<p class="note">How to read the figures: lines are means over seeds, bands ± one standard deviation. The validation part is held out of the training images and selects the epoch; the test images select nothing. For papers: <a href="figures/training.pdf">training.pdf</a>, <a href="figures/training.png">training.png</a>.</p>
 {% endif %}
 </section>
 """

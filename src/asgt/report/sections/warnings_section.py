@@ -1,4 +1,4 @@
-"""The section on what a reader must not miss of single runs and of files; without warnings there is none."""
+"""The section of warnings about single runs and files; omitted without warnings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["WARNINGS"]
 TEMPLATE = r"""<section id="warnings" class="warnings">
 <h2>Warnings</h2>
 {% if warnings %}
-<p>A run that died in training is counted in every figure here, never dropped.</p>
+<p>Runs whose training failed are included in every number here.</p>
 {% endif %}
 <ul>
 {% for text in remarks %}

@@ -1,6 +1,6 @@
-"""Objectives: the methods, one file each. ``objective(model, x, y).loss.backward()`` in anybody's loop.
+"""Objectives: the methods, one file each. ``objective(model, x, y).loss.backward()`` in any training loop.
 
-A method of asgt is imported when it is first used: :data:`asgt.training.method_registry.METHODS` says where it lies.
+A method of asgt is imported when it is first used: :data:`asgt.training.method_registry.METHODS` holds its place.
 """
 
 from importlib import import_module

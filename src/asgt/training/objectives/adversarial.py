@@ -27,11 +27,11 @@ class AT(Objective):
     """Adversarial training: the cross-entropy of attacked images.
 
     Args:
-        attack: what the model is trained against.
-        clean_weight: the weight of the clean images' cross-entropy. Default: 0, and then no clean pass is made.
+        attack: the attack that the model is trained against.
+        clean_weight: the weight of the clean images' cross-entropy. Default: 0, without a clean pass.
 
     Raises:
-        InputError: a setting cannot be meant; or, in a call, the images, labels or model do not fit.
+        InputError: a setting is invalid; or, in a call, the images, labels or model do not match.
 
     Example:
         >>> import torch

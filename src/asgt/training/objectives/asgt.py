@@ -26,17 +26,17 @@ __all__ = ["ASGT"]
 
 @dataclass(frozen=True, kw_only=True)
 class ASGT(Objective):
-    """Adversarial saliency-guided training: attack first, then mask what the attack made irrelevant.
+    """Adversarial saliency-guided training: attack first, then mask the least salient features of the attacked images.
 
     Args:
         attack: perturbs the clean images.
         mask: hides the least salient features of the attacked images.
-        weight: λ, the weight of the divergence. The paper has 1.
+        weight: λ, the weight of the divergence. Default: 1, as in the paper.
         kl: ``"forward"`` is D(f(X~') ‖ f(X)), equation 4; ``"reverse"`` the other way round.
-        detach_clean: let no gradient flow through f(X) in the divergence. Cheaper; not what the paper does.
+        detach_clean: stop the gradient through f(X) in the divergence. It is faster, and differs from the paper.
 
     Raises:
-        InputError: a setting cannot be meant; or, in a call, the images, labels or model do not fit.
+        InputError: a setting is invalid; or, in a call, the images, labels or model do not match.
 
     Example:
         >>> import torch

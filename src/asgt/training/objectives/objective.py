@@ -1,4 +1,4 @@
-r"""What every objective shares: views of the batch, terms of the loss, and the call that joins them.
+r"""The base of all objectives: views of the batch, terms of the loss, and the call that combines them.
 
 A method is *attack* × *mask* × *terms*. :meth:`Objective.views` perturbs the batch, with the model in evaluation mode;
 the model, in the mode that it was in, maps each view to logits; :meth:`Objective.terms` makes the loss of them.
@@ -31,7 +31,7 @@ KL: TypeAlias = Literal["forward", "reverse"]
 
 @dataclass(frozen=True)
 class Output:
-    """What an objective returns.
+    """The output of an objective.
 
     Attributes:
         loss: the sum of the terms, a scalar to call ``backward()`` on.
@@ -56,7 +56,7 @@ class Output:
 class Objective(ABC):
     """A training method: ``objective(model, x, y).loss.backward()`` in any training loop.
 
-    A method of your own implements :meth:`views` and :meth:`terms`. The call is the same for all methods.
+    Your own method implements :meth:`views` and :meth:`terms`. The call is the same for all methods.
 
     Example:
         >>> from dataclasses import dataclass
@@ -96,21 +96,21 @@ class Objective(ABC):
             x: images (B, C, H, W) in [0, 1], as a tensor or a numpy array.
             y: labels (B,) of any integer type, or class probabilities (B, K), as mixup gives them.
             eps: a radius that overrides the attack's own, for a ramp. Default: the attack's.
-            generator: where random starts and fills come from: one generator for both, or :class:`Generators` with a
+            generator: the source of random starts and fills: one generator for both, or :class:`Generators` with a
                 stream for each. Default: PyTorch's global generator.
-            forward: what the loss goes forward through, where it is not the model itself: a wrapper of it that keeps
-                several processes in step. Attacks and saliency ask the model.
-            targets: what the loss's terms take for labels: labels (B,), probabilities (B, K), or probabilities times a
-                weight of each image, as :mod:`asgt.training.targets` makes them. Attacks and saliency keep ``y``.
-                Default: ``y``.
-            shortcut: where the shortcut of each image lies, bool (B, H, W), for a method that needs to know
+            forward: the module for the forward passes of the loss, if it is not the model: a wrapper that
+                synchronises several processes. Attacks and saliency use the model.
+            targets: the targets of the loss's terms: labels (B,), probabilities (B, K), or probabilities times a weight
+                of each image, as :mod:`asgt.training.targets` makes them. Attacks and saliency use ``y``. Default:
+                ``y``.
+            shortcut: the mask of each image's shortcut, bool (B, H, W), for a method that needs it
                 (:attr:`needs_shortcut`).
 
         Returns:
             The loss, its terms and the logits of each view.
 
         Raises:
-            InputError: images, labels, targets, ε or the shortcut's mask cannot be meant, or the model does not return
+            InputError: images, labels, targets, ε or the shortcut's mask are invalid, or the model does not return
                 logits (B, K).
         """
 
@@ -122,7 +122,7 @@ class Objective(ABC):
             return self._loss(model, x, y, radius, generator, forward, **_given(targets=targets, shortcut=shortcut))
         x, y = checked(x, y)
         if len(x) == 0:
-            raise InputError("x holds no images: a loss is a mean over some")
+            raise InputError("x holds no images: pass at least one")
         targets = None if targets is None else checked_targets(targets, len(x)).to(x.device)
         shortcut = self._checked_mask(shortcut, x)
         if isinstance(radius, Tensor):
@@ -175,17 +175,17 @@ class Objective(ABC):
 
     @property
     def needs_shortcut(self) -> bool:
-        """Whether the method is told where the shortcut of each image lies, and cannot do without."""
+        """Whether the method needs the mask of each image's shortcut."""
 
         return False
 
     def penalties(self, x: Tensor, logits: Mapping[str, Tensor], shortcut: Tensor) -> dict[str, Tensor]:
-        """More terms of the loss, of a method that is told where the shortcut lies.
+        """Additional terms of the loss for a method that gets the shortcut's mask.
 
         Args:
             x: the images (B, C, H, W), from which gradients flow to the logits.
             logits: (B, K) of each view.
-            shortcut: where it lies, bool (B, H, W).
+            shortcut: its mask, bool (B, H, W).
         """
 
         return {}
@@ -200,24 +200,26 @@ class Objective(ABC):
         name = type(self).__name__
         if shortcut is None:
             if self.needs_shortcut:
-                raise InputError(f"{name} is told where the shortcut lies: shortcut=mask, bool (B, H, W), is missing")
+                raise InputError(f"{name} needs the mask of the shortcut: pass shortcut=mask, bool (B, H, W)")
             return None
         if not self.needs_shortcut:
-            raise InputError(f"shortcut: {name} does not listen to where a shortcut lies, leave it out")
+            raise InputError(f"shortcut: {name} does not use the mask of a shortcut, remove it")
         expected = (len(x), *x.shape[2:])
         if not isinstance(shortcut, Tensor) or shortcut.dtype != torch.bool or tuple(shortcut.shape) != expected:
-            raise InputError(f"shortcut: a mask of the images is needed, bool {expected}, as PlantedPixels.masks gives")
+            raise InputError(
+                f"shortcut: pass a mask of the images, bool {expected}, such as PlantedPixels.masks returns"
+            )
         return shortcut.to(x.device)
 
     @property
     def clean_alone(self) -> bool:
-        """Whether the cross-entropy is all that the clean logits are for. What a step costs depends on it, no more."""
+        """Whether the clean logits are used only in the cross-entropy. It changes only the cost of a step."""
 
         return False
 
     @property
     def adversary(self) -> Attack | None:
-        """The attack inside, where there is one: what the method trains against."""
+        """The attack that the method trains against; ``None`` without one."""
 
         return getattr(self, "attack", None)
 
@@ -273,4 +275,4 @@ def check_weights(**weights: float) -> None:
 
     for name, value in weights.items():
         if not 0 <= value < float("inf"):
-            raise InputError(f"{name} = {value}: a term's weight is a finite number, zero or more")
+            raise InputError(f"{name} = {value}: give a finite number, zero or more")

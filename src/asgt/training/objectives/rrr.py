@@ -1,8 +1,8 @@
-r"""Right for the right reasons: a penalty on the input gradient where the shortcut lies.
+r"""Right for the right reasons: a penalty on the input gradient inside the shortcut's mask.
 
 .. math:: L = L_{CE}(f(X), y) + \lambda \sum_d \Big( A_d \, \frac{\partial}{\partial X_d} \sum_k \log p_k(X) \Big)^2
 
-with A = 1 where the shortcut lies, and 0 elsewhere (Ross et al., equation 1, without the decay of weights).
+with A = 1 inside the shortcut's mask, and 0 elsewhere (Ross et al., equation 1, without the decay of weights).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = ["RRR"]
 class RRR(Objective):
     """Right for the right reasons: the cross-entropy, and a penalty on input gradients inside the shortcut's mask.
 
-    It is told where the shortcut lies, as no method is in practice: the reference of what is possible. The penalty is
-    the mean over the batch of the squared gradients of Σₖ log pₖ, summed over the values inside the mask. With
-    BatchNorm in training mode, an image's gradient includes what it does to the others of its batch.
+    It uses the mask of the shortcut, which is unknown in practice, so it is a reference for what is possible. The
+    penalty is the mean over the batch of the squared gradients of Σₖ log pₖ, summed over the values inside the mask.
+    With BatchNorm in training mode, an image's gradient includes its effect on the other images of its batch.
 
     Args:
         weight: λ, the weight of the penalty. Default: 1.

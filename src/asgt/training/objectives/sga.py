@@ -29,10 +29,10 @@ class SGA(SGT):
         mask: hides the least salient features of the clean images.
         weight: λ, the weight of the divergence.
         kl: ``"forward"`` is D(f(X~') ‖ f(X)); ``"reverse"`` the other way round.
-        detach_clean: let no gradient flow through f(X) in the divergence.
+        detach_clean: stop the gradient through f(X) in the divergence.
 
     Raises:
-        InputError: a setting cannot be meant; or, in a call, the images, labels or model do not fit.
+        InputError: a setting is invalid; or, in a call, the images, labels or model do not match.
 
     Example:
         >>> import torch

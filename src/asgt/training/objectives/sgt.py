@@ -30,10 +30,10 @@ class SGT(Objective):
         mask: hides the least salient features.
         weight: λ, the weight of the divergence.
         kl: ``"forward"`` is D(f(X~) ‖ f(X)), as in the papers; ``"reverse"`` is what the original code computes.
-        detach_clean: let no gradient flow through f(X) in the divergence. Cheaper; not what the papers do.
+        detach_clean: stop the gradient through f(X) in the divergence. It is faster, and differs from the papers.
 
     Raises:
-        InputError: a setting cannot be meant; or, in a call, the images, labels or model do not fit.
+        InputError: a setting is invalid; or, in a call, the images, labels or model do not match.
 
     Example:
         >>> import torch

@@ -22,10 +22,10 @@ __all__ = ["ST"]
 
 @dataclass(frozen=True)
 class ST(Objective):
-    """Standard training: the cross-entropy of the images as they are.
+    """Standard training: the cross-entropy of the clean images.
 
     Raises:
-        InputError: in a call, the images, labels or model do not fit.
+        InputError: in a call, the images, labels or model do not match.
 
     Example:
         >>> import torch

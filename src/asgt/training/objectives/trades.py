@@ -32,10 +32,10 @@ class TRADES(Objective):
 
     Args:
         attack: the inner search; its random start and its restarts do not apply.
-        beta: the weight of the divergence. Default: 6, as its authors have it for CIFAR-10.
+        beta: the weight of the divergence. Default: 6, the authors' value for CIFAR-10.
 
     Raises:
-        InputError: a setting cannot be meant; or, in a call, the images, labels or model do not fit.
+        InputError: a setting is invalid; or, in a call, the images, labels or model do not match.
 
     Example:
         >>> import torch
