@@ -18,7 +18,7 @@ import pytest
 from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
-VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "verify", "export")
+VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "verify", "export", "app")
 SMALL = {"train": " --limit 200 --epochs 1", "evaluate": " --samples 20 --epsilons 0.3", "reproduce": " --dry-run"}
 
 

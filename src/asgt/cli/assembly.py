@@ -1,24 +1,28 @@
-"""Combines a user's model, weights and images for ``asgt evaluate``, and describes how they were matched."""
+"""Combines a user's model, weights and images, and describes how they were matched."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..datasets import data_set
+from ..datasets import data_help, data_set
 from ..errors import InputError, unknown
 from ..numbers import number
-from ..training.config import data_settings, with_own_sizes
+from ..training.config import DATA_SETTINGS, TrainConfig, data_settings, with_own_sizes
 
 if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
     from torch import nn
 
     from ..data import Images
     from ..progress import Progress
 
-__all__ = ["Assembly", "assemble", "listed_numbers"]
+__all__ = ["PARTS", "Assembly", "add_parts", "assemble", "listed_numbers"]
+
+PARTS = ("weights", "data", "mean", "std", "width", "classes", *DATA_SETTINGS)
+"""The flags beside ``--model`` that say what is put together; a run folder tells all of this itself."""
 
 _HOW_TO_MAP = (
     "name the model's classes in the order of its logits by --classes FILE or --classes a,b,…, or give a JSON object "
@@ -35,15 +39,39 @@ class Assembly:
         images: the test images, with labels in the order of the model's logits.
         lines: sentences on the weights, the preprocessing and the classes that are used, and notes from reading the
             images.
+        reading: how the images were read: keyword arguments of :func:`asgt.load_data`.
     """
 
     model: nn.Module
     images: Images
     lines: list[str] = field(default_factory=list)
+    reading: dict[str, Any] = field(default_factory=dict)
+
+
+def add_parts(parser: ArgumentParser) -> None:
+    """Adds the flags of :data:`PARTS`, but for ``--weights``."""
+
+    parser.add_argument("--data", type=str, help=f"{data_help()}, a hub id, or a folder")
+    parser.add_argument(
+        "--mean",
+        type=str,
+        help="per-channel means that the weights were trained with, such as 0.49,0.48,0.45 (default: from the weights)",
+    )
+    parser.add_argument("--std", type=str, help="per-channel standard deviations, likewise")
+    parser.add_argument("--width", type=float, help="factor on the width of the model's hidden layers")
+    parser.add_argument(
+        "--classes",
+        type=str,
+        help="the model's classes, if they differ from the data's: a file with one name per line or a JSON list, "
+        "in the order of the logits; names as cat,dog; or a JSON object from class of the data to index of the logit",
+    )
+    parser.add_class_arguments(
+        TrainConfig, as_group=False, skip={field.name for field in fields(TrainConfig)} - set(DATA_SETTINGS)
+    )
 
 
 def assemble(asked: dict[str, Any], progress: Progress, allow: Collection[str] = ()) -> Assembly:
-    """Builds the model and the images that the flags of ``asgt evaluate --model M --data D`` name.
+    """Builds the model and the images that the flags ``--model M --data D`` name.
 
     If the flags do not give mean, std, image size, crop or interpolation, these come from the model's
     configuration. This holds for models of timm and transformers, and for exported ones.
@@ -102,7 +130,8 @@ def assemble(asked: dict[str, Any], progress: Progress, allow: Collection[str] =
     lines.append(_loaded(model, asked, values))
     if own is not None:
         lines.append(preprocessing_line(own, settings, asked))
-    return Assembly(in_evaluation(model), images, lines + ([classes_line] if classes_line else []))
+    lines += [classes_line] if classes_line else []
+    return Assembly(in_evaluation(model), images, lines, data_settings(settings))
 
 
 def _exported(name: str, asked: dict[str, Any], progress: Progress, allow: Collection[str]) -> Assembly:
@@ -141,7 +170,7 @@ def _exported(name: str, asked: dict[str, Any], progress: Progress, allow: Colle
         *(f"{name}: {remark}" for remark in exported.remarks),
         preprocessing_line(own, settings, asked),
     ]
-    return Assembly(model, images, lines + ([classes_line] if classes_line else []))
+    return Assembly(model, images, lines + ([classes_line] if classes_line else []), data_settings(settings))
 
 
 def _loaded(model: nn.Module, asked: dict[str, Any], values: dict[str, list[float]]) -> str:

@@ -30,7 +30,7 @@ from .interrupts import STOPPED, Interruption
 
 __all__ = ["VERBS", "main", "process"]
 
-VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "verify", "export")
+VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "verify", "export", "app")
 
 _USAGE = """usage: asgt VERB [OPTIONS]
 
@@ -45,6 +45,7 @@ verbs:
   profile    measure the cost of a training step of each method, in passes and seconds
   verify     check the files of runs against their digests
   export     export a run as a folder to share: weights, model card, digests
+  app        open an interactive page on this machine, to look at models by hand
 
 asgt VERB --help lists the options of a verb; asgt --version prints the version.
 """

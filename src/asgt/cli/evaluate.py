@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..datasets import data_help, data_set
+from ..datasets import data_set
 from ..errors import InputError, cut, shown, unknown
 from ..files import read_sealed
 from ..names import is_foreign
 from ..shortcuts import VIEWS, ShortcutView
-from ..training.config import DATA_SETTINGS, TrainConfig
-from .assembly import assemble, listed_numbers
+from .assembly import PARTS, add_parts, assemble, listed_numbers
 from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["make_parser", "run"]
 
-_FOREIGN_ONLY = ("weights", "data", "mean", "std", "width", "classes", "shortcut", *DATA_SETTINGS)
+_FOREIGN_ONLY = (*PARTS, "shortcut")
 _L2_EPSILONS = "0.25,0.5,1,1.5,2"
 _ALL = "all"
 """Of ``--shortcut-view``: all four test sets in one call."""
@@ -244,23 +242,7 @@ def _add_subject(parser: Parser) -> None:
     )
     add_allow(parser)
     add_no_cache(parser)
-    parser.add_argument("--data", type=str, help=f"{data_help()}, a hub id, or a folder")
-    parser.add_argument(
-        "--mean",
-        type=str,
-        help="per-channel means that the weights were trained with, such as 0.49,0.48,0.45 (default: from the weights)",
-    )
-    parser.add_argument("--std", type=str, help="per-channel standard deviations, likewise")
-    parser.add_argument("--width", type=float, help="factor on the width of the model's hidden layers")
-    parser.add_argument(
-        "--classes",
-        type=str,
-        help="the model's classes, if they differ from the data's: a file with one name per line or a JSON list, "
-        "in the order of the logits; names as cat,dog; or a JSON object from class of the data to index of the logit",
-    )
-    parser.add_class_arguments(
-        TrainConfig, as_group=False, skip={field.name for field in fields(TrainConfig)} - set(DATA_SETTINGS)
-    )
+    add_parts(parser)
     parser.add_argument(
         "--shortcut",
         type=str,
