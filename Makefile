@@ -73,7 +73,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 # torchvision, which in turn would ask for another torch.
 $(VENV)/.ready-test: $(VENV)/.ready
 	$(PIP) install -q -c constraints.txt --no-deps torchattacks torchvision
-	$(PIP) install -q -c constraints.txt -e '.[test,tensorboard,hf,timm,augment,docs,app]'
+	$(PIP) install -q -c constraints.txt -e '.[test,tensorboard,hf,timm,augment,docs,app,trackio]'
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready

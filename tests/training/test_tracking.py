@@ -1,10 +1,14 @@
-"""Trackers: what TensorBoard and MLflow were told, read back by their own readers, and what happens when one fails."""
+"""Trackers: what TensorBoard, trackio and MLflow were told, as they stored it, and what happens when one fails."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import closing
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
@@ -315,6 +319,54 @@ def test_the_curve_of_a_grid_follows_its_training(tmp_path: Path, written: type[
     log_afterwards(RunFolder(run), ("trackio", "wandb"), {"a": 1.0}, heard)
     assert len(heard.warned) == 1
     assert_states(InputError(heard.warned[0]), "trackio", "no network")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# trackio
+# ---------------------------------------------------------------------------------------------------------------------
+
+_STOPPED_AND_RESUMED = """
+import itertools, sys
+from asgt.errors import InterruptedRunError
+from asgt.training.config import TrainConfig
+from asgt.training.trainer import train
+
+config, steps = TrainConfig.load(sys.argv[1]), itertools.count(1)
+try:
+    train(config, "run", should_stop=lambda: next(steps) == 5)
+except InterruptedRunError:
+    train(config, "run", resume=True)
+"""
+
+
+@pytest.mark.slow
+def test_trackio_keeps_a_stopped_and_resumed_run_as_one(tmp_path: Path, child_environment: dict[str, str]) -> None:
+    pytest.importorskip("trackio", reason="an extra: asgt[trackio]")
+    small(tracker="trackio").resolved().save(tmp_path / "config.yaml")
+
+    # In a process of its own: trackio reads the variable when it is imported.
+    done = subprocess.run(
+        [sys.executable, "-c", _STOPPED_AND_RESUMED, "config.yaml"],
+        cwd=tmp_path,
+        env=child_environment | {"TRACKIO_DIR": str(tmp_path / "trackio")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(tmp_path / "trackio" / "asgt.db")) as database:
+        told = database.execute("SELECT run_name, step, metrics FROM metrics ORDER BY step").fetchall()
+        settings = [json.loads(row) for (row,) in database.execute("SELECT config FROM configs")]
+    assert {name for name, *_ in told} == {read_sealed(tmp_path / "run" / "tracking.json")[0]["trackio"]}
+    rows = rows_of(tmp_path / "run")
+    assert [(step, json.loads(values)["loss"]) for _, step, values in told] == [
+        (row["step"], row["loss"]) for row in rows
+    ]
+    assert json.loads(told[-1][2])["validation_pgd"] == rows[-1]["validation_pgd"]
+    # A run that goes on keeps its settings.
+    assert [(each["method"], each["eps"]) for each in settings] == [("at", 0.1)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

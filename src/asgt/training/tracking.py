@@ -23,6 +23,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from ..errors import InputError
 from ..files import read_sealed, write_sealed
 from ..progress import Progress
+from .config import TrainConfig
 from .run_folder import RunFolder
 from .tracker_registry import check_installed
 
@@ -48,7 +49,7 @@ class Guarded(GeneralTracker):  # type: ignore[misc]
     def __init__(self, name: str, folder: RunFolder, progress: Progress) -> None:
         check_installed(name)
         self.name, self.folder, self.progress = name, folder, progress
-        self.step, self.known = 0, ""
+        self.step, self.known, self.settings = 0, "", dict[str, Any]()
         self.inner: Any = None
         super().__init__()
 
@@ -64,15 +65,16 @@ class Guarded(GeneralTracker):  # type: ignore[misc]
             return str(self.tracker.info.run_id)
         return self.known
 
-    def goes_on(self, step: int, known: str) -> None:
+    def goes_on(self, step: int, known: str, settings: Mapping[str, Any]) -> None:
         """Says from where the run goes on.
 
         Args:
             step: the steps that were taken; zero for a new run.
             known: what the run is called in the tracker already; empty where that is not known.
+            settings: of the run. Plain ones, as :func:`_plain` has them.
         """
 
-        self.step, self.known = step, known
+        self.step, self.known, self.settings = step, known, dict(settings)
 
     def start(self) -> None:
         """Begins the run, or takes it up.
@@ -116,7 +118,9 @@ class Guarded(GeneralTracker):  # type: ignore[misc]
                 return kind(PROJECT, run_id=self.known or None, run_name=title)
             case "trackio":
                 self.known = self.known or f"{title}-{secrets.token_hex(4)}"
-                return kind(os.environ.get("TRACKIO_PROJECT", PROJECT), name=self.known, resume="allow")
+                # A run that is taken up without its settings loses them.
+                project = os.environ.get("TRACKIO_PROJECT", PROJECT)
+                return kind(project, name=self.known, resume="allow", config=self.settings)
             case _:
                 self.known = self.known or secrets.token_hex(8)
                 project, place = os.environ.get("WANDB_PROJECT", PROJECT), str(self.folder.path)
@@ -146,16 +150,22 @@ def begin_trackers(accelerator: Accelerator, folder: RunFolder, parameters: Mapp
     """
 
     known = _known(folder) if step else {}
+    plain = _plain(parameters)
     for tracker in accelerator.log_with:
-        tracker.goes_on(step, known.get(tracker.name, ""))
-    plain = {
-        name: value if isinstance(value, (bool, int, float, str)) else str(value)
-        for name, value in parameters.items()
-        if value is not None
-    }
+        tracker.goes_on(step, known.get(tracker.name, ""), plain)
     accelerator.init_trackers(PROJECT, config=plain)
     if runs := {tracker.name: tracker.run for tracker in accelerator.trackers if tracker.run}:
         write_sealed(folder.tracking, known | runs)
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as trackers take them: those that are set, as numbers and texts."""
+
+    return {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in settings.items()
+        if value is not None
+    }
 
 
 def log_afterwards(folder: RunFolder, names: Sequence[str], values: Mapping[str, float], progress: Progress) -> None:
@@ -175,7 +185,7 @@ def log_afterwards(folder: RunFolder, names: Sequence[str], values: Mapping[str,
             continue
         try:
             tracker = Guarded(name, folder, progress)
-            tracker.goes_on(step, known.get(name, ""))
+            tracker.goes_on(step, known.get(name, ""), _plain(TrainConfig.load(folder.config).to_dict()))
             tracker.start()
         except InputError as error:
             progress.warn(str(error))
