@@ -230,7 +230,7 @@ def check_classes(model: Classifier, x: Tensor, y: Tensor) -> None:
 
 
 def check_target_classes(model: Classifier, x: Tensor, targets: Tensor) -> None:
-    """Asks a model about all images, to refuse target classes that it does not have or gives already.
+    """Classifies all images with a model, to refuse target classes that it does not have or gives already.
 
     Args:
         model: images (B, C, H, W) in [0, 1] to logits (B, K).
@@ -253,7 +253,7 @@ def check_target_classes(model: Classifier, x: Tensor, targets: Tensor) -> None:
         more = f" and {len(reached) - 1} more" if len(reached) > 1 else ""
         raise InputError(
             f"targets[{reached[0]}] = {int(targets[reached[0]])}{more}: the model predicts that class without an "
-            "attack; choose another class, or leave those images out"
+            "attack; choose another class, or omit those images"
         )
 
 

@@ -158,7 +158,7 @@ def draw_courses(
     """Draws courses over the steps 0, 1, …: each one thin, and the median of each group thick.
 
     Args:
-        groups: by name, courses of one length; a group without any is left out.
+        groups: by name, courses of one length; a group without any is omitted.
         axes: where to draw. Default: a new figure.
         title: above them.
         x_label: of the steps.

@@ -83,7 +83,7 @@ def test_the_data_own_way_of_reading_is_kept(tmp_path: Path) -> None:
 
     expected = asgt.load_data(tmp_path, rgb=True, cache=False, **settings).test.pixels[:1].float() / 255
     assert torch.equal(made.image, expected)
-    assert_states(made.said, "bicubic", "0.5 of the side kept")
+    assert_states(made.said, "bicubic", "0.5 of the side used")
 
 
 @pytest.mark.parametrize(

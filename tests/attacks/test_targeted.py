@@ -322,7 +322,7 @@ def test_targeted_attacks_are_refused_where_labels_are_what_counts(tmp_path: Pat
     ):
         with pytest.raises(InputError) as caught:
             wrong()
-        assert_states(caught.value, "targeted PGD-2", "leave targeted out")
+        assert_states(caught.value, "targeted PGD-2", "omit targeted")
 
 
 def test_training_has_no_setting_for_it() -> None:

@@ -138,8 +138,8 @@ def test_a_run_prints_and_records_its_speed(cli: Callable, tmp_path: Path) -> No
 
     assert answer.status == 0, answer.err
     # ASGT on a net whose modes agree: 3 · 3 + 2 · 2 for the attack + 1 for the saliency of a view.
-    assert "14 passes a step" in answer.out
-    assert re.search(r"14 passes a step, \d+ CPU threads", answer.err)
+    assert "14 passes per step" in answer.out
+    assert re.search(r"14 passes per step, \d+ CPU threads", answer.err)
     assert len(re.findall(r"\d+ images/s, \d+\.\d% of the time outside the passes", answer.err)) == 2
     for row in RunFolder(tmp_path / "run").rows():
         assert row["speed"]["samples_per_second"] > 0

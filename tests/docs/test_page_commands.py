@@ -70,7 +70,7 @@ def parsed(line: str) -> dict[str, Any]:
         protocol_named(asked["protocol"], "linf")
     if verb == "evaluate" and asked.get("epsilons"):
         checked_grid(listed_numbers(asked["epsilons"], "epsilons"), "linf")
-    assert asked.get("shortcut_view") in (None, *VIEWS)
+    assert asked.get("shortcut_view") in (None, *VIEWS, *(("all",) if verb == "evaluate" else ()))
     for name in listed(asked.get("attribution") or ""):
         attribution_class(name)
     if verb == "reproduce":

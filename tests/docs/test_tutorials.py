@@ -25,7 +25,7 @@ PAGES = (TUTORIALS / "evaluate-a-model.md", COMPARED, TUTORIALS / "add-your-own.
 SMALLER = {"train": "--epochs 3", "evaluate": "--samples 40"}
 """Less work gives the same lines, but for what the checks find."""
 
-FOUND = ("WARN ", "FAIL ", "can it be believed?", "remedies: ", "    ROAD: ")
+FOUND = ("WARN ", "FAIL ", "checks: ", "remedies: ", "    ROAD: ")
 LONG = ("--protocol standard", "--method asgt", "asgt explain")
 """Commands that take longer than their test may. Their flags are read, and other pages run their like."""
 
@@ -89,9 +89,9 @@ def test_the_panel_of_a_tutorial_is_one_that_the_terminal_prints(
     capsys.readouterr()
     Console().explained(explanations_of(read_methods(runs)))
     ((_, shown),) = [each for each in console(COMPARED) if each[0].startswith("asgt explain")]
-    panel, last = shown[shown.index("where they look, by gradient") : -1], shown[-1]
+    panel, last = shown[shown.index("saliency measures by gradient") : -1], shown[-1]
     assert len([line for line in panel if line != "…"]) >= 10
-    noted = "  mass on the object: NOT RUN: where the object is was not given"  # by the measuring itself
+    noted = "  mass on the object: NOT RUN: the mask of the object was not given"  # by the measuring itself
     in_order([line for line in panel if line != noted], capsys.readouterr().out)
     assert last == "tables and figures: maps"
 

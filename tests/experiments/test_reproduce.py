@@ -647,8 +647,8 @@ def test_what_is_wrong_in_a_file_names_the_file(cli: Callable, tmp_path: Path, c
         ("mnist --data empty", ["empty", "no images"]),
         ("tiny.yaml --out tiny.yaml", ["tiny.yaml", "file", "--out"]),
         ("tiny.yaml --out tiny.yaml --dry-run", ["tiny.yaml", "file", "--out"]),
-        ("tiny.yaml --out other", ["other", "something else", "--out"]),
-        ("tiny.yaml --out other --dry-run", ["other", "something else", "--out"]),
+        ("tiny.yaml --out other", ["other", "not the folder of a grid", "--out"]),
+        ("tiny.yaml --out other --dry-run", ["other", "not the folder of a grid", "--out"]),
         ("tiny.yaml --set momentun=0", ["momentun", "'momentum'"]),
         ("tiny.yaml --set momentum", ["--set momentum", "name=value"]),
         ("tiny.yaml --set momentum=none", ["--set", "momentum", "none", "number"]),
@@ -689,7 +689,7 @@ def test_a_folder_that_is_removed_before_a_run_begins_is_named_in_one_line(
 ) -> None:
     def removed(*jobs: object, **options: object) -> None:
         shutil.rmtree(tmp_path / "grid")
-        raise InputError("cannot write grid: its folder was removed while the work went on")
+        raise InputError("cannot write grid: its folder was removed during the operation")
 
     monkeypatch.setattr("asgt.experiments.reproduction.run_jobs", removed)
     tiny(tmp_path)
@@ -1010,7 +1010,7 @@ def test_a_grid_killed_at_random_ends_as_if_it_had_not_been(
     pages = [tmp_path / name / "page.md" for name in ("docs", "whole")]
     for page, results in zip(pages, (tmp_path / "kept", whole.folder.parent / "kept"), strict=True):
         write_results(results, page)
-    texts = [re.sub(r"^Times of the runs, .*\n", "", page.read_text("utf-8"), flags=re.MULTILINE) for page in pages]
+    texts = [re.sub(r"^Total time of the runs .*\n", "", page.read_text("utf-8"), flags=re.MULTILINE) for page in pages]
     assert texts[0] == texts[1]
 
 

@@ -238,13 +238,13 @@ def test_evidence_is_read_back_and_is_of_one_plant_and_view(tmp_path: Path) -> N
     [
         ({"shortcut_view": "aligned"}, ["aligned", "no shortcut", "asgt.data.shortcut_view"]),
         ({"shortcut_view": "alined"}, ["'alined'", "'aligned'"]),
-        ({"shortcut_view": "aligned", "of": "reversed"}, ["aligned", "own class in 0 of", "another test set"]),
-        ({"shortcut_view": "reversed", "of": "aligned"}, ["reversed", f"own class in {N} of"]),
-        ({"shortcut_view": "absent", "of": "aligned"}, ["absent", "own class"]),
+        ({"shortcut_view": "aligned", "of": "reversed"}, ["aligned", "true class in 0 of", "another test set"]),
+        ({"shortcut_view": "reversed", "of": "aligned"}, ["reversed", f"true class in {N} of"]),
+        ({"shortcut_view": "absent", "of": "aligned"}, ["absent", "true class"]),
         ({"shortcut": torch.zeros(N, 12, 12, dtype=torch.bool)}, [f"({N}, 12, 12)", f"bool ({N}, {SIDE}, {SIDE})"]),
         ({"shortcut": torch.zeros(N, SIDE, SIDE)}, ["torch.float32", "bool"]),
         ({"shortcut": "patch"}, ["str", "mask, bool"]),
-        ({"shortcut": torch.zeros(N, SIDE, SIDE, dtype=torch.bool), "of": "aligned"}, ["patch:", "leave shortcut out"]),
+        ({"shortcut": torch.zeros(N, SIDE, SIDE, dtype=torch.bool), "of": "aligned"}, ["patch:", "omit shortcut"]),
     ],
 )
 def test_a_shortcut_that_is_not_that_of_the_images_is_refused(settings: dict[str, Any], facts: list[str]) -> None:
@@ -269,7 +269,7 @@ def test_a_shortcut_without_pixels_and_one_without_room_beside_it_have_no_value(
     lacking = [name for name in FROM_SHORTCUT if bool(each(found, name)[1].isnan())]
     assert lacking == ["elsewhere-hidden-mean", "elsewhere-hidden-noise"]
     assert not any(bool(each(found, name)[2:].isnan().any()) for name in FROM_SHORTCUT)
-    assert any("1 of 8 maps more have no mass on the shortcut" in note for note in found.notes)
+    assert any("1 of 8 maps have no mass on the shortcut" in note for note in found.notes)
 
 
 def test_as_many_pixels_elsewhere_are_hidden_as_the_shortcut_has() -> None:

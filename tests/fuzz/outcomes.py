@@ -41,7 +41,7 @@ _TRACEBACK = "Traceback (most recent call last)"
 _MEMORY = ("MemoryError", "can't allocate memory", "bad_alloc", "Unable to allocate", "Cannot allocate memory")
 # Durations and rates, which differ from call to call, and where a bar stands.
 _TIMES = re.compile(
-    r"[\d.,]+ ?(?:s\b|ms\b|min\b|images/s|% of the time outside)[^\n]*|\d+ passes a step[^\n]*"
+    r"[\d.,]+ ?(?:s\b|ms\b|min\b|images/s|% of the time outside)[^\n]*|\d+ passes per step[^\n]*"
     r"|(?:report|evidence): [^\n]*"
 )
 

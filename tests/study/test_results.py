@@ -268,7 +268,7 @@ def test_a_page_of_the_papers_grid_has_its_figures_and_a_verdict_on_every_claim(
     write_results(results, tmp_path / "docs" / "results.md")
 
     text = (tmp_path / "docs" / "results.md").read_text("utf-8")
-    assert "6 runs of the 24 that the preset asks for, seeds 0, 1" in text
+    assert "6 runs of 24 in the preset, seeds 0, 1" in text
     for number in (*range(1, 15), 18, 19, 20):
         assert f"| M{number} (" in text
     # ST, AT-FGSM and ASGT-PGD were run: M10 and M12 can be judged.
@@ -278,7 +278,7 @@ def test_a_page_of_the_papers_grid_has_its_figures_and_a_verdict_on_every_claim(
     assert "+39.33" in rows["M10"]
     assert "| ST, FGSM at ε = 0.25 (§ 4.2) | 27.88 |" in text
     assert "Mean distance from the paper's numbers" in text
-    assert "Not drawn, as no maps are kept of it: AT-FGSM." in text
+    assert "Not drawn, because no maps were saved: AT-FGSM." in text
     with Image.open(tmp_path / "docs" / "results" / "mnist-laptop-saliency.png") as picture:
         colours = picture.convert("RGB").getcolors(1 << 20)
     # The brightest of the maps' scale, and the black below it.
@@ -367,7 +367,7 @@ def test_a_page_says_which_seeds_a_method_lacks_and_what_its_runs_ran_on(results
         method.name for method in compare(FOLDERS).methods if method.runs[0].config.method == kept["config"]["method"]
     )
     assert f"5 runs, seeds 0, 1 (of {name} {kept['config']['seed']})" in text
-    assert "that they ran on (NVIDIA H100 80GB HBM3): " in text
+    assert "on their machines (NVIDIA H100 80GB HBM3): " in text
 
 
 @pytest.mark.slow

@@ -287,19 +287,19 @@ def test_the_page_has_tables_verdicts_and_pictures_of_what_is_kept(grid: Path) -
     used = compare_shortcut_use(load_results(grid / "results" / "digits-tiny"))
     for method in used.methods:
         assert method.gap().percent().replace("-", "−") in text
-    assert_states(text, "S1: the gap of SGT is smaller than that of ST", "no runs of SGT", "which judge nothing")
+    assert_states(text, "S1: the gap of SGT is smaller than that of ST", "no runs of SGT", "which test no claim")
     assert "For a user" not in text
     for name in ("digits-tiny-views.svg", "digits-tiny-planted.png"):
         assert f"(results/{name})" in text
         assert (grid / "docs" / "results" / name).stat().st_size > 1000
     assert "mnist-shortcuts-laptop (`asgt reproduce mnist-shortcuts --scale laptop --keep results`)" in text
 
-    # In the clothes of the grid that judges, its verdicts judge.
+    # Under the name of the grid on which the claims are tested, its verdicts count.
     shutil.move(grid / "results" / "digits-tiny", grid / "results" / CLAIMS.judged)
     write_results(grid / "results", grid / "docs" / "results.md")
     text = (grid / "docs" / "results.md").read_text("utf-8")
     assert_states(text, f"### {CLAIMS.judged}", "**For a user.** Nothing yet")
-    assert "which judge nothing" not in text
+    assert "which test no claim" not in text
 
 
 def test_the_terminal_shows_the_gaps_of_several_runs_or_which_test_set_is_missing(cli: Callable, grid: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_range_that_begins_below_zero_needs_no_sign_of_equality(cli: Callable,
     line = cli("train", "--config", "mine.yaml", "--pixel-range", "-1000,3000", "--data", "digits").refusal()
 
     assert "5,4" not in line
-    assert "one argument" not in line
+    assert "unexpected argument" not in line
     assert "digits" in line  # which are not read from files
 
 

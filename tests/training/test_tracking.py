@@ -189,7 +189,7 @@ def test_a_failure_in_the_middle_is_told_once_and_loses_nothing(tmp_path: Path, 
     (run,) = written.runs
     assert [call for call, _ in run.told] == ["start", "parameters", "log", "log"]
     (warning,) = (line for line in heard.warned if "trackio" in line)
-    assert_states(InputError(warning), "trackio", "ConnectionError", "no network", "goes on")
+    assert_states(InputError(warning), "trackio", "ConnectionError", "no network", "continues")
     assert (result.chosen_epoch, result.validation) == (plain.chosen_epoch, plain.validation)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (
         tmp_path / "plain" / "model.safetensors"
@@ -203,7 +203,7 @@ def test_a_tracker_that_cannot_begin_is_refused_and_leaves_no_run(tmp_path: Path
 
     with pytest.raises(InputError) as caught:
         train(small(tracker="trackio"), tmp_path / "run")
-    assert_states(caught.value, "trackio", "no network", "leave trackio out")
+    assert_states(caught.value, "trackio", "no network", "omit trackio")
     assert not (tmp_path / "run").exists()
 
 

@@ -40,7 +40,7 @@ class Subject:
         model: in evaluation mode, on the CPU, with its normalisation inside.
         evaluations: what is known of its robustness, by the protocol's key.
         folder: its run folder; ``""`` where it is no run.
-        mask: the settings of the mask in its training, but for ``k``; empty where it has none of its own.
+        mask: the settings of the mask in its training, but for ``k``; empty where it has none.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Bench:
         eps: the radius that the page begins with, in [0, 1].
         norm: its norm.
         k: the share of the features that the mask hides at first.
-        notes: what the user must know of runs and images, in words.
+        notes: what the user must know of runs and images, as text.
     """
 
     subjects: tuple[Subject, ...]
@@ -152,7 +152,7 @@ class Bench:
 
 
 def bench_of_runs(folders: Sequence[Path | str], *, allow: Collection[str] = (), progress: Progress = SILENT) -> Bench:
-    """Reads finished run folders whose models are to stand side by side.
+    """Reads finished run folders whose models are shown side by side.
 
     Args:
         folders: the run folders, at least one.
@@ -210,7 +210,7 @@ def bench_of_model(
         images: the test images, with labels in the order of its logits.
         data: the name of the data, a hub id or a folder.
         settings: how the data is read: keyword arguments of :func:`asgt.load_data`. Default: as it is.
-        notes: what was taken for what, in words.
+        notes: what was taken for what, as text.
 
     Raises:
         InputError: the model does not take such images, or gives another number of logits than there are classes.

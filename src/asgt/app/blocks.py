@@ -1,4 +1,4 @@
-"""The page itself, of gradio's parts: fields on the left, what is seen on the right. All it shows is made elsewhere."""
+"""The page itself, of gradio's parts: fields in one column, results in the other. All it shows is made elsewhere."""
 
 from __future__ import annotations
 

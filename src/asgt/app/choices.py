@@ -52,12 +52,12 @@ class AttackChoice:
         Args:
             eps: the radius.
             norm: its norm.
-            steps: how many steps; left out where it cannot be set.
-            values: of its own settings by name, as a field of a page gives them; one that is left out has its default.
+            steps: how many steps; omitted where it cannot be set.
+            values: of its settings by name, as a field of a page gives them; one that is omitted has its default.
             targeted: whether it is called with the class that it is to reach.
 
         Raises:
-            InputError: a setting cannot be meant, or the attack is not defined in the norm or towards a target.
+            InputError: a setting is invalid, or the attack is not defined in the norm or towards a target.
         """
 
         known = {setting.name: setting for setting in self.settings}
@@ -72,7 +72,7 @@ class AttackChoice:
 
 
 def attack_choices() -> dict[str, AttackChoice]:
-    """The attacks of :mod:`asgt.attacks` that need nothing but numbers and words, by their names."""
+    """The attacks of :mod:`asgt.attacks` that need nothing but numbers and names, by their names."""
 
     choices = {}
     for name in attacks.__all__:
@@ -119,7 +119,7 @@ def parsed(setting: Setting, value: Any) -> Any:
 
 
 def words_of(setting: Setting) -> tuple[str, ...]:
-    """The words that a setting chooses from; none where it is no choice of words."""
+    """The values that a setting chooses from; none where it is no choice of names."""
 
     words = [get_args(kind) for kind in setting.types if get_origin(kind) is Literal]
     return tuple(word for group in words for word in group)

@@ -1,4 +1,4 @@
-"""Work for a page that must stay responsive: done in a thread of its own, told about while it lasts, and stoppable."""
+"""Work for a page that must stay responsive: done in a separate thread, told about while it lasts, and stoppable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .looking import Look, Wanted, look
 __all__ = ["Desk", "Update"]
 
 _SOON, _OFTEN = 0.4, 1.0
-"""Seconds before the first word of how far the work is, and between two of them, which a screen reader reads out."""
+"""Seconds before the first report of how far the work is, and between two of them, which a screen reader reads out."""
 
 _FAULT = "A fault of asgt: its traceback is in the terminal."
 
@@ -44,7 +44,7 @@ class _Job:
 
 
 class Desk:
-    """Does what pages wish for, one thing at a time, since all of them ask the same models.
+    """Does what pages wish for, one thing at a time, since all of them use the same models.
 
     Args:
         bench: the models and their images.

@@ -1,7 +1,7 @@
 """An attack on one image, followed from outside: how far it is, when the model is fooled, and whether to stop.
 
-The attack runs as it is. What is known of its way is seen by the model that it asks: each gradient step asks once for
-a gradient, and an attack without gradients asks once a query.
+The attack runs as it is. What is known of its way is seen by the model that it calls: each gradient step needs one
+gradient, and an attack without gradients needs one call a query.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Attempt", "StoppedError", "attempt"]
 
 
 class StoppedError(AsgtError):
-    """Somebody asked to stop."""
+    """A user stopped the work."""
 
     def __init__(self) -> None:
         super().__init__("stopped: the picture is that of the settings before")
@@ -96,7 +96,7 @@ def attempt(
         seed: keys the random start.
         row: the row of the image in the test split, which keys it too.
         told: is called with the steps or queries done.
-        should_stop: is asked at each of them.
+        should_stop: is called at each of them.
 
     Raises:
         StoppedError: ``should_stop`` said so.

@@ -1,4 +1,4 @@
-"""The fields of the page: what they begin with, and what their values ask for."""
+"""The fields of the page: what they begin with, and what their values request."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def window(bench: Bench, row: Any) -> range:
 
 
 def filled_in(bench: Bench, values: Mapping[str, Any], settings: Sequence[tuple[str, str, Any]]) -> Wanted:
-    """What the fields ask for.
+    """What the fields request.
 
     Args:
         bench: the models and their images.
@@ -103,7 +103,7 @@ def filled_in(bench: Bench, values: Mapping[str, Any], settings: Sequence[tuple[
         settings: of the attacks' own fields, the attack, the setting and the value.
 
     Raises:
-        InputError: a value cannot be meant.
+        InputError: a value is invalid.
     """
 
     if values["source"] not in SOURCES:

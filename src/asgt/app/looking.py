@@ -146,7 +146,7 @@ class Look:
         label: its class; ``None`` where it is not known.
         said: how a picture of the user's own was prepared.
         classes: the names of the classes.
-        attack: the attack, in words.
+        attack: the attack, as text.
         target: the class that it is to reach; ``None`` for any wrong one.
         eps: the radius.
         norm: its norm.
@@ -190,10 +190,10 @@ def look(
         bench: the models and their images.
         wanted: what is chosen.
         told: is told how far the attack is.
-        should_stop: is asked at each step of an attack, and before the maps.
+        should_stop: is called at each step of an attack, and before the maps.
 
     Raises:
-        InputError: a choice cannot be meant, or a model cannot do what is asked.
+        InputError: a choice is invalid, or a model cannot do what is requested.
         StoppedError: ``should_stop`` said so.
     """
 
@@ -372,7 +372,7 @@ class _Looking:
             return None
 
         def mapper(model: Any, images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
-            raise AssertionError("the mass asks for no other map")
+            raise AssertionError("the mass needs no other map")
 
         batch = MapBatch(
             model=self.subject.model,

@@ -114,7 +114,7 @@ def _said(
         steps.append("its grey repeated in three channels")
     if options.image_size is not None and ((width, height) != (across, down) or options.crop is not None):
         short = "resized" if width == height else f"its short side resized from {min(width, height)}"
-        of = "" if options.crop is None else f", {options.crop:g} of the side kept"
+        of = "" if options.crop is None else f", {options.crop:g} of the side used"
         cropped = "" if width == height and options.crop is None else ", its centre cropped"
         steps.append(f"{short} to {options.image_size} pixels ({options.interpolation}{of}){cropped}")
     told = "; ".join(steps) or "taken as it is"

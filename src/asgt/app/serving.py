@@ -1,6 +1,6 @@
 """The page served on this machine alone, until somebody stops it.
 
-No request leaves the machine, neither from the server nor from the page.
+No request goes beyond the machine, neither from the server nor from the page.
 """
 
 from __future__ import annotations

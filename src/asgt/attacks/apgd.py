@@ -175,7 +175,7 @@ class APGD(Attack):
         if self.loss == "ce" and self.target != 1:
             raise InputError(f"target = {self.target}: the cross-entropy aims at no class; 'dlr-targeted' does")
         if self.targeted and self.target != 1:
-            raise InputError(f"target = {self.target}: with targeted=True the call says the classes, leave target out")
+            raise InputError(f"target = {self.target}: with targeted=True the call gives the classes, omit target")
 
     @property
     def starts_at_random(self) -> bool:

@@ -70,8 +70,8 @@ class State:
         eps: the radius of each sample's ball, (B,).
         x_adv: the current iterate, of the shape of ``x``.
         iteration: the steps that each sample has taken, int64 (B,).
-        fooled: whether an iterate that the model was asked about was a success, bool (B,): misclassified, or, of a
-            targeted attack, given the target class. A step asks about the iterate it starts from, so the one that it
+        fooled: whether an iterate that the model has classified was a success, bool (B,): misclassified, or, in a
+            targeted attack, given the target class. A step classifies the iterate it starts from, so the one that it
             ends at is not covered before the next.
         witness: the first such iterate; where there is none, ``x``.
         momentum: the accumulated gradient of momentum attacks, of the shape of ``x``.
@@ -175,7 +175,7 @@ class Attack(ABC):
             class that can do so sets :attr:`takes_targets`.
 
     Raises:
-        InputError: ``eps``, ``norm`` or ``steps`` cannot be meant, or the attack is defined untargeted only.
+        InputError: ``eps``, ``norm`` or ``steps`` is invalid, or the attack is defined untargeted only.
 
     Example:
         >>> from dataclasses import dataclass
@@ -220,7 +220,7 @@ class Attack(ABC):
             raise InputError(f"targeted = {self.targeted!r}: True or False; the target classes come in the call")
         if self.targeted and not self.takes_targets:
             raise InputError(
-                f"{type(self).__name__} is defined untargeted only: leave targeted out, or use PGD, MIFGSM or APGD"
+                f"{type(self).__name__} is defined untargeted only: omit targeted, or use PGD, MIFGSM or APGD"
             )
 
     def __call__(
@@ -248,7 +248,7 @@ class Attack(ABC):
             The perturbed images, detached, of the shape of ``x``.
 
         Raises:
-            InputError: images, labels, targets or ε cannot be meant, or the model does not return logits (B, K).
+            InputError: images, labels, targets or ε are invalid, or the model does not return logits (B, K).
         """
 
         radius = self.radius if eps is None else eps if isinstance(eps, Tensor) else number(eps, "eps")
@@ -562,7 +562,7 @@ def refuse_targeted(attack: Attack | None, where: str) -> None:
     """
 
     if attack is not None and attack.targeted:
-        raise InputError(f"{attack.title} aims at a target class: {where} takes untargeted attacks, leave targeted out")
+        raise InputError(f"{attack.title} aims at a target class: {where} takes untargeted attacks, omit targeted")
 
 
 def check_eps(eps: float, norm: str = "linf") -> None:

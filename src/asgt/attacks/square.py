@@ -185,7 +185,7 @@ class LocalSquare(Square):
         eps: the radius in [0, 1].
         norm: ``"linf"`` or ``"l2"``.
         steps: queries, the one about the start included.
-        skipped: the queries that are left out of the schedule of sizes.
+        skipped: the queries that the schedule of sizes omits.
         targeted: refused, as there is no targeted form of it here.
 
     Raises:
@@ -213,7 +213,7 @@ class LocalSquare(Square):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.skipped < 0:
-            raise InputError(f"skipped = {self.skipped}: the number of queries to leave out is zero or more")
+            raise InputError(f"skipped = {self.skipped}: the number of queries to omit is zero or more")
 
     @property
     def title(self) -> str:

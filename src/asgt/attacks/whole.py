@@ -122,7 +122,7 @@ class Foreign(Whole):
             not follow it stays what it is.
         name: what to call it. Default: as its class or function is called. Evidence on disk knows the attack by its
             name alone, so there it must be given, and tell one setting from another.
-        random_start: whether each call draws anew, so that it can be repeated.
+        random_start: whether each call draws again, so that it can be repeated.
         targeted: refused, as there is no targeted form of it here.
 
     Raises:

@@ -21,7 +21,7 @@ __all__ = ["make_parser", "run"]
 
 
 def run(words: list[str]) -> int:
-    """Runs ``asgt app`` with the words that follow the verb."""
+    """Runs ``asgt app`` with the arguments that follow the verb."""
 
     asked = {
         name: value for name, value in given(make_parser(), words).items() if value is not None and value is not False
@@ -65,7 +65,7 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="asgt app",
         description="An interactive page on this machine: choose, draw or upload an image, attack it, and see the "
-        "predictions, maps and masks of one model or of several runs side by side. No request leaves the machine.",
+        "predictions, maps and masks of one model or of several runs side by side. No request goes beyond the machine.",
         usage="asgt app RUN… | --model M [--weights FILE] --data D [OPTIONS]",
     )
     parser.add_argument("runs", nargs="*", type=str, help="finished run folders of one data set, evaluated or not")
@@ -87,9 +87,9 @@ def _check(asked: dict[str, Any]) -> None:
     if asked.get("runs"):
         for name in PARTS:
             if name in asked:
-                raise InputError(f"--{name.replace('_', '-')} is told by the run folders: leave it out")
+                raise InputError(f"--{name.replace('_', '-')} is told by the run folders: remove the option")
         if "model" in asked and not is_foreign(asked["model"]):
-            raise InputError(f"--model {shown(asked['model'])} is told by the run folders: leave it out")
+            raise InputError(f"--model {shown(asked['model'])} is told by the run folders: remove the option")
     else:
         for name in ("model", "data"):
             if name not in asked:

@@ -169,7 +169,7 @@ class Console:
         if "passes_per_step" in result.speed:
             from ..training.speed import speed_text
 
-            passes = f"{result.speed['passes_per_step']} passes a step"
+            passes = f"{result.speed['passes_per_step']} passes per step"
             self.out.print(escape(f"{passes}, {speed_text(result.speed)}"))
         self.out.print(escape(f"run folder: {result.folder}"))
 

@@ -341,7 +341,7 @@ def _sampled(images: Images, count: int, console: Console) -> tuple[Tensor, str]
     rows = sampled_rows(images, count)
     selection = selection_text(images, rows)
     if not rows.equal(torch.arange(count)):
-        console.say(f"{selection}, always the same: the first {count} do not stand for all of them")
+        console.say(f"{selection}, always the same: the first {count} do not represent all of them")
     return rows, selection
 
 
@@ -380,6 +380,6 @@ def _from_run(
     model, splits, config, result = load_run(folder.path, allow=allow, progress=console)
     view = asked.get("shortcut_view", "absent")
     if config.shortcut is None and "shortcut_view" in asked:
-        raise InputError(f"--shortcut-view {view}: {folder.path} was trained without a shortcut, leave it out")
+        raise InputError(f"--shortcut-view {view}: {folder.path} was trained without a shortcut, omit the option")
     warnings = [*result.warnings, *remarks_on(folder)]
     return model, splits.test, config.shortcut, config.data, config.norm or "linf", warnings

@@ -24,7 +24,7 @@ from .method_naming import Method
 __all__ = ["ARROWS", "PRIMARY", "Explained", "explanations_of", "measures_of"]
 
 PRIMARY = ("shortcut-mass", "mass", "road")
-"""The measure that answers the question asked, named before anything was measured. Of images with a shortcut, whether a
+"""The measure that answers the question, named before anything was measured. Of images with a shortcut, whether a
 model looks at it: the mass on the shortcut. Of others, whether robustness and interpretability rise together: the mass
 on the object, or ROAD where it is not known where the object is."""
 
@@ -73,7 +73,7 @@ class Explained:
 def explanations_of(methods: Sequence[Method]) -> tuple[Explained, ...]:
     """A panel for each attribution by which some run was explained, the gradient's first.
 
-    Test images with a shortcut, in each of its views, have a panel of their own: it follows that of the images as they
+    Test images with a shortcut, in each of its views, have a separate panel: it follows that of the images as they
     are.
     """
 
@@ -118,11 +118,11 @@ def _by(name: str, methods: Sequence[Method]) -> Explained:
     notes = []
     if others:
         notes.append(
-            f"explained with other settings than most, and left out: {listed(others)}; remove "
+            f"explained with other settings than most, and omitted: {listed(others)}; remove "
             f"explanation/{name} there and explain them again"
         )
     if lacking:
-        notes.append(f"not explained by {name}, and left out: {listed(lacking)}")
+        notes.append(f"not explained by {name}, and omitted: {listed(lacking)}")
     told = Counter(note for several in kept.values() for run in several for note in run.explanations[name].notes)
     total = sum(map(len, kept.values()))
     notes += [note if count == total else f"{note} ({counted(count, 'run')})" for note, count in told.items()]

@@ -152,7 +152,7 @@ def panel_words(explained: Explained) -> str:
     shown = f", images with the shortcut {panel.shortcut_view}" if panel.shortcut_view else ""
     return (
         f"{explained.attribution} of the label's logit{shown}; n = {panel.n} of {panel.asked} images that all "
-        f"{counted(sum(map(len, panel.seeds.values())), 'model')} get right; {' or '.join(map(str, seeds))} "
+        f"{counted(sum(map(len, panel.seeds.values())), 'model')} classify correctly; {' or '.join(map(str, seeds))} "
         f"{'seed' if seeds == [1] else 'seeds'}; attacked at ε/4 and ε = {eps_text(panel.eps)}, where "
         f"{panel.unflipped[0]} and {panel.unflipped[1]} of them are unflipped under every model's own PGD-20"
     )

@@ -204,7 +204,7 @@ def _shown_rows(test: Images, among: int, explained: Sequence[Explained]) -> tup
             raise DamagedFileError(
                 f"an explanation is damaged: it is of test image {int(rows.max())} of {len(test)}: explain again"
             )
-        return rows, f"{counted(len(rows), 'image')} that all models classify correctly, first seeds"
+        return rows, f"{counted(len(rows), 'image')} correct under all models, first seeds"
     rows = sampled_rows(test, min(most, among))
     return rows, f"{counted(len(rows), 'image')}, correct or not, first seeds"
 

@@ -107,7 +107,7 @@ class Evaluation(Request, Displayed):
         labels: the class of each sample, int64 (N,); ``None`` if unknown, as in evaluations of earlier versions,
             which did not save it. Then there are no numbers by class.
         class_names: the names of the classes, by their numbers; empty without labels.
-        trace: what an attack does step by step on a few images; ``None`` where it was not asked for.
+        trace: what an attack does step by step on a few images; ``None`` where it was not requested.
         shortcut_codes: the class whose planted shortcut each sample has, int64 (N,); ``None`` where none was planted,
             and of evaluations of earlier versions, which did not save it.
 

@@ -30,7 +30,7 @@ def remedy_place(name: str) -> str:
         name: as the check or the warning gives it, such as ``"budget reach"``.
 
     Returns:
-        ``"docs/troubleshooting.md#budget-reach"``; empty for a check of one's own, which has no section.
+        ``"docs/troubleshooting.md#budget-reach"``; empty for a user's check, which has no section.
     """
 
     return f"{_page()}{_anchor(name)}" if name in DOCUMENTED else ""

@@ -3,7 +3,7 @@
 An evaluation's folder holds ``result.json`` and, beside it, shards of samples with their outcomes under a search, each
 written as soon as its samples are through and never rewritten. The labels of the samples, by which figures of classes
 are made again, are written just before the result, which names them by their digest. A result of an earlier version
-names none, and has no figures by class. So is a trace, where one was asked for.
+names none, and has no figures by class. So is a trace, where one was requested.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _FIGURES = ("samples", "clean", "attacks", "exhaustive", "first_to_break", "disc
 
 
 def write_result(folder: Path, evaluation: Evaluation) -> None:
-    """Writes labels and trace, then ``result.json``, each whole or not at all; then lists them in the manifest."""
+    """Writes labels and trace, then ``result.json``, each atomically; then lists them in the manifest."""
 
     accepted = withdraw(folder)
     if evaluation.labels is not None:

@@ -2,8 +2,8 @@
 
 The gap is the accuracy on the images that have the shortcut of their true class, less that on the same images with the
 shortcut of a wrong class. A group is a class with the shortcut of a class: the images of a class that have the shortcut
-of their own are those of ``aligned``, those that have another's are those of ``reversed``. Wrong shortcuts that too few
-images of a class have are one group together: were they left out, only images with the right shortcut would be left.
+of that class are those of ``aligned``, those that have another's are those of ``reversed``. Wrong shortcuts that too
+few images of a class have are one group together: without them, only images with the right shortcut would remain.
 The lowest accuracy of a group says what a mean hides.
 
 References:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["LEAST", "Group", "Groups", "ShortcutUse", "in_points", "shortcut_use"]
 
 LEAST = 10
-"""Images of a group: wrong shortcuts of a class with fewer are joined, and what still has fewer is left out."""
+"""Images of a group: wrong shortcuts of a class with fewer are joined, and what still has fewer is omitted."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Group:
     Attributes:
         label: the number of the class.
         code: the number of the class whose shortcut they have; ``None`` for several wrong ones together.
-        name: both in words.
+        name: both as text.
         accuracy: the share that is right, with Wilson's 95 % interval; ``accuracy.n`` images.
     """
 
@@ -60,7 +60,7 @@ class Groups:
         groups: those with enough images, by class and shortcut; the joined ones last.
         joined: how many pairs of a class and a wrong shortcut are joined, or have no image.
         left_out: how many groups have too few images even so.
-        least: images of a group that is neither joined nor left out.
+        least: images of a group that is neither joined nor omitted.
     """
 
     groups: tuple[Group, ...]
@@ -79,16 +79,16 @@ class Groups:
 
     @property
     def smallest(self) -> int:
-        """The images of the smallest group that is not left out."""
+        """The images of the smallest group that is not omitted."""
 
         return min(group.accuracy.n for group in self.groups)
 
     def text(self) -> str:
-        """What the worst group is chosen from, in words."""
+        """What the worst group is chosen from, as text."""
 
         few = f"fewer than {self.least} images"
         joined = f"; the {self.joined} with a wrong shortcut and {few} are joined by class" if self.joined else ""
-        fewer = f", {counted(self.left_out, 'group')} with fewer left out" if self.left_out else ""
+        fewer = f", {counted(self.left_out, 'group')} with fewer omitted" if self.left_out else ""
         return (
             f"the lowest of {counted(len(self.groups), 'group')} (class × shortcut{joined}), the smallest "
             f"with {counted(self.smallest, 'image')}{fewer}; its interval is not corrected for the choice"
@@ -173,7 +173,7 @@ class ShortcutUse(Tabular):
         Args:
             eps: as :meth:`accuracy` takes it.
             least: images of a group. Of a class, wrong shortcuts with fewer are one group together; a group that still
-                has fewer is left out.
+                has fewer is omitted.
 
         Returns:
             The groups; ``None`` where no group has so many images, and where the evidence does not say which shortcut
@@ -249,7 +249,7 @@ def shortcut_use(evaluations: Iterable[Evaluation]) -> ShortcutUse:
 
     Args:
         evaluations: one on each of :func:`asgt.data.shortcut_views`, which differ in nothing else. Each says which it
-            is (``shortcut_view``); one on images as they are stands for ``"absent"``.
+            is (``shortcut_view``); one on images as they are is the one on ``"absent"``.
 
     Returns:
         Accuracies, the gap, and the worst group.
@@ -274,7 +274,7 @@ def shortcut_use(evaluations: Iterable[Evaluation]) -> ShortcutUse:
     for evaluation in evaluations:
         view = evaluation.shortcut_view or "absent"
         if view in by_view:
-            raise InputError(f"two evaluations are of the test set {view}: leave one out")
+            raise InputError(f"two evaluations are of the test set {view}: omit one")
         by_view[view] = evaluation
     if lacking := [view for view in VIEWS if view not in by_view]:
         raise InputError(

@@ -1,6 +1,6 @@
 """What an attack does step by step on a few images: whether its loss has levelled off when its steps are over.
 
-A trace stands beside the outcomes and changes none of them. Its file holds tensors, its summary stands in
+A trace is stored beside the outcomes and changes none of them. Its file holds tensors, its summary is in
 ``result.json`` with their digest.
 """
 
@@ -38,12 +38,12 @@ class Trace:
     """The course of one run of an attack of T steps on M images, at one ε.
 
     Attributes:
-        asked: how many images were asked for.
+        asked: how many images were requested.
         search: the name of the search whose attack it is.
-        attack: the attack in words, with its effort.
+        attack: the attack as text, with its effort.
         eps: the radius.
         norm: the norm of ε.
-        final: whether the evidence judges the last iterate alone; else any iterate that fools the model is a success.
+        final: whether the evidence tests the last iterate alone; else any iterate that fools the model is a success.
         rows: the numbers of the images, int64 (M,): survivors first, then broken ones, each in the order of the data.
         survived: whether the evidence counts the image as right at ``eps``, bool (M,).
         loss: the attack's loss at each iterate, from the start to the end, float32 (M, T + 1).
@@ -119,14 +119,14 @@ class Trace:
     def contradicts(self) -> Tensor:
         """Which images end otherwise than the evidence says, bool (M,).
 
-        In a worst case these are survivors that the trace breaks at ``eps``. That broken images withstand one run of
-        one attack contradicts nothing.
+        In a worst case these are survivors that the trace breaks at ``eps``. That one run of one attack does not
+        break them all contradicts nothing.
         """
 
         return self.survived == self.fooled[:, -1] if self.final else self.survived & self.fooled.any(dim=1)
 
     def sentence(self) -> str:
-        """Whether the attack has converged, in words."""
+        """Whether the attack has converged, as text."""
 
         late = self.late_rise
         told = (
@@ -188,7 +188,7 @@ class Trace:
 
 
 def write_trace(folder: Path, trace: Trace | None) -> None:
-    """Writes the file of a trace, whole or not at all; removes that of another time where there is none."""
+    """Writes the file of a trace atomically; removes that of another time where there is none."""
 
     if trace is None:
         (folder / TRACE).unlink(missing_ok=True)

@@ -5,7 +5,7 @@ the same numbers of images, the same draw. So its run is the one that the evalua
 but for rounding.
 
 The images are the first survivors and the first broken images in the order of the data, half and half where there are
-as many. Clean errors are left out. The ε is the one that checks examine (:mod:`asgt.evaluation.second_look`).
+as many. Clean errors are omitted. The ε is the one that checks examine (:mod:`asgt.evaluation.second_look`).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def checked_trace(count: int, protocol: Protocol, samples: int | None = None) ->
         raise InputError(f"trace = {count}: {samples} images are evaluated, trace at most so many")
     if all(_first(search.finders) is None for search in protocol.searches):
         raise InputError(
-            f"trace = {count}: protocol {protocol.key} has no attack of several gradient steps to trace; leave it out, "
+            f"trace = {count}: protocol {protocol.key} has no attack of several gradient steps to trace; omit trace, "
             "or evaluate by pgd or standard"
         )
     return count

@@ -93,7 +93,7 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
 
     Args:
         job: what to do. What its folder holds already is not repeated.
-        should_stop: asked after every training step.
+        should_stop: called after every training step.
         phase: gives the progress of the phase of a number: 0 is the training, then come the evaluations and the
             attributions.
 

@@ -218,7 +218,7 @@ class Explanation(Tabular):
 
 
 def area_note(area: float) -> str:
-    """What stands beside measures of a map on a shortcut: their chance level, its share of the area."""
+    """What is shown beside measures of a map on a shortcut: their chance level, its share of the area."""
 
     return (
         f"the shortcut's share of the area, which maps without a preference have as mass and intersection: {area:.3f}"

@@ -351,7 +351,7 @@ def _claimed(folder: Path, asked: Explanation, resume: bool) -> Explanation | No
         there, here = (each.settings.get("shortcut") for each in (finished, asked))
         if there != here and (said := shortcut_words(there)) != shortcut_words(here):
             raise InputError(
-                f"{folder} was made with {said}, not with {shortcut_words(here)}: remove it to explain anew"
+                f"{folder} was made with {said}, not with {shortcut_words(here)}: remove it to explain again"
             )
         if any(getattr(finished, name) != getattr(asked, name) for name in _IDENTITY):
             raise other

@@ -65,7 +65,7 @@ def known_shortcut(images: Images, mask: Tensor | None, view: str) -> KnownShort
         raise unknown("shortcut view", str(view), VIEWS)
     pixels = images.pixels
     if mask is not None and isinstance(pixels, PlantedPixels):
-        raise InputError(f"the images have the shortcut {pixels.shortcut}, which tells its mask: leave shortcut out")
+        raise InputError(f"the images have the shortcut {pixels.shortcut}, which tells its mask: omit shortcut")
     if mask is not None:
         check_mask(mask, (len(images), *images.shape[1:]))
     view = "" if view == "absent" and not isinstance(pixels, PlantedPixels) else view
@@ -96,7 +96,7 @@ def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
 def shortcut_settings(shortcut: Shortcut, shape: tuple[int, int, int]) -> dict[str, Any]:
     """The name and settings of a shortcut in images (C, H, W).
 
-    The strength is left out: it says how many training images agree, and nothing of the test sets.
+    The strength is omitted: it says how many training images agree, and nothing of the test sets.
     """
 
     told = {name: value for name, value in asdict(shortcut).items() if name != "strength"}
@@ -112,7 +112,7 @@ def view_in(settings: Mapping[str, Any]) -> str:
 
 
 def shortcut_words(recorded: Any) -> str:
-    """What the settings of an explanation record of a shortcut, in words, as ``the shortcut patch (size = 2)``."""
+    """What the settings of an explanation record of a shortcut, as text, as ``the shortcut patch (size = 2)``."""
 
     if not isinstance(recorded, dict):
         return "no shortcut"
@@ -148,6 +148,6 @@ def _refuse_other_view(pixels: PlantedPixels, labels: Tensor, view: str) -> None
     fits = {"aligned": own.all(), "reversed": ~own.any(), "absent": torch.tensor(False)}
     if view in fits and not bool(fits[view]):
         raise InputError(
-            f"shortcut_view = {view}: the images have the shortcut of their own class in {int(own.sum())} of "
+            f"shortcut_view = {view}: the images have the shortcut of their true class in {int(own.sum())} of "
             f"{len(labels)} images, which is another test set"
         )

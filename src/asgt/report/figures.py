@@ -66,7 +66,7 @@ class Line:
         y: as many values.
         low: the lower edge of its band, as many.
         high: the upper edge.
-        texts: each value in words, with its interval.
+        texts: each value as text, with its interval.
         beside: what y is held against, drawn thin and without markers in the same colour; empty without it.
         threads: single courses over x = 0, 1, …, of which y is the middle, drawn thin in the same colour.
     """

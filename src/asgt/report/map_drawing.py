@@ -159,14 +159,14 @@ class _Sheet:
     def picture(
         self, x: float, y: float, side: float, picture: Tensor, wrong: str, outline: Tensor | None = None
     ) -> None:
-        """Pixels as they are, in a square; or the word for what cannot be shown, on hatching.
+        """Pixels as they are, in a square; or the text for what cannot be shown, on hatching.
 
         Args:
             x: of the square, like y and side in inches.
             y: of its upper edge.
             side: of it.
             picture: uint8 (H, W, 3).
-            wrong: the word.
+            wrong: the text.
             outline: a mask whose edge is drawn on the picture, bool (H, W).
         """
 

@@ -52,11 +52,11 @@ def explain_run(
         attribution: what makes the maps.
         rows: which they are, int64 (N,). Default: the first, or drawn class by class where these lack a class.
         shortcut: what is planted in them, as :func:`asgt.shortcuts.shortcut_named` takes it. Default: nothing.
-        shortcut_view: which test set with a shortcut is explained; its evidence lies in a folder of its own.
+        shortcut_view: which test set with a shortcut is explained; its evidence lies in a separate folder.
         layer: the layer that it looks at, where it looks at one.
         batch_size: images a pass. Default: as :func:`asgt.explain` has it.
         device: where to.
-        resume: take up an explanation that was begun and not finished; a finished one is taken up anyway.
+        resume: continue an explanation that was begun and not finished; a finished one is used anyway.
         progress: is told how many images are through.
 
     Raises:

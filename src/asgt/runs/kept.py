@@ -1,6 +1,6 @@
 """Saved results of runs: one small text file per run, from which every figure can be made again.
 
-It holds what was asked, how the training went, of each evaluation, on each of the test sets of a planted shortcut, its
+It holds the settings, how the training went, of each evaluation, on each of the test sets of a planted shortcut, its
 definition, its checks and, bit by bit, which images stay right at each ε, and of each explanation what was measured of
 each image, to seven digits; of the runs that a grid's picture shows, its images and their maps as well. The weights are
 not in it; their SHA-256 is.

@@ -47,7 +47,7 @@ class Run:
         evaluations: its finished evaluations, by the protocol's key (:attr:`asgt.Protocol.key`).
         explanations: its finished explanations, by attribution, as ``gradient``, or ``gradient+aligned`` of images with
             a planted shortcut (:attr:`asgt.Explanation.name`).
-        remarks: files without a digest, and edits that were accepted, in words.
+        remarks: files without a digest, and edits that were accepted, as text.
         views: its finished evaluations on test images with a planted shortcut, by the view (``"aligned"``,
             ``"random"``, ``"reversed"``) and then by the protocol's key; what ``"absent"`` names is in
             ``evaluations``.

@@ -1,4 +1,4 @@
-"""The section of the results page that asks whether masking removes shortcuts, of the runs kept of its grids."""
+"""The section of the results page on whether masking removes shortcuts, from the saved runs of its grids."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class ShortcutGrid:
 
     Attributes:
         name: the preset's, and the folder's.
-        words: what the preset says of itself; ``""`` if it is none of the house.
-        planned: how many runs the preset asks for; 0 if it is none of the house.
-        comparison: the kept runs side by side.
+        words: the description in the preset; ``""`` if it is not a built-in preset.
+        planned: how many runs the preset has; 0 if it is not a built-in preset.
+        comparison: the saved runs side by side.
         used: the same on the four test sets.
         plant: the shortcut, as its text says it.
-        reach: whether an attack at the training ε can erase the class from it, in words.
+        reach: whether an attack at the training ε can erase the class from it, as text.
         verdicts: on each claim.
-        judges: whether these are the runs that judge.
+        judges: whether the claims are tested on these runs.
         closed: the share of ST's gap that RRR does not have; ``None`` if it is not known.
         chart: accuracy on the four test sets, relative to the page.
-        picture: the planted images, likewise; ``""`` where no images are kept.
+        picture: the planted images, likewise; ``""`` where no images are saved.
     """
 
     name: str
@@ -95,7 +95,7 @@ def map_table(comparison: Comparison) -> Table | None:
         if measure.needs_shortcut and not panel.value(panel.methods[0], measure.name).not_run
     ]
     return Table(
-        f"maps by {panel.name} and the shortcut, n = {panel.n} of {panel.asked} images that all models get right; "
+        f"maps by {panel.name} and the shortcut, n = {panel.n} of {panel.asked} images correct under all models; "
         "described, not tested",
         ["method", *(measure.title for measure in shown)],
         [[method, *(panel.value(method, measure.name).text() for measure in shown)] for method in panel.methods],
@@ -133,7 +133,7 @@ _MASKS = ("S1", "S3")
 
 
 def is_about_shortcut(folder: Path) -> bool:
-    """Whether the runs kept in a folder were trained with a planted shortcut.
+    """Whether the runs saved in a folder were trained with a planted shortcut.
 
     Raises:
         DamagedFileError: the first file is damaged.
@@ -149,10 +149,10 @@ def shortcut_houses() -> list[str]:
 
 
 def shortcut_grid(folder: Path, claims: ShortcutClaims, page: Path) -> ShortcutGrid:
-    """Reads the runs kept of a grid, judges them, and draws their figures beside the page.
+    """Reads the saved runs of a grid, tests the claims on them, and draws their figures beside the page.
 
     Args:
-        folder: what was kept of its runs.
+        folder: what was saved of its runs.
         claims: the file of claims.
         page: the page, in Markdown; the figures go into the folder beside it that goes by its name.
 
@@ -166,7 +166,7 @@ def shortcut_grid(folder: Path, claims: ShortcutClaims, page: Path) -> ShortcutG
     plants = {run.config.shortcut for run in runs}
     if len(plants) > 1 or None in plants:
         told = " and ".join(sorted(str(plant) for plant in plants))
-        raise InputError(f"{folder} holds runs with other shortcuts: {told}: keep each grid in a folder of its own")
+        raise InputError(f"{folder} holds runs with other shortcuts: {told}: put each grid into a separate folder")
     used = compare_shortcut_use(comparison)
     (plant,) = plants
     name, beside = folder.name.partition("+")[0], page.with_suffix("")

@@ -29,11 +29,11 @@ class ShortcutClaims:
     """The file of claims, read.
 
     Attributes:
-        version: raised with every change of what is asked.
+        version: raised with every change of a claim.
         date: of that version.
         alpha: of Holm's adjusted p.
         margin: of the gap, in [0, 1]: a difference whose whole interval lies within is not relevant.
-        judged: the grid whose runs judge.
+        judged: the grid on whose runs the claims are tested.
         methods: the settings of each method by its name.
         claims: all of them.
     """
@@ -72,7 +72,7 @@ def load_shortcut_claims(path: Path = SHORTCUT_CLAIMS) -> ShortcutClaims:
 
 
 def judge_gaps(comparison: Comparison, used: ShortcutComparison, claims: ShortcutClaims) -> list[Verdict]:
-    """Judges the claims by the gaps of a grid's runs, without an attack.
+    """Tests the claims on the gaps of a grid's runs, without an attack.
 
     Args:
         comparison: the runs.

@@ -84,7 +84,7 @@ class Claim:
     Attributes:
         id: unique, as ``"M1"``.
         data: the data set.
-        place: where the paper says so, or what the claim asks.
+        place: where the paper says so, or the question of the claim.
         first: a method, by its name in the claims' file.
         against: its rivals.
         attacks: under each of these; empty for a claim about maps.
@@ -256,7 +256,7 @@ def judge_maps(comparison: Comparison, claims: Claims) -> list[Verdict]:
 
 
 def decided(verdicts: Sequence[Verdict], alpha: float, margin: float = 0.0) -> list[Verdict]:
-    """Verdicts that stand side by side, each with its p adjusted by Holm's correction over all of them, and its state.
+    """Verdicts of one table, each with its p adjusted by Holm's correction over all of them, and its state.
 
     Args:
         verdicts: with the difference, its interval and p, where the runs give them.

@@ -19,7 +19,7 @@ TRACKERS: dict[str, str] = {
 
 
 def trackers_text(value: Any) -> str:
-    """Names of trackers as they stand in ``config.yaml``: separated by commas, each once, in the order given.
+    """Names of trackers as ``config.yaml`` has them: separated by commas, each once, in the order given.
 
     Args:
         value: a text of names separated by commas, or a list of names.

@@ -1,9 +1,9 @@
 """Trackers: the numbers of a training, through accelerate, beside the run folder.
 
 The run folder holds everything; a tracker is a view of it. So a tracker that cannot begin is refused before the first
-step, and one that fails later is left out from then on, with one warning: no training is lost for it.
+step, and one that fails later is no longer used, with one warning: no training is lost for it.
 
-A resumed run goes on in the same run of the tracker. What that is called there stands in ``tracking.json``. The file is
+A resumed run continues the same run of the tracker. ``tracking.json`` holds its name there. The file is
 no evidence, and no manifest lists it.
 """
 
@@ -66,7 +66,7 @@ class Guarded(GeneralTracker):  # type: ignore[misc]
         return self.known
 
     def goes_on(self, step: int, known: str, settings: Mapping[str, Any]) -> None:
-        """Says from where the run goes on.
+        """Says from where the run continues.
 
         Args:
             step: the steps that were taken; zero for a new run.
@@ -91,7 +91,7 @@ class Guarded(GeneralTracker):  # type: ignore[misc]
         except Exception as error:  # whatever another package raises
             self.inner = None
             told = f"tracker {self.name} cannot begin: {_first_line(error)}"
-            raise InputError(f"{told}; leave {self.name} out to train without it") from error
+            raise InputError(f"{told}; omit {self.name} to train without it") from error
 
     def store_init_configuration(self, values: dict[str, Any]) -> None:
         # Some trackers refuse a parameter that has another value than before.
@@ -133,7 +133,7 @@ class Guarded(GeneralTracker):  # type: ignore[misc]
             getattr(self.inner, call)(*args, **kwargs)
         except Exception as error:  # no network, a full disk, …
             self.inner = None
-            self.progress.warn(f"tracker {self.name} failed ({_first_line(error)}): the training goes on without it")
+            self.progress.warn(f"tracker {self.name} failed ({_first_line(error)}): the training continues without it")
 
 
 def begin_trackers(accelerator: Accelerator, folder: RunFolder, parameters: Mapping[str, Any], step: int) -> None:
@@ -142,7 +142,7 @@ def begin_trackers(accelerator: Accelerator, folder: RunFolder, parameters: Mapp
     Args:
         accelerator: whose ``log_with`` are :class:`Guarded`.
         folder: the run folder.
-        parameters: the settings of the run; those that are not set are left out.
+        parameters: the settings of the run; those that are not set are omitted.
         step: the steps that were taken already; zero for a new run.
 
     Raises:
@@ -173,7 +173,7 @@ def log_afterwards(folder: RunFolder, names: Sequence[str], values: Mapping[str,
 
     Args:
         folder: the run folder.
-        names: the trackers. One that does not know the run is left out.
+        names: the trackers. One that does not know the run is omitted.
         values: the numbers by name.
         progress: is warned.
     """

@@ -23,9 +23,9 @@ __all__ = ["MAPS"]
 TEMPLATE = r"""<section id="maps">
 <h2>Saliency maps</h2>
 {% for view, map_rule, blocks, map_rows in scenes %}
-<p class="note">The first test image of each class{% if view %}, with the shortcut {{ view }}{% endif %}, under the model of each method's first seed; {{ map_rule }}. Shown, not measured: a handful of maps proves nothing about the rest.</p>
+<p class="note">The first test image of each class{% if view %}, with the shortcut {{ view }}{% endif %}, under the model of each method's first seed; {{ map_rule }}. These maps are examples: a few maps do not show that other maps look alike.</p>
 <h3>Before and under attack{% if view %}, shortcut {{ view }}{% endif %}</h3>
-<p class="note">Each model is attacked by itself, and its map explains the label before and after. Under each image stands what the model says of it.</p>
+<p class="note">How to read the figure: each model is attacked separately. Its map explains the true label before and after the attack. The text below each image is the model's prediction.</p>
 <div class="blocks">
 {% for block in blocks %}
 <div class="scroll" tabindex="0" role="region" aria-label="maps of an image of class {{ block.label }}, before and under attack{% if view %}, shortcut {{ view }}{% endif %}">
@@ -53,7 +53,7 @@ TEMPLATE = r"""<section id="maps">
 </div>
 {% endfor %}
 {% if scenes %}
-<p class="note">For papers: {% for name in map_files %}<a href="figures/{{ name }}.pdf">{{ name }}.pdf</a>, {% endfor %}and the first images in a row on a contact sheet: <a href="figures/contact.pdf">contact.pdf</a>; each as .png beside it.</p>
+<p class="note">For papers: {% for name in map_files %}<a href="figures/{{ name }}.pdf">{{ name }}.pdf</a>, {% endfor %}and the first images on a contact sheet: <a href="figures/contact.pdf">contact.pdf</a>; each also as .png.</p>
 {% endif %}
 {% for sentence in missing %}
 <p class="note">No maps of {{ sentence }}</p>

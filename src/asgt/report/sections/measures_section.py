@@ -36,7 +36,7 @@ TEMPLATE = r"""<section id="looks">
 {% endif %}
 <div class="scroll" tabindex="0" role="region" aria-label="measures of maps by {{ look.name }}">
 <table class="measures">
-<caption>{{ look.words | whole }}. Mean ± standard deviation over seeds, or a single model's 95 % bootstrap interval over images. ↑ more is better, ↓ less is better, no arrow: neither. * partly restates robustness, in one direction or the other, whatever the maps explain. <b>Bold</b>: the primary measure, named in advance: {% if look.view %}mass on the shortcut{% else %}mass on the object where it is known, ROAD otherwise{% endif %}.{% if look.area == look.area %} The object's share of the area, which maps without a preference would have as their mass: {{ "%.3f" | format(look.area) }}.{% endif %}{% if look.shortcut_area == look.shortcut_area %} The shortcut's share of the area, which maps without a preference have as their mass on it, and as the share of their top 10 % on it: {{ "%.3f" | format(look.shortcut_area) }}.{% endif %}</caption>
+<caption>{{ look.words | whole }}. How to read the table: mean ± standard deviation over seeds, or a single model's 95 % bootstrap interval over images. ↑ higher is better, ↓ lower is better, no arrow: neither. * partly restates robustness, whatever the maps explain. <b>Bold</b>: the primary measure, fixed in advance: {% if look.view %}mass on the shortcut{% else %}mass on the object if the object is known, ROAD otherwise{% endif %}.{% if look.area == look.area %} The object's share of the area, which is the mass of a uniform map: {{ "%.3f" | format(look.area) }}.{% endif %}{% if look.shortcut_area == look.shortcut_area %} The shortcut's share of the area, which maps without a preference have as their mass on it, and as the share of their top 10 % on it: {{ "%.3f" | format(look.shortcut_area) }}.{% endif %}</caption>
 <thead><tr><th scope="col">measure</th><th scope="col">n</th>{% for name in look.methods %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in look.rows %}
@@ -71,7 +71,7 @@ TEMPLATE = r"""<section id="looks">
 <p class="note">{% if look.tradeoff %}Large markers: methods; small markers: their runs. {% endif %}If a map finds the pixels that the model uses, its thick curve is far below its thin curve. There are two fills, because training on filled images makes maps look faithful under the same fill. For papers: {% if look.tradeoff %}<a href="figures/tradeoff-{{ look.file }}.pdf">tradeoff-{{ look.file }}.pdf</a>, {% endif %}<a href="figures/masked-{{ look.file }}.pdf">masked-{{ look.file }}.pdf</a>, each also as .png.</p>
 {% endif %}
 {% if look.matrix %}
-<h4>Which differences in {{ look.primary.title }} are decided</h4>
+<h4>Differences in {{ look.primary.title }}</h4>
 <div class="scroll" tabindex="0" role="region" aria-label="differences in {{ look.primary.title }} by {{ look.name }}">
 <table class="differences measured">
 <caption>row − column in {{ look.primary.title }} [95 % interval, not adjusted]; ▲ decided: the row is higher; ▼ decided: the row is lower; · not decided. {{ look.basis }}.</caption>
