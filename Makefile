@@ -23,9 +23,10 @@ PIP := $(BIN)/pip --disable-pip-version-check
 demo: $(VENV)/.ready
 	$(BIN)/asgt reproduce digits --scale quick --out demo $(if $(SEEDS),--seeds $(SEEDS))
 
-# A process for each core, a file at a time: each test has one thread, and what a file sets up is set up once.
+# A process for each core, a file at a time: each test has one thread, and what a file sets up is set up once. The long
+# files come first, by tests/conftest.py: by the number of tests in them, they would come last.
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n logical --dist loadfile
+	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 # Without the tests that are marked slow: every layer, in a minute or so on two cores.
 test-fast: $(VENV)/.ready-test

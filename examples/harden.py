@@ -6,7 +6,7 @@ by ASGT with as many passes, evaluated again, explained, and put on one page:
 
     pip install 'asgt[autoattack]'
     python examples/harden.py                            # on two cores an hour and a half, of which training is a half
-    python examples/harden.py --batches 5 --samples 16   # the same way in minutes
+    python examples/harden.py --batches 5 --batch-size 16 --samples 16 --epsilons 8/255 --explain 2   # in minutes
 
 Every step is a command of asgt, which is printed before it runs; with --model, --weights and --data of your own they
 harden your classifier. Stopped or killed, the same call goes on.
@@ -26,7 +26,7 @@ MODEL = "pyautoattack.examples.resnet:ResNet18"
 WEIGHTS = "model_test.pt"
 EPS = "8/255"
 
-BATCH, VALIDATION = 64, 0.01
+CLASSES, VALIDATION = 10, 0.01
 PASSES = {"at": 5, "asgt": 13}
 """Of a step with one step of attack from a random start inside: what `asgt profile --attack fgsm-rs` prints."""
 
@@ -40,18 +40,25 @@ def asgt(*words: object) -> None:
         sys.exit(code)
 
 
-def train(out: Path, method: str, batches: int, *more: object) -> None:
-    """Trains on from the weights for so many batches, by two passes over as many images as that takes."""
+def length(batches: int, size: int) -> tuple[int, list[object]]:
+    """The epochs and the settings by which a run sees so many batches of a size: two passes, or one if they are odd."""
+
+    epochs = 1 if batches % 2 else 2
+    trained = size * batches / epochs
+    # A little over, for whole batches are trained on; an image of each class is left for the validation at least.
+    images = ceil(max(trained / (1 - VALIDATION), trained + CLASSES)) + size // 4
+    return epochs, ["--limit", images, "--validation", VALIDATION, "--batch-size", size]
+
+
+def train(out: Path, method: str, batches: int, size: int, *more: object) -> None:
+    """Trains on from the weights for so many batches of a size."""
 
     if (out / "training.json").exists():
         return
-    epochs = 2 if batches > 1 else 1
-    images = (
-        ceil(BATCH * batches / epochs / (1 - VALIDATION)) + BATCH // 4
-    )  # a little over: whole batches are trained on
-    settings = ["--epochs", epochs, "--limit", images, "--validation", VALIDATION, "--batch-size", BATCH]
+    epochs, images = length(batches, size)
     attack = ["--method", method, "--attack", "fgsm-rs", "--eps", EPS, "--lr", 0.02, "--keep", "last"]
-    asgt("train", *attack, *settings, *more, "--out", out, *(["--resume"] if (out / "config.yaml").exists() else []))
+    settings = [*attack, "--epochs", epochs, *images, *more]
+    asgt("train", *settings, "--out", out, *(["--resume"] if (out / "config.yaml").exists() else []))
 
 
 def evaluate(run: Path, protocol: str, samples: int, epsilons: str) -> None:
@@ -66,8 +73,10 @@ def evaluate(run: Path, protocol: str, samples: int, epsilons: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Hardens a CIFAR-10 ResNet-18 that somebody else trained.")
     parser.add_argument("--out", type=Path, default=Path("hardened"), help="where runs and page go (default: hardened)")
-    parser.add_argument("--batches", type=int, default=1000, help="of 64 images for AT (default: 1000)")
+    parser.add_argument("--batches", type=int, default=1000, help="that AT is trained on (default: 1000)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images in a batch of training (default: 64)")
     parser.add_argument("--samples", type=int, default=500, help="test images of protocol pgd (default: 500)")
+    parser.add_argument("--epsilons", default=f"2/255,4/255,{EPS}", help=f"of it (default: 2/255,4/255,{EPS})")
     parser.add_argument("--standard", type=int, default=0, help="test images of protocol standard (default: none)")
     parser.add_argument("--explain", type=int, default=128, help="test images that are explained (default: 128)")
     parser.add_argument("--precision", default="fp32", help="bf16 is faster where the processor has it (default: fp32)")
@@ -80,17 +89,19 @@ def main() -> None:
     start = ["--data", "cifar10", "--model", MODEL, "--weights", weights, "--precision", asked.precision]
     before, at, saliency = (asked.out / name for name in ("before", "at", "asgt"))
     if not (before / "training.json").exists():
-        asgt("train", *start, "--method", "st", "--epochs", 0, "--out", before)
-    train(at, "at", asked.batches, *start)
-    train(saliency, "asgt", max(1, asked.batches * PASSES["at"] // PASSES["asgt"]), *start)
+        _, images = length(asked.batches, asked.batch_size)
+        asgt("train", *start, "--method", "st", "--epochs", 0, *images, "--out", before)
+    train(at, "at", asked.batches, asked.batch_size, *start)
+    train(saliency, "asgt", max(1, asked.batches * PASSES["at"] // PASSES["asgt"]), asked.batch_size, *start)
 
     runs = (before, at, saliency)
     for run in runs:
-        evaluate(run, "pgd", asked.samples, f"2/255,4/255,{EPS}")
+        evaluate(run, "pgd", asked.samples, asked.epsilons)
         if asked.standard:
             evaluate(run, "standard", asked.standard, EPS)
-    explained = ["--model", MODEL, "--samples", min(asked.explain, asked.samples)]
-    asgt("explain", *runs, *explained, "--out", asked.out / "page")
+    if not (asked.out / "page" / "report.html").exists():
+        explained = ["--model", MODEL, "--samples", min(asked.explain, asked.samples)]
+        asgt("explain", *runs, *explained, "--out", asked.out / "page")
 
     for run in runs:
         result = json.loads((run / "training.json").read_text(encoding="utf-8"))

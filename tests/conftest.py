@@ -9,8 +9,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ import pytest
 from support.browser import Browser, started
 from support.command import Answer, plain_environment
 from support.paths import ROOT
+from support.shortcuts import draw_digests
+from support.warm import Running, Warm, warmed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,6 +35,12 @@ os.environ["HF_DATASETS_CACHE"] = _CACHE
 # The workers of a run share what one of them has decoded.
 os.environ.setdefault("ASGT_CACHE", f"{_CACHE}/decoded")
 
+# By their processor time.
+_LONG = (
+    *("test_reproduce", "test_examples", "test_notebooks", "test_house", "test_report", "test_distributed"),
+    *("test_results", "test_fuzz", "test_chaos", "test_exporting", "test_resume", "test_docstrings", "test_schemas"),
+)
+
 _DATA = Path(os.environ.get("ASGT_DATA") or ROOT / ".." / "shared" / "data").resolve()
 
 
@@ -40,13 +50,32 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that starts ``asgt`` as a process is slow, and one on a fixture of its module's ``SLOW_FIXTURES``."""
+    """A test that starts ``asgt`` as a process is slow, and one on a fixture of its module's ``SLOW_FIXTURES``.
 
+    Long files come first: at the end, a process that had one left would work while the others wait.
+    """
+
+    items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
     for item in items:
         if isinstance(item, pytest.Function):
-            slow = {"process", *getattr(item.module, "SLOW_FIXTURES", ())}
+            slow = {"process", "warm", "warm_workers", *getattr(item.module, "SLOW_FIXTURES", ())}
             if slow & {*item.fixturenames}:
                 item.add_marker("slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Figures are drawn in the tests of their looks alone, and in what these set up: it takes most of a page's time."""
+
+    from matplotlib.figure import Figure
+
+    drawn = Figure.savefig
+    if item.get_closest_marker("draws") is None or "no_files" in getattr(item, "fixturenames", ()):
+        draw_digests()
+    try:
+        return (yield)
+    finally:
+        Figure.savefig = drawn  # type: ignore[method-assign]
 
 
 @pytest.fixture
@@ -85,7 +114,7 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], No
 
 @pytest.fixture
 def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the figures' files out, which take most of the time and are no part of the page."""
+    """Leaves the figures' files out, which are no part of the page; what is on it says what would be drawn."""
 
     written = {
         "sections.curves_section": ("robustness_curves",),
@@ -117,6 +146,34 @@ def process(tmp_path: Path) -> Callable[..., Answer]:
         return Answer(ended.returncode, ended.stdout, ended.stderr)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """The process that forks those of ``warm`` and ``warm_workers``."""
+
+    if sys.platform != "linux":
+        pytest.skip("processes are forked on Linux alone")
+    with warmed(tmp_path_factory.mktemp("warm")) as made:
+        yield made
+
+
+@pytest.fixture
+def warm(forks: Warm, tmp_path: Path) -> Callable[..., Answer]:
+    """``asgt`` as a process of its own that has imported everything already: seconds less than ``process``."""
+
+    return partial(forks.answer, cwd=tmp_path)
+
+
+@pytest.fixture
+def warm_workers(forks: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of a grid that is run in this process have imported everything already."""
+
+    def start(words: object, **options: Any) -> Running:
+        return forks.start(kind="worker", cwd=Path.cwd(), environment=options["env"])
+
+    quick = SimpleNamespace(Popen=start, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr("asgt.experiments.local.subprocess", quick)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -40,12 +39,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def cut_in_half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def no_file_beyond(size: int) -> Callable[[], None]:
-    """What makes a process find no room on the disk for larger files."""
-
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def evaluated(asgt: Callable, weights: Path) -> Answer:
@@ -259,11 +252,11 @@ def test_an_image_that_cannot_be_read_is_named(cli: Callable, image_folder: Call
     assert_states(line, Path("dog") / "2.png", "read")
 
 
-def test_a_damaged_image_is_refused_by_the_process(process: Callable, image_folder: Callable) -> None:
+def test_a_damaged_image_is_refused_by_the_process(warm: Callable, image_folder: Callable) -> None:
     folder = image_folder("pets", {"cat": 4, "dog": 4})
     (folder / "cat" / "1.png").write_bytes(b"no image")
 
-    assert_states(process("train", "--data", folder).refusal(), Path("cat") / "1.png")
+    assert_states(warm("train", "--data", folder).refusal(), Path("cat") / "1.png")
 
 
 def test_a_damaged_image_inside_a_parquet_file_is_named_by_its_row(cli: Callable, parquet: Callable) -> None:
@@ -363,12 +356,12 @@ def test_a_test_label_that_training_never_saw_is_refused(cli: Callable, parquet:
     assert_states(cli("train", "--data", folder).refusal(), "zebra")
 
 
-def test_a_parquet_file_that_is_none_is_refused_by_the_process(process: Callable, tmp_path: Path) -> None:
+def test_a_parquet_file_that_is_none_is_refused_by_the_process(warm: Callable, tmp_path: Path) -> None:
     (tmp_path / "table").mkdir()
     (tmp_path / "table" / "train.parquet").write_bytes(b"PAR1 but not really")
 
     # In a process of its own, where the library that reads it logs an error too.
-    assert_states(process("train", "--data", "./table").refusal(), "train.parquet", "read")
+    assert_states(warm("train", "--data", "./table").refusal(), "train.parquet", "read")
 
 
 def test_a_nan_pixel_is_refused_by_the_file_that_has_it(cli: Callable, image_folder: Callable) -> None:
@@ -423,8 +416,8 @@ def test_a_hub_that_cannot_be_reached_is_said_with_a_way_out(cli: Callable) -> N
     assert "ASGT_DATA" in cli("train", "--data", "somebody/pictures", "--out", "b").refusal()
 
 
-def test_no_network_is_said_by_the_process(process: Callable) -> None:
-    assert "ASGT_DATA" in process("train", "--data", "mnist", environment={"HF_HUB_OFFLINE": "1"}).refusal()
+def test_no_network_is_said_by_the_process(warm: Callable) -> None:
+    assert "ASGT_DATA" in warm("train", "--data", "mnist").refusal()
 
 
 @pytest.mark.parametrize("words", [["--data", "./nowhere"], ["--dropout", "0.5"], ["--device", "cuda:99"]])
@@ -549,10 +542,10 @@ def test_weights_cut_in_half_are_named(cli: Callable, finished_run: Path) -> Non
         assert_states(answer.refusal(), finished_run / "model.safetensors", "damaged")
 
 
-def test_damaged_weights_are_refused_by_the_process(process: Callable, finished_run: Path) -> None:
+def test_damaged_weights_are_refused_by_the_process(warm: Callable, finished_run: Path) -> None:
     cut_in_half(finished_run / "model.safetensors")
 
-    assert_states(process("evaluate", finished_run).refusal(), finished_run / "model.safetensors", "damaged")
+    assert_states(warm("evaluate", finished_run).refusal(), finished_run / "model.safetensors", "damaged")
 
 
 def test_an_unfinished_run_is_not_evaluated(cli: Callable, stopped_run: Path) -> None:
@@ -862,12 +855,12 @@ def test_a_loss_that_is_no_number_is_said_with_a_way_out(cli: Callable) -> None:
 
 
 def test_no_room_on_disk_is_said_and_leaves_the_checkpoint_whole(
-    cli: Callable, process: Callable, stopped_run: Path
+    cli: Callable, warm: Callable, stopped_run: Path
 ) -> None:
     before = contents(stopped_run)
     assert len(before["checkpoint.safetensors"]) > 200_000
 
-    answer = process("train", "--resume", "--out", stopped_run, preexec=no_file_beyond(50_000))
+    answer = warm("train", "--resume", "--out", stopped_run, largest_file=50_000)
 
     line = answer.failure()
     assert_states(line, stopped_run, "write", "File too large")
@@ -879,8 +872,8 @@ def test_no_room_on_disk_is_said_and_leaves_the_checkpoint_whole(
     assert cli("train", "--resume", "--out", stopped_run).status == 0
 
 
-def test_no_room_for_evidence_is_said(process: Callable, finished_run: Path) -> None:
-    answer = process("evaluate", finished_run, "--samples", 5, "--epsilons", 0.1, preexec=no_file_beyond(10))
+def test_no_room_for_evidence_is_said(warm: Callable, finished_run: Path) -> None:
+    answer = warm("evaluate", finished_run, "--samples", 5, "--epsilons", 0.1, largest_file=1_000)
 
     assert_states(answer.failure(), finished_run / "evaluation", "write")
     assert not list((finished_run / "evaluation").rglob("*.*"))
@@ -944,7 +937,7 @@ def test_a_refused_evaluation_of_weights_leaves_no_folder(
     ],
 )
 def test_a_grid_of_which_no_run_can_begin_leaves_no_folder(
-    cli: Callable, tmp_path: Path, settings: dict[str, object], said: str
+    cli: Callable, warm_workers: None, tmp_path: Path, settings: dict[str, object], said: str
 ) -> None:
     grid = {
         "data": settings.pop("data", "digits"),

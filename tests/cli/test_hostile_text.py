@@ -191,6 +191,7 @@ def test_a_hostile_word_is_refused_in_one_plain_line(words: list[str], cli: Call
     assert_plain(answer.refusal())
 
 
+@pytest.mark.draws
 def test_a_figure_is_a_file_that_can_be_read(tmp_path: Path) -> None:
     values = (1.0, 2.0)
     line = Line(name=HOSTILE, number=0, x=values, y=values, low=values, high=values, texts=("1", "2"))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-import asgt
 from support.paths import ROOT, RUNS
+from support.warm import Warm
 
 SCHEMAS = ROOT / "docs" / "schemas"
 SLOW_FIXTURES = ("tiny",)
@@ -32,7 +32,7 @@ def values(file: Path) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory, forks: Warm) -> Path:
     """A folder with a run that was trained, evaluated by two protocols and explained, and its saved result."""
 
     place = tmp_path_factory.mktemp("tiny")
@@ -40,10 +40,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     grid.write_text(
         "data: digits\nseeds: 1\ntrain: {epochs: 2, limit: 120, width: 0.25, device: cpu}\n"
         "methods: [{method: asgt, steps: 1}]\n"
-        "evaluate: {protocols: [paper, standard-quick], epsilons: [0.02, 0.1], samples: 12}\n"
+        "evaluate: {protocols: [paper, standard-quick], epsilons: [0.02, 0.1], samples: 4}\n"
         "explain: {samples: 8, attributions: [gradient]}\n"
     )
-    asgt.reproduce(asgt.load_preset(str(grid)), place / "out", workers=1, keep=place / "saved")
+    words = ("reproduce", grid, "--out", "out", "--keep", "saved", "--workers", 1)
+    answer = forks.answer(*words, cwd=place)
+    assert answer.status == 0, answer.err
     return place
 
 

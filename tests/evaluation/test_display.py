@@ -61,6 +61,7 @@ def test_it_prints_as_its_table(evaluation: Evaluation) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.draws
 def test_a_notebook_shows_table_and_figure_and_no_markup_of_others(evaluation: Evaluation) -> None:
     html = evaluation._repr_html_()
     assert html.count("<tr>") == 4

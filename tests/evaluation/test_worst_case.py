@@ -218,10 +218,23 @@ def test_an_attack_that_answers_with_no_images_is_refused() -> None:
     assert_states(refused.value, "init", "remove")
 
 
+@pytest.fixture
+def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The authors' FAB and Square with fewer steps: what they take does not change what a step does."""
+
+    for name, steps in (("FABAttack_PT", {"n_iter": 20}), ("SquareAttack", {"n_queries": 500})):
+        whole = getattr(pyautoattack.autoattack, name)
+        monkeypatch.setattr(
+            pyautoattack.autoattack,
+            name,
+            lambda *given, whole=whole, steps=steps, **named: whole(*given, **named | steps),
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_autoattack_says_what_the_authors_package_says_at_every_eps(
-    digits_net: Net, classes: int, caplog: pytest.LogCaptureFixture
+    digits_net: Net, classes: int, short_runs: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     net, x, y = digits_net
     mine = ((y < classes) & (net(x)[:, :classes].argmax(dim=1) == y)).nonzero().squeeze(1)[:12]
@@ -248,19 +261,6 @@ def test_autoattack_says_what_the_authors_package_says_at_every_eps(
         columns.append(Among()(x_adv).argmax(dim=1) == data.labels)
     assert (found.outcomes["autoattack"] == torch.stack(columns)).double().mean() >= 0.95
     assert 0 < found.outcomes["autoattack"].double().mean() < 1
-
-
-@pytest.fixture
-def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The authors' FAB and Square with fewer steps: what they take does not change what a step does."""
-
-    for name, steps in (("FABAttack_PT", {"n_iter": 20}), ("SquareAttack", {"n_queries": 500})):
-        whole = getattr(pyautoattack.autoattack, name)
-        monkeypatch.setattr(
-            pyautoattack.autoattack,
-            name,
-            lambda *given, whole=whole, steps=steps, **named: whole(*given, **named | steps),
-        )
 
 
 @pytest.mark.slow

@@ -159,7 +159,7 @@ def test_a_panel_holds_models_against_each_other_on_the_shortcut() -> None:
     evidence = SimpleNamespace(explained=[Explained("gradient", side_by_side, {}, ())], tradeoffs={})
     ranged, decided, *_ = findings_of_maps(evidence)  # type: ignore[arg-type]
     assert_states(ranged, "mass on the shortcut", "gradient+aligned", "(both)", "(patch)", "0.160")
-    assert_states(decided, "1 difference in mass on the shortcut", "1 is decided")
+    assert_states(decided, "1 difference in mass on the shortcut", "is decided")
 
     # Other views are other images: they have no panel in common.
     reverse = explained(linear(1.0, 0.0), viewed("reversed"), shortcut_view="reversed")

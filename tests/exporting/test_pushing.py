@@ -24,10 +24,10 @@ def a_hub() -> Iterator[Hub]:
         yield made
 
 
-def test_a_run_is_pushed_and_evaluated_by_its_name_on_the_hub(process: Callable, a_hub: Hub, tmp_path: Path) -> None:
+def test_a_run_is_pushed_and_evaluated_by_its_name_on_the_hub(warm: Callable, a_hub: Hub, tmp_path: Path) -> None:
     there = a_hub.environment(str(tmp_path / "home"))
     export = ("export", RUNS / "asgt-pgd-0", "--out", "net", "--license", "mit", "--push", "org/net", "--private")
-    answer = process(*export, environment=there)
+    answer = warm(*export, environment=there)
 
     assert answer.status == 0, answer.err
     assert_states(answer.out, "uploaded", "org/net")
@@ -38,7 +38,7 @@ def test_a_run_is_pushed_and_evaluated_by_its_name_on_the_hub(process: Callable,
     assert "from_pretrained('org/net')" in files["README.md"].decode()
     assert "hub:org/net" in files["README.md"].decode()
 
-    answer = process(
+    answer = warm(
         *("evaluate", "--model", f"hub:org/net@{a_hub.commit('org/net')}", "--data", "digits", "--samples", 40),
         *("--epsilons", "0.05,0.1,0.2", "--out", "evidence"),
         environment=there,
@@ -52,22 +52,22 @@ def test_a_run_is_pushed_and_evaluated_by_its_name_on_the_hub(process: Callable,
     assert again.curve("pgd-40x5") == first.curve("pgd-40x5")
 
     files["config.json"] = files["config.json"].replace(b'"0"', b'"7"')
-    answer = process("evaluate", "--model", "hub:org/net", "--data", "digits", "--out", "other", environment=there)
+    answer = warm("evaluate", "--model", "hub:org/net", "--data", "digits", "--out", "other", environment=there)
     assert_states(answer.refusal(), "config.json", "manifest.json")
 
 
-def test_what_the_hub_refuses_is_told_in_a_line(process: Callable, a_hub: Hub, tmp_path: Path) -> None:
+def test_what_the_hub_refuses_is_told_in_a_line(warm: Callable, a_hub: Hub, tmp_path: Path) -> None:
     wrong = a_hub.environment(str(tmp_path / "home"), token="hf_of_nobody")
-    answer = process("export", RUNS / "st-0", "--out", "net", "--push", "org/net", environment=wrong)
+    answer = warm("export", RUNS / "st-0", "--out", "net", "--push", "org/net", environment=wrong)
 
     assert_states(answer.failure(), "org/net", "401", "hf auth login", "net")
     assert (tmp_path / "net" / "manifest.json").exists()
     assert a_hub.repositories == {}
     there = a_hub.environment(str(tmp_path / "home"))
-    answer = process("evaluate", "--model", "hub:org/none", "--data", "digits", "--out", "x", environment=there)
+    answer = warm("evaluate", "--model", "hub:org/none", "--data", "digits", "--out", "x", environment=there)
     assert_states(answer.refusal(), "org/none", "no such folder", "hub")
     gone = there | {"HF_ENDPOINT": "http://127.0.0.1:1"}
-    answer = process("evaluate", "--model", "hub:org/none", "--data", "digits", "--out", "x", environment=gone)
+    answer = warm("evaluate", "--model", "hub:org/none", "--data", "digits", "--out", "x", environment=gone)
     assert_states(answer.refusal(), "org/none", "cannot be reached")
 
 

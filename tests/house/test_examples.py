@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from support.command import Answer
 from support.messages import assert_states
 from support.paths import ROOT
 
@@ -19,16 +18,15 @@ INTERVAL = r"[\d.]+ \[[\d.]+, [\d.]+\]"
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> object:
+def started(warm: Callable[..., Answer]) -> object:
     """Starts an example in an empty folder: ``started("audit", "sound", status=0)`` returns what it prints."""
 
     def call(name: str, *words: object, status: int = 0) -> str:
-        command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), *map(str, words)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
-        assert done.returncode == status, done.stderr
+        answer = warm(ROOT / "examples" / f"{name}.py", *words, kind="script")
+        assert answer.status == status, answer.err
         if status in (0, 1):
-            assert done.stderr == "", "an example warns of nothing"
-        return done.stdout + done.stderr
+            assert answer.err == "", "an example warns of nothing"
+        return answer.out + answer.err
 
     return call
 
@@ -52,9 +50,9 @@ def test_own_loop_says_what_it_ran_and_learns(started) -> None:  # type: ignore[
 
 
 def test_own_data_goes_from_a_folder_of_images_to_a_page(started, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    words = ("--out", tmp_path / "made", "--epochs", "3", "--samples", "40")
+    words = ("--out", tmp_path / "made", "--epochs", "1", "--samples", "16")
     said = started("own_data", *words)
-    assert_states(said, "799 training and 201 test images", "40 of 201 images", "pgd v3", "seed 0", "maps by gradient")
+    assert_states(said, "799 training and 201 test images", "16 of 201 images", "pgd v3", "seed 0", "maps by gradient")
     page = (tmp_path / "made" / "page" / "report.html").read_text(encoding="utf-8")
     assert "ASGT-PGD" in page
     assert "differences in accuracy" in said
@@ -85,20 +83,18 @@ def test_the_audit_knows_its_names(started) -> None:  # type: ignore[no-untyped-
     assert_states(started("audit", "sund", status=2), "sund", "sound", "rounded")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("ASGT_LONG_TESTS"), reason="minutes of a ResNet-18: set ASGT_LONG_TESTS=1")
 def test_harden_trains_on_from_somebodys_weights_and_ends_with_one_page(
-    tmp_path: Path, cifar10: Path, monkeypatch: pytest.MonkeyPatch
+    warm: Callable[..., Answer], tmp_path: Path, cifar10: Path
 ) -> None:
-    monkeypatch.setenv("ASGT_DATA", str(cifar10.parent))
-    command = [sys.executable, str(ROOT / "examples" / "harden.py"), "--batches", "5", "--samples", "16"]
+    """The true network, weights and images, a little of each: what takes the time is a ResNet-18 at its full width."""
+
+    script = ROOT / "examples" / "harden.py"
+    little = ("--batches", 5, "--batch-size", 8, "--samples", 4, "--epsilons", "8/255", "--explain", 1)
 
     def said() -> str:
-        done = subprocess.run(
-            [*command, "--explain", "8"], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        answer = warm(script, *little, kind="script", environment={"ASGT_DATA": str(cifar10.parent)})
+        assert answer.status == 0, answer.err
+        return answer.out
 
     assert_states(
         first := said(), "$ asgt train", "--epochs 0", "--method asgt", "$ asgt evaluate hardened/at", "pgd v3"
@@ -107,10 +103,10 @@ def test_harden_trains_on_from_somebodys_weights_and_ends_with_one_page(
     assert_states(page, "weights as given", "AT-FGSM-RS", "ASGT-FGSM-RS")
 
     # As many passes for both: the script's counts are those that the trainings took.
-    passes = {
-        name: json.loads((tmp_path / "hardened" / name / "training.json").read_text())["speed"]["passes_per_step"]
-        for name in ("at", "asgt")
+    trained = {
+        name: json.loads((tmp_path / "hardened" / name / "training.json").read_text()) for name in ("at", "asgt")
     }
-    assert f"PASSES = {passes!r}".replace("'", '"') in (ROOT / "examples" / "harden.py").read_text(encoding="utf-8")
+    passes = {name: result["speed"]["passes_per_step"] for name, result in trained.items()}
+    assert f"PASSES = {passes!r}".replace("'", '"') in script.read_text(encoding="utf-8")
     assert "asgt train" in first
     assert "asgt train" not in said(), "a second call takes up what is there"

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shlex
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from support.command import Answer
 from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
 VERBS = ("train", "evaluate", "explain", "compare", "reproduce", "profile", "verify", "export", "app")
+FEWER = {"train": " --limit 300", "evaluate": " --samples 60"}
 SMALL = {"train": " --limit 200 --epochs 1", "evaluate": " --samples 20 --epsilons 0.3", "reproduce": " --dry-run"}
 
 
-def shell(words: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False
-    )
+def shell(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
 
 
-def asgt(line: str) -> list[str]:
-    """A command line of the README, run by this interpreter."""
+def words_of(line: str) -> list[str]:
+    """What follows ``asgt`` in a command line of a page."""
 
-    words = shlex.split(line, comments=True)
-    assert words[0] == "asgt"
-    return [sys.executable, "-m", *words]
+    name, *words = shlex.split(line, comments=True)
+    assert name == "asgt"
+    return words
 
 
 @pytest.mark.slow
@@ -61,7 +60,7 @@ def test_every_public_name_exists() -> None:
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_pages_run(tmp_path: Path) -> None:
+def test_the_commands_of_the_pages_run(warm: Callable[..., Answer], tmp_path: Path) -> None:
     lines = {
         page: [
             line.partition("#")[0].strip()
@@ -74,9 +73,11 @@ def test_the_commands_of_the_pages_run(tmp_path: Path) -> None:
     assert all(len(those) >= 3 for those in lines.values())
     said = ""
     for line in dict.fromkeys(line for those in lines.values() for line in those):  # what both say runs once
-        done = shell(asgt(line + (" --samples 60" if line.startswith("asgt evaluate") else "")), tmp_path)
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
-        said += done.stdout
+        # On fewer images.
+        shorter = line.replace("--samples 128", "--samples 16") + FEWER.get(line.split()[1], "")
+        answer = warm(*words_of(shorter))
+        assert answer.status == 0, f"{line}\n{answer.err}"
+        said += answer.out
     assert "protocol pgd v3 (not yet a robustness claim)" in said
     for report in ("page", "comparison"):
         assert f"report: {report}/report.html" in said
@@ -85,7 +86,9 @@ def test_the_commands_of_the_pages_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["docs/mnist.md", "docs/repeat-the-paper.md"])
-def test_the_mnist_commands_of_the_pages_run_at_a_small_scale(page: str, tmp_path: Path, mnist: Path) -> None:
+def test_the_mnist_commands_of_the_pages_run_at_a_small_scale(
+    page: str, warm: Callable[..., Answer], mnist: Path
+) -> None:
     lines = [
         line.removeprefix("$ ")
         for block in re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
@@ -94,8 +97,8 @@ def test_the_mnist_commands_of_the_pages_run_at_a_small_scale(page: str, tmp_pat
     ]
     assert any("reproduce mnist --scale laptop" in line for line in lines)
     for line in lines:
-        done = shell(asgt(line + SMALL[line.split()[1]]), tmp_path, ASGT_DATA=str(mnist.parent))
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        answer = warm(*words_of(line + SMALL[line.split()[1]]), environment={"ASGT_DATA": str(mnist.parent)})
+        assert answer.status == 0, f"{line}\n{answer.err}"
 
 
 @pytest.mark.slow

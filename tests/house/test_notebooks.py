@@ -18,6 +18,7 @@ FEWER = {
     'digits.test, \\"pgd\\"': 'digits.test[:60], \\"pgd\\"',
     'data.test, \\"pgd\\"': 'data.test[:60], \\"pgd\\"',
     "epochs=10": "epochs=2",
+    "epochs=6": "epochs=3",
     "range(8)": "range(2)",
     "steps=500": "steps=20",
     "SEEDS = 0.1, (0, 1, 2)": "SEEDS = 0.1, (0, 1)",

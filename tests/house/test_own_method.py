@@ -394,7 +394,9 @@ def test_a_foreign_method_is_profiled(cli: Callable, own: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_grid_with_a_foreign_method_is_reproduced(cli: Callable, own: str, tmp_path: Path) -> None:
+def test_a_grid_with_a_foreign_method_is_reproduced(
+    cli: Callable, warm_workers: None, own: str, tmp_path: Path
+) -> None:
     grid = {
         "data": "digits",
         "train": {"epochs": 1, "limit": 60, "batch_size": 30, "steps": 2, "margin": 1.5},

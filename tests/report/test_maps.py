@@ -20,6 +20,8 @@ from asgt.report.gradients import gradient_charts
 from support.maps import Constant, Linear, X, Y
 from support.messages import assert_states
 
+pytestmark = pytest.mark.draws
+
 # --- colours ---------------------------------------------------------------------------------------------------------
 
 

@@ -52,6 +52,7 @@ from support.messages import assert_states
 from support.paths import FIXTURES, ROOT
 
 GOLDEN = FIXTURES / "report.html"
+pytestmark = pytest.mark.draws
 SLOW_FIXTURES = ("report", "crowded", "browser")
 METHODS = {"ST": "st", "AT-FGSM": "at-fgsm", "ASGT-PGD": "asgt-pgd"}
 RUNS = [f"runs/{slug}-{seed}" for slug in METHODS.values() for seed in (0, 1)]

@@ -21,6 +21,8 @@ from asgt.report.sections.traces_section import TRACES
 from support.browser import Browser
 from support.paths import RUNS
 
+pytestmark = pytest.mark.draws
+
 STEPS = 50
 LOSS = torch.linspace(0.1, 0.5, STEPS + 1)
 

@@ -37,6 +37,7 @@ from support.maps import Constant, Linear, X, Y
 from support.messages import assert_states
 from support.paths import ROOT, RUNS
 
+pytestmark = pytest.mark.draws
 FOLDERS = sorted(path for path in RUNS.iterdir() if path.is_dir())
 
 

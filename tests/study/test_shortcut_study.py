@@ -280,6 +280,7 @@ def test_a_grid_whose_evaluation_of_a_test_set_is_lost_is_not_finished(grid: Pat
     assert not is_kept(job)
 
 
+@pytest.mark.draws
 def test_the_page_has_tables_verdicts_and_pictures_of_what_is_kept(grid: Path) -> None:
     write_results(grid / "results", grid / "docs" / "results.md")
     text = (grid / "docs" / "results.md").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Shortcuts for children that draw and train much: figures that only say what is in them, workers that are forked.
+"""Shortcuts for children that draw and train much: figures that only say what is in them, processes that are forked.
 
 Both replace parts of libraries in the process that calls them, and in nothing else.
 """
@@ -14,9 +14,9 @@ import subprocess
 import sys
 import time
 import traceback
-from typing import Any
+from typing import Any, ClassVar
 
-__all__ = ["ForkedWorker", "draw_digests", "fork_workers"]
+__all__ = ["ForkedWorker", "draw_digests", "fork_asgt", "fork_workers"]
 
 
 def draw_digests() -> None:
@@ -29,6 +29,7 @@ def draw_digests() -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
     from matplotlib.text import Text
+    from PIL import Image
 
     def savefig(self: Figure, target: Any, format: str = "png", **options: object) -> None:
         sha = hashlib.sha256()
@@ -45,8 +46,13 @@ def draw_digests() -> None:
                     sha.update(artist.get_text().encode(errors="backslashreplace"))
                 case Patch():
                     sha.update(np.asarray(artist.get_path().vertices).tobytes())
-        frames = {"svg": '<svg width="1" height="1"><desc>{}</desc></svg>', "png": "\x89PNG {}", "pdf": "%PDF {}"}
-        content = frames[format].format(sha.hexdigest()).encode()
+        if format == "png":  # one that can be read: its pixels are the digest
+            picture = io.BytesIO()
+            Image.frombytes("L", (8, 4), sha.digest()).save(picture, "png")
+            content = picture.getvalue()
+        else:
+            frames = {"svg": '<svg width="1" height="1"><desc>{}</desc></svg>', "pdf": "%PDF {}"}
+            content = frames.get(format, "{}").format(sha.hexdigest()).encode()
         if hasattr(target, "write"):
             target.write(content)
         else:
@@ -64,19 +70,50 @@ def fork_workers() -> None:
     vars(local)["subprocess"] = _Subprocess
 
 
+def fork_asgt() -> None:
+    """``subprocess.call`` forks ``python -m asgt``; anything else it starts as ever.
+
+    The child's end is a ``SystemExit`` through the caller's frames, as if the command line had been called there.
+    """
+
+    start = subprocess.call
+
+    def call(words: Any, *arguments: Any, **options: Any) -> int:
+        if list(words[:3]) != [sys.executable, "-m", "asgt"] or arguments or options:
+            return start(words, *arguments, **options)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            from asgt.cli import process
+
+            sys.argv = ["asgt", *words[3:]]
+            process()
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    subprocess.call = call
+
+
 class ForkedWorker:
     """What :mod:`asgt.experiments.local` asks of ``subprocess.Popen``, of a forked worker."""
+
+    _ours: ClassVar[list[io.TextIOWrapper]] = []
+    """Our ends of the pipes: a worker that held another's would keep it waiting for a parent that is gone."""
 
     def __init__(self, words: object, **options: object) -> None:
         to_worker, to_us = os.pipe(), os.pipe()
         self.status: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
+            for stream in self._ours:
+                if not stream.closed:
+                    os.close(stream.fileno())
             _work(to_worker, to_us)
         os.close(to_worker[0])
         os.close(to_us[1])
         self.stdin = io.TextIOWrapper(io.FileIO(to_worker[1], "w"), "utf-8", write_through=True)
         self.stdout = io.TextIOWrapper(io.FileIO(to_us[0]), "utf-8")
+        self._ours += [self.stdin, self.stdout]
 
     def kill(self) -> None:
         """Kills it, unless it is gone."""

@@ -33,9 +33,15 @@ from support.informed import told
 from support.messages import assert_states
 from support.trainings import assert_same, rows, step_of
 
-# Processes that have torch already: a test then waits for two trainings, not for two imports.
+# Processes that have torch already, and what a training imports late: a test then waits for two trainings, not for two
+# imports.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["asgt.cli.train", "asgt.cli.console", "asgt.training.trainer", "sklearn.datasets"])
+SERVER.set_forkserver_preload(
+    [
+        *("asgt.cli.train", "asgt.cli.console", "asgt.training.trainer", "sklearn.datasets"),
+        *("accelerate", "rich.progress", "rich.table", "torch._dynamo"),
+    ]
+)
 
 SLOW_FIXTURES = ("pair",)
 PATIENCE = 240  # seconds

@@ -118,7 +118,7 @@ def test_weights_of_timm_see_images_as_timm_trained_them(
     assert data.test.shape == own.input_size
     assert config.data_settings()["crop"] == own.crop_pct
     # Evaluated by itself and by its run, it is the same model on the same images.
-    attacks = ("--protocol", "paper", "--epsilons", "0.01", "--samples", "4")
+    attacks = ("--protocol", "paper", "--epsilons", "0.01", "--samples", "2")
     for words in ((*common, "--out", "alone"), ("run",)):
         answer = cli("evaluate", *words, *attacks)
         assert answer.status == 0, answer.err

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from asgt.training.trainer import train
 from support.command import Answer
 from support.messages import assert_states
 from support.trainings import assert_same, rows, step_of
+from support.warm import Running, Warm
 
 SLOW_FIXTURES = ("start",)
 SMALL = ("--limit", "300", "--batch-size", "30", "--checkpoint-every", "0")
@@ -34,15 +33,13 @@ RUNS = {
 
 
 @pytest.fixture
-def start(tmp_path: Path, child_environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(tmp_path: Path, forks: Warm) -> Iterator[Callable[..., Running]]:
     """Starts ``asgt`` as a process of its own, and leaves none behind."""
 
-    children = []
+    children: list[Running] = []
 
-    def call(*words: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "asgt", *map(str, words)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        children.append(subprocess.Popen(command, cwd=tmp_path, env=child_environment, text=True, **pipes))
+    def call(*words: object) -> Running:
+        children.append(forks.start(*words, cwd=tmp_path))
         return children[-1]
 
     yield call
@@ -51,7 +48,7 @@ def start(tmp_path: Path, child_environment: dict[str, str]) -> Iterator[Callabl
         child.communicate()
 
 
-def wait_until(holds: Callable[[], bool], child: subprocess.Popen[str]) -> None:
+def wait_until(holds: Callable[[], bool], child: Running) -> None:
     """Waits for something that a process does; fails if it ends, or takes more than a minute, without doing it."""
 
     deadline = time.monotonic() + 60
@@ -307,7 +304,7 @@ def test_training_leaves_the_global_generator_as_it_was(tmp_path: Path) -> None:
 def test_a_killed_evaluation_keeps_what_it_finished(
     start: Callable, cli: Callable, finished_run: Path, tmp_path: Path
 ) -> None:
-    asked = ("evaluate", finished_run, "--protocol", "paper", "--epsilons", "0.1,0.2", "--batch-size", 64)
+    asked = ("evaluate", finished_run, "--protocol", "paper", "--epsilons", "0.1,0.2", "--samples", 120)
     folder = tmp_path / "evidence"
     child = start(*asked, "--out", folder)
     wait_until(lambda: any(folder.glob("*.safetensors")), child)
