@@ -165,7 +165,7 @@ def test_the_effort_of_every_attack_is_doubled(linear: nn.Module, batch: tuple[T
 
     assert "Nudge (8 steps), APGD-CE (4 steps)" in doubled([Nudge(), APGD(steps=2)])
     foreign = Foreign(made=lambda eps: lambda x, y: x, name="theirs")
-    assert "theirs cannot be doubled, PGD-80 × 10 stands in" in doubled([foreign])
+    assert "theirs cannot be doubled, PGD-80 × 10 replaces it" in doubled([foreign])
 
 
 @pytest.mark.slow

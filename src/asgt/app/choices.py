@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from .. import attacks
 from ..attacks import Attack, Norm
+from ..attacks.attack import is_attack_class
 from ..errors import InputError, unknown
 from ..numbers import number
 from ..records import REQUIRED, Setting, record_of
@@ -77,7 +77,7 @@ def attack_choices() -> dict[str, AttackChoice]:
     choices = {}
     for name in attacks.__all__:
         kind = getattr(attacks, name)
-        if not (isinstance(kind, type) and issubclass(kind, Attack)) or inspect.isabstract(kind):
+        if not is_attack_class(kind):
             continue
         record = record_of(f"{kind.__module__}:{kind.__name__}", "attack")
         # One that wraps another attack, or somebody's own, asks for what no field can hold.

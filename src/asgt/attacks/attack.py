@@ -9,6 +9,7 @@ A call runs it to its end. The stepwise interface is :meth:`Attack.start` and :m
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -44,6 +45,7 @@ __all__ = [
     "check_radii",
     "delta_norm",
     "is_attack",
+    "is_attack_class",
     "is_legal",
     "logit_margin",
     "per_sample",
@@ -215,7 +217,7 @@ class Attack(ABC):
         if self.eps is not None:
             check_eps(self.eps, self.norm)
         if self.steps < 1:
-            raise InputError(f"steps = {self.steps}: an attack takes at least one step")
+            raise InputError(f"steps = {self.steps}: give at least one step")
         if not isinstance(self.targeted, bool):
             raise InputError(f"targeted = {self.targeted!r}: True or False; the target classes come in the call")
         if self.targeted and not self.takes_targets:
@@ -339,7 +341,7 @@ class Attack(ABC):
 
         iteration = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
         fooled = iteration.bool()
-        return State(model, x, y, eps, x_adv, iteration, fooled, witness=x, targeted=self.targeted)
+        return State(model, x, y, eps, x_adv, iteration=iteration, fooled=fooled, witness=x, targeted=self.targeted)
 
     @abstractmethod
     def step(self, state: State) -> State:
@@ -563,6 +565,12 @@ def refuse_targeted(attack: Attack | None, where: str) -> None:
 
     if attack is not None and attack.targeted:
         raise InputError(f"{attack.title} aims at a target class: {where} takes untargeted attacks, omit targeted")
+
+
+def is_attack_class(value: Any) -> bool:
+    """Whether a value is a class of attacks that can be created: no base class."""
+
+    return isinstance(value, type) and issubclass(value, Attack) and not inspect.isabstract(value)
 
 
 def check_eps(eps: float, norm: str = "linf") -> None:

@@ -226,12 +226,7 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
     explained, attributions = explain.get("samples", 256), explain.get("attributions", ["gradient"])
     if not isinstance(attributions, list) or not attributions or not all(isinstance(one, str) for one in attributions):
         raise DamagedFileError(f"{path}: attributions must be a list of names, such as [gradient, ig]")
-    for name in attributions:
-        refuse_unless_allowed(name, allow, str(path), what="attribution", flag=None)
-        try:
-            attribution_class(name)
-        except InputError as error:
-            raise DamagedFileError(f"{path}: {error}") from error
+    _check_attributions(attributions, path, allow)
     counts = (("seeds", seeds), ("explain: samples", explained))
     for what, count in counts if samples is None else (*counts, ("evaluate: samples", samples)):
         if type(count) is not int or count < 1:
@@ -286,6 +281,17 @@ def _read(path: Path, overrides: Mapping[str, Any], allow: Collection[str]) -> P
         attributions=tuple(dict.fromkeys(attributions)) if explain else (),
         explained=explained if explain else 0,
     )
+
+
+def _check_attributions(names: Sequence[str], path: Path, allow: Collection[str]) -> None:
+    """Refuses attributions that do not exist, or whose code may not run."""
+
+    for name in names:
+        refuse_unless_allowed(name, allow, str(path), what="attribution", flag=None)
+        try:
+            attribution_class(name)
+        except InputError as error:
+            raise DamagedFileError(f"{path}: {error}") from error
 
 
 def _keys(protocols: Sequence[str]) -> tuple[str, ...]:

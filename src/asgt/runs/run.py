@@ -127,7 +127,9 @@ def read_run(path: Path, *, views: bool = True) -> Run:
     if manifest is not None and (removed := manifest.removed()):
         remarks = (*remarks, f"removed after the run, but listed in {MANIFEST}: {', '.join(removed)}")
     evaluations, planted = found.pop(""), {view: by_key for view, by_key in found.items() if by_key}
-    return Run(path, config, result, tuple(history), evaluations, explanations, remarks, planted)
+    return Run(
+        path, config, result, tuple(history), evaluations, explanations=explanations, remarks=remarks, views=planted
+    )
 
 
 def _evaluations(folder: RunFolder, keys: Collection[str], view: str = "") -> dict[str, Evaluation]:
