@@ -99,6 +99,25 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 @pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What tests import from their working directories is forgotten before a test and after it."""
+
+    from asgt import plugins
+
+    def forget() -> None:
+        for name in list(sys.modules):
+            if name.partition(".")[0] in {"evilm", "evilp", "mine", "beside", "library", "spaced"}:
+                del sys.modules[name]
+
+    forget()
+    others = [finder for finder in sys.meta_path if not isinstance(finder, plugins._WorkingDirectory)]
+    monkeypatch.setattr(plugins, "_WORKING_DIRECTORY", plugins._WorkingDirectory())
+    monkeypatch.setattr(sys, "meta_path", others)
+    yield
+    forget()
+
+
+@pytest.fixture
 def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
     """Puts a function into the place of the verb ``train``."""
 

@@ -42,17 +42,7 @@ def net(num_classes=10, in_channels=1, image_size=8):
 BASE: dict[str, Any] = {"method": "st", "epochs": 1, "limit": 60, "batch_size": 30}
 
 
-@pytest.fixture(autouse=True)
-def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test had imported from its working directory is forgotten after it."""
-
-    before = set(sys.modules)
-    monkeypatch.setattr(plugins, "_WORKING_DIRECTORY", plugins._WorkingDirectory())
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    yield
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] in {"evilm", "evilp", "mine", "beside", "library", "spaced"}:
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("forgetful")
 
 
 @pytest.fixture

@@ -235,7 +235,7 @@ def test_the_panel_the_curves_and_the_scatter_hold_the_values_of_the_evidence(ru
         masses[name], robust[name] = means.mean(), judged.value
     assert told.correlation == pytest.approx(spearmanr(list(robust.values()), list(masses.values())).statistic)
     assert_states(scatter.subtitle, "in advance", "mass on the object")
-    assert_states(told.sentence(), "3 methods", "few methods")
+    assert_states(told.sentence(), "3 methods", "do not show")
 
     panels = masked_charts(found, {name: number for number, name in enumerate(slugs)})
     for panel, (fill, beside) in zip(
