@@ -568,7 +568,7 @@ def test_a_search_that_twice_the_steps_would_improve_fails(
 
     # What the other checks have run already is told without asking for more.
     it = check("doubled effort", net, images, found)
-    assert (it.verdict, "one more run of PGD-40 breaks" in it.evidence) == ("FAIL", True)
+    assert (it.verdict, "one more restart of PGD-40 breaks" in it.evidence) == ("FAIL", True)
     assert check("logit scale", net, images, found).verdict != "FAIL", "what is at fault is the effort"
 
 

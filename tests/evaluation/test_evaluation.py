@@ -285,7 +285,7 @@ def test_evidence_lies_in_shards_that_a_kill_leaves_whole(
     resealed(tmp_path / "whole")  # not even where the digests fit
     with pytest.raises(DamagedFileError) as refused:
         load_evaluation(tmp_path / "whole")
-    assert_states(refused.value, tmp_path / "whole" / names[0], "damaged", "outcomes")
+    assert_states(refused.value, tmp_path / "whole" / names[0], "damaged", "evidence")
 
 
 @pytest.mark.slow

@@ -339,7 +339,7 @@ def test_two_processes_killed_and_stopped_end_bit_identical(
     assert other.err == ""
 
     # Another number of processes would end elsewhere.
-    assert_states(cli("train", "--out", "run", "--resume").failure(), "run", "2", "1", "launch")
+    assert_states(cli("train", "--out", "run", "--resume").failure(), "run", "2", "1", "same number")
 
     # The other host need not see the run folder, and then knows nothing of the run but what it is told.
     (tmp_path / "elsewhere").mkdir()
