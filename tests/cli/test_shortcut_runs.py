@@ -240,7 +240,7 @@ def test_each_view_is_explained_in_a_place_of_its_own(
     assert_states(other.err, finished_run / "explanation" / "gradient+aligned", "size = 2", "size = 3", "remove")
 
     own = cli("explain", planted_run, *words, "--shortcut", "disc").refusal()
-    assert_states(own, "--shortcut disc", planted_run, PLANT, "omit the option")
+    assert_states(own, "--shortcut disc", planted_run, PLANT, "remove the flag")
 
     for wrong in ("gradient+random", "ig+aligned"):
         (place / "gradient+aligned").rename(place / wrong)

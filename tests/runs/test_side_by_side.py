@@ -233,7 +233,7 @@ def test_a_saved_version_that_is_not_here_or_not_called_so_is_refused(run: Path,
     saved("standard", version=9)
     with pytest.raises(InputError) as refused:
         load_kept(file)
-    assert_states(refused.value, file, "standard v9", "has v2 and v1")
+    assert_states(refused.value, file, "standard v9", "knows v2 and v1")
     assert of_other_versions(read_sealed(file)[0]) == ["standard"]
     [found] = verify(file)
     assert [finding.state for finding in found.findings] == ["unverified"]

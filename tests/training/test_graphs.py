@@ -149,7 +149,7 @@ def test_without_cuda_both_are_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises(InputError) as refused:
         train(quick(method="st", device="cpu", **settings), tmp_path / "run")
-    assert_states(refused.value, *facts, "remove")
+    assert_states(refused.value, *facts, "remove the flag")
     assert not (tmp_path / "run").exists()
 
 

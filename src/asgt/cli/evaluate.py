@@ -380,6 +380,6 @@ def _from_run(
     model, splits, config, result = load_run(folder.path, allow=allow, progress=console)
     view = asked.get("shortcut_view", "absent")
     if config.shortcut is None and "shortcut_view" in asked:
-        raise InputError(f"--shortcut-view {view}: {folder.path} was trained without a shortcut, omit the option")
+        raise InputError(f"--shortcut-view {view}: {folder.path} was trained without a shortcut, remove the flag")
     warnings = [*result.warnings, *remarks_on(folder)]
     return model, splits.test, config.shortcut, config.data, config.norm or "linf", warnings

@@ -239,7 +239,7 @@ def _planted(run: Run, asked: dict[str, Any]) -> tuple[str | None, ShortcutView]
 
     own, named, view = run.config.shortcut, asked.get("shortcut"), asked.get("shortcut_view")
     if own is not None and named is not None and _in_tests(own) != _in_tests(named):
-        raise InputError(f"--shortcut {cut(named)}: {run.folder} was trained with the shortcut {own}, omit the option")
+        raise InputError(f"--shortcut {cut(named)}: {run.folder} was trained with the shortcut {own}, remove the flag")
     shortcut = own or named
     if shortcut is None and view not in (None, "absent"):
         raise InputError(

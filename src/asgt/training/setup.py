@@ -534,7 +534,7 @@ def _accelerator(config: TrainConfig, folder: RunFolder, world: World, progress:
     if config.precision == "tf32" and device.type != "cuda":
         raise InputError(f"--precision tf32: a {device.type} device has no tensor cores, remove the flag")
     if config.cuda_graphs and (device.type != "cuda" or world.size > 1):
-        raise InputError("--cuda-graphs: only a single process on a CUDA device can record its steps, omit the option")
+        raise InputError("--cuda-graphs: only a single process on a CUDA device can record its steps, remove the flag")
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     accelerator = Accelerator(
