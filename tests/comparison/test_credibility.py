@@ -83,7 +83,7 @@ def test_rows_are_the_checks_in_their_order_and_a_run_without_one_was_not_checke
     (unrun,) = found.unrun
     assert (unrun.name, unrun.who()) == ("noise", "A 1/2")
     assert "--resume" in unrun.remedy
-    assert found.summary() == "no failure detected in 3 runs: 2 to 3 checks each, 0 to 1 not run"
+    assert found.summary() == "no failure detected in 3 runs. 2 to 3 of 3 checks were made in each run"
 
 
 def test_a_finding_is_of_the_first_such_run_and_counts_the_others() -> None:
@@ -119,15 +119,19 @@ def test_failures_stand_before_warnings_and_each_remedy_by_itself() -> None:
         ("FAIL", "c", "mend it", "all 2 runs"),
         ("WARN", "a", "mend it", "all 2 runs"),
     ]
-    assert found.summary() == "2 checks fail in 2 and 1 check warns in 2 of 2 runs: 3 checks each, 0 not run"
+    counts = "2 checks fail in 2 of 2 runs, and 1 check warns in 2 of 2 runs"
+    assert found.summary() == f"{counts}. 3 of 3 checks were made in each run"
 
 
 @pytest.mark.parametrize(
     ("checks", "said"),
     [
-        (("PASS", "PASS", "NOT RUN"), "no failure detected in 1 run: 2 checks each, 1 not run"),
-        (("WARN", "PASS"), "no failure detected in 1 run, but 1 check warns in 1 of 1 run: 2 checks each, 0 not run"),
-        (("FAIL", "NOT RUN"), "1 check fails in 1 of 1 run: 1 check each, 1 not run"),
+        (("PASS", "PASS", "NOT RUN"), "no failure detected in 1 run. 2 of 3 checks were made in each run"),
+        (
+            ("WARN", "PASS"),
+            "no failure detected in 1 run, but 1 check warns in 1 of 1 run. 2 of 2 checks were made in each run",
+        ),
+        (("FAIL", "NOT RUN"), "1 check fails in 1 of 1 run. 1 of 2 checks was made in each run"),
         (("NOT RUN",), "no check was run in 1 run"),
         ((), "no check was run in 1 run"),
     ],
@@ -167,14 +171,14 @@ def said_of(capsys: pytest.CaptureFixture[str], comparison: Comparison) -> list[
 def test_the_terminal_has_one_line_where_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
     checks = (check("a", "PASS"), check("b", "NOT RUN"))
     assert said_of(capsys, under(method("A", checks, checks), method("B", checks))) == [
-        "pgd v3: no failure detected in 3 runs: 1 check each, 1 not run"
+        "pgd v3: no failure detected in 3 runs. 1 of 2 checks was made in each run"
     ]
 
 
 def test_the_terminal_tells_what_failed_over_all_methods(capsys: pytest.CaptureFixture[str]) -> None:
     bad, good = (check("[a]", "FAIL", "seen", "[look]"), check("b", "WARN")), (check("[a]", "PASS"), check("b", "PASS"))
     assert said_of(capsys, under(method("A", bad, good), method("B", bad))) == [
-        "pgd v3: 1 check fails in 2 and 1 check warns in 2 of 3 runs: 2 checks each, 0 not run",
+        "pgd v3: 1 check fails in 2 of 3 runs, and 1 check warns in 2 of 3 runs. 2 of 2 checks were made in each run",
         "FAIL [a]: A 1/2, B; [look]",
         "WARN b: A 1/2, B; mend it",
     ]

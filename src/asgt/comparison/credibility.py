@@ -155,7 +155,10 @@ class Credibility:
         return tuple(finding for finding in self.findings if finding.verdict == "FAIL")
 
     def summary(self) -> str:
-        """All checks of all runs in a line: how many failed and warned, and in how many runs; how many were run."""
+        """All checks of all runs in two sentences: how many failed and warned, in how many runs; how many were run.
+
+        Without the last full stop, and with a lower-case start, so that it can follow the name of the protocol.
+        """
 
         runs = sum(len(method.runs) for method in self.methods)
         by_run = [
@@ -167,17 +170,17 @@ class Credibility:
         if not any(ran):
             return f"no check was run in {counted(runs, 'run')}"
 
-        said = []
+        counts = []
         for verdict, one, several in (("FAIL", "fails", "fail"), ("WARN", "warns", "warn")):
             checks = len({finding.name for finding in self.findings if finding.verdict == verdict})
             if checks:
-                where = sum(verdict in verdicts for verdicts in by_run)
-                said.append(f"{counted(checks, 'check')} {one if checks == 1 else several} in {where}")
-        ended = f"{' and '.join(said)} of {counted(runs, 'run')}"
+                where = f"{sum(verdict in verdicts for verdicts in by_run)} of {counted(runs, 'run')}"
+                counts.append(f"{counted(checks, 'check')} {one if checks == 1 else several} in {where}")
+        ended = ", and ".join(counts)
         if not self.failed:
-            ended = f"no failure detected in {counted(runs, 'run')}" + (f", but {ended}" if said else "")
-        unrun = [len(self.rows) - count for count in ran]
-        return f"{ended}: {_range(ran)} {'check' if max(ran) == 1 else 'checks'} each, {_range(unrun)} not run"
+            ended = f"no failure detected in {counted(runs, 'run')}" + (f", but {ended}" if counts else "")
+        made = f"{_range(ran)} of {counted(len(self.rows), 'check')} {'was' if max(ran) == 1 else 'were'} made"
+        return f"{ended}. {made} in each run"
 
 
 def credibility_of(comparison: Comparison) -> tuple[Credibility, ...]:

@@ -359,17 +359,17 @@ def _summary(verdicts: Sequence[Verdict]) -> str:
 
 
 def _settings(grid: Grid | ShortcutGrid) -> str:
-    """What all methods were trained with, in a line; what differs is left to the methods' names."""
+    """The settings that all trainings share, as code; the names of the methods tell those that differ."""
 
     configs = [run.config for run in _runs(grid)]
-    told = []
+    pairs = []
     for name in _COMMON:
         values = {getattr(config, name) for config in configs}
         usual = TrainConfig.optimizer if name == "optimizer" else None
         if len(values) == 1 and (value := values.pop()) not in (None, usual):
-            told.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
+            pairs.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
     trained = grid.comparison.trained_eps()
-    return ", ".join(told + ([] if trained is None else [f"ε {eps_text(trained)} in training"]))
+    return ", ".join(f"`{pair}`" for pair in pairs + ([] if trained is None else [f"eps={eps_text(trained)}"]))
 
 
 def _seeds(grid: Grid | ShortcutGrid) -> str:
