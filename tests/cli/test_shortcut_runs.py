@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from asgt import TrainConfig, load_data, load_evaluation, load_run, train, verify
+from asgt import TrainConfig, compare, load_data, load_evaluation, load_run, train, verify, write_report
 from asgt.comparison.comparing import read_methods
 from asgt.comparison.map_evidence import gather_maps, panel_rows
 from asgt.data import plant, shortcut_views, stratified, to_unit
@@ -24,7 +25,7 @@ from asgt.files import read_sealed
 from asgt.runs.explain_run import explain_run
 from asgt.runs.kept import keep_run, load_kept
 from asgt.runs.run import read_run
-from asgt.shortcuts import ShortcutView
+from asgt.shortcuts import VIEWS, ShortcutView
 from asgt.training.run_folder import RunFolder
 from asgt.training.validating import validation_share
 from support.edits import rewritten
@@ -140,6 +141,41 @@ def test_one_call_evaluates_all_four_test_sets_and_says_what_they_differ_by(cli:
     assert torch.equal(read_run(planted_run).evaluations["paper"].clean, run.evaluations["paper"].clean)
     (checked,) = verify(planted_run)
     assert checked.is_sound
+
+
+def test_the_report_has_the_four_test_sets_or_says_how_to_get_them(
+    cli: Callable, planted_run: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    words = ("--protocol", "paper", "--samples", 40, "--epsilons", 0.1)
+    out = tmp_path / "page"
+
+    def section(*runs: Path) -> str:
+        text = write_report(compare(runs), out).read_text()
+        return text.partition('<section id="shortcuts">')[2].partition("</section>")[0]
+
+    for run in (planted_run, finished_run):
+        assert cli("evaluate", run, *words).status == 0
+    assert section(finished_run) == ""
+    assert_states(section(planted_run), PLANT, "NOT RUN", f"asgt evaluate {planted_run} --shortcut-view all --resume")
+    assert not (out / "shortcuts.csv").exists()
+
+    assert cli("evaluate", planted_run, *words, "--shortcut-view", "all", "--resume").status == 0
+    shown, use = section(planted_run), shortcut_use(read_run(planted_run).on_views("paper").values())
+    assert_states(shown, "aligned", "reversed", "worst group", PLANT)
+    for eps in (0.0, 0.1):
+        for view in VIEWS:
+            accuracy, interval = use.accuracy(view, eps).percent().split(" ", 1)
+            assert f'<td>{accuracy} <small class="interval">{interval}</small></td>' in shown
+    with (out / "shortcuts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["test set"], float(row["eps"])): float(row["accuracy"]) for row in rows} == {
+        (view, eps): pytest.approx(use.accuracy(view, eps).value, abs=1e-6) for view in VIEWS for eps in (0.0, 0.1)
+    }
+
+    # A run without a shortcut beside it has no gap; the table of an earlier page does not stay.
+    assert_states(section(planted_run, finished_run), "NOT RUN", "not every run")
+    assert not (out / "shortcuts.csv").exists()
+    assert not (out / "figures" / "shortcuts.png").exists()
 
 
 def test_evidence_of_a_view_is_not_read_as_that_of_another(cli: Callable, planted_run: Path) -> None:

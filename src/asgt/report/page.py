@@ -46,7 +46,8 @@ def write_report(
 
     The figures go to ``figures/``, every accuracy to ``accuracies.csv``, and every difference that the page shows to
     ``differences.csv``, if there are several methods; the measures of maps go to ``panel.csv`` and
-    ``panel-differences.csv``, where runs were explained.
+    ``panel-differences.csv``, where runs were explained, and the accuracies on the four test sets of a planted shortcut
+    to ``shortcuts.csv``.
 
     Args:
         comparison: the comparison to show, or its summary.
@@ -89,8 +90,9 @@ def forget_report(out: Path | str) -> None:
 
     out = Path(out)
     figures = out / "figures"
-    tables = [out / name for name in ("report.html", "accuracies.csv", "differences.csv")]
-    for old in (*tables, *figures.glob("robustness.*"), *figures.glob("training.*"), *figures.glob("traces.*")):
+    tables = [out / name for name in ("report.html", "accuracies.csv", "differences.csv", "shortcuts.csv")]
+    drawn = [file for name in ("robustness", "training", "traces", "shortcuts") for file in figures.glob(f"{name}.*")]
+    for old in (*tables, *drawn):
         old.unlink(missing_ok=True)
 
 

@@ -7,15 +7,63 @@ from pathlib import Path
 
 from ..comparison.shortcut_gaps import ShortcutComparison
 from ..data import Images, to_unit
+from ..numbers import eps_text, norm_sign
 from ..shortcuts import VIEWS, ShortcutView
 from ..visible import LONGEST_NAME, visible
-from .figures import COLOURS, house_style, write_figure
+from .figures import COLOURS, Point, Scatter, house_style, write_figure
 
-__all__ = ["write_planted", "write_view_chart"]
+__all__ = ["gap_scatter", "write_planted", "write_view_chart"]
 
 _MARKERS = ("o", "s", "^", "D")
 _OFFSETS = (-0.24, -0.08, 0.08, 0.24)
 """Of the test sets in the row of a method: no bar lies over another."""
+
+
+def gap_scatter(used: ShortcutComparison, numbers: Mapping[str, int]) -> Scatter:
+    """The gap on the x axis, robust accuracy on the images as they are on the y axis; one point for each method.
+
+    Args:
+        used: the methods on the four test sets.
+        numbers: the colour of each method.
+    """
+
+    several = any(len(method.runs) > 1 for method in used.methods)
+    points = []
+    for method in used.methods:
+        gap, robust = method.gap(), method.accuracy("absent", used.eps)
+        runs = zip(gap.values, robust.values, strict=True) if len(method.runs) > 1 else ()
+        points.append(
+            Point(
+                name=method.name,
+                number=numbers[method.name],
+                x=100 * gap.value,
+                x_low=100 * gap.low,
+                x_high=100 * gap.high,
+                y=100 * robust.value,
+                y_low=100 * robust.low,
+                y_high=100 * robust.high,
+                runs=tuple((100 * x, 100 * y) for x, y in runs),
+                text=f"robust {robust.percent()} %, gap {gap.percent().replace('-', '−')} points",
+            )
+        )
+    return Scatter(
+        key="shortcut-gap",
+        title="Robust, and free of the shortcut?",
+        subtitle=(
+            f"gap: clean accuracy on aligned less reversed images, n = {used.samples}\n"
+            f"robust accuracy: on the images without the shortcut, {norm_sign(used.norm)}, ε = {eps_text(used.eps)}, "
+            f"protocol {used.protocol}\n"
+            f"bars: {_bars(several)}; better: a smaller gap, a higher robust accuracy"
+        ),
+        x_label="gap (points)",
+        y_label="robust accuracy (%)",
+        x_name="gap (points)",
+        points=tuple(points),
+    )
+
+
+def _bars(several: bool) -> str:
+    return "± standard deviation over seeds" if several else "95 % of one model over images"
 
 
 @house_style()
@@ -55,8 +103,7 @@ def write_view_chart(used: ShortcutComparison, path: Path) -> None:
     axis.set(ylim=(len(used.methods) - 0.5, -0.5), xlim=(-2, 102), xlabel="accuracy (%)")
     axis.grid(axis="x", alpha=0.3)
     several = any(len(method.runs) > 1 for method in used.methods)
-    bars = "± standard deviation over seeds" if several else "95 % of one model over images"
-    figure.suptitle(f"{used.data}, n = {used.samples} test images in each test set; bars: {bars}", fontsize=9)
+    figure.suptitle(f"{used.data}, n = {used.samples} test images in each test set; bars: {_bars(several)}", fontsize=9)
     figure.legend(loc="outside lower center", ncols=len(VIEWS), frameon=False, fontsize=8.5)
     write_figure(figure, path)
 

@@ -12,6 +12,7 @@ from .evidence_section import EVIDENCE
 from .findings_section import FINDINGS
 from .maps_section import MAPS
 from .measures_section import MEASURES_OF_MAPS
+from .shortcut_section import SHORTCUTS_USED
 from .tables_section import TABLES
 from .traces_section import TRACES
 from .training_section import TRAINING
@@ -25,6 +26,7 @@ SECTIONS: tuple[Section, ...] = (
     CURVES,
     TABLES,
     CLASSES,
+    SHORTCUTS_USED,
     CHECKS,
     TRACES,
     DIFFERENCES,
