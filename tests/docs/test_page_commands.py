@@ -122,6 +122,7 @@ def known_flags(verb: str) -> set[str]:
 
 
 OTHERS = {
+    "README.md": {"--index-url"},
     "docs/many-machines.md": {
         *("--multi_gpu", "--num_processes", "--num_machines", "--machine_rank", "--standalone", "--nproc-per-node"),
         *("--mixed_precision", "--signal", "--cpu"),
@@ -130,7 +131,7 @@ OTHERS = {
     "docs/performance.md": {"--threads", "--write", "--net", "--only", "--repetitions"},
     "docs/repeat-the-paper.md": {"--minutes"},
 }
-"""Flags of launchers, scripts and own methods that pages name, which are none of ``asgt``."""
+"""Flags of pip, launchers, scripts and own methods that pages name, which are none of ``asgt``."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
