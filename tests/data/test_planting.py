@@ -188,6 +188,7 @@ def test_four_test_sets_differ_in_the_class_of_the_shortcut_alone(kind: str) -> 
     # A part of the test images has the shortcuts that it has in the whole.
     rows = torch.arange(0, 3000, 7)
     assert shortcut_view(images, kind, "reversed")[rows].pixels[:].equal(reverse[:][rows])
+    assert shortcut_view(images, None, "absent").pixels[:].equal(images.pixels[:])
 
 
 # Where it lies -------------------------------------------------------------------------------------------------------
@@ -373,6 +374,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(text: str, facts: list[str]
         (lambda images: plant(images, Patch(), size=2), ["size", "own settings"]),
         (lambda images: plant(images, 3), ["shortcut", "3", "patch:0.99"]),
         (lambda images: shortcut_view(images, "patch", "alined"), ["'alined'", "'aligned'"]),
+        (lambda images: shortcut_view(images, None, "reversed"), ["reversed", "no shortcut", "absent"]),
     ],
 )
 def test_what_contradicts_itself_is_refused(call: Callable[[Images], Any], facts: list[str]) -> None:

@@ -321,8 +321,6 @@ def _views(images: Images, shortcut: str | None, asked: dict[str, Any]) -> dict[
     from ..data import shortcut_view
 
     view = asked.get("shortcut_view", "absent")
-    if shortcut is None:
-        return {view: images}
     views: tuple[ShortcutView, ...] = (cast(ShortcutView, view),)
     if view == _ALL:  # first the images as they are, as every run is evaluated
         views = ("absent", *(each for each in VIEWS if each != "absent"))

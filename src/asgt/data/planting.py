@@ -124,24 +124,31 @@ def plant(images: LabelledImages, shortcut: str | Shortcut, **settings: Any) -> 
     return _planted(images, made, None)
 
 
-def shortcut_view(images: LabelledImages, shortcut: str | Shortcut, view: ShortcutView, **settings: Any) -> Images:
+def shortcut_view(
+    images: LabelledImages, shortcut: str | Shortcut | None, view: ShortcutView, **settings: Any
+) -> Images:
     """One of the four test sets of the same images; see :func:`shortcut_views`.
 
     Args:
         images: as :func:`plant` takes them.
-        shortcut: likewise.
+        shortcut: likewise; or ``None``, with which ``"absent"`` is the only test set.
         view: ``"aligned"``, ``"absent"``, ``"random"`` or ``"reversed"``.
         settings: of the shortcut, by name.
 
     Raises:
-        InputError: the view, the shortcut or a setting is unknown, or the images are too small for it.
+        InputError: the view, the shortcut or a setting is unknown, the images are too small for it, or there is no
+            shortcut to plant.
     """
 
-    images, made = as_images(images), _made(shortcut, settings)
+    plain: Images = as_images(images)
     if view not in VIEWS:
         raise unknown("shortcut view", str(view), VIEWS)
-    planted = _planted(images, made, view)
-    return images if view == "absent" else planted
+    if shortcut is None:
+        if view != "absent":
+            raise InputError(f"shortcut view {view}: no shortcut is given: name one, or use the view absent")
+        return plain
+    planted = _planted(plain, _made(shortcut, settings), view)
+    return plain if view == "absent" else planted
 
 
 def shortcut_views(images: LabelledImages, shortcut: str | Shortcut, **settings: Any) -> dict[ShortcutView, Images]:

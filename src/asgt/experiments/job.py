@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..attacks import Norm
-from ..data import Images, Splits, sampled_rows, selection_text, shortcut_view, to_unit
+from ..data import Splits, sampled_rows, selection_text, shortcut_view, to_unit
 from ..devices import one_thread, place, resolve_device
 from ..errors import InputError
 from ..evaluation.curve import evaluate
@@ -114,7 +114,7 @@ def do(job: Job, *, should_stop: Callable[[], bool], phase: Callable[[int], Prog
     for number, (protocol, view) in enumerate(job.evaluations, start=1):
         evaluation = evaluate(
             model,
-            _viewed(data.test, config.shortcut, view)[rows].to(device),
+            shortcut_view(data.test, config.shortcut, view)[rows].to(device),
             protocol=protocol,
             epsilons=job.epsilons,
             norm=job.norm,
@@ -190,12 +190,6 @@ def _accuracies(evaluation: Evaluation) -> dict[str, float]:
         for search in evaluation.outcomes
         for eps, estimate in evaluation.curve(search).items()
     }
-
-
-def _viewed(images: Images, shortcut: str | None, view: ShortcutView) -> Images:
-    """Test images with the shortcut of a training as a view has it; as they are without one."""
-
-    return images if shortcut is None else shortcut_view(images, shortcut, view)
 
 
 def _loaded(job: Job) -> tuple[nn.Module, Splits, TrainConfig]:

@@ -70,7 +70,7 @@ def explain_run(
         raise InputError(f"{place} is of test image {int(rows.max())}, but there are only {len(test)}: remove it")
     finished = explained_alike(place, samples=len(rows), eps=eps, norm=norm)
     # Which shortcut an image gets, its row of the whole test split decides.
-    images = (test if shortcut is None else viewed_images(test, shortcut, view))[rows]
+    images = viewed_images(test, shortcut, view)[rows]
     where = resolve_device(device)
     return explain(
         model.to(where),
