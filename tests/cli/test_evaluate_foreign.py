@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import asgt.data
-from asgt import Images, InputError
+from asgt import Images, InputError, build_model
 from asgt.data.classes import mapped, read_classes
 from support.messages import assert_states
 
@@ -85,6 +85,13 @@ def evaluated(cli: Callable, model: str, *words: object) -> str:
     return str(answer.out)
 
 
+def one_line(out: str, beginning: str) -> str:
+    """The only line that begins so."""
+
+    (line,) = [line for line in out.splitlines() if line.startswith(beginning)]
+    return line
+
+
 # Weights --------------------------------------------------------------------------------------------------------------
 
 
@@ -96,6 +103,21 @@ def test_a_factory_that_brings_its_weights_needs_no_others(cli: Callable, nets: 
     assert len(lines) == 1
     assert f"{nets}:trained" in lines[0]
     assert "--weights" in lines[0]
+    assert_states(one_line(out, "normalisation"), "none", "[0, 1]", "--mean", "--std")
+
+
+def test_a_line_says_which_normalisation_the_model_gets(cli: Callable, nets: str, pets: Path) -> None:
+    torch.save({"levels": torch.tensor([0.8, 0.2])}, "plain.pt")
+    out = evaluated(cli, f"{nets}:trained", "--weights", "plain.pt", "--mean", "0.25", "--std", "0.5")
+    assert_states(one_line(out, "normalisation"), "--mean and --std", "0.25", "0.5")
+
+    # A file that asgt wrote brings its own.
+    whole = build_model("small_cnn", (1, 8, 8), 2, mean=[0.125], std=[0.75])
+    torch.save(whole.state_dict(), "whole.pt")
+    words = ("--model", "small_cnn", "--weights", "whole.pt", "--data", "pets", "--grey", "--epsilons", "1/255")
+    answer = cli("evaluate", *words, "--out", "own")
+    assert answer.status == 0, answer.err
+    assert_states(one_line(answer.out, "normalisation"), "whole.pt", "0.125", "0.75")
 
 
 def test_weights_that_are_given_go_before_those_of_the_factory(cli: Callable, nets: str, pets: Path) -> None:

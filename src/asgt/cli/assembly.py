@@ -127,7 +127,7 @@ def assemble(asked: dict[str, Any], progress: Progress, allow: Collection[str] =
     elif (logits := _logit_count(model, images)) != len(images.classes):
         raise InputError(f"{name} gives {logits} logits, the data has {len(images.classes)} classes: {_HOW_TO_MAP}")
 
-    lines.append(_loaded(model, asked, values))
+    lines += _loaded(model, asked, values, is_normalised=own is not None and own.mean is not None)
     if own is not None:
         lines.append(preprocessing_line(own, settings, asked))
     lines += [classes_line] if classes_line else []
@@ -173,18 +173,35 @@ def _exported(name: str, asked: dict[str, Any], progress: Progress, allow: Colle
     return Assembly(model, images, lines + ([classes_line] if classes_line else []), data_settings(settings))
 
 
-def _loaded(model: nn.Module, asked: dict[str, Any], values: dict[str, list[float]]) -> str:
-    """Loads the weights that are asked for, and says whose they are."""
+def _loaded(
+    model: nn.Module, asked: dict[str, Any], values: dict[str, list[float]], *, is_normalised: bool
+) -> list[str]:
+    """Loads the weights that are asked for. A line says whose they are, and one whose the normalisation is.
+
+    The model's own configuration has another line (``is_normalised``).
+    """
 
     from ..models import Normalize, load_weights
 
-    weights = asked.get("weights")
+    weights, name = asked.get("weights"), asked["model"]
+    before = getattr(model, "normalize", None)
     if weights is None:
-        return f"weights: those of {asked['model']}, because --weights is not given"
-    matched = load_weights(model, Path(weights))
-    if isinstance(held := getattr(model, "normalize", None), Normalize):
-        held.refuse_other(values, weights)
-    return f"weights: {weights}" + (f" ({matched})" if matched else "")
+        lines = [f"weights: those of {name}, because --weights is not given"]
+    else:
+        matched = load_weights(model, Path(weights))
+        lines = [f"weights: {weights}" + (f" ({matched})" if matched else "")]
+    held = getattr(model, "normalize", None)
+    if isinstance(held, Normalize):
+        if weights is not None:
+            held.refuse_other(values, weights)
+        if not is_normalised or held is not before:
+            lines.append(held.line("--mean and --std" if values else str(weights or name)))
+    else:
+        lines.append(
+            "normalisation: none is given: the model gets images in [0, 1]; if it was trained on normalised images, "
+            "add --mean and --std"
+        )
+    return lines
 
 
 def listed_numbers(text: str, flag: str) -> list[float]:

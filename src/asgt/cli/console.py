@@ -155,10 +155,13 @@ class Console:
             f"{names[name]} {share(round(value * result.validation_images), result.validation_images).percent()} %"
             for name, value in result.validation.items()
         )
+        role = " that chose it" if result.is_selected else ""
+        if not result.epochs:
+            role = " of the training split, which the given weights may have been trained on"
         self.out.print(
             escape(
                 f"{result.chosen_text}; accuracy [Wilson 95 %] on the n = {result.validation_images} validation images"
-                f"{' that chose it' if result.epochs else ''}: {figures}"
+                f"{role}: {figures}"
             )
         )
         if balanced := result.balanced_text(names):
@@ -670,8 +673,9 @@ def _audited(cost: dict[str, float]) -> str:
     """How the assumption was tested, that what fails at an ε fails below it."""
 
     if not cost["tested"]:
-        return "no sample could be attacked below a failed eps"
+        return "no image could be attacked again at a smaller eps than the one where the attack failed"
     return (
-        f"of {cost['tested']:.0f} samples attacked below a failed eps {cost['missed']:.0f} broke there (at most "
-        f"{100 * cost['missed_high']:.1f} %, Clopper-Pearson 95 %; {cost['audit']:.0f} gradients a sample more)"
+        f"{cost['tested']:.0f} images were attacked again at a smaller eps than the one where the attack failed: "
+        f"{cost['missed']:.0f} broke there (at most {100 * cost['missed_high']:.1f} %, Clopper-Pearson 95 %; "
+        f"{cost['audit']:.0f} more gradients per image)"
     )

@@ -339,7 +339,7 @@ def _sampled(images: Images, count: int, console: Console) -> tuple[Tensor, str]
     rows = sampled_rows(images, count)
     selection = selection_text(images, rows)
     if not rows.equal(torch.arange(count)):
-        console.say(f"{selection}, always the same: the first {count} do not represent all of them")
+        console.say(f"{selection}, always the same; not the first {count}, which may not represent all of them")
     return rows, selection
 
 

@@ -132,9 +132,10 @@ def _decided(table: DifferenceTable | None) -> list[str]:
         of_kind: list[PairedDifference] = [each for each in table.differences if each.kind == kind]
         if of_kind:
             decided = sum(each.decision != "not decided" for each in of_kind)
+            which = f"{counted(len(of_kind), 'difference')} between {kind}"
             sentences.append(
-                f"{decided} of {len(of_kind)} differences between {kind} {'is' if decided == 1 else 'are'} decided "
-                f"{table.where} ({beside}; p < 0.05 by Holm's correction)."
+                f"{decided} of {which} {'is' if decided == 1 else 'are'} decided {table.where} ({beside}; p < 0.05 by "
+                "Holm's correction)."
             )
     return sentences
 

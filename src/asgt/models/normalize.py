@@ -56,6 +56,12 @@ class Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
 
+    def line(self, source: str) -> str:
+        """A line for the user: the numbers, and whose they are."""
+
+        texts = [", ".join(f"{value:.4g}" for value in each.flatten().tolist()) for each in (self.mean, self.std)]
+        return f"normalisation, from {source}: mean {texts[0]}; std {texts[1]}"
+
     def refuse_other(self, given: Mapping[str, Sequence[float]], file: Path | str) -> None:
         """Refuses a mean or a std that differs from that of the weights, whose numbers are in single precision.
 

@@ -116,11 +116,19 @@ class TrainResult(Tabular):
         )
 
     @property
+    def is_selected(self) -> bool:
+        """Whether the accuracy on the validation images selected the epoch."""
+
+        return self.chosen_by in ("clean accuracy", "robust accuracy")
+
+    @property
     def chosen_text(self) -> str:
         """Describes which weights were saved, and why."""
 
         if self.epochs == 0:
             return f"{AS_GIVEN}, no epoch trained"
+        if not self.is_selected:
+            return f"model of the last epoch, {self.chosen_epoch + 1} of {self.epochs}"
         return f"model of epoch {self.chosen_epoch + 1} of {self.epochs}, chosen by {self.chosen_by}"
 
     def balanced_text(self, names: Mapping[str, str]) -> str:

@@ -387,8 +387,7 @@ def _normalisation(
     if len(mean) not in (1, channels):
         hint = ": give --mean and --std" if source not in (str(file), "--mean and --std") else ""
         raise InputError(f"{len(mean)} means for images of {channels} channel(s), from {source}{hint}")
-    texts = [", ".join(f"{value:.4g}" for value in each) for each in (mean, std)]
-    return mean, std, f"normalisation, from {source}: mean {texts[0]}; std {texts[1]}"
+    return mean, std, held.line(source)
 
 
 def normalise(model: nn.Module, mean: Collection[float], std: Collection[float]) -> None:
