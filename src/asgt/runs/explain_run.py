@@ -102,7 +102,7 @@ def explained_alike(place: Path, *, samples: int, eps: float, norm: Norm) -> boo
     for name, there, asked in (("eps", kept.eps, eps), ("norm", kept.norm, norm), ("samples", kept.samples, samples)):
         if there != asked:
             raise InputError(
-                f"{place} was made with {name} = {there}, not {asked}: explain with {name} = {there} to use it, or "
+                f"{place} was made with {name} = {there}, not {asked}: use it with {name} = {there} and --resume, or "
                 "remove it to explain again"
             )
     return True
