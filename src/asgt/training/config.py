@@ -312,7 +312,7 @@ class TrainConfig:
             (default: all 1)
         schedule: constant, cosine or one-cycle learning rate
         average: decay of an exponential average of the weights, which is then evaluated and saved (default: none)
-        keep: the epoch whose weights are saved: best on the validation part, or last
+        keep: the epoch whose weights are saved: best on the validation part (of equal ones the first), or last
         seed: fixes initialisation, order, augmentation, attack and mask
         limit: largest number of training images, stratified (default: all)
         validation: share of the training images that is used only to select the epoch, at most 2,000 images
