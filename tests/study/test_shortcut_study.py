@@ -27,7 +27,13 @@ from asgt.runs.kept import load_kept
 from asgt.runs.run import Run, read_run
 from asgt.study.results_page import write_results
 from asgt.study.shortcut_page import conclusion
-from asgt.study.shortcut_study import SHORTCUT_CLAIMS, closed_share, judge_gaps, load_shortcut_claims
+from asgt.study.shortcut_study import (
+    SHORTCUT_CLAIMS,
+    closed_share,
+    compare_controls,
+    judge_gaps,
+    load_shortcut_claims,
+)
 from asgt.study.verdicts import Verdict
 from asgt.training.config import TrainConfig
 from asgt.training.run_folder import TrainResult
@@ -36,6 +42,7 @@ from support.messages import assert_states
 SLOW_FIXTURES = ("_grid", "grid")
 IMAGES = 1000
 CLAIMS = load_shortcut_claims()
+OTHERS = {"SGT with a random mask": {"method": "sgt", "k": 0.3, "rank": "random"}}
 PLANT = "patch:0.99,size=1,code=position"
 GRID = {
     "data": "digits",
@@ -51,7 +58,7 @@ def made_up(gaps: Mapping[str, Sequence[int]]) -> Comparison:
 
     runs = []
     for method, losses in gaps.items():
-        base = TrainConfig(epochs=1, shortcut="patch", **CLAIMS.methods[method]).resolved()
+        base = TrainConfig(epochs=1, shortcut="patch", **(dict(CLAIMS.methods) | OTHERS)[method]).resolved()
         for seed, lost in enumerate(losses):
             config = replace(base, seed=seed)
             result = TrainResult(
@@ -171,6 +178,10 @@ def test_two_models_of_one_seed_are_compared_image_by_image() -> None:
             ["SGT against ST by 20.0", "random"],
         ),
         ({"SGT": 400, "AT-PGD": 820, "ASGT": 300, "ASGT with a random mask": 700}, ["ASGT against AT-PGD by 52.0"]),
+        (
+            {"SGT": 400, "AT-PGD": 820, "ASGT": 300, "ASGT with a random mask": 100},
+            ["SGT against ST by 20.0", "random mask", "by 20.0 points more", "does not explain"],
+        ),
         ({"SGT": 600, "AT-PGD": 820, "ASGT": 880}, ["did not reduce", "Adversarial training", "increased it", "22.0"]),
         ({"SGT": 600}, ["Nothing yet", "not all methods"]),
     ],
@@ -183,6 +194,40 @@ def test_what_follows_is_said_of_the_verdicts(gaps: dict[str, int], facts: list[
     is_shown = gaps.get("ASGT with a random mask", 0) > 400
     assert ("random" in said) == ("ASGT with a random mask" in gaps and not is_shown)
     assert ("increased it" in said) == ("AT-PGD" in gaps)
+
+
+def test_masks_are_compared_with_their_controls_one_difference_a_seed() -> None:
+    gaps = {
+        "ST": [600, 620, 610, 590, 605],
+        "SGT": [500, 515, 512, 480, 500],
+        "SGT with a random mask": [300, 310, 330, 290, 300],
+        "AT-PGD": [820, 835, 840, 800, 825],
+        "ASGT without a mask": [815, 840, 838, 805, 822],
+    }
+    comparison = made_up(gaps)
+    used = compare_shortcut_use(comparison)
+    found = compare_controls(comparison, used)
+
+    names = [method.name for method in comparison.methods]
+    random_mask = next(name for name in names if "random" in name)
+    mask = next(name for name in names if name.startswith("SGT") and name != random_mask)
+    empty = next(name for name in names if name.startswith("ASGT"))
+    assert [(each.first, each.second) for each in found] == [
+        (mask, random_mask),
+        ("ST", random_mask),
+        ("AT-PGD", empty),
+    ]
+    for pair, (rival, control) in zip(
+        found,
+        [("SGT", "SGT with a random mask"), ("ST", "SGT with a random mask"), ("AT-PGD", "ASGT without a mask")],
+        strict=True,
+    ):
+        apart = [(one - other) / IMAGES for one, other in zip(gaps[rival], gaps[control], strict=True)]
+        assert pair.value == pytest.approx(sum(apart) / 5)
+        assert pair.p == pytest.approx(ttest_1samp(apart, 0).pvalue)
+        assert pair.claims == 3
+    assert [each.decision for each in found] == ["more", "more", "not decided"]
+    assert compare_controls(made_up({"ST": [600], "SGT": [500]}), compare_shortcut_use(made_up({"ST": [600]}))) == ()
 
 
 # The file of claims --------------------------------------------------------------------------------------------------

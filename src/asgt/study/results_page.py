@@ -164,7 +164,7 @@ def write_results(results: Path, page: Path) -> Path:
         left_out=_left_out,
         protocols=PROTOCOLS,
         worst_case=_worst_case(grids),
-        findings=_findings(grids, claims),
+        findings=_findings(grids, claims, shortcut_grids),
     )
     write_bytes(page, text.encode())
     return page
@@ -176,28 +176,46 @@ def _unrun(houses: Sequence[str], grids: Sequence[Grid] | Sequence[ShortcutGrid]
     return [(name, _command(name)) for name in houses if name not in {grid.name.split("+")[0] for grid in grids}]
 
 
-def _findings(grids: Sequence[Grid], claims: Claims) -> list[str]:
-    """The verdicts of all grids in three sentences, the number first: worst case, other readings, maps."""
+def _findings(grids: Sequence[Grid], claims: Claims, shortcut_grids: Sequence[ShortcutGrid]) -> list[str]:
+    """The verdicts of all grids in three sentences, the number first: robustness, maps, shortcuts."""
 
     worst = {reading.name for reading in claims.readings if reading.protocol == "worst case"}
     verdicts = [verdict for grid in grids for verdict in grid.verdicts]
-    groups = (
-        ("claims about robustness hold in the worst case", [each for each in verdicts if each.reading in worst]),
-        (
-            "claims about robustness hold under the paper's attacks, over all readings of their steps",
-            [each for each in verdicts if each.reading not in worst],
-        ),
-        ("claims about saliency maps hold", [verdict for grid in grids for verdict in grid.maps]),
-    )
+    strict = _states([each for each in verdicts if each.reading in worst])
+    weak = _states([each for each in verdicts if each.reading not in worst])
+    maps = _states([verdict for grid in grids for verdict in grid.maps])
+    shortcuts = _states([verdict for grid in shortcut_grids if grid.judges for verdict in grid.verdicts])
     sentences = []
-    for what, group in groups:
-        counts = Counter(verdict.state for verdict in group if verdict.state != "not run")
-        if total := sum(counts.values()):
+    if strict.total() + weak.total():
+        sentences.append(
+            f"{strict['holds']} of {counted(strict.total(), 'test')} of claims about robustness hold in the worst case, "
+            f"and {weak['holds']} of {weak.total()} under the paper's attacks. In {strict['does not hold']} and "
+            f"{weak['does not hold']} the opposite holds; the others are not decided at this scale."
+        )
+    for what, counts in (
+        ("tests of claims about saliency maps", maps),
+        ("claims about masks and shortcuts", shortcuts),
+    ):
+        if counts.total():
             sentences.append(
-                f"{counts['holds']} of {counted(total, 'test')} of {what}; in {counts['does not hold']} the opposite "
-                f"holds, and {counts['not decided at this scale']} are not decided at this scale."
+                f"{counts['holds']} of {counts.total()} {what} hold; in {counts['does not hold']} the opposite holds, "
+                f"{_others(counts)}."
             )
     return sentences
+
+
+def _states(verdicts: Sequence[Verdict]) -> Counter[str]:
+    """How many verdicts there are of each kind, but for those that were not run."""
+
+    return Counter(verdict.state for verdict in verdicts if verdict.state != "not run")
+
+
+def _others(counts: Counter[str]) -> str:
+    """The verdicts that are neither ``holds`` nor the opposite."""
+
+    alike = counts["no relevant difference"]
+    undecided = f"{counts['not decided at this scale']} are not decided at this scale"
+    return f"{alike} have no relevant difference, and {undecided}" if alike else f"and {undecided}"
 
 
 def _left_out(grid: Grid) -> list[str]:

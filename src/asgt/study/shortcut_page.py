@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..comparison.comparing import Comparison, load_results
 from ..comparison.explained import explanations_of
+from ..comparison.method_naming import Method
 from ..comparison.shortcut_gaps import ShortcutComparison, compare_shortcut_use
 from ..data import Images, shortcut_views
 from ..errors import InputError
+from ..evaluation.shortcut_use import in_points
 from ..experiments.preset import load_preset, preset_names, preset_words
 from ..explanation.evidence import area_note
 from ..numbers import eps_text, points
 from ..report.shortcut_chart import write_planted, write_view_chart
 from ..runs.kept import load_kept, load_maps
 from ..shortcuts import shortcut_named
+from ..statistics import PairedDifference, rank_correlation
 from ..tabular import Table
-from .shortcut_study import ShortcutClaims, closed_share, judge_gaps
+from .shortcut_study import ShortcutClaims, closed_share, compare_controls, judge_gaps
 from .verdicts import Verdict
 
 __all__ = ["ShortcutGrid", "conclusion", "is_about_shortcut", "map_table", "shortcut_grid", "shortcut_houses"]
@@ -59,6 +62,27 @@ class ShortcutGrid:
     chart: str
     picture: str
 
+    def controls(self) -> Table | None:
+        """The masks against their controls, which no claim is about; ``None`` without such methods."""
+
+        pairs = compare_controls(self.comparison, self.used)
+        rows = [[f"{each.second} against {each.first}", in_points(each), each.p_text, _decided(each)] for each in pairs]
+        head = ["smaller gap of", "by, in points [95 %]", "p by Holm's correction", "decision"]
+        return Table("masks and their controls", head, rows) if rows else None
+
+    def mass_and_gap(self) -> str:
+        """How the mass of the maps on the shortcut goes with the gap over the methods; ``""`` without maps."""
+
+        masses = shortcut_masses(self.comparison)
+        if len(masses) < 3:
+            return ""
+        correlation, _ = rank_correlation([*masses.values()], [self.used.method(name).gap().value for name in masses])
+        value = f"{correlation:.2f}".replace("-", "−")
+        return (
+            f"Over these {len(masses)} methods, the rank correlation (Spearman) between the mass on the shortcut and "
+            f"the gap is {value}."
+        )
+
     def tables(self) -> list[Table]:
         """Accuracy, gap and worst group of each method: clean, and at the ε of the training; then its maps."""
 
@@ -92,15 +116,35 @@ def map_table(comparison: Comparison) -> Table | None:
     shown = [
         measure
         for measure in panel.measures
-        if measure.needs_shortcut and not panel.value(panel.methods[0], measure.name).not_run
+        if measure.needs_shortcut
+        and not measure.name.endswith(_BESIDE)
+        and not panel.value(panel.methods[0], measure.name).not_run
     ]
     return Table(
-        f"maps by {panel.name} and the shortcut, n = {panel.n} of {panel.asked} images correct under all models; "
-        "described, not tested",
+        f"maps by the {panel.attribution} on aligned images, n = {panel.n} of {panel.asked} images correct under all "
+        "models; described, not tested",
         ["method", *(measure.title for measure in shown)],
         [[method, *(panel.value(method, measure.name).text() for measure in shown)] for method in panel.methods],
         [area_note(panel.shortcut_area)],
     )
+
+
+def shortcut_masses(comparison: Comparison) -> dict[str, float]:
+    """The mass of the maps on the shortcut by method, on the aligned images; empty if it was not measured."""
+
+    for each in explanations_of(comparison.methods):
+        if each.panel.shortcut_view == "aligned" and not each.panel.not_run:
+            scores = {name: each.panel.value(name, "shortcut-mass") for name in each.panel.methods}
+            return {name: score.value for name, score in scores.items() if not score.not_run}
+    return {}
+
+
+def _decided(pair: PairedDifference) -> str:
+    return pair.decision if pair.decision == "not decided" else "decided"
+
+
+_BESIDE = ("@quarter", "-noise")
+"""Measures that a page has no room for: those at ε/4, and those with the second fill."""
 
 
 def conclusion(verdicts: Sequence[Verdict]) -> str:
@@ -114,7 +158,13 @@ def conclusion(verdicts: Sequence[Verdict]) -> str:
             for verdict in helps
         )
         told = f"Masking reduced the use of the shortcut ({gains})."
-        if states.get("S4") != "holds":
+        (control,) = (verdict for verdict in verdicts if verdict.claim.id == "S4")
+        if control.state == "does not hold":
+            told += (
+                f" A random mask of the same size reduced it by {points(-(control.mean or 0.0))} points more, so the "
+                "choice of the pixels by the gradient does not explain this."
+            )
+        elif control.state != "holds":
             told += " It is not shown that the choice of pixels by the gradient matters: a random mask is the control."
     elif any(states.get(name, "not run") == "not run" for name in _MASKS):
         told = "Nothing yet about masks: not all methods were run."
@@ -161,7 +211,7 @@ def shortcut_grid(folder: Path, claims: ShortcutClaims, page: Path) -> ShortcutG
         DamagedFileError: a file is damaged.
     """
 
-    comparison = load_results(folder)
+    comparison = _with_plain_names(load_results(folder))
     runs = [run for method in comparison.methods for run in method.runs]
     plants = {run.config.shortcut for run in runs}
     if len(plants) > 1 or None in plants:
@@ -192,6 +242,22 @@ def shortcut_grid(folder: Path, claims: ShortcutClaims, page: Path) -> ShortcutG
         chart=f"{beside.name}/{chart.name}",
         picture="" if images is None else f"{beside.name}/{picture.name}",
     )
+
+
+def _with_plain_names(comparison: Comparison) -> Comparison:
+    """The same with methods by what their mask is: ``SGT with a random mask``."""
+
+    def plain(method: Method) -> str:
+        config, base = method.runs[0].config, method.name.partition(" (")[0]
+        if config.k == 0:
+            return f"{base} without a mask"
+        return f"{base} with a random mask" if config.rank == "random" else base
+
+    names = [plain(method) for method in comparison.methods]
+    if len(set(names)) < len(names):
+        return comparison
+    methods = zip(comparison.methods, names, strict=True)
+    return replace(comparison, methods=tuple(replace(method, name=name) for method, name in methods))
 
 
 def _reach(plant: str, comparison: Comparison) -> str:

@@ -17,9 +17,17 @@ from ..comparison.comparing import Comparison
 from ..comparison.shortcut_gaps import ShortcutComparison, gap_difference
 from ..errors import DamagedFileError
 from ..files import read_yaml
+from ..statistics import PairedDifference, adjusted_by_kind
 from .verdicts import GAP, Claim, Verdict, claim_of, decided, named, refuse_strange, with_difference
 
-__all__ = ["SHORTCUT_CLAIMS", "ShortcutClaims", "closed_share", "judge_gaps", "load_shortcut_claims"]
+__all__ = [
+    "SHORTCUT_CLAIMS",
+    "ShortcutClaims",
+    "closed_share",
+    "compare_controls",
+    "judge_gaps",
+    "load_shortcut_claims",
+]
 
 SHORTCUT_CLAIMS = Path(__file__).parent / "shortcut_claims.yaml"
 
@@ -97,6 +105,37 @@ def judge_gaps(comparison: Comparison, used: ShortcutComparison, claims: Shortcu
             continue
         verdicts.append(with_difference(replace(blank, rival=rival), difference))
     return decided(verdicts, claims.alpha, claims.margin)
+
+
+def compare_controls(comparison: Comparison, used: ShortcutComparison) -> tuple[PairedDifference, ...]:
+    """How much smaller the gap is with a random mask, or with an empty one: exploratory, no claim is about it.
+
+    Args:
+        comparison: the runs.
+        used: the same runs on the four test sets.
+
+    Returns:
+        The gap of ``first`` less that of the control ``second``, with Holm's correction over all of them: a random mask
+        against the mask of the same method and against the same training without the masked term, and the latter
+        against an empty mask.
+    """
+
+    pairs = []
+    for control in comparison.methods:
+        config = control.runs[0].config
+        if config.method not in _UNMASKED or not (config.rank == "random" or config.k == 0):
+            continue
+        attack = {"attack": config.attack} if config.method == "asgt" else {}
+        rivals = [named(comparison, {"method": _UNMASKED[config.method]} | attack)]
+        if config.k:
+            rivals.insert(0, named(comparison, {"method": config.method, "k": config.k, "rank": "magnitude"} | attack))
+        own = used.method(control.name)
+        pairs += [gap_difference(used.method(rival.name), own) for rival in rivals if rival is not None]
+    return adjusted_by_kind([pair for pair in pairs if pair is not None])
+
+
+_UNMASKED = {"sgt": "st", "asgt": "at"}
+"""By method, the same training without the masked term."""
 
 
 def closed_share(comparison: Comparison, used: ShortcutComparison, claims: ShortcutClaims) -> float | None:
