@@ -187,15 +187,14 @@ def _findings(grids: Sequence[Grid], claims: Claims, shortcut_grids: Sequence[Sh
     shortcuts = _states([verdict for grid in shortcut_grids if grid.judges for verdict in grid.verdicts])
     sentences = []
     if strict.total() + weak.total():
+        tests = f"{counted(strict.total(), 'test')} of claims about robustness"
         sentences.append(
-            f"{strict['holds']} of {counted(strict.total(), 'test')} of claims about robustness hold in the worst case, "
-            f"and {weak['holds']} of {weak.total()} under the paper's attacks. In {strict['does not hold']} and "
-            f"{weak['does not hold']} the opposite holds; the others are not decided at this scale."
+            f"{strict['holds']} of {tests} hold in the worst case, and {weak['holds']} of {weak.total()} under the "
+            f"paper's attacks. In {strict['does not hold']} and {weak['does not hold']} the opposite holds; the others "
+            "are not decided at this scale."
         )
-    for what, counts in (
-        ("tests of claims about saliency maps", maps),
-        ("claims about masks and shortcuts", shortcuts),
-    ):
+    groups = (("tests of claims about saliency maps", maps), ("claims about masks and shortcuts", shortcuts))
+    for what, counts in groups:
         if counts.total():
             sentences.append(
                 f"{counts['holds']} of {counts.total()} {what} hold; in {counts['does not hold']} the opposite holds, "
