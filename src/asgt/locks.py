@@ -21,7 +21,20 @@ from filelock import FileLock, Timeout
 from .errors import InputError
 from .progress import SILENT, Progress
 
-__all__ = ["LOCK", "holds_nothing", "locked"]
+__all__ = ["LOCK", "InUseError", "holds_nothing", "locked"]
+
+
+class InUseError(InputError):
+    """Another process holds the lock of a folder.
+
+    Attributes:
+        holder: what it does, its number, its host, and since when, in words.
+    """
+
+    def __init__(self, message: str, holder: str) -> None:
+        super().__init__(message)
+        self.holder = holder
+
 
 LOCK = ".lock"
 """The locked file in the folder; the note is next to it."""
@@ -41,7 +54,8 @@ def locked(
         progress: receives a message if the lock of an ended process is taken over.
 
     Raises:
-        InputError: another process holds it, or the folder cannot be written to.
+        InUseError: another process holds it.
+        InputError: the folder cannot be written to.
     """
 
     folder = folder.absolute()  # the working directory may change meanwhile
@@ -50,8 +64,9 @@ def locked(
     try:
         lock.acquire(timeout=wait, poll_interval=0.02)
     except Timeout as error:
-        raise InputError(
-            f"{folder} is in use by {_holder(note)}: wait until it ends, or use another folder (--out)"
+        holder = _holder(note)
+        raise InUseError(
+            f"{folder} is in use by {holder}: wait until it ends, or use another folder (--out)", holder
         ) from error
     except OSError as error:
         _unmake(made)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,12 +24,14 @@ from asgt.data import (
     batches,
     crop_flip,
     load_data,
+    pixel_cache,
     split_decoding,
     training_batch,
     training_order,
 )
 from asgt.data.tree import Tree
 from asgt.errors import DamagedFileError, InputError
+from asgt.progress import SILENT
 from asgt.randomness import Share, seeded
 from support.messages import assert_states
 
@@ -271,6 +275,26 @@ def test_an_image_that_is_not_as_it_was_written_is_refused_at_its_first_use(
     assert pixels_of(load_data(folder).train).equal(expected)
 
 
+def test_a_damaged_entry_that_cannot_be_removed_is_named(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_folder(tmp_path / "set")
+    load_data(folder)
+    (entry, *_) = entries(cache)
+    for place in entries(cache):
+        damaged = bytearray((place / "pixels.bin").read_bytes())
+        damaged[5] ^= 1
+        (place / "pixels.bin").write_bytes(damaged)
+
+    def forbidden(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "replace", forbidden)
+    with pytest.raises(DamagedFileError) as caught:
+        pixels_of(load_data(folder).train)
+    assert_states(caught.value, entry.parent, "could not be removed", "--no-cache")
+
+
 def test_a_small_set_that_is_damaged_is_decoded_again_at_once(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,6 +392,91 @@ def test_what_was_not_used_for_longest_is_removed_first(
     assert all(len(pixels_of(images)) for images in (second.train, second.test))
     # Who reads an entry that was removed goes on reading.
     assert pixels_of(first).equal(expected)
+
+
+def test_no_split_is_removed_for_another_of_the_same_data(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_folder(tmp_path / "set", count=60)
+    splits = load_data(folder)
+    sizes = [sum(file.stat().st_size for file in entry.iterdir()) for entry in entries(cache)]
+    del splits
+    for entry in entries(cache):
+        shutil.rmtree(entry)
+    # Room for the larger of both, but not for both: the second is held in memory, and the first stays.
+    monkeypatch.setenv("ASGT_CACHE_SIZE", str(max(sizes) + 1))
+    for _ in range(2):
+        said = Said()
+        splits = load_data(folder, progress=said)
+        assert len(entries(cache)) == 1
+        assert_states(" ".join(said.lines), "memory", "in use")
+        kept = entries(cache)
+        del splits
+    assert entries(cache) == kept
+
+
+def test_nothing_is_removed_for_what_the_disk_has_no_room_for(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_data(a_folder(tmp_path / "first"))
+    before = entries(cache)
+    monkeypatch.setenv("ASGT_CACHE_SIZE", "20GB")
+    usage = shutil.disk_usage(cache)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+    said = Said()
+    images = load_data(a_folder(tmp_path / "second", ("RGB",), 200), progress=said).train
+    assert isinstance(images.pixels, torch.Tensor)
+    assert entries(cache) == before
+    assert_states(" ".join(said.lines), "the disk of the cache has 0 MiB")
+
+
+def test_a_system_without_fallocate_has_a_cache_too(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    images = load_data(a_folder(tmp_path / "set")).train
+    assert isinstance(images.pixels, StoredPixels)
+    assert images.digest() == load_data(tmp_path / "set", cache=False).train.digest()
+
+
+def test_numbers_of_numpy_are_options_as_those_of_python(cache: Path, tmp_path: Path) -> None:
+    folder = a_folder(tmp_path / "set", ("I;16",))
+    theirs = load_data(
+        folder, image_size=np.int64(6), grey=np.bool_(True), pixel_range=(np.float32(0), np.int64(65535))
+    )
+    before = entries(cache)
+    ours = load_data(folder, image_size=6, grey=True, pixel_range=(0, 65535))
+    assert ours.train.digest() == theirs.train.digest()
+    assert entries(cache) == before
+
+
+def test_a_place_of_nobody_is_refused(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASGT_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(InputError) as caught:
+        load_data(a_folder(tmp_path / "set"))
+    assert_states(caught.value, "ASGT_CACHE", "nobody-of-this-name")
+
+
+def test_whoever_waits_for_another_process_says_so(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixel_cache, "_QUIET", 0.01)
+    (cache / "entry").mkdir(parents=True)
+    store, said = pixel_cache.PixelCache(cache, "set", SILENT), Said()
+    began = threading.Event()
+
+    def holds() -> None:
+        with store.alone("key"):
+            began.set()
+            time.sleep(0.2)
+
+    holder = threading.Thread(target=holds)
+    holder.start()
+    assert began.wait(10)
+    with pixel_cache.PixelCache(cache, "set", said).alone("key"):
+        pass
+    holder.join()
+    assert_states(" ".join(said.lines), "waiting", "decoding the images of set", str(os.getpid()))
 
 
 def _load(folder: Path, waits: float, answers: Any) -> None:

@@ -234,7 +234,9 @@ def test_lab_is_converted_as_its_definition_says(folder: Callable[..., Path]) ->
     assert pixels[0].min() >= 254
 
 
-@pytest.mark.parametrize("suffix", [".JPE", ".jfif", ".jp2", ".tga", ".pcx", ".ico", ".qoi", ".sgi", ".dds", ".msp"])
+@pytest.mark.parametrize(
+    "suffix", [".JPE", ".jfif", ".mpo", ".jp2", ".tga", ".pcx", ".ico", ".qoi", ".sgi", ".dds", ".msp"]
+)
 def test_every_suffix_that_pillow_reads_is_read(folder: Callable[..., Path], suffix: str) -> None:
     kind = Image.registered_extensions()[suffix.lower()]
     image = Image.fromarray(np.full((16, 16, 3), 255, dtype=np.uint8))

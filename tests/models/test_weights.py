@@ -236,6 +236,10 @@ OWN = Net().state_dict()
         (OWN | {"head.weight": torch.ones(3, 3, dtype=torch.complex64)}, ["'head.weight'", "torch.complex64"]),
         (OWN | {"head.weight": torch.ones(3, 3).to(torch.float8_e4m3fn)}, ["'head.weight'", "torch.float8_e4m3fn"]),
         (OWN | {"body.2.num_batches_tracked": torch.tensor(1.5)}, ["body.2.num_batches_tracked", "torch.int64"]),
+        (OWN | {"head.weight": torch.full((3, 3), 1e300, dtype=torch.float64)}, ["infinite", "torch.float32"]),
+        (OWN | {"body.2.running_var": torch.full((3,), torch.inf)}, ["infinite", "'body.2.running_var'"]),
+        (OWN | {"body.2.running_mean": torch.full((3,), -torch.inf)}, ["infinite", "'body.2.running_mean'"]),
+        (OWN | {"body.2.running_var": torch.tensor([1.0, -0.5, 1.0])}, ["'body.2.running_var'", "negative"]),
     ],
 )
 def test_weights_of_another_model_are_named_by_one_key_and_change_nothing(
@@ -249,6 +253,23 @@ def test_weights_of_another_model_are_named_by_one_key_and_change_nothing(
     # One that is missing or wrong, and at most one that stands in its place.
     assert sum(f"{name}'" in str(error.value) for name in OWN) <= 2
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_counter_that_was_converted_with_the_rest_is_as_good_as_none(dtype: torch.dtype, tmp_path: Path) -> None:
+    trained, model = other(Net()), around(Net())
+    state = trained.state_dict() | {"body.2.num_batches_tracked": torch.tensor(70_000)}
+    loaded(model, {name: tensor.to(dtype) for name, tensor in state.items()}, tmp_path)
+    torch.testing.assert_close(model(X), trained.to(dtype).float()(X))
+    assert model.state_dict()["net.body.2.num_batches_tracked"].dtype == torch.int64
+
+
+def test_an_average_of_weights_loads_without_its_count(tmp_path: Path) -> None:
+    trained, model = other(Net()), around(Net())
+    averaged = torch.optim.swa_utils.AveragedModel(trained)
+    assert "n_averaged" in averaged.state_dict()
+    loaded(model, averaged.state_dict(), tmp_path)
+    assert torch.equal(model(X), trained(X))
 
 
 def test_files_of_old_versions_lack_the_counter_of_batch_norm(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from asgt.data import Images
@@ -169,6 +170,29 @@ def test_a_fixed_factory_takes_a_file_that_has_the_classes_already(tmp_path: Pat
     assert "replaced" not in told.text
     read = load_run(tmp_path / "run", data=images(3), model=fixed)[0]
     torch.testing.assert_close(read.net.fc.weight, net.fc.weight)
+
+
+class Warm(nn.Module):
+    """Three logits of a head that brings weights, from seven of a body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Linear(64, 6), nn.Linear(6, 3)
+        nn.init.constant_(self.fc.weight, 7.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.body(x.flatten(1)).relu())
+
+
+def test_a_head_with_weights_of_its_own_is_replaced_beside_a_body_of_other_classes(tmp_path: Path) -> None:
+    file = saved(Fixed(), tmp_path / "weights.pt")
+    settings = SMALL | {"width": None, "lr": 1e-30, "weight_decay": 0.0}
+    for number, model in enumerate((lambda num_classes: Warm(), Warm())):
+        out, told = tmp_path / f"run{number}", Told()
+        train(TrainConfig(**settings, weights=file), out, data=images(3), model=model, progress=told)  # type: ignore[arg-type]
+        assert_states(told.text, "fc replaced", "7 logits", "3 classes")
+        (weight,) = [value for name, value in read_tensors(out / "model.safetensors")[0].items() if "fc.weight" in name]
+        assert float(weight.max()) < 1
 
 
 # Another run ---------------------------------------------------------------------------------------------------------
@@ -333,6 +357,50 @@ def test_a_run_from_another_one_resumes_without_it(source: Path, tmp_path: Path)
     shutil.rmtree(source)
     train(config, tmp_path / "run", data=images(5), resume=True)
     assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+class Scaled(Fixed):
+    """Logits that are all zero before weights are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.scale
+
+
+def test_a_head_that_only_the_given_weights_show_is_found_again(tmp_path: Path) -> None:
+    net = Scaled()
+    nn.init.ones_(net.scale)
+    settings = SMALL | {"width": None, "epochs": 2, "head_lr": 0.2, "weights": saved(net, tmp_path / "weights.pt")}
+    config = TrainConfig(**settings)
+    passed: dict[str, Any] = {"data": images(3), "model": lambda num_classes: Scaled()}
+    train(config, tmp_path / "whole", **passed)
+    stopped(config, tmp_path / "run", 3, **passed)
+    train(config, tmp_path / "run", resume=True, **passed)
+    assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_images_are_read_as_those_of_the_run_that_it_starts_from(tmp_path: Path) -> None:
+    for number in range(24):
+        place = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        level = 40 + 8 * number
+        Image.new("LA", (12, 12), (level, 128 if number % 4 else 255)).save(place)
+    same: dict[str, Any] = {"data": str(tmp_path / "images"), "validation": 0.2, "batch_size": 8}
+    first = TrainConfig(**SMALL | same, image_size=8, decode="imagefolder")
+    train(first, tmp_path / "first")
+    asked = TrainConfig(**SMALL | same | {"width": None, "epochs": 2}, from_run=tmp_path / "first")
+    told = Told()
+    train(asked, tmp_path / "whole", progress=told)
+    assert_states(told.text, "images are read with", "image size 8", "decode imagefolder")
+    # The same call goes on where it was stopped.
+    stopped(asked, tmp_path / "run", 2)
+    train(asked, tmp_path / "run", resume=True)
+    assert_same(tmp_path / "run", tmp_path / "whole")
+    assert TrainConfig.load(tmp_path / "run" / "config.yaml").decode == "imagefolder"
 
 
 # Bad input -----------------------------------------------------------------------------------------------------------

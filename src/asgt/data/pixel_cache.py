@@ -12,7 +12,8 @@ creates no incomplete entry, and of several processes one decodes while the othe
 
 The cache is in ``$ASGT_CACHE``, or in ``asgt`` in the user's cache folder. An empty value disables it. When an
 entry is added, the least recently used ones are removed until all take at most half of their size plus the free disk
-space, or ``$ASGT_CACHE_SIZE``, such as ``20GB``. A process can continue to read a removed entry.
+space, or ``$ASGT_CACHE_SIZE``, such as ``20GB``. An entry stays while another split of the same data is added. A
+process can continue to read a removed entry.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ import torch
 from ..capacity import size_text
 from ..errors import DamagedFileError, InputError
 from ..files import read_sealed, read_tensors, write_bytes, write_sealed, write_tensors
-from ..locks import locked
+from ..locks import InUseError, locked
 from ..progress import Progress
 from .stored_pixels import PixelFile
 
@@ -42,6 +43,8 @@ __all__ = ["Entry", "PixelCache", "cache_folder"]
 _PIXELS, _IMAGES, _ENTRY = "pixels.bin", "images.safetensors", "entry.json"
 _SEEN = "seen"
 _KINDS = ("uint8", "float32")
+_QUIET = 1.0
+"""The time in seconds that it waits without a message."""
 _WAIT = 7 * 24 * 3600.0
 """The time in seconds that a process waits for another one that decodes the same images."""
 _ABANDONED = 24 * 3600.0
@@ -54,7 +57,10 @@ def cache_folder() -> Path | None:
 
     place = os.environ.get("ASGT_CACHE")
     if place is not None:
-        return Path(place).expanduser() if place.strip() else None
+        try:
+            return Path(place).expanduser() if place.strip() else None
+        except RuntimeError as error:
+            raise InputError(f"ASGT_CACHE={place}: {error}: give a folder that exists or can be made") from error
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(home) / "asgt"
 
@@ -76,7 +82,7 @@ class Entry:
 
 
 class PixelCache:
-    """The entries of a folder.
+    """The entries of a folder, for the splits of one data set.
 
     Args:
         folder: of the cache.
@@ -88,6 +94,7 @@ class PixelCache:
         self.folder = folder
         self.name = name
         self.progress = progress
+        self._read_here: set[str] = set()
 
     def find(self, key: str) -> tuple[PixelFile, dict[str, Any]] | None:
         """An entry and the notes of its decoding; ``None`` if there is none. A damaged one is removed."""
@@ -114,8 +121,13 @@ class PixelCache:
         """
 
         with contextlib.ExitStack() as stack:
+            name, doing = f".{key}.lock", f"decoding the images of {self.name}"
             try:
-                stack.enter_context(locked(self.folder, "decoding images", name=f".{key}.lock", wait=_WAIT))
+                try:
+                    stack.enter_context(locked(self.folder, doing, name=name, wait=_QUIET))
+                except InUseError as error:
+                    self.progress.say(f"waiting for another process, which is {error.holder}")
+                    stack.enter_context(locked(self.folder, doing, name=name, wait=_WAIT))
             except InputError as error:
                 raise OSError(str(error)) from error
             yield
@@ -128,7 +140,9 @@ class PixelCache:
             place = place.parent
         if not os.access(place, os.W_OK):
             return 0
-        return _limit(sum(size for _, _, size in self._entries()), shutil.disk_usage(place).free)
+        sizes = {place.name: size for place, _, size in self._entries()}
+        read = sum(size for name, size in sizes.items() if name in self._read_here)
+        return max(0, _limit(sum(sizes.values()), shutil.disk_usage(place).free) - read)
 
     def build(self, key: str, shape: tuple[int, int, int, int], kind: str) -> Entry:
         """Reserves the space for an entry.
@@ -143,8 +157,7 @@ class PixelCache:
         size = int(np.prod(shape)) * np.dtype(kind).itemsize
         self._make_room(size)
         with open(folder / _PIXELS, "wb") as file:
-            # Memory that is mapped to a file without room on the disk ends a process when it is written to.
-            os.posix_fallocate(file.fileno(), 0, size)
+            _reserve(file, size)
         pixels = np.memmap(folder / _PIXELS, dtype=kind, mode="r+", shape=shape)
         counts = np.zeros((shape[1], 256), dtype=np.int64) if kind == "uint8" else None
         return Entry(folder, pixels, np.zeros(shape[0], dtype=np.uint32), counts)
@@ -205,6 +218,7 @@ class PixelCache:
         if kind not in _KINDS or len(shape) != 4 or there != size or len(tensors["checksums"]) != shape[0]:
             raise DamagedFileError(f"{_PIXELS} has {there:,} bytes, not {size:,}")
         counts = tensors.get("counts")
+        self._read_here.add(place.name)
         file = PixelFile(
             name=str(place),
             pixels=np.memmap(place / _PIXELS, dtype=kind, mode="r", shape=shape),
@@ -214,12 +228,15 @@ class PixelCache:
         )
         return file, dict(told["said"])
 
-    def _remove(self, place: Path) -> None:
+    def _remove(self, place: Path) -> bool:
+        """Removes an entry; whether it is gone."""
+
         # Renamed first: no other process finds half an entry.
         gone = place.with_name(f"{place.name}.{os.getpid()}.part")
         with contextlib.suppress(OSError):
             os.replace(place, gone)
             shutil.rmtree(gone, ignore_errors=True)
+        return not place.exists()
 
     def _make_room(self, size: int) -> None:
         """Removes entries by the rule of this module, until one more of a size fits.
@@ -230,12 +247,21 @@ class PixelCache:
 
         entries = sorted(self._entries(), key=lambda each: each[1])
         used, free = sum(each[2] for each in entries), shutil.disk_usage(self.folder).free
-        most = _limit(used, free)
-        if size > most:
+        # The other split of the same data is needed again by the next command.
+        others = [each for each in entries if each[0].name not in self._read_here]
+        most, spare = _limit(used, free), sum(each[2] for each in others)
+        taken = used - spare
+        if size > most - taken:
+            beside = f", of which {size_text(taken)} are in use" if taken else ""
             raise OSError(
-                f"these images take {size_text(size)} when decoded, but the limit of the cache is {size_text(most)}"
+                f"these images take {size_text(size)} when decoded, but the limit of the cache is "
+                f"{size_text(most)}{beside}"
             )
-        for place, _, own in entries:
+        if size > free + spare:
+            raise OSError(
+                f"these images take {size_text(size)} when decoded, but the disk of the cache has {size_text(free)}"
+            )
+        for place, _, own in others:
             if used + size <= most and size <= free:
                 break
             self._remove(place)
@@ -258,6 +284,22 @@ class PixelCache:
                 elif (place / _ENTRY).exists():
                     size = sum(each.stat().st_size for each in place.iterdir())
                     yield place, place.stat().st_mtime, size
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Gives a new file its size and its room on the disk.
+
+    Memory that is mapped to a file without room on the disk ends a process when it is written to.
+    """
+
+    if hasattr(os, "posix_fallocate"):  # macOS and Windows have none
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    zeros = bytes(2**22)
+    for start in range(0, size, len(zeros)):
+        file.write(zeros[: size - start])
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _limit(used: int, free: int) -> int:

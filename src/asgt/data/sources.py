@@ -116,6 +116,7 @@ def load_data(
         pixel_range=pixel_range,
     )
     _check(limit, options, interpolation)
+    options = _plain(options)
     known = data_set(name)
     if name == known.name and known.loader is not None:
         if options != PixelOptions() or columns != TableOptions() or interpolation or decode:
@@ -142,6 +143,20 @@ def _check_words(**words: Any) -> None:
     for what, value in words.items():
         if value is not None and not isinstance(value, (str, os.PathLike) if what in ("name", "place") else str):
             raise InputError(f"{what} = {value!r}: give a string")
+
+
+def _plain(options: PixelOptions) -> PixelOptions:
+    """The same with numbers of Python: those of NumPy have no text in a key of the cache."""
+
+    ends = options.pixel_range
+    return replace(
+        options,
+        image_size=None if options.image_size is None else operator.index(options.image_size),
+        crop=None if options.crop is None else float(options.crop),
+        grey=bool(options.grey),
+        rgb=bool(options.rgb),
+        pixel_range=None if ends is None else (float(ends[0]), float(ends[1])),
+    )
 
 
 def _check(limit: int | None, options: PixelOptions, interpolation: str | None) -> None:

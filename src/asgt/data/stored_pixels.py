@@ -39,14 +39,14 @@ class PixelFile:
         pixels: uint8 or float32 (N, C, H, W), mapped from the file.
         checksums: the CRC-32 of each image as it was written, uint32 (N,).
         counts: the number of occurrences of each of the 256 values, by channel, int64 (C, 256); ``None`` for floats.
-        discard: removes a damaged file from the cache.
+        discard: removes a damaged file from the cache; whether it is gone.
     """
 
     name: str
     pixels: np.ndarray[Any, Any]
     checksums: np.ndarray[Any, np.dtype[np.uint32]]
     counts: np.ndarray[Any, np.dtype[np.int64]] | None
-    discard: Callable[[], None]
+    discard: Callable[[], bool]
     _checked: np.ndarray[Any, np.dtype[np.bool_]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,11 +63,12 @@ class PixelFile:
         for place in np.flatnonzero(~self._checked[rows]):
             row = int(rows[place])
             if checksum(out[place]) != self.checksums[row]:
-                self.discard()
-                raise DamagedFileError(
-                    f"{self.name} is damaged at image {row}: it was removed from the cache: run the command again "
-                    "to decode the images again"
+                remedy = (
+                    "it was removed from the cache: run the command again to decode the images again"
+                    if self.discard()
+                    else "it could not be removed from the cache: remove this folder, or add --no-cache"
                 )
+                raise DamagedFileError(f"{self.name} is damaged at image {row}: {remedy}")
             self._checked[row] = True
 
 

@@ -50,7 +50,8 @@ def image_formats() -> tuple[str, ...]:
 def _image_suffixes() -> frozenset[str]:
     from PIL import Image
 
-    formats = image_formats()
+    # Pillow opens MPO, a JPEG of several images, as JPEG.
+    formats = (*image_formats(), "MPO")
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 

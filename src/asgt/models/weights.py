@@ -33,6 +33,7 @@ from .normalize import Cast, Normalize, precision_of
 __all__ = ["Loaded", "load_all_but_head", "load_weights", "put_before_net", "versions_text"]
 
 _WRAPPERS = ("module", "_orig_mod", "model")
+_STATISTICS = ("running_mean", "running_var")
 _NORMALISATION = frozenset({"normalize.mean", "normalize.std"})
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _DEEPEST = 4
@@ -134,7 +135,12 @@ def _loaded(model: nn.Module, path: Path, head: str | None, *, headless: bool = 
     if (names := match.names) is not None:
         # Files of old versions of PyTorch lack BatchNorm's counter, which no answer depends on.
         own = match.target.state_dict()
-        renamed = {name: state[names[name]] if name in names.keys() - others else own[name] for name in own}
+        held = {
+            name: state[other]
+            for name, other in names.items()
+            if name not in others and not (_is_counter(name) and _counts(state[other]))
+        }
+        renamed = {name: held.get(name, own[name]) for name in own}
         weights = _versioned(renamed, _versions(own, state, names))
     normalize = None if match.normalisation is None else _normalisation(match.normalisation, state, path)
     before = deepcopy(match.target.state_dict())
@@ -365,6 +371,7 @@ def _targets(model: nn.Module) -> list[nn.Module]:
 def _match(model: nn.Module, state: State) -> _Match | None:
     """Where a state dict goes, the plainest way first; ``None`` where it does not fit."""
 
+    state = _without_count(state)
     whole, *inner = targets = _targets(model)
     bare = bool(inner) and isinstance(getattr(whole, "normalize", None), nn.Identity)
 
@@ -386,6 +393,15 @@ def _match(model: nn.Module, state: State) -> _Match | None:
         if bare and mine is theirs and (match := _with_normalisation(whole, mine, state)):
             return match
     return None
+
+
+def _without_count(state: State) -> State:
+    """The same without the count that an average of weights (``AveragedModel``) has beside them."""
+
+    if "n_averaged" not in state or not all(name.startswith("module.") or name == "n_averaged" for name in state):
+        return state
+    rest = {name: value for name, value in state.items() if name != "n_averaged"}
+    return _versioned(rest, getattr(state, "_metadata", None))
 
 
 def _with_normalisation(whole: nn.Module, compared: _Compare, state: State) -> _Match | None:
@@ -503,14 +519,32 @@ def _check_values(
             continue
         if (mine.is_floating_point() or mine.is_complex()) and theirs.dtype not in _FLOATS:
             raise InputError(f"{path}: {shown(other)} is {theirs.dtype}, instead of floats")
+        if _is_counter(name) and _counts(theirs):
+            continue
         if not mine.is_floating_point() and (theirs.is_floating_point() or theirs.is_complex()):
             raise InputError(f"{path}: {shown(other)} is {theirs.dtype}, where {mine.dtype} belongs")
         if theirs.dtype not in _FLOATS:
             continue  # whole numbers and truths are always finite, and some kinds of them cannot be asked
-        # A buffer may mask a class by minus infinity.
-        wrong = ~theirs.isfinite() if name in trained else theirs.isnan()
+        # As the model will have them: a half-precision model has no value of 1e6.
+        cast = theirs.to(mine.dtype)
+        is_statistic = name.endswith(_STATISTICS)
+        # Another buffer may mask a class by minus infinity.
+        wrong = ~cast.isfinite() if name in trained or is_statistic else cast.isnan()
         if bool(wrong.any()):
-            raise InputError(f"{path} has weights that are NaN or infinite: {shown(other)}")
+            kept = "" if bool((~theirs.isfinite() & wrong).any()) else f", as {mine.dtype}"
+            raise InputError(f"{path} has weights that are NaN or infinite{kept}: {shown(other)}")
+        if is_statistic and name.endswith("var") and bool((cast < 0).any()):
+            raise InputError(f"{path}: {shown(other)} has negative variances: the file is damaged or of another layer")
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
+
+
+def _counts(value: Tensor) -> bool:
+    """Whether a count was converted to floats with the rest of a file. No answer depends on it."""
+
+    return value.is_floating_point() and bool((value.isinf() | (value == value.round())).all())
 
 
 def _refuse_shapes(match: _Match, state: State, path: Path, *, skip: Collection[str], headless: bool) -> None:

@@ -7,6 +7,7 @@ are functions of (seed, epoch, step, rank).
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import DamagedFileError, InputError
 from ..files import write_tensors
 
-__all__ = ["Learner", "TrainingState", "load_checkpoint", "save_checkpoint", "standing"]
+__all__ = ["Learner", "TrainingState", "load_checkpoint", "load_model", "save_checkpoint", "standing"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,14 @@ def standing(path: Path, metadata: Mapping[str, str]) -> TrainingState:
             f"{path} is damaged: its metadata lack the progress of the run; remove it to train from the beginning"
         ) from error
     return state
+
+
+def load_model(held: tuple[Mapping[str, Tensor], Mapping[str, str]], model: nn.Module) -> None:
+    """Gives a model the weights of a checkpoint, if they fit; :func:`load_checkpoint` says what does not."""
+
+    weights = {name.partition(".")[2]: value for name, value in held[0].items() if name.startswith("model.")}
+    with contextlib.suppress(RuntimeError, ValueError):
+        model.load_state_dict(weights)
 
 
 def load_checkpoint(

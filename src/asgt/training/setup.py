@@ -28,7 +28,7 @@ from ..progress import SILENT, Progress
 from ..randomness import Generators, seed_of
 from .augmentation_registry import augmentation_named
 from .building import build_with_head, refuse_size
-from .checkpoint import Learner, TrainingState, load_checkpoint, standing
+from .checkpoint import Learner, TrainingState, load_checkpoint, load_model, standing
 from .config import MAY_CHANGE, TrainConfig
 from .counting import step_passes
 from .foreign import check_storable, check_takes_targets, check_trainable, left_in_evaluation, put_in_training
@@ -218,6 +218,8 @@ def setup(opened: Opened, began: float) -> Fitting:
     model, frozen, start, told = _model(opened, None if held is None else standing(folder.checkpoint, held[1]))
     # Only now that data, device and model are known to fit does the run begin to exist.
     begun = world.from_main(_begin, folder, config, opened.data.indices)
+    if held is not None and config.head_lr is not None:
+        load_model(held, model)  # the head was found in the given weights, not in the initial ones
     weights, rates = parameter_groups(model, config, opened.data.train.shape)
     optimizer = make_optimizer(config.optimizer, weights, config.optimizer_settings())
     learner = Learner(model, _average(model, config.average), optimizer)

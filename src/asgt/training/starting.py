@@ -20,7 +20,7 @@ from ..errors import DamagedFileError, InputError
 from ..files import digest_file
 from ..manifest import Manifest
 from ..models import MODELS, Normalize, Preprocessing, preprocessing
-from ..models.head import Replaced, find_head
+from ..models.head import Replaced, find_head, replace_head
 from ..models.weights import load_all_but_head, put_before_net
 from ..names import refuse_unless_allowed
 from .config import TrainConfig, channel_numbers, flag_of, with_own_sizes
@@ -178,8 +178,8 @@ def with_source(
             taken["model"] = source.model
         names = [name for name in _OF_MODEL if getattr(config, name) is None]
         taken |= {name: getattr(source, name) for name in names}
-    if not has_data and not is_begun:
-        taken |= _sizes_of(source, config)
+    if not has_data:
+        taken |= _reading_of(source, config)
     return replace(config, **taken)
 
 
@@ -221,16 +221,16 @@ def _own_value(model: str, name: str) -> float | None:
     return None if parameter is None else parameter.default
 
 
-def _sizes_of(source: TrainConfig, config: TrainConfig) -> dict[str, Any]:
-    """The settings of the images' size that a run was trained with and that are unset here."""
+def _reading_of(source: TrainConfig, config: TrainConfig) -> dict[str, Any]:
+    """The settings of size, decoding and range that a run's images were read with and that are unset here."""
 
     if not data_set(config.data).reads_options:  # embedded images are used as they are
         return {}
     read = source.data_settings()
-    return {name: read[name] for name in _SIZES if name in read and getattr(config, name) is None}
+    return {name: read[name] for name in _READING if name in read and getattr(config, name) is None}
 
 
-_SIZES = ("image_size", "crop", "interpolation")
+_READING = ("image_size", "crop", "interpolation", "decode", "pixel_range")
 
 
 def load_start(
@@ -268,6 +268,9 @@ def load_start(
     logits = loaded.left_out or (0 if replaced is None else replaced.logits)
     # A file of the data's own classes fits the head that took the place of the model's.
     if head is not None and (loaded.left_out is not None):
+        # A factory may have built its own head with weights, of a backbone that is now another.
+        if replaced is None:
+            replace_head(model, head, len(classes))
         start = replace(start, head=head, logits=logits)
         lines.append(_replaced_line(config, str(file), Replaced(head, logits), len(classes)))
     lines += notes
@@ -352,7 +355,7 @@ def _of_run(config: TrainConfig, data: Splits) -> tuple[list[str], dict[str, Any
         notes.append(
             f"{path} was trained on images of {height}×{width} px, these have {here}: give the size with --image-size"
         )
-    read = [f"{name.replace('_', ' ')} {value}" for name in _SIZES if (value := getattr(config, name)) is not None]
+    read = [f"{name.replace('_', ' ')} {value}" for name in _READING if (value := getattr(config, name)) is not None]
     notes += [f"images are read with {', '.join(read)}"] if read else []
     settings = {name: value for name, value in source.to_dict().items() if name != "seed"}
     return notes, {"config": settings, "start": result.start}
