@@ -101,3 +101,18 @@ def test_decisions_know_no_scale_and_grow_with_the_reach(seed: int, power: int, 
     for level in range(3):
         here = plain[levels == level]
         assert int(chosen[levels == level].sum()) == max(int((here < within).sum()), min(5, len(here)))
+
+
+def test_an_image_with_infinite_margins_has_no_say_in_the_spread() -> None:
+    reached = torch.tensor([[10.0, 10.1, 10.2]] * 99 + [[torch.inf, 5.0, 5.0]])
+    margins, levels = reached.amin(dim=1), torch.ones(100, dtype=torch.int64)
+    plain = distances(margins[:99], reached[:99], levels[:99])
+    torch.testing.assert_close(distances(margins, reached, levels)[:99], plain, rtol=0.02, atol=0)
+    assert int(near(distances(margins, reached, levels), 1, levels).sum()) == ALWAYS
+
+    # Where most are infinite, the others keep a floor, and the infinite ones are far.
+    most = torch.tensor([[torch.inf] * 3] * 60 + [[10.0, 10.0, 10.0]] * 40)
+    found = distances(most.amin(dim=1), most, levels)
+    assert not found.isnan().any()
+    assert found[:60].isinf().all()
+    assert found[60:].tolist() == pytest.approx([1 / FLOOR] * 40)

@@ -187,6 +187,35 @@ def test_where_attacks_below_a_failure_succeed_every_image_is_attacked_at_every_
     assert_states(remedy, "--protocol standard")
 
 
+class ZeroBand(nn.Module):
+    """No gradient, and fooled only where most pixels are moved by 0.05 to 0.11."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        away = (x - 0.5).abs().flatten(1)
+        hit = ((away > 0.05) & (away < 0.11)).float().mean(dim=1) > 0.8
+        return self.one * torch.stack([1 - 2 * hit.float(), 0 * hit], dim=1) + 0 * x.flatten(1).sum(dim=1, keepdim=True)
+
+
+def test_a_full_search_after_the_phases_tests_below_its_failures_too(few: None, tmp_path: Path) -> None:
+    data = Images(torch.full((40, 1, 6, 6), 0.5), torch.zeros(40, dtype=torch.int64), ("a", "b"))
+    asked: dict[str, Any] = {"epsilons": [0.02, 0.06, 0.1, 0.2, 0.4]}
+    theirs = evaluate(ZeroBand(), data, protocol=alone(), **asked)
+    assert right(theirs).sum(dim=1).tolist() == [40, 0, 0, 0, 0]
+    ours = evaluate(ZeroBand(), data, protocol=phased(), folder=tmp_path / "e", **asked)
+    assert torch.equal(right(ours), right(theirs))
+    told = ours.discards["worst-case"]
+    assert told.full
+    assert_states(told.reason, "gradients")
+    assert list((tmp_path / "e").glob("worst-case.below-*"))
+    read = load_evaluation(tmp_path / "e")
+    assert torch.equal(right(read), right(ours))
+    assert read.to_dict() == ours.to_dict()
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Gradients that mislead
 # ---------------------------------------------------------------------------------------------------------------------
@@ -294,9 +323,9 @@ def test_an_audited_image_that_breaks_counts_as_broken(few: None) -> None:
     ours = evaluate(model, data, protocol=phased(WEAK, attacks=square_only()), epsilons=[0.05])
     theirs = evaluate(model, data, protocol=alone(square_only()), epsilons=[0.05])
     told, details = ours.discards["worst-case"], ours.details["worst-case"]
-    # Of so few images the audit takes all that were discarded, and so leaves no doubt.
+    # Of so few images the audit takes all survivors, near ones too, and so leaves no doubt.
     assert (told.full, told.rounds, told.bound) == (False, 1, 0.0)
-    assert told.audited == told.discarded > 20
+    assert told.audited == told.survivors >= told.discarded > 20
     broken = details["audited"] == -1
     assert told.broke == broken.sum() > 5
     assert not right(ours)[0][broken].any()
@@ -304,8 +333,9 @@ def test_an_audited_image_that_breaks_counts_as_broken(few: None) -> None:
     assert ours.first_to_break("worst-case")["Square"] == told.broke
     drawn = details["audited"] != 0
     assert torch.equal(right(ours)[0][drawn], right(theirs)[0][drawn])
-    assert check(ours).verdict == "PASS"
-    assert_states(check(ours).evidence, f"{told.broke} of {told.audited}", "0.00 points")
+    # The number is right, but so many say that margins mislead.
+    assert check(ours).verdict == "WARN"
+    assert_states(check(ours).evidence, f"{told.broke} of {told.audited}", "0.00 points", "5%")
 
 
 @pytest.mark.slow
@@ -365,10 +395,17 @@ def test_an_audit_of_its_real_size_bounds_what_a_sound_search_overlooks() -> Non
         assert 0 <= too_high <= 0.01 * 400
 
 
-@pytest.mark.parametrize(("left", "bound"), [(2, 0.02), (0, 0.0)])
-def test_what_a_last_round_leaves_unaudited_is_its_bound(left: int, bound: float, few: None) -> None:
-    # The first round audits 18 of 60 images, of which 4 break; then all but so many of the others are near.
-    def piece(rows: Tensor, discarded: Tensor, audited: Tensor) -> dict[str, Tensor]:
+def stubbed(
+    breaks_more: int, audit_breaks: Callable[[int], int]
+) -> tuple[list[str], dict[str, Tensor], discard_audit.Discards]:
+    """A search of 100 images of which 60 are discarded, and 40 were near and did not break.
+
+    Args:
+        breaks_more: how many of the samples that it attacks again a wider search breaks.
+        audit_breaks: how many of the samples of an audit break, by its number.
+    """
+
+    def piece(rows: Tensor, discarded: Tensor, audited: Tensor, broken: Tensor) -> dict[str, Tensor]:
         count = len(rows)
         nothing = torch.zeros(count, dtype=torch.int64)
         names = ("gradients", "forwards", "audit", "tested", "missed", "illegal", "blind", "found_by")
@@ -377,7 +414,7 @@ def test_what_a_last_round_leaves_unaudited_is_its_bound(left: int, bound: float
             | dict.fromkeys(pieces.PHASED_ROWS, torch.zeros(5, count, dtype=torch.int64))
             | {"rows": rows, "discarded": discarded, "audited": audited}
             | {"distance": torch.full((count,), 1.0), "norms": torch.full((count,), torch.inf)}
-            | {"correct": (audited >= 0)[None], "clean": torch.ones(count, dtype=torch.bool)}
+            | {"correct": ~broken[None], "clean": torch.ones(count, dtype=torch.bool)}
         )
 
     (search,) = phased(WEAK).searches
@@ -386,13 +423,16 @@ def test_what_a_last_round_leaves_unaudited_is_its_bound(left: int, bound: float
 
     def by_phases(stem: str, part: Tensor, known: Any, number: int) -> dict[str, Tensor]:
         made.append(stem)
+        nothing = torch.zeros_like(part)
         if known is None:
-            return piece(part, torch.where(part < 60, 1, -1), torch.zeros(100, dtype=torch.int64))
-        return piece(part, torch.where(torch.arange(len(part)) < left, 1, -1), torch.zeros_like(part))
+            return piece(part, torch.where(part < 60, 1, -1), nothing, nothing.bool())
+        return piece(part, nothing - 1, nothing, torch.arange(len(part)) < breaks_more)
 
     def in_full(stem: str, part: Tensor, known: Any, number: int, everywhere: bool) -> dict[str, Tensor]:
         made.append(stem)
-        return piece(part, torch.full_like(part, -1), torch.where(torch.arange(len(part)) < 4, -number, number))
+        broken = torch.arange(len(part)) < (audit_breaks(number) if number else len(part))
+        discarded = known["discarded"][part] if number else torch.full_like(part, -1)
+        return piece(part, discarded, torch.where(broken, -number, number), broken)
 
     class Asked:
         exhaustive, votes, seed = False, 1, 0
@@ -403,9 +443,39 @@ def test_what_a_last_round_leaves_unaudited_is_its_bound(left: int, bound: float
         patch.setattr(audited_search, "WIDER", 1e3)
         backed = audited_search.AuditedSearch(search, Asked(), 100, by_phases, in_full, lambda _: None)  # type: ignore[arg-type]
         known, told = backed.spent()
-    assert made == ["worst-case", "worst-case.audit-1", "worst-case.wider-2"]
-    assert int((known["discarded"] >= 0).sum()) == left
-    assert (told.full, told.reason, told.bound) == (False, "", bound)
+    return made, known, told
+
+
+def test_an_audit_in_which_images_break_is_not_settled_by_calling_the_others_near(few: None) -> None:
+    # Of the first audit all break. The wider search breaks none of the others, which are near now: still no evidence.
+    made, known, told = stubbed(0, lambda number: 100)
+    assert made[:3] == ["worst-case", "worst-case.audit-1", "worst-case.wider-2"]
+    assert made[-1] == "worst-case.full"
+    assert told.full
+    assert_states(told.reason, "3 audits", "points too high")
+    assert not known["correct"].any()
+
+
+def test_whoever_was_near_from_the_start_is_audited_too(few: None) -> None:
+    made, known, told = stubbed(0, lambda number: 0)
+    assert made == ["worst-case", "worst-case.audit-1"]
+    assert (told.full, told.rounds, told.survivors, told.discarded, told.audited) == (False, 1, 100, 60, 30)
+    assert (known["audited"][60:] > 0).any()
+    assert (known["audited"][:60] > 0).any()
+    assert told.bound == pytest.approx(1 - 0.045 ** (1 / 30))
+
+
+def test_a_wider_search_and_a_fresh_audit_settle_what_the_first_one_did_not(few: None) -> None:
+    # Four of the first audit break; the wider search breaks all others that were discarded; of the second none breaks.
+    made, known, told = stubbed(60, lambda number: 4 if number == 1 else 0)
+    assert made == ["worst-case", "worst-case.audit-1", "worst-case.wider-2", "worst-case.audit-2"]
+    assert (told.full, told.rounds, told.earlier, told.broke) == (False, 2, ((30, 4),), 0)
+    left = int(pieces.unaudited(known).sum())
+    assert told.survivors == left + told.audited
+    assert told.audited == min(
+        told.survivors, discard_audit.math.ceil(-6.0 / discard_audit.math.log1p(-10 / told.survivors))
+    )
+    assert_states(told.told(100), "4 of 30", "earlier audit", f"0 of {told.audited}", f"{told.survivors} survivors")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The audit of what was discarded: its size and its bound against the binomial distribution, and how often it holds."""
+"""The audit of the survivors: its size and its bound against the binomial distribution, and how often it holds."""
 
 from __future__ import annotations
 
@@ -80,18 +80,19 @@ def test_the_draw_is_a_function_of_seed_and_round_and_keeps_to_the_discarded() -
     assert (counts[discarded] - 600 * 20 / 67).abs().max() < 5 * 11.3
 
 
-def accepted_error(draws: np.random.Generator, broken: int, discarded: int, samples: int) -> float:
+def accepted_error(draws: np.random.Generator, broken: int, survivors: int, samples: int) -> float:
     """By how much a search that ends without the full one is beyond its bound; −1 where the full one runs."""
 
     for risk in RISKS:
-        size = audit_size(discarded, samples, risk)
-        broke = int(draws.hypergeometric(broken, discarded - broken, size)) if size else 0
-        bound = discard_bound(broke, size, discarded, samples, risk)
-        broken, left = broken - broke, discarded - size  # what was audited is as the full search has it
+        size = audit_size(survivors, samples, risk)
+        broke = int(draws.hypergeometric(broken, survivors - broken, size)) if size else 0
+        bound = discard_bound(broke, size, survivors, samples, risk)
+        broken, survivors = broken - broke, survivors - size  # what was audited is as the full search has it
         if bound <= POINT:
             return broken / samples - bound
-        # A third of those that are left is near by a wider measure, and searched again, with most that break.
-        discarded, broken = left - left // 3, min(broken, int(draws.binomial(broken, 0.5)), left - left // 3)
+        # The wider search breaks half of those that the full one would break.
+        found = int(draws.binomial(broken, 0.5))
+        broken, survivors = broken - found, survivors - found
     return -1.0
 
 
@@ -112,6 +113,7 @@ def test_what_was_left_out_is_read_back_as_it_was_written() -> None:
     phases = (PhaseCost("probe and press", 40, 3, 400, 12), PhaseCost("audit", 5, 0, 900, 0))
     for told in (
         Discards(30, 5, 1, 2, 0.0123, "", False, phases),
+        Discards(30, 5, 1, 3, 0.0123, "", False, phases, survivors=40, earlier=((9, 4), (8, 1))),
         Discards(0, 0, 0, 0, None, "the model is not deterministic", False, ()),
         Discards(0, 0, 0, 0, 0.0, "fewer than 350 images", True, phases),
     ):

@@ -196,7 +196,8 @@ class Comparison(Tabular):
         words = [f"the full search ran on all images of {full} of {len(told)} models"] if full else []
         if bounds:
             words.append(
-                f"accuracy at most {100 * max(bounds):.2f} points too high because of discarded images, one-sided 95 %"
+                f"accuracy at most {100 * max(bounds):.2f} points too high because the search is not the full one, "
+                "one-sided 95 %"
             )
         if len(bounds) + full < len(told):
             words.append("discarded images not audited")

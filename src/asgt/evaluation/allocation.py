@@ -32,10 +32,13 @@ _ENOUGH = 16  # runs beyond the first of their sample: from there on, an ε has 
 def pooled_spread(reached: Tensor) -> Tensor:
     """The standard deviation within samples, pooled over them, of margins (N, R); NaN where a run did not take place.
 
+    An infinite margin, as of a class whose logit is −∞, has no spread, and is left out.
+
     Returns:
         A scalar; NaN if no sample has two runs.
     """
 
+    reached = reached.masked_fill(reached.isinf(), torch.nan)
     counts = (~reached.isnan()).sum(dim=1)
     means = reached.nansum(dim=1) / counts.clamp_min(1)
     squares = (reached - means[:, None]).square().nansum()
@@ -53,7 +56,8 @@ def distances(margins: Tensor, reached: Tensor, levels: Tensor) -> Tensor:
     """
 
     margins, reached = precise(margins), precise(reached)
-    least = FLOOR * margins.abs().median() if len(margins) else margins.new_zeros(())
+    finite = margins[margins.isfinite()]
+    least = FLOOR * finite.abs().median() if len(finite) else margins.new_zeros(())
     overall = pooled_spread(reached)
     sigma = torch.full_like(margins, torch.nan)
     for level in levels.unique():

@@ -5,8 +5,8 @@ The full search (the attacks of ``standard@1``) runs on all images, with its rea
 1. instead of the search, if there are so few images that an audit saves nothing, if every ε is to be attacked, or
    if the model is not deterministic: its random margin does not predict the result of another run;
 2. after it, where more than a small share of its gradients were zero or not finite; if the searches without
-   gradients broke most samples that they tried; if attacks below a failure succeeded; or if no audit reduced the bound
-   of the overlooked samples to one point.
+   gradients broke most samples that they tried; if attacks below a failure succeeded, of the first phase or of the full
+   search in an audit; or if no audit reduced the bound of the overlooked samples to one point.
 
 As in every worst case, where attacks below a failure succeeded, every image is attacked at every ε below its own too.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .discard_audit import POINT, RISKS, SMALLEST, WIDER, Discards, audit_size, discard_bound, drawn_audit
 from .outcomes import Request
-from .pieces import AUDIT, FULL, WIDER_SEARCH, merged, summary
+from .pieces import AUDIT, BELOW, FULL, WIDER_SEARCH, merged, summary, unaudited
 from .protocols import PhasedSearch
 from .shards import EXHAUSTIVE
 
@@ -87,11 +87,23 @@ class AuditedSearch:
         reason = reason or self.audited()
         if reason:
             self.say(f"{name}: {reason}: the full search continues with all images")
-            known = self.known
-            rest = (known["correct"].any(dim=0) & (known["audited"] == 0)).nonzero().squeeze(1)
-            if len(rest):
-                self.pieces.append(self.in_full(f"{name}{FULL}", rest, known, 0, assumed_too_much(known)))
+            self.continued()
         return self.known, summary(self.known, self.search, reason, bool(reason))
+
+    def continued(self) -> None:
+        """The full search on all samples that it has not attacked yet; at every ε where failures do not go down."""
+
+        name, known = self.search.name, self.known
+        everywhere = assumed_too_much(known)
+        # An audit has attacked its samples at their own ε only.
+        rest = known["correct"].any(dim=0) if everywhere else unaudited(known)
+        if bool(rest.any()):
+            self.pieces.append(self.in_full(f"{name}{FULL}", rest.nonzero().squeeze(1), known, 0, everywhere))
+        if not everywhere and assumed_too_much(known := self.known):
+            self.say(f"{name}: attacks below a failure succeeded: every sample is now attacked at every eps")
+            rest = known["correct"].any(dim=0)
+            if bool(rest.any()):
+                self.pieces.append(self.in_full(f"{name}{BELOW}", rest.nonzero().squeeze(1), known, 0, True))
 
     def reason_before(self) -> str:
         """Why the search does not run; empty if it does."""
@@ -116,11 +128,15 @@ class AuditedSearch:
         tried, broken = self.without_gradients(known)
         if broken >= _SEVERAL and broken > BLACK_BOX * tried:
             return f"Square breaks {broken} of {tried} images that gradients did not (threshold {BLACK_BOX:.0%})"
+        return self.missed_below(known) if assumed_too_much(known) else ""
+
+    @staticmethod
+    def missed_below(known: Piece) -> str:
+        """How many samples broke below their failure, as a reason."""
+
         tested, missed = int((known["tested"] > 0).sum()), int((known["missed"] > 0).sum())
-        if assumed_too_much(known):
-            broke = f"{missed} of {tested} images broke at a smaller ε than one at which they had not"
-            return f"{broke} (threshold {MISSED:.0%})"
-        return ""
+        broke = f"{missed} of {tested} images broke at a smaller ε than one at which they had not"
+        return f"{broke} (threshold {MISSED:.0%})"
 
     def without_gradients(self, known: Piece) -> tuple[int, int]:
         """The number of samples that the phases without gradients tried, and the number they broke."""
@@ -141,16 +157,18 @@ class AuditedSearch:
         name, bound = self.search.name, 1.0
         for number, risk in enumerate(RISKS, 1):
             known = self.known
-            discarded = known["discarded"] >= 0
-            count = int(discarded.sum())
+            survivors = unaudited(known)
+            count = int(survivors.sum())
             size = audit_size(count, self.samples, risk)
-            rows = drawn_audit(discarded, size, self.request.seed, number)
+            rows = drawn_audit(survivors, size, self.request.seed, number)
             broke = 0
             if size:
-                self.say(f"{name}: audit {number}: the full search attacks {size} of {count} discarded images")
+                self.say(f"{name}: audit {number}: the full search attacks {size} of {count} survivors")
                 audit = self.in_full(f"{name}{AUDIT}-{number}", rows, known, number, False)
                 self.pieces.append(audit)
                 broke = int((audit["audited"] < 0).sum())
+                if assumed_too_much(audit):
+                    return self.missed_below(audit)
             bound = discard_bound(broke, size, count, self.samples, risk)
             if bound <= POINT:
                 return ""
@@ -159,6 +177,8 @@ class AuditedSearch:
                 self.say(f"{name}: {broke} of {size} broke: {len(wider)} images are searched again")
                 stem = f"{name}{WIDER_SEARCH}-{number + 1}"
                 self.pieces.append(self.by_phases(stem, wider, self.known, number))
+                if reason := self.reason_after(self.known):
+                    return reason
         return f"after {len(RISKS)} audits robust accuracy may be {100 * bound:.1f} points too high (threshold 1 point)"
 
     def wider(self, number: int) -> Tensor:
@@ -167,7 +187,8 @@ class AuditedSearch:
         known = self.known
         within = torch.tensor([phase.within or 0.0 for phase in self.search.phases])
         reach = WIDER**number * within[known["discarded"].clamp_min(0)]
-        return ((known["discarded"] >= 0) & (known["distance"] < reach)).nonzero().squeeze(1)
+        waiting = (known["discarded"] >= 0) & unaudited(known)
+        return (waiting & (known["distance"] < reach)).nonzero().squeeze(1)
 
 
 def assumed_too_much(known: Piece) -> bool:

@@ -1,15 +1,18 @@
-r"""The audit of the discarded samples: a bound on the error of a search in phases.
+r"""The audit of the survivors: a bound on the error of a search in phases.
 
-A discarded sample counts as robust at its ε, although only the first phases attacked it. So the full search attacks
-a random part of the discarded ones. If k of m of them break, the share of discarded samples that the full search would
-break is at most the one-sided Clopper–Pearson bound u(k, m), and robust accuracy is too high by at most
+A survivor counts as robust at its ε, although no sample of the search was attacked in full: the discarded ones only by
+the first phases, and the near ones by shorter attacks. So the full search attacks a random part of the survivors,
+whether they were discarded or near: which of both they are rests on an estimate that may be wrong. If k of m of them
+break, the share of survivors that the full search would break is at most the one-sided Clopper–Pearson bound u(k, m),
+and robust accuracy is too high by at most
 
-.. math:: u(k, m) \cdot \frac{\text{discarded}}{N}
+.. math:: u(k, m) \cdot \frac{\text{survivors}}{N}
 
 at any ε of the grid. The audit is as large as it has to be for that product to be one point if none of them breaks. If
-one does, more σ count as near, the samples that are near by that are searched again, and a fresh audit is drawn of
-those that are still discarded. So that all rounds together are wrong with a probability of 5 % at most, each has its
-share of it (:data:`RISKS`). If no round brings the bound down to one point, the full search runs on all samples.
+one does, more σ count as near, the discarded samples that are near by that are searched again, and a fresh audit is
+drawn of all survivors that were not attacked in full yet. So that all rounds together are wrong with a probability of
+5 % at most, each has its share of it (:data:`RISKS`). If no round brings the bound down to one point, the full search
+runs on all samples.
 
 References:
     Clopper & Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of the binomial",
@@ -32,7 +35,7 @@ from ..statistics import clopper_pearson
 __all__ = ["POINT", "RISKS", "SMALLEST", "WIDER", "Discards", "PhaseCost", "audit_size", "discard_bound", "drawn_audit"]
 
 POINT = 0.01
-"""The largest accepted error of robust accuracy because of discarded samples, at any ε."""
+"""The largest accepted error of robust accuracy because the search is not the full one, at any ε."""
 
 RISKS = (0.045, 0.0025, 0.0025)
 """The probability that the bound of each round of audits is wrong."""
@@ -43,36 +46,36 @@ WIDER = 1.5
 SMALLEST = 350
 """Below so many images an audit and a search cost more than the full search, which then runs alone.
 
-The audit takes ln(1/0.045)/0.01 = 310 times the share discarded, which is all that is discarded of 310 images, and the
+The audit takes ln(1/0.045)/0.01 = 310 times the share of survivors, which is all survivors of 310 images, and the
 search about a tenth of the full one.
 """
 
 
-def audit_size(discarded: int, samples: int, risk: float) -> int:
-    """The number of discarded samples to audit, so that the bound is one point if none of them breaks."""
+def audit_size(survivors: int, samples: int, risk: float) -> int:
+    """The number of survivors to audit, so that the bound is one point if none of them breaks."""
 
-    share = discarded / samples
+    share = survivors / samples
     if share <= POINT:
         return 0
-    return min(discarded, math.ceil(math.log(risk) / math.log1p(-POINT / share)))
+    return min(survivors, math.ceil(math.log(risk) / math.log1p(-POINT / share)))
 
 
-def discard_bound(broke: int, audited: int, discarded: int, samples: int, risk: float) -> float:
+def discard_bound(broke: int, audited: int, survivors: int, samples: int, risk: float) -> float:
     """The upper bound of the error of robust accuracy if ``broke`` of ``audited`` broke; with probability 1 − risk.
 
     Audited samples are counted as what the full search made of them, so an audit of all has no error.
     """
 
-    if audited == discarded:
+    if audited == survivors:
         return 0.0
     highest = clopper_pearson(broke, audited, 1.0 - 2.0 * risk)[1] if audited else 1.0
-    return highest * discarded / samples
+    return highest * survivors / samples
 
 
-def drawn_audit(discarded: Tensor, count: int, seed: int, round_number: int) -> Tensor:
+def drawn_audit(survivors: Tensor, count: int, seed: int, round_number: int) -> Tensor:
     """The rows of ``count`` random samples of those marked, bool (N,); ascending, int64 (B,)."""
 
-    rows = discarded.nonzero().squeeze(1)
+    rows = survivors.nonzero().squeeze(1)
     order = torch.randperm(len(rows), generator=seeded("discards", seed, round_number))
     return rows[order[:count]].sort().values
 
@@ -107,10 +110,12 @@ class Discards:
     """The samples that a search in phases discarded, the possible error, and the cost of each phase.
 
     Attributes:
-        discarded: the number of samples discarded before the last audit.
+        discarded: the number of samples that the search discarded.
+        survivors: the number that the last audit was drawn from: robust at some ε, and not yet attacked in full.
         audited: the number of them that the full search attacked.
         broke: the number of those that broke.
         rounds: the number of audits; 0 if the protocol has none.
+        earlier: of each audit before the last, how many it attacked, and how many of those broke.
         bound: the largest error of robust accuracy, as a share of all samples, with 95 % confidence; ``None``
             without an audit.
         reason: why the full search ran on all samples, or should have; empty if the search is reliable.
@@ -126,9 +131,12 @@ class Discards:
     reason: str
     full: bool
     phases: tuple[PhaseCost, ...]
+    survivors: int = 0
+    earlier: tuple[tuple[int, int], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"phases": [asdict(phase) for phase in self.phases]}
+        earlier = [list(audit) for audit in self.earlier]
+        return asdict(self) | {"phases": [asdict(phase) for phase in self.phases], "earlier": earlier}
 
     @property
     def passes(self) -> int:
@@ -144,12 +152,15 @@ class Discards:
         if self.bound is None:
             doubt = f"; {self.reason}" if self.reason else ""
             return f"{self.discarded} of {samples} images were discarded, and none was audited{doubt}"
-        too_high = f"robust accuracy is at most {100 * self.bound:.2f} points too high because of them (one-sided 95 %)"
+        before = "".join(f", after {broke} of {audited} in an earlier audit" for audited, broke in self.earlier)
         return (
             f"{self.discarded} of {samples} images were discarded; the full search breaks {self.broke} of "
-            f"{self.audited} of them, so {too_high}"
+            f"{self.audited} random ones of {self.survivors} survivors{before}, so robust accuracy is at most "
+            f"{100 * self.bound:.2f} points too high (one-sided 95 %)"
         )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Discards:
-        return cls(**(dict(values) | {"phases": tuple(PhaseCost(**phase) for phase in values["phases"])}))
+        phases = tuple(PhaseCost(**phase) for phase in values["phases"])
+        earlier = tuple((int(audited), int(broke)) for audited, broke in values.get("earlier", ()))
+        return cls(**(dict(values) | {"phases": phases, "earlier": earlier}))

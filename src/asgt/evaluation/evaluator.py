@@ -128,7 +128,10 @@ class Evaluator:
         def in_full(stem: str, rows: Tensor, known: Piece | None, number: int, everywhere: bool) -> Piece:
             label = f"audit {number}" if number else "full search"
             self.progress.start(f"{search.name}, {label}", len(attacks) * len(rows))
-            make = partial(self.full_shard, search, known, number, everywhere)
+            # Of an audit, which has only some samples, as many are attacked below their failure as of all.
+            shares = torch.full((len(self.images),), torch.nan)
+            shares[rows] = _audited(len(rows), self.request.seed)
+            make = partial(self.full_shard, search, known, number, shares, everywhere)
             return self.by_shards(stem, rows, SHARD // 8, make, len(attacks))
 
         backed = AuditedSearch(search, self.request, len(self.images), by_phases, in_full, self.progress.say)
@@ -201,6 +204,7 @@ class Evaluator:
         rows: Tensor,
         *,
         levels: Tensor | None = None,
+        shares: Tensor | None = None,
         own: bool = False,
         exhaustive: bool = False,
     ) -> Outcome:
@@ -217,7 +221,7 @@ class Evaluator:
             clean=self.clean[rows].to(place.device),
             levels=levels,
             own=own,
-            audited=None if levels is not None else _audited(len(self.images), request.seed)[rows],
+            audited=(_audited(len(self.images), request.seed) if shares is None else shares)[rows],
             exhaustive=exhaustive,
             votes=request.votes,
             batch_size=self.batch_size,
@@ -246,13 +250,16 @@ class Evaluator:
         return self.kept(search, outcome) | from_phases(outcome, rows)
 
     def full_shard(
-        self, search: PhasedSearch, known: Piece | None, number: int, everywhere: bool, rows: Tensor
+        self, search: PhasedSearch, known: Piece | None, number: int, shares: Tensor, everywhere: bool, rows: Tensor
     ) -> Piece:
         """The result of the full search on some samples, in an audit or on all; or at every smaller ε too."""
 
-        before = None if known is None else levels_of(known, rows)
-        outcome = self.descended(search.attacks, rows, levels=before, exhaustive=everywhere)
-        return self.kept(search, outcome) | from_full(outcome, rows, search, before=before, round_number=number)
+        levels = None if known is None else levels_of(known, rows)
+        outcome = self.descended(search.attacks, rows, levels=levels, shares=shares, exhaustive=everywhere)
+        before = self.clean[rows].long() * len(self.request.epsilons) if levels is None else levels
+        discarded = known["discarded"][rows] if known is not None and number else None
+        more = from_full(outcome, rows, search, before=before, discarded=discarded, round_number=number)
+        return self.kept(search, outcome) | more
 
     def kept(self, search: Search, outcome: Outcome) -> dict[str, Tensor]:
         """The outcome of a worst case as a shard stores it.

@@ -16,10 +16,25 @@ from .known import NOTHING, Outcome
 from .phased import PhasedOutcome
 from .protocols import PhasedSearch
 
-__all__ = ["AUDIT", "FULL", "PHASED", "PHASED_ROWS", "WIDER_SEARCH", "from_full", "from_phases", "merged", "summary"]
+__all__ = [
+    "AUDIT",
+    "BELOW",
+    "FULL",
+    "PHASED",
+    "PHASED_ROWS",
+    "WIDER_SEARCH",
+    "from_full",
+    "from_phases",
+    "merged",
+    "summary",
+    "unaudited",
+]
 
-AUDIT, WIDER_SEARCH, FULL = ".audit", ".wider", ".full"
-"""Suffixes of the names of later pieces, the first two with the number of their round; no search may have them."""
+AUDIT, WIDER_SEARCH, FULL, BELOW = ".audit", ".wider", ".full", ".below"
+"""Suffixes of the names of later pieces, the first two with the number of their round; no search may have them.
+
+The last is the full search at every ε, of the samples of a search in phases.
+"""
 
 PHASED_ROWS = ("phase_gradients", "phase_forwards", "phase_broken")
 """By phase and sample, int64 (P + 3, N): probe and press, the P phases, audits, the full search."""
@@ -52,7 +67,13 @@ def from_phases(outcome: PhasedOutcome, rows: Tensor) -> dict[str, Tensor]:
 
 
 def from_full(
-    outcome: Outcome, rows: Tensor, search: PhasedSearch, *, before: Tensor | None = None, round_number: int = 0
+    outcome: Outcome,
+    rows: Tensor,
+    search: PhasedSearch,
+    *,
+    before: Tensor,
+    discarded: Tensor | None = None,
+    round_number: int = 0,
 ) -> dict[str, Tensor]:
     """The values that a piece of the full search stores, in addition to the outcome of a worst case.
 
@@ -60,11 +81,12 @@ def from_full(
         outcome: the result of the full search.
         rows: its samples, int64 (B,).
         search: the search in phases that it audits.
-        before: the known upper bound of each sample, as a number of ε, int64 (B,). Default: none.
+        before: the known upper bound of each sample, as a number of ε, int64 (B,).
+        discarded: in an audit, which of them the phases discarded, as they have it. Default: none.
         round_number: the number of the audit; 0 where it is none.
     """
 
-    broke = torch.zeros_like(outcome.levels) if before is None else (outcome.levels < before.to(outcome.levels)).long()
+    broke = (outcome.levels < before.to(outcome.levels)).long()
     shape = (len(search.phases) + 3, len(rows))
     place = len(search.phases) + (1 if round_number else 2)
     by_row = {name: torch.zeros(shape, dtype=torch.int64) for name in PHASED_ROWS}
@@ -72,7 +94,7 @@ def from_full(
         by_row[name][place] = passes.cpu()
     return {
         "rows": rows,
-        "discarded": torch.full_like(rows, -1),
+        "discarded": torch.full_like(rows, -1) if discarded is None else discarded,
         "audited": round_number * (1 - 2 * broke.cpu()),
         "blind": torch.zeros_like(rows),
         "distance": torch.full(rows.shape, torch.nan),
@@ -99,8 +121,14 @@ def merged(pieces: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return known
 
 
+def unaudited(known: Mapping[str, Tensor]) -> Tensor:
+    """Which samples are robust at some ε, and were not attacked in full by an audit, bool (N,)."""
+
+    return known["correct"].any(dim=0) & (known["audited"] == 0)
+
+
 def summary(known: Mapping[str, Tensor], search: PhasedSearch, reason: str, full: bool) -> Discards:
-    """The discarded samples, the results of the audits, and the cost of each phase.
+    """The discarded samples and the survivors, the results of the audits, and the cost of each phase.
 
     Args:
         known: the merged pieces.
@@ -111,25 +139,38 @@ def summary(known: Mapping[str, Tensor], search: PhasedSearch, reason: str, full
 
     samples = len(known["discarded"])
     last = int(known["audited"].abs().max()) if samples else 0
-    drawn = (known["audited"].abs() == last) & (last > 0)
-    audited, broke = int(drawn.sum()), int((drawn & (known["audited"] < 0)).sum())
-    left = int((known["discarded"] >= 0).sum())
-    discarded = left + (0 if full else audited)
+    rounds = [
+        (int((known["audited"].abs() == number).sum()), int((known["audited"] == -number).sum()))
+        for number in range(1, last + 1)
+    ]
+    *earlier, (audited, broke) = rounds or [(0, 0)]
+    left = int(unaudited(known).sum())
+    survivors = 0 if full else left + audited
     bound: float | None = None
     if full:
         bound = 0.0
     elif search.audited and left <= POINT * samples:
         bound = left / samples  # Whatever they are. A last round that is so left needs no audit, and leaves no piece.
     elif search.audited:
-        bound = discard_bound(broke, audited, discarded, samples, RISKS[max(last, 1) - 1])
+        bound = discard_bound(broke, audited, survivors, samples, RISKS[max(last, 1) - 1])
     passes = torch.stack([known[name] for name in PHASED_ROWS])
     names = ("probe and press", *(phase.name for phase in search.phases), "audit", "full search")
     phases = []
     for name, (gradients, forwards, breaks) in zip(names, passes.unbind(1), strict=True):
         counts = int(((gradients + forwards) > 0).sum()), int((breaks > 0).sum())
         phases.append(PhaseCost(name, *counts, int(gradients.sum()), int(forwards.sum())))
-    counted = {"discarded": discarded, "audited": audited, "broke": broke, "rounds": last}
-    return Discards(**counted, bound=bound, reason=reason, full=full, phases=tuple(phases))
+    return Discards(
+        discarded=0 if full else int((known["discarded"] >= 0).sum()),
+        audited=audited,
+        broke=broke,
+        rounds=last,
+        bound=bound,
+        reason=reason,
+        full=full,
+        phases=tuple(phases),
+        survivors=survivors,
+        earlier=tuple(earlier),
+    )
 
 
 def _phase_attacks(search: PhasedSearch) -> int:

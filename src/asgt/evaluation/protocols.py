@@ -92,7 +92,7 @@ OWN = "own"
 OWN_CLAIM = "attacks of one's own: not yet a robustness claim"
 """The claim of a number from the user's attacks."""
 
-LATER = r"\.(exhaustive|full|(audit|wider)-\d+)$"
+LATER = r"\.(exhaustive|full|below|(audit|wider)-\d+)$"
 """Suffixes of the names of a search's later evidence; no name of a search may end in them."""
 
 
@@ -182,7 +182,7 @@ class PhasedSearch(Search):
 
     Args:
         phases: the phases, first for all samples, then for those near the boundary.
-        audited: whether a part of the discarded samples is attacked by the full search, and all samples if necessary.
+        audited: whether a part of the survivors is attacked by the full search, and all samples if necessary.
     """
 
     phases: tuple[Phase, ...] = field(default=(), kw_only=True)
@@ -210,13 +210,17 @@ class PhasedSearch(Search):
 
         return *(attack for phase in self.phases for attack in phase.attacks), *self.attacks
 
-    def described(self) -> str:
+    def described(self, *, full: bool = False) -> str:
+        """What the search runs; or what it ran where the full search attacked all samples instead."""
+
+        if full:
+            return describe(self.attacks)
         phases = "; then ".join(
             f"{describe(phase.attacks)}{f' within {phase.within:g} σ' if phase.within else ' on every sample'}"
             for phase in self.phases
             if phase.if_breaking is None
         )
-        audit = f"; an audit of the discarded samples by {describe(self.attacks)}" if self.audited else ""
+        audit = f"; an audit of the survivors by {describe(self.attacks)}" if self.audited else ""
         return phases + audit
 
 

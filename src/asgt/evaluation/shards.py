@@ -28,7 +28,7 @@ from .check import THOROUGH, Check
 from .discard_audit import RISKS
 from .known import MARGIN
 from .outcomes import CODES, SCHEMA, Evaluation, Request, checked_grid, definition
-from .pieces import AUDIT, FULL, PHASED, PHASED_ROWS, WIDER_SEARCH, merged, summary
+from .pieces import AUDIT, BELOW, FULL, PHASED, PHASED_ROWS, WIDER_SEARCH, merged, summary
 from .protocols import LATER, OWN, PhasedSearch, Protocol, Search, known_version, known_versions
 from .recorded import record_of, recorded_protocol
 from .trace import read_trace, write_trace
@@ -147,10 +147,10 @@ def load_evaluation(folder: Path | str) -> Evaluation:
     outcomes, details, discards = {}, {}, {}
     for search in protocol.searches:
         tensors = _read_shards(folder, search.name, request)
-        outcomes[search.name], own = tensors.pop("correct"), tensors.pop("clean")
-        details[search.name] = tensors
         if isinstance(search, PhasedSearch):
             discards[search.name] = summary(tensors, search, *fallen_back[search.name])
+        outcomes[search.name], own = tensors.pop("correct"), tensors.pop("clean")
+        details[search.name] = tensors
         if clean is not None and not torch.equal(own, clean):
             raise DamagedFileError(
                 f"{folder / search.name}-*.safetensors are damaged: their clean outcomes differ from "
@@ -339,7 +339,8 @@ def _read_shards(folder: Path, name: str, request: Request) -> dict[str, Tensor]
         stems = [name]
         for number in range(1, len(RISKS) + 1):
             stems += [f"{name}{WIDER_SEARCH}-{number}", f"{name}{AUDIT}-{number}"]
-        pieces = [piece for stem in (*stems, f"{name}{FULL}") if (piece := _read_piece(folder, stem, request))]
+        stems += [f"{name}{FULL}", f"{name}{BELOW}"]
+        pieces = [piece for stem in stems if (piece := _read_piece(folder, stem, request))]
         if everywhere := _read_piece(folder, f"{name}{EXHAUSTIVE}", request):
             pieces = [everywhere]
         if pieces and _covers(pieces):

@@ -6,7 +6,10 @@ from ..check import Check
 from ..second_look import SecondLook
 from .grading import POINT
 
-__all__ = ["check_discarded_images"]
+__all__ = ["SURPRISING", "check_discarded_images"]
+
+SURPRISING = 0.05
+"""The share of an audit above which so many breaks say that margins mislead, whatever the bound is in the end."""
 
 
 def check_discarded_images(look: SecondLook) -> Check | None:
@@ -26,4 +29,11 @@ def check_discarded_images(look: SecondLook) -> Check | None:
         return Check(name, "FAIL", evidence, "use --protocol standard: it then runs the full search on all images")
     if told.bound is None:
         return Check(name, "NOT RUN", evidence, "use --protocol standard: it audits them")
+    if any(broke > SURPRISING * audited for audited, broke in (*told.earlier, (told.audited, told.broke))):
+        return Check(
+            name,
+            "WARN",
+            f"{evidence} (threshold {SURPRISING:.0%} of an audit)",
+            "the number is corrected by the audits, but margins predict little here: inspect the gradients",
+        )
     return Check(name, "PASS", f"{evidence} (threshold {100 * POINT:g} point)")

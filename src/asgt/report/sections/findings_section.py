@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...comparison.comparing import Comparison
-from ...evaluation.protocols import Protocol
+from ...evaluation.protocols import PhasedSearch, Protocol, Search
 from ...numbers import eps_text
 from ..curves import bands, robustness_charts
 from ..section import PageRequest, Section
@@ -76,6 +76,12 @@ def _context(page: PageRequest) -> dict[str, Any]:
     }
 
 
+def _ran(search: Search, full: bool) -> str:
+    """What a search runs, or ran where it was the full one everywhere."""
+
+    return search.described(full=True) if full and isinstance(search, PhasedSearch) else search.described()
+
+
 def what_runs(comparison: Comparison, protocol: Protocol) -> str:
     """Describes in sentences what a protocol runs, and what was different about it in some runs."""
 
@@ -86,7 +92,12 @@ def what_runs(comparison: Comparison, protocol: Protocol) -> str:
 
     evaluations = [run.evaluations[protocol.key] for method in comparison.methods for run in method.runs]
     classes = evaluations[0].classes
-    attacks = "; ".join(search.among(classes).described() for search in protocol.searches)
+    full = {
+        search.name
+        for search in protocol.searches
+        if all(search.name in each.discards and each.discards[search.name].full for each in evaluations)
+    }
+    attacks = "; ".join(_ran(search.among(classes), search.name in full) for search in protocol.searches)
     told = [
         f"The worst case over {attacks}, and over a search along the gradient of the margin, which runs first and "
         "moves each adversarial example to smaller ε",
@@ -94,7 +105,8 @@ def what_runs(comparison: Comparison, protocol: Protocol) -> str:
         "sample that is broken at one ε counts as broken at every larger one",
     ]
     if discarded := comparison.discarded(protocol.key):
-        told.append(f"Images far from the boundary are discarded: {discarded}")
+        whole = discarded[0].upper() + discarded[1:]
+        told.append(whole if full else f"Images far from the boundary are discarded: {discarded}")
     if evaluations[0].adapted:
         told.append(f"The attacks are adapted to {classes} classes, so they differ from their authors' versions")
     if votes := [evaluation.votes for evaluation in evaluations if evaluation.votes > 1]:
