@@ -28,7 +28,7 @@ class InUseError(InputError):
     """Another process holds the lock of a folder.
 
     Attributes:
-        holder: what it does, its number, its host, and since when, in words.
+        holder: a text with what it does, its process number, its host, and the time since then.
     """
 
     def __init__(self, message: str, holder: str) -> None:

@@ -32,7 +32,7 @@ _ENOUGH = 16  # runs beyond the first of their sample: from there on, an ε has 
 def pooled_spread(reached: Tensor) -> Tensor:
     """The standard deviation within samples, pooled over them, of margins (N, R); NaN where a run did not take place.
 
-    An infinite margin, as of a class whose logit is −∞, has no spread, and is left out.
+    An infinite margin, as of a class whose logit is −∞, has no spread, and is ignored.
 
     Returns:
         A scalar; NaN if no sample has two runs.
