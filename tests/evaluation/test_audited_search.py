@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import binom
 from torch import Tensor, nn
 
 from asgt import APGD, PGD, AnnealedPGD, Foreign, Images, InputError, Protocol, Square
@@ -119,11 +120,11 @@ def test_of_few_images_the_full_search_runs_alone() -> None:
     assert torch.equal(right(ours), right(evaluate(model, data, protocol=alone(), epsilons=epsilons)))
     told = ours.discards["worst-case"]
     assert (told.full, told.rounds, told.bound, told.discarded) == (True, 0, 0.0, 0)
-    assert_states(told.reason, "350", "images")
+    assert_states(told.reason, "400", "images")
     assert [phase.samples for phase in told.phases[:-1]] == [0] * (len(PHASES) + 2)
     assert told.phases[-1].samples > 0
     assert check(ours).verdict == "PASS"
-    assert_states(check(ours).evidence, "20", "350")
+    assert_states(check(ours).evidence, "20", "400")
 
 
 def test_where_every_eps_is_asked_for_the_full_search_runs_alone(few: None) -> None:
@@ -161,7 +162,7 @@ def test_a_model_that_is_not_deterministic_is_searched_in_full_or_fails(few: Non
     assert_states(check(quick).evidence, "not deterministic")
 
 
-@pytest.mark.parametrize("smallest", [10, 350])
+@pytest.mark.parametrize("smallest", [10, 400])
 def test_where_attacks_below_a_failure_succeed_every_image_is_attacked_at_every_eps(
     smallest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,23 +460,24 @@ def test_an_audit_in_which_images_break_is_not_settled_by_calling_the_others_nea
 def test_whoever_was_near_from_the_start_is_audited_too(few: None) -> None:
     made, known, told = stubbed(0, lambda number: 0)
     assert made == ["worst-case", "worst-case.audit-1"]
-    assert (told.full, told.rounds, told.survivors, told.discarded, told.audited) == (False, 1, 100, 60, 30)
+    assert (told.full, told.rounds, told.survivors, told.discarded, told.audited) == (False, 1, 100, 60, 34)
     assert (known["audited"][60:] > 0).any()
     assert (known["audited"][:60] > 0).any()
-    assert told.bound == pytest.approx(1 - 0.045 ** (1 / 30))
+    assert told.bound == pytest.approx(1 - 0.03 ** (1 / 34))
 
 
 def test_a_wider_search_and_a_fresh_audit_settle_what_the_first_one_did_not(few: None) -> None:
     # Four of the first audit break; the wider search breaks all others that were discarded; of the second none breaks.
     made, known, told = stubbed(60, lambda number: 4 if number == 1 else 0)
     assert made == ["worst-case", "worst-case.audit-1", "worst-case.wider-2", "worst-case.audit-2"]
-    assert (told.full, told.rounds, told.earlier, told.broke) == (False, 2, ((30, 4),), 0)
+    assert (told.full, told.rounds, told.earlier, told.broke) == (False, 2, ((34, 4),), 0)
     left = int(pieces.unaudited(known).sum())
     assert told.survivors == left + told.audited
-    assert told.audited == min(
-        told.survivors, discard_audit.math.ceil(-6.0 / discard_audit.math.log1p(-10 / told.survivors))
-    )
-    assert_states(told.told(100), "4 of 30", "earlier audit", f"0 of {told.audited}", f"{told.survivors} survivors")
+    # So many that at most one of them breaks with a probability of 1.5 %, if a tenth of all images would.
+    share = 10 / told.survivors
+    assert told.audited < told.survivors
+    assert binom.cdf(1, told.audited, share) <= 0.015 < binom.cdf(1, told.audited - 1, share)
+    assert_states(told.told(100), "4 of 34", "earlier audit", f"0 of {told.audited}", f"{told.survivors} survivors")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

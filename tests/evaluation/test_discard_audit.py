@@ -10,6 +10,7 @@ import torch
 from scipy.stats import beta, binom
 
 from asgt.evaluation.discard_audit import (
+    PLANNED,
     POINT,
     RISKS,
     Discards,
@@ -22,26 +23,28 @@ from asgt.evaluation.discard_audit import (
 CASES = [(300, 1000), (800, 1000), (1000, 1000), (12, 1000), (220, 350), (5000, 10_000), (9_900, 10_000)]
 
 
-@pytest.mark.parametrize(("discarded", "samples"), CASES)
-@pytest.mark.parametrize("risk", RISKS)
-def test_the_audit_is_as_small_as_one_point_allows(discarded: int, samples: int, risk: float) -> None:
-    size = audit_size(discarded, samples, risk)
-    share = POINT * samples / discarded  # of the discarded ones, which is one point of all
-    assert 0 < size <= discarded
-    # The probability that none of them breaks where that share does: too small at this size, not yet at one fewer.
-    if size < discarded:
-        assert binom.pmf(0, size, share) <= risk * (1 + 1e-9)
-        assert discard_bound(0, size, discarded, samples, risk) <= POINT * (1 + 1e-9)
+@pytest.mark.parametrize(("survivors", "samples"), CASES)
+@pytest.mark.parametrize(("risk", "breaks"), [*zip(RISKS, PLANNED, strict=True), (0.045, 0)])
+def test_the_audit_is_as_small_as_one_point_allows(survivors: int, samples: int, risk: float, breaks: int) -> None:
+    size = audit_size(survivors, samples, risk, breaks)
+    share = POINT * samples / survivors  # of the survivors, which is one point of all
+    assert 0 < size <= survivors
+    # The probability that at most so many break where that share does: too small at this size, not yet at one fewer.
+    if size < survivors:
+        assert binom.cdf(breaks, size, share) <= risk * (1 + 1e-9)
+        assert discard_bound(breaks, size, survivors, samples, risk) <= POINT * (1 + 1e-9)
     else:
-        assert discard_bound(0, size, discarded, samples, risk) == 0
-    assert binom.pmf(0, size - 1, share) > risk
-    assert discard_bound(0, size - 1, discarded, samples, risk) > POINT
+        assert discard_bound(breaks, size, survivors, samples, risk) == 0
+    if size > breaks + 1:
+        assert binom.cdf(breaks, size - 1, share) > risk
+        assert discard_bound(breaks, size - 1, survivors, samples, risk) > POINT
 
 
 def test_what_is_no_more_than_a_point_needs_no_audit() -> None:
     assert audit_size(0, 1000, 0.045) == 0
     assert audit_size(10, 1000, 0.045) == 0
     assert audit_size(11, 1000, 0.045) > 0
+    assert audit_size(11, 1000, 0.045, breaks=40) == 11
     assert discard_bound(0, 0, 10, 1000, 0.045) == pytest.approx(0.01)
     assert discard_bound(0, 0, 0, 1000, 0.045) == 0
 
@@ -83,8 +86,8 @@ def test_the_draw_is_a_function_of_seed_and_round_and_keeps_to_the_discarded() -
 def accepted_error(draws: np.random.Generator, broken: int, survivors: int, samples: int) -> float:
     """By how much a search that ends without the full one is beyond its bound; −1 where the full one runs."""
 
-    for risk in RISKS:
-        size = audit_size(survivors, samples, risk)
+    for risk, breaks in zip(RISKS, PLANNED, strict=True):
+        size = audit_size(survivors, samples, risk, breaks)
         broke = int(draws.hypergeometric(broken, survivors - broken, size)) if size else 0
         bound = discard_bound(broke, size, survivors, samples, risk)
         broken, survivors = broken - broke, survivors - size  # what was audited is as the full search has it
@@ -115,7 +118,7 @@ def test_what_was_left_out_is_read_back_as_it_was_written() -> None:
         Discards(30, 5, 1, 2, 0.0123, "", False, phases),
         Discards(30, 5, 1, 3, 0.0123, "", False, phases, survivors=40, earlier=((9, 4), (8, 1))),
         Discards(0, 0, 0, 0, None, "the model is not deterministic", False, ()),
-        Discards(0, 0, 0, 0, 0.0, "fewer than 350 images", True, phases),
+        Discards(0, 0, 0, 0, 0.0, "fewer than 400 images", True, phases),
     ):
         assert Discards.from_dict(json.loads(json.dumps(told.to_dict()))) == told
     assert Discards(30, 5, 1, 2, 0.0123, "", False, phases).passes == 3 * 400 + 12 + 3 * 900

@@ -20,7 +20,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .discard_audit import POINT, RISKS, SMALLEST, WIDER, Discards, audit_size, discard_bound, drawn_audit
+from .discard_audit import PLANNED, POINT, RISKS, SMALLEST, WIDER, Discards, audit_size, discard_bound, drawn_audit
 from .outcomes import Request
 from .pieces import AUDIT, BELOW, FULL, WIDER_SEARCH, merged, summary, unaudited
 from .protocols import PhasedSearch
@@ -155,11 +155,11 @@ class AuditedSearch:
         """Audits until the bound is one point or less; returns why that failed, or an empty string."""
 
         name, bound = self.search.name, 1.0
-        for number, risk in enumerate(RISKS, 1):
+        for number, (risk, breaks) in enumerate(zip(RISKS, PLANNED, strict=True), 1):
             known = self.known
             survivors = unaudited(known)
             count = int(survivors.sum())
-            size = audit_size(count, self.samples, risk)
+            size = audit_size(count, self.samples, risk, breaks)
             rows = drawn_audit(survivors, size, self.request.seed, number)
             broke = 0
             if size:

@@ -8,11 +8,11 @@ and robust accuracy is too high by at most
 
 .. math:: u(k, m) \cdot \frac{\text{survivors}}{N}
 
-at any ε of the grid. The audit is as large as it has to be for that product to be one point if none of them breaks. If
-one does, more σ count as near, the discarded samples that are near by that are searched again, and a fresh audit is
-drawn of all survivors that were not attacked in full yet. So that all rounds together are wrong with a probability of
-5 % at most, each has its share of it (:data:`RISKS`). If no round brings the bound down to one point, the full search
-runs on all samples.
+at any ε of the grid. The first audit is as large as it has to be for that product to be one point if none of them
+breaks. If one does, more σ count as near, the discarded samples that are near by that are searched again, and a fresh
+audit is drawn of all survivors that were not attacked in full yet, large enough for one break, and then one for two
+(:data:`PLANNED`). So that all rounds together are wrong with a probability of 5 % at most, each has its share of it
+(:data:`RISKS`). If no round brings the bound down to one point, the full search runs on all samples.
 
 References:
     Clopper & Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of the binomial",
@@ -21,7 +21,7 @@ References:
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,27 +37,34 @@ __all__ = ["POINT", "RISKS", "SMALLEST", "WIDER", "Discards", "PhaseCost", "audi
 POINT = 0.01
 """The largest accepted error of robust accuracy because the search is not the full one, at any ε."""
 
-RISKS = (0.045, 0.0025, 0.0025)
+RISKS = (0.03, 0.015, 0.005)
 """The probability that the bound of each round of audits is wrong."""
+
+PLANNED = (0, 1, 2)
+"""The number of breaks at which the bound of each round is still one point."""
 
 WIDER = 1.5
 """The factor on the number of σ that count as near, in each round after the first."""
 
-SMALLEST = 350
+SMALLEST = 400
 """Below so many images an audit and a search cost more than the full search, which then runs alone.
 
-The audit takes ln(1/0.045)/0.01 = 310 times the share of survivors, which is all survivors of 310 images, and the
-search about a tenth of the full one.
+The audit takes ln(1/0.03)/0.01 = 350 times the share of survivors, which is all survivors of 350 images, and the search
+about a tenth of the full one.
 """
 
 
-def audit_size(survivors: int, samples: int, risk: float) -> int:
-    """The number of survivors to audit, so that the bound is one point if none of them breaks."""
+def audit_size(survivors: int, samples: int, risk: float, breaks: int = 0) -> int:
+    """The smallest number of survivors to audit, so that the bound is one point if so many of them break."""
 
-    share = survivors / samples
-    if share <= POINT:
+    if survivors / samples <= POINT:
         return 0
-    return min(survivors, math.ceil(math.log(risk) / math.log1p(-POINT / share)))
+    sizes = range(min(breaks + 1, survivors), survivors + 1)
+
+    def suffices(size: int) -> bool:
+        return discard_bound(breaks, size, survivors, samples, risk) <= POINT
+
+    return sizes[bisect_left(sizes, True, key=suffices)]
 
 
 def discard_bound(broke: int, audited: int, survivors: int, samples: int, risk: float) -> float:
