@@ -183,6 +183,7 @@ def test_two_models_of_one_seed_are_compared_image_by_image() -> None:
             ["SGT against ST by 20.0", "random mask", "by 20.0 points more", "does not explain"],
         ),
         ({"SGT": 600, "AT-PGD": 820, "ASGT": 880}, ["did not reduce", "Adversarial training", "increased it", "22.0"]),
+        ({"SGT": 600, "SGA": 700}, ["gap of SGA", "10.0 points larger"]),
         ({"SGT": 600}, ["Nothing yet", "not all methods"]),
     ],
 )

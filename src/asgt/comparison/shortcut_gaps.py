@@ -6,6 +6,7 @@ methods are compared by one difference of gaps a seed, as accuracies are (:mod:`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -157,7 +158,7 @@ class ShortcutComparison(Tabular):
         for method in self.methods:
             worst = method.worst_group(eps)
             cells = [*(method.accuracy(view, eps) for view in VIEWS), method.gap(eps)]
-            texts = [cell.percent().replace("-", "−") for cell in cells]
+            texts = [_signed(cell.percent()) for cell in cells]
             rows.append([method.name, *texts, "–" if worst is None else worst.percent()])
         uses = [use for method in self.methods for use in method.runs.values()]
         groups = [found for use in uses if (found := use.groups(eps)) is not None]
@@ -205,6 +206,12 @@ class ShortcutComparison(Tabular):
             rows,
             [*basis(pairs), PAIRS_NOTE] if rows else ["no two methods can be paired"],
         )
+
+
+def _signed(text: str) -> str:
+    """A text of percent with a minus sign, and none before a zero."""
+
+    return re.sub(r"-(?=0\.0(?!\d))", "", text).replace("-", "−")
 
 
 def has_views(runs: Sequence[Run]) -> bool:

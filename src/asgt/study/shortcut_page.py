@@ -172,6 +172,10 @@ def conclusion(verdicts: Sequence[Verdict]) -> str:
         told = "These runs do not show that masking removes the shortcut, and do not rule it out."
     else:
         told = "Masking did not reduce the use of the shortcut."
+    if states.get("S2") == "does not hold":
+        (more,) = (verdict for verdict in verdicts if verdict.claim.id == "S2")
+        larger = points(-(more.mean or 0.0))
+        told += f" The gap of SGA, which attacks the masked image, is {larger} points larger than that of SGT."
     if states.get("S6") == "does not hold":
         (more,) = (verdict for verdict in verdicts if verdict.claim.id == "S6")
         told += f" Adversarial training by itself increased it, by {points(-(more.mean or 0.0))} points."
