@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +39,7 @@ from asgt.study.verdicts import Verdict
 from asgt.training.config import TrainConfig
 from asgt.training.run_folder import TrainResult
 from support.messages import assert_states
+from support.paths import ROOT
 
 SLOW_FIXTURES = ("_grid", "grid")
 IMAGES = 1000
@@ -389,3 +391,13 @@ def test_a_shortcut_of_one_method_alone_is_refused(cli: Callable, tmp_path: Path
     methods = [{"method": "st", "shortcut": PLANT}, {"method": "rrr", "weight": 10}]
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(GRID | {"methods": methods}))
     assert_states(cli("reproduce", tmp_path / "own.yaml").refusal(), "shortcut", "under train")
+
+
+def test_the_page_on_shortcuts_has_the_numbers_of_the_results() -> None:
+    section = (
+        (ROOT / "docs/shortcuts.md").read_text().partition("### What the runs on MNIST say")[2].partition("\n### ")[0]
+    )
+    results = (ROOT / "docs/results.md").read_text().partition("## Does masking remove shortcuts?")[2]
+    numbers = re.findall(r"[+−]?\d+\.\d (?:\[[^\]]+\]|± \d+\.\d)|p = 0\.\d+", " ".join(section.split()))
+    assert len(numbers) >= 9
+    assert [number for number in numbers if number not in results] == []
