@@ -76,6 +76,17 @@ def test_a_model_that_brings_its_weights_gets_a_head_of_the_datas_classes(kind: 
     assert train(config, tmp_path / "run", data=images(3), model=again, resume=True).start == result.start
 
 
+def test_a_run_of_a_factory_is_read_with_the_network_alone(tmp_path: Path) -> None:
+    config = TrainConfig(**SHORT)
+    train(config, tmp_path / "run", data=images(7), model=fixed)
+    ours, theirs = (load_run(tmp_path / "run", data=images(7), model=model)[0] for model in (Fixed(), fixed))
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(ask(ours, x), ask(theirs, x))
+    with pytest.raises(InputError) as raised:
+        load_run(tmp_path / "run", data=images(7), model=nn.Sequential(nn.Flatten(), nn.Linear(64, 7)))
+    assert_states(raised.value, "model.safetensors", "missing")
+
+
 @pytest.mark.usefixtures("torchvision_operators")
 def test_classes_in_another_order_are_said_and_are_no_weights_as_they_are(vit: Path, tmp_path: Path) -> None:
     config, told = TrainConfig(**SHORT, model=f"hf:{vit}"), Told()

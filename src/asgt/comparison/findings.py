@@ -6,6 +6,7 @@ Each sentence repeats what the tables show.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 
 from ..numbers import counted, eps_text
 from ..runs.run import Run
@@ -84,7 +85,7 @@ def _of_maps(evidence: MapEvidence, explained: Explained) -> list[str]:
     )
     sentences = _range_of_maps(explained, scores, measured)
     tradeoff: Tradeoff | None = evidence.tradeoffs.get(explained.name)
-    if tradeoff is not None:
+    if tradeoff is not None and not isnan(tradeoff.correlation):
         sentences.append(f"{tradeoff.sentence()}; {measured}.")
     if blind := [method for method in panel.methods if panel.uninformative(method)]:
         sentences.append(

@@ -24,7 +24,7 @@ from ..files import digest_stored, read_sealed
 from ..manifest import MANIFEST, UNVERIFIED, Manifest, unverified_in
 from ..models import load_weights
 from ..modes import in_evaluation
-from ..names import names_of, refuse_object, refuse_unless_allowed, short_name
+from ..names import OBJECT, names_of, refuse_object, refuse_unless_allowed, short_name
 from ..progress import SILENT, Progress
 from ..shortcuts import VIEWS
 from ..training.building import build_from
@@ -260,7 +260,8 @@ def load_run(
         allow: the code that may run, because a run folder cannot allow it: exact names of the user's models, as
             ``package.module:factory``, or of modules, as ``package.module``. Default: none.
         trusted_model: deprecated, another name for ``allow``.
-        model: the model that was passed to :func:`asgt.train` as an object; a module takes the weights of the run.
+        model: the model that was passed to :func:`asgt.train` as an object; a module takes the weights of the run. For
+            a run whose model was named, the network of that name, or its factory.
         data: the data that was passed to it as objects.
         progress: receives the number of decoded images.
 
@@ -296,13 +297,24 @@ def load_run(
     splits = _recorded(config, result, progress) if data is None else as_splits(data)
     if data is not None and splits.test.digest() != result.test_data:
         raise InputError(f"the passed test images are not those of {path}: pass the test images of the training")
-    with torch.random.fork_rng():
-        head = result.start.get("head") or None
-        built = build_from(config, splits, model, head, replaces=config.has_start or head is not None)
     if (manifest := Manifest.of(folder.path)) is not None:
         manifest.check(folder.model.name)
-    load_weights(built, folder.model)
-    return in_evaluation(built), splits, config, result
+    head = result.start.get("head") or None
+
+    def loaded(model: nn.Module | Callable[..., nn.Module] | None) -> nn.Module:
+        with torch.random.fork_rng():
+            built = build_from(config, splits, model, head, replaces=config.has_start or head is not None)
+        load_weights(built, folder.model)
+        return in_evaluation(built)
+
+    try:
+        return loaded(model), splits, config, result
+    except InputError:
+        if not isinstance(model, nn.Module) or ":" not in config.model or config.model.startswith(OBJECT):
+            raise
+    # Of a run whose model was named, the network may be passed without its normalisation.
+    given = model
+    return loaded(lambda: given), splits, config, result
 
 
 def _recorded(config: TrainConfig, result: TrainResult, progress: Progress) -> Splits:

@@ -471,7 +471,10 @@ def _claim(folder: RunFolder, config: TrainConfig, resume: bool) -> TrainResult 
         raise InputError(f"{folder.path} is a file: give a folder to --out")
     if not holds_nothing(folder.path):
         if not resume:
-            raise InputError(f"{folder.path} exists: continue it with --resume, or give another folder to --out")
+            raise InputError(
+                f"{folder.path} exists: continue it with --resume (in Python resume=True), or give another folder "
+                "to --out"
+            )
         if not folder.config.exists():
             raise InputError(
                 f"{folder.path} is not a run folder, because it has no config.yaml: give another folder to --out"
