@@ -47,7 +47,7 @@ def collapse_threshold(labels: Tensor) -> float:
 
 
 def is_collapsed(predictions: Tensor, labels: Tensor) -> bool:
-    """Whether a model predicts (nearly) one class for all images.
+    """Whether a model predicts one class far too often: for half of the images or more, if no class holds so many.
 
     Args:
         predictions: predicted classes of clean images, int64 (N,).

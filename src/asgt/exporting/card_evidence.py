@@ -151,7 +151,7 @@ def _limits_of_training(source: CardSource) -> list[str]:
     result = source.run.result
     lines = [f"Training warned: {source.text(each)}" for each in result.warnings]
     if result.collapsed and not result.warnings:
-        lines.append("The model predicts one class for nearly all images.")
+        lines.append("The model predicts one class for half of the images or more.")
     lines += [f"Files of the run: {source.text(remark)}" for remark in source.run.remarks]
     lines.append(
         "The digests in `manifest.json` detect accidents and edits. They are not a signature: anybody who can "

@@ -53,7 +53,7 @@ class TrainResult(Tabular):
         validation_images: the number of images for these accuracies.
         eps: the radius of ``fgsm`` and ``pgd``; ``None`` without an attack.
         norm: its norm.
-        collapsed: whether the chosen epoch predicts one class for (nearly) all images.
+        collapsed: whether the chosen epoch predicts one class for half of the images or more.
         catastrophic_overfitting: whether it is robust under one step but not under several.
         warnings: warnings for the user, as sentences.
         classes: the names of the classes.

@@ -159,7 +159,7 @@ class TrainingWarnings:
         mend = "try a longer --warmup or a smaller --lr" if self.config.eps is not None else "try a smaller --lr"
         if self.config.epochs == 0:
             mend = "look at --mean and --std, and at what the weights were trained on"
-        return f"{COLLAPSE}: the model predicts one class for nearly all images; {mend}"
+        return f"{COLLAPSE}: the model predicts one class for half of the images or more; {mend}"
 
     def _catastrophe(self) -> str:
         return f"{OVERFITTING}: accuracy is high under one step (FGSM), low under PGD; train with --attack pgd"
