@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import UnionType
@@ -22,6 +23,7 @@ __all__ = [
     "number",
     "plain_fields",
     "points",
+    "signed",
     "to_rounding",
     "whole",
 ]
@@ -204,6 +206,12 @@ def points(share: float, sign: Literal["+", "-"] = "-") -> str:
 
     text = f"{100 * share:{sign}.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def signed(text: str) -> str:
+    """A text of percent or points with minus signs for hyphens, and none before a zero."""
+
+    return re.sub(r"-(?=0\.0(?!\d))", "", text).replace("-", "−")
 
 
 def norm_sign(norm: str) -> str:

@@ -6,14 +6,13 @@ methods are compared by one difference of gaps a seed, as accuracies are (:mod:`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from ..errors import InputError
 from ..evaluation.shortcut_use import ShortcutUse, in_points, shortcut_use
-from ..numbers import eps_text, norm_sign
+from ..numbers import eps_text, norm_sign, signed
 from ..runs.run import Run
 from ..shortcuts import VIEWS, ShortcutView
 from ..statistics import (
@@ -158,7 +157,7 @@ class ShortcutComparison(Tabular):
         for method in self.methods:
             worst = method.worst_group(eps)
             cells = [*(method.accuracy(view, eps) for view in VIEWS), method.gap(eps)]
-            texts = [_signed(cell.percent()) for cell in cells]
+            texts = [signed(cell.percent()) for cell in cells]
             rows.append([method.name, *texts, "–" if worst is None else worst.percent()])
         uses = [use for method in self.methods for use in method.runs.values()]
         groups = [found for use in uses if (found := use.groups(eps)) is not None]
@@ -206,12 +205,6 @@ class ShortcutComparison(Tabular):
             rows,
             [*basis(pairs), PAIRS_NOTE] if rows else ["no two methods can be paired"],
         )
-
-
-def _signed(text: str) -> str:
-    """A text of percent with a minus sign, and none before a zero."""
-
-    return re.sub(r"-(?=0\.0(?!\d))", "", text).replace("-", "−")
 
 
 def has_views(runs: Sequence[Run]) -> bool:

@@ -153,8 +153,12 @@ class Search:
 
         return self.attacks
 
-    def described(self) -> str:
-        """Describes its attacks with their effort."""
+    def described(self, *, full: bool = False) -> str:
+        """Describes its attacks with their effort.
+
+        Args:
+            full: only those of the full search, which a search in phases may have run on all samples instead.
+        """
 
         return describe(self.finders)
 
@@ -211,8 +215,6 @@ class PhasedSearch(Search):
         return *(attack for phase in self.phases for attack in phase.attacks), *self.attacks
 
     def described(self, *, full: bool = False) -> str:
-        """What the search runs; or what it ran where the full search attacked all samples instead."""
-
         if full:
             return describe(self.attacks)
         phases = "; then ".join(

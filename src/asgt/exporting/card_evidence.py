@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..evaluation.check import checks_text
 from ..evaluation.outcomes import Evaluation
-from ..evaluation.protocols import PhasedSearch
 from ..numbers import counted, eps_text, norm_sign
 from .card_source import CardSource
 from .markdown import escaped, table
@@ -85,11 +84,9 @@ def _what_counts(source: CardSource, evaluation: Evaluation) -> str:
 
     if not evaluation.protocol.worst_case:
         return "Each column is one attack. It starts from scratch at every ε, and its last iterate counts."
+    full = {name for name, discards in evaluation.discards.items() if discards.full}
     attacks = "; ".join(
-        search.described(full=evaluation.discards[search.name].full)
-        if isinstance(search, PhasedSearch)
-        else search.described()
-        for search in (each.among(evaluation.classes) for each in evaluation.protocol.searches)
+        search.among(evaluation.classes).described(full=search.name in full) for search in evaluation.protocol.searches
     )
     return (
         "An image counts as correct at an ε if the clean image is classified correctly and no attack breaks it at "

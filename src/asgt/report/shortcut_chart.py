@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..comparison.shortcut_gaps import ShortcutComparison
 from ..data import Images, to_unit
-from ..numbers import eps_text, norm_sign
+from ..numbers import eps_text, norm_sign, signed
 from ..shortcuts import VIEWS, ShortcutView
 from ..visible import LONGEST_NAME, visible
 from .figures import COLOURS, Point, Scatter, house_style, write_figure
@@ -43,7 +43,7 @@ def gap_scatter(used: ShortcutComparison, numbers: Mapping[str, int]) -> Scatter
                 y_low=100 * robust.low,
                 y_high=100 * robust.high,
                 runs=tuple((100 * x, 100 * y) for x, y in runs),
-                text=f"robust {robust.percent()} %, gap {gap.percent().replace('-', '−')} points",
+                text=f"robust {robust.percent()} %, gap {signed(gap.percent())} points",
             )
         )
     return Scatter(

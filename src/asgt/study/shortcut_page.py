@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..evaluation.shortcut_use import in_points
 from ..experiments.preset import load_preset, preset_names, preset_words
 from ..explanation.evidence import area_note
-from ..numbers import eps_text, points
+from ..numbers import eps_text, points, signed
 from ..report.shortcut_chart import write_planted, write_view_chart
 from ..runs.kept import load_kept, load_maps
 from ..shortcuts import shortcut_named
@@ -95,7 +95,7 @@ class ShortcutGrid:
         untold = {method.name for method in self.comparison.methods if method.runs[0].config.method != "rrr"}
         gaps = {method.name: method.gap() for method in self.used.methods if method.name in untold}
         least = min(gaps, key=lambda name: gaps[name].value)
-        smallest = gaps[least].percent().replace("-", "−")
+        smallest = signed(gaps[least].percent())
         return (
             f"{conclusion(self.verdicts)} Of the methods that are not told where the shortcut lies, {least} has the "
             f"smallest gap, {smallest} points. For a shortcut that you suspect: plant it, and evaluate with "
@@ -150,7 +150,8 @@ _BESIDE = ("@quarter", "-noise")
 def conclusion(verdicts: Sequence[Verdict]) -> str:
     """What the verdicts say together, in a few sentences."""
 
-    states = {verdict.claim.id: verdict.state for verdict in verdicts}
+    by_id = {verdict.claim.id: verdict for verdict in verdicts}
+    states = {name: verdict.state for name, verdict in by_id.items()}
     helps = [verdict for verdict in verdicts if verdict.claim.id in _MASKS and verdict.state == "holds"]
     if helps:
         gains = ", ".join(
@@ -158,7 +159,7 @@ def conclusion(verdicts: Sequence[Verdict]) -> str:
             for verdict in helps
         )
         told = f"Masking reduced the use of the shortcut ({gains})."
-        (control,) = (verdict for verdict in verdicts if verdict.claim.id == "S4")
+        control = by_id["S4"]
         if control.state == "does not hold":
             told += (
                 f" A random mask of the same size reduced it by {points(-(control.mean or 0.0))} points more, so the "
@@ -173,12 +174,10 @@ def conclusion(verdicts: Sequence[Verdict]) -> str:
     else:
         told = "Masking did not reduce the use of the shortcut."
     if states.get("S2") == "does not hold":
-        (more,) = (verdict for verdict in verdicts if verdict.claim.id == "S2")
-        larger = points(-(more.mean or 0.0))
+        larger = points(-(by_id["S2"].mean or 0.0))
         told += f" The gap of SGA, which attacks the masked image, is {larger} points larger than that of SGT."
     if states.get("S6") == "does not hold":
-        (more,) = (verdict for verdict in verdicts if verdict.claim.id == "S6")
-        told += f" Adversarial training by itself increased it, by {points(-(more.mean or 0.0))} points."
+        told += f" Adversarial training by itself increased it, by {points(-(by_id['S6'].mean or 0.0))} points."
     return told
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...comparison.comparing import Comparison
-from ...evaluation.protocols import PhasedSearch, Protocol, Search
+from ...evaluation.protocols import Protocol
 from ...numbers import eps_text
 from ..curves import bands, robustness_charts
 from ..section import PageRequest, Section
@@ -76,12 +76,6 @@ def _context(page: PageRequest) -> dict[str, Any]:
     }
 
 
-def _ran(search: Search, full: bool) -> str:
-    """What a search runs, or ran where it was the full one everywhere."""
-
-    return search.described(full=True) if full and isinstance(search, PhasedSearch) else search.described()
-
-
 def what_runs(comparison: Comparison, protocol: Protocol) -> str:
     """Describes in sentences what a protocol runs, and what was different about it in some runs."""
 
@@ -97,7 +91,7 @@ def what_runs(comparison: Comparison, protocol: Protocol) -> str:
         for search in protocol.searches
         if all(search.name in each.discards and each.discards[search.name].full for each in evaluations)
     }
-    attacks = "; ".join(_ran(search.among(classes), search.name in full) for search in protocol.searches)
+    attacks = "; ".join(search.among(classes).described(full=search.name in full) for search in protocol.searches)
     told = [
         f"The worst case over {attacks}, and over a search along the gradient of the margin, which runs first and "
         "moves each adversarial example to smaller ε",

@@ -78,11 +78,12 @@ def _context(page: PageRequest) -> dict[str, Any] | None:
     }
     if used is None:
         return context
+    differences = used.differences_table()
     return context | {
         "scatter": gap_scatter(used, {method.name: number for number, method in enumerate(comparison.methods)}),
         "tables": [used.table(), used.table(used.eps)],
-        "differences": used.differences_table(),
-        "decided": sum(pair.decision != "not decided" for pair in used.differences()),
+        "differences": differences,
+        "decided": sum(decision != "not decided" for *_, decision in differences.rows),
     }
 
 
