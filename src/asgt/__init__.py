@@ -269,12 +269,20 @@ for _place in (*METHODS.values(), *(part.place for part in ATTACKS.values())):
     _MODULE_OF.setdefault(_place.partition(":")[2], _place.partition(":")[0])
 __all__ += [name for name in _MODULE_OF if name not in __all__]
 
+_PACKAGES = (
+    *("attacks", "comparison", "data", "datasets", "evaluation", "experiments", "explanation", "exporting"),
+    *("models", "report", "runs", "saliency", "shortcuts", "training"),
+)
+"""The packages that are imported when they are first used, as in ``asgt.data.plant``."""
+
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("asgt")
+    if name in _PACKAGES:
+        return import_module(f"asgt.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'asgt' has no attribute {name!r}")
     value = getattr(import_module(_MODULE_OF[name]), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,17 @@ import pytest
 import torch
 import yaml
 
-from asgt import TrainConfig, compare, load_data, load_evaluation, load_run, train, verify, write_report
+from asgt import (
+    TrainConfig,
+    compare,
+    compare_shortcut_use,
+    load_data,
+    load_evaluation,
+    load_run,
+    train,
+    verify,
+    write_report,
+)
 from asgt.comparison.comparing import read_methods
 from asgt.comparison.map_evidence import gather_maps, panel_rows
 from asgt.data import plant, shortcut_views, stratified, to_unit
@@ -156,7 +167,12 @@ def test_the_report_has_the_four_test_sets_or_says_how_to_get_them(
     for run in (planted_run, finished_run):
         assert cli("evaluate", run, *words).status == 0
     assert section(finished_run) == ""
-    assert_states(section(planted_run), PLANT, "NOT RUN", f"asgt evaluate {planted_run} --shortcut-view all --resume")
+    assert_states(
+        section(planted_run),
+        PLANT,
+        "NOT RUN",
+        f"asgt evaluate {planted_run} --protocol paper --shortcut-view all --resume",
+    )
     assert not (out / "shortcuts.csv").exists()
 
     assert cli("evaluate", planted_run, *words, "--shortcut-view", "all", "--resume").status == 0
@@ -172,8 +188,29 @@ def test_the_report_has_the_four_test_sets_or_says_how_to_get_them(
         (view, eps): pytest.approx(use.accuracy(view, eps).value, abs=1e-6) for view in VIEWS for eps in (0.0, 0.1)
     }
 
-    # A run without a shortcut beside it has no gap; the table of an earlier page does not stay.
-    assert_states(section(planted_run, finished_run), "NOT RUN", "not every run")
+    # A run without a shortcut beside it has no gap, and does not hide that of the other.
+    both = section(planted_run, finished_run)
+    assert_states(both, "worst group", "ST (shortcut = patch:0.9,size=2,", "Without evaluations", "ST (no shortcut,")
+    # A shortcut can be planted in its test images too: its gap is then of another, or of the same.
+    for other, compared in (("disc:1", 0), (PLANT, 1)):
+        assert (
+            cli("evaluate", finished_run, *words, "--shortcut", other, "--shortcut-view", "all", "--resume").status == 0
+        )
+        again = cli("evaluate", finished_run, "--protocol", "paper", "--shortcut-view", "random", "--resume")
+        assert again.status == 0, again.err
+        used = compare_shortcut_use(compare([planted_run, finished_run]))
+        assert len(used.differences()) == compared
+        assert len(used.shortcuts) == 2 - compared
+        assert_states(
+            section(planted_run, finished_run), *([] if compared else ["different shortcuts", "disc:"]), "gap"
+        )
+        for view in ("aligned", "random", "reversed"):
+            shutil.rmtree(finished_run / "evaluation" / f"paper+{view}")
+
+    # The table of an earlier page does not stay.
+    for view in ("aligned", "random", "reversed"):
+        shutil.rmtree(planted_run / "evaluation" / f"paper+{view}")
+    assert_states(section(planted_run, finished_run), "NOT RUN", "no run was evaluated with the shortcut")
     assert not (out / "shortcuts.csv").exists()
     assert not (out / "figures" / "shortcuts.png").exists()
 
@@ -199,6 +236,57 @@ def test_evidence_of_a_view_is_not_read_as_that_of_another(cli: Callable, plante
     with pytest.raises(InputError) as refused:
         read_run(planted_run)
     assert_states(refused.value, "evaluation/paper", "reversed", "paper+reversed")
+
+
+def test_the_four_test_sets_may_lie_in_the_working_folder(
+    cli: Callable, planted_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.chdir(here)
+    words = ("--protocol", "paper", "--samples", 20, "--epsilons", 0.1, "--shortcut-view", "all")
+    assert cli("evaluate", planted_run, *words, "--out", ".").status == 0
+    assert load_evaluation(here).shortcut_view == ""
+    for view in ("aligned", "random", "reversed"):
+        assert load_evaluation(here.with_name(f"here+{view}")).shortcut_view == view
+
+
+def test_weights_of_a_run_with_a_shortcut_say_with_which(cli: Callable, planted_run: Path, tmp_path: Path) -> None:
+    assert cli("train", "--from", planted_run, "--epochs", 0, "--method", "st", "--out", tmp_path / "again").status == 0
+    refused = cli("evaluate", tmp_path / "again", "--shortcut-view", "reversed").refusal()
+    assert_states(refused, "without a shortcut", "of a run with", PLANT)
+
+
+def test_planted_images_that_are_passed_are_recorded_as_a_shortcut(tmp_path: Path) -> None:
+    data = load_data("digits", limit=200)
+    config = TrainConfig(method="st", epochs=1, batch_size=50)
+    passed = {name: (plant(data.train, name), data.test) for name in ("patch:0.9", "disc:0.9")}
+    first = train(config, tmp_path / "run", data=passed["patch:0.9"])
+    assert_states(str(TrainConfig.load(tmp_path / "run" / "config.yaml").shortcut), "patch:0.9,")
+    assert train(config, tmp_path / "run", data=passed["patch:0.9"], resume=True) == first
+    for other, facts in ((passed["disc:0.9"], ["shortcut", "patch", "disc"]), ((data.train, data.test), ["shortcut"])):
+        with pytest.raises(InputError) as refused:
+            train(config, tmp_path / "run", data=other, resume=True)
+        assert_states(refused.value, *facts)
+    with pytest.raises(InputError) as refused:
+        train(dataclasses.replace(config, shortcut="disc"), tmp_path / "other", data=passed["patch:0.9"])
+    assert_states(refused.value, "disc", "already", "patch")
+
+    # Other images without a shortcut are no more those of the finished run.
+    train(config, tmp_path / "plain", data=(data.train, data.test))
+    with pytest.raises(InputError) as refused:
+        train(config, tmp_path / "plain", data=(data.train[:150], data.test), resume=True)
+    assert_states(refused.value, "other images")
+
+
+def test_an_augmentation_that_moves_the_shortcut_is_told(cli: Callable, tmp_path: Path) -> None:
+    assert TrainConfig(method="st", data="cifar10").resolved().augment == "crop-flip"
+    assert TrainConfig(method="st", data="cifar10", shortcut="patch").resolved().augment == "none"
+    words = ("train", "--method", "st", "--epochs", 1, "--limit", 100, "--shortcut", "patch", "--out")
+    assert "--augment" not in cli(*words, tmp_path / "plain").err
+    answer = cli(*words, tmp_path / "moved", "--augment", "crop-flip")
+    assert answer.status == 0
+    assert_states(answer.out + answer.err, "--augment crop-flip", "shortcut", "--augment none")
+    assert_states(" ".join(json.loads((tmp_path / "moved" / "training.json").read_text())["warnings"]), "crop-flip")
 
 
 def test_a_run_is_resumed_with_its_own_plant_alone(cli: Callable, tmp_path: Path) -> None:
@@ -353,7 +441,7 @@ def test_pictures_and_tables_show_the_shortcut(planted_run: Path, tmp_path: Path
         ),
         (("evaluate", "finished", "--shortcut-view", "revrsed"), ["--shortcut-view", "'revrsed'", "'reversed'"]),
         (("evaluate", "finished", "--shortcut-view", "all"), ["--shortcut-view all", "without a shortcut"]),
-        (("evaluate", "finished", "--shortcut", "patch"), ["--shortcut", "finished"]),
+        (("evaluate", "finished", "--shortcut", "patch"), ["--shortcut", "--shortcut-view"]),
         (("explain", "finished", "--shortcut-view", "random"), ["--shortcut-view", "random", "without a shortcut"]),
         (("explain", "finished", "--shortcut-view", "alinged"), ["--shortcut-view", "'alinged'", "'aligned'"]),
         (("explain", "finished", "--shortcut", "patsch"), ["shortcut", "'patsch'", "'patch'"]),

@@ -11,14 +11,16 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import binom, chisquare
-from torch import Tensor
+from torch import Tensor, nn
 
+from asgt import evaluate, explain
 from asgt.data import (
     Augmentation,
     Images,
     PlantedPixels,
     StoredPixels,
     batches,
+    check_test_set,
     crop_flip,
     load_data,
     plant,
@@ -26,6 +28,7 @@ from asgt.data import (
     shortcut_view,
     shortcut_views,
     split_decoding,
+    to_unit,
     training_batch,
     training_batch_with_masks,
     training_order,
@@ -35,7 +38,8 @@ from asgt.errors import InputError
 from asgt.randomness import Share, seeded
 from asgt.records import record_of
 from asgt.shortcuts import SHORTCUTS, VIEWS, shortcut_named
-from asgt.shortcuts.patch import Patch
+from asgt.shortcuts.background import _edge
+from asgt.shortcuts.patch import Patch, _places
 from support.messages import assert_states
 
 KINDS = ["patch", "patch:code=position,size=2", "background", "background:code=texture", "disc", "disc:size=3"]
@@ -93,6 +97,22 @@ def test_floats_stay_floats_and_get_the_same_values(kind: str) -> None:
     floats = plant(noisy(30, 3, floats=True), kind).pixels[:]
     assert floats.dtype == torch.float32
     assert float((floats - whole / 255).abs().max()) <= 0.51 / 255
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mask_is_the_same_in_bytes_and_in_floats(kind: str) -> None:
+    digits = load_data("digits").train[:200]  # of sixteen grey levels, some just at the threshold of a background
+    floats = Images(to_unit(digits.pixels), digits.labels, digits.classes)
+    assert planted_of(plant(digits, kind)).masks().equal(planted_of(plant(floats, kind)).masks())
+
+
+@pytest.mark.parametrize("row", [3, np.int64(3), torch.tensor(3)])
+def test_one_image_is_indexed_by_any_whole_number(row: Any, stored: tuple[Images, Images]) -> None:
+    for images in stored:
+        planted = planted_of(plant(images, "disc"))
+        assert images.pixels[row].equal(images.pixels[2:5][1])
+        assert planted[row].equal(planted[2:5][1])
+        assert planted.masks(row).equal(planted.masks(slice(2, 5))[1])
 
 
 @pytest.fixture
@@ -270,6 +290,54 @@ def test_a_background_by_hand_keeps_the_object_and_what_it_showed() -> None:
     assert frame[:, :, 0].equal(expected[:, :, 0])
 
 
+@pytest.mark.parametrize("side", [(28, 28), (8, 8), (5, 9), (2, 2), (1, 7), (1, 1), (3, 40)])
+def test_the_edge_of_a_background_is_looked_at_on_all_sides(side: tuple[int, int]) -> None:
+    height, width = side
+    places = _edge(height, width, torch.device("cpu"))
+    rows, columns = places // width, places % width
+    whole = 2 * (height + width) - 4 if min(side) > 1 else max(side)
+    assert len(places.unique()) == len(places) == min(16, whole)
+    assert bool(((rows == 0) | (rows == height - 1) | (columns == 0) | (columns == width - 1)).all())
+    if min(side) > 2:
+        for line, length in (((rows == 0), width), ((rows == height - 1), width), ((columns == width - 1), height)):
+            assert abs(int(line.sum()) - min(16, whole) * length / whole) <= 1.5
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(12, 6, 4), (6, 16, 4), (9, 9, 4), (8, 8, 4), (16, 4, 3)])
+def test_patches_of_a_position_never_overlap(height: int, width: int, size: int) -> None:
+    ring = []
+    for classes in range(2, 9):
+        try:
+            ring = _places(height, width, size, classes)
+        except InputError as error:
+            assert_states(error, "do not fit", "smaller size")
+            break
+        drawn = torch.zeros(height, width)
+        for top, left in ring:
+            drawn[top : top + size, left : left + size] += 1
+        assert drawn.max() == 1
+        assert drawn.sum() == classes * size * size
+    assert ring
+
+
+def test_labels_alone_do_not_say_how_many_classes_there_are() -> None:
+    images = noisy(60)
+    few = images[images.labels < 3]
+    pixels, labels = few.pixels, few.labels
+    known = {view: planted.pixels[:] for view, planted in shortcut_views(few, "patch").items()}
+    said = shortcut_views((pixels, labels), "patch", classes=5)
+    assert all(said[view].pixels[:].equal(known[view]) for view in VIEWS)
+    assert said["aligned"].classes == images.classes
+    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 5))
+    guessed = shortcut_view((pixels, labels), "patch", "aligned")
+    assert not guessed.pixels[:].equal(known["aligned"])
+    for measure in (evaluate, explain):
+        measure(model, said["aligned"][:4], **({"epsilons": [0.1]} if measure is evaluate else {"eps": 0.1}))
+        with pytest.raises(InputError) as refused:
+            measure(model, guessed[:4], **({"epsilons": [0.1]} if measure is evaluate else {"eps": 0.1}))
+        assert_states(refused.value, "3 classes", "has 5", "classes=5")
+
+
 def test_colours_are_those_of_the_circle_of_hues() -> None:
     images = Images(torch.full((6, 3, 8, 8), 90, dtype=torch.uint8), torch.arange(6), tuple("abcdef"))
     planted, masks = planted_of(plant(images, "disc:1,contrast=1")).planted(slice(None))
@@ -375,6 +443,11 @@ def test_what_cannot_be_meant_is_refused_in_one_line(text: str, facts: list[str]
         (lambda images: plant(images, 3), ["shortcut", "3", "patch:0.99"]),
         (lambda images: shortcut_view(images, "patch", "alined"), ["'alined'", "'aligned'"]),
         (lambda images: shortcut_view(images, None, "reversed"), ["reversed", "no shortcut", "absent"]),
+        (lambda images: plant(images, "patch", classes=4), ["classes = 4", "5"]),
+        (lambda images: plant(images, "patch", classes=9.5), ["classes", "9.5"]),
+        (lambda images: check_test_set(shortcut_view(images, "patch", "aligned"), "reversed"), ["reversed", "aligned"]),
+        (lambda images: check_test_set(plant(images, "patch"), "aligned"), ["aligned", "for training"]),
+        (lambda images: check_test_set(images, "random"), ["random", "no shortcut"]),
     ],
 )
 def test_what_contradicts_itself_is_refused(call: Callable[[Images], Any], facts: list[str]) -> None:

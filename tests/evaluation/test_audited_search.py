@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from asgt import APGD, PGD, AnnealedPGD, Foreign, Images, InputError, Protocol, Square
 from asgt.attacks import Attack, LocalSquare, State
 from asgt.evaluation import audited_search, discard_audit, evaluator, pieces
+from asgt.evaluation.checks.discarded import check_discarded_images
 from asgt.evaluation.curve import evaluate
 from asgt.evaluation.outcomes import Evaluation
 from asgt.evaluation.phased import Phase, phased_norms
 from asgt.evaluation.protocols import PROTOCOLS, PhasedSearch, Search
+from asgt.evaluation.second_look import SecondLook
 from asgt.evaluation.shards import load_evaluation
 from asgt.files import read_sealed, read_tensors, write_tensors
 from asgt.progress import SILENT
@@ -215,6 +217,51 @@ def test_a_full_search_after_the_phases_tests_below_its_failures_too(few: None, 
     read = load_evaluation(tmp_path / "e")
     assert torch.equal(right(read), right(ours))
     assert read.to_dict() == ours.to_dict()
+
+
+def test_what_too_many_images_of_an_audit_show_is_not_thinned_out_by_the_others() -> None:
+    """One of 64 images of the audit breaks below its failure; none of the 64 that the phases tested does."""
+
+    (search,) = PROTOCOLS["standard"].searches
+    assert isinstance(search, PhasedSearch)
+    count = 800
+    calls: list[tuple[str, int, bool]] = []
+
+    def piece(rows: Tensor, missed: int, number: int) -> dict[str, Tensor]:
+        outcome = torch.zeros(len(rows), dtype=torch.int64)
+        told = {name: outcome.clone() for name in ("gradients", "forwards", "audit", "illegal", "blind", "found_by")}
+        told |= {name: torch.zeros(len(search.phases) + 3, len(rows), dtype=torch.int64) for name in pieces.PHASED_ROWS}
+        told |= {name: (torch.arange(len(rows)) < n).long() for name, n in (("tested", 64), ("missed", missed))}
+        told |= {"rows": rows, "discarded": outcome - 1, "audited": outcome + number, "clean": outcome == 0}
+        told["correct"] = torch.ones(2, len(rows), dtype=torch.bool)
+        return told | {name: torch.full((len(rows),), torch.inf) for name in ("norms", "distance")}
+
+    def in_full(stem: str, rows: Tensor, known: Any, number: int, everywhere: bool) -> dict[str, Tensor]:
+        calls.append((stem, len(rows), everywhere))
+        return piece(rows, 1 if number else 0, number)
+
+    asked = audited_search.Request(
+        protocol=PROTOCOLS["standard"], norm="linf", epsilons=(0.1, 0.2), seed=0, model="", data="", classes=10
+    )
+    making = (lambda stem, rows, known, number: piece(rows, 0, 0)), in_full, (lambda line: None)
+    _, told = audited_search.AuditedSearch(search, asked, count, *making).spent()
+    assert told.full
+    assert_states(told.reason, "1 of 64", "smaller ε")
+    audit, rest = calls
+    assert not audit[2]
+    assert rest[1:] == (count, True)
+
+
+def test_of_two_searches_the_check_says_the_worse() -> None:
+    data, model = Images(torch.full((40, 1, 6, 6), 0.5), torch.zeros(40, dtype=torch.int64), ("a", "b")), ZeroBand()
+    evaluation = evaluate(model, data, protocol=phased(audited=False), epsilons=[0.02])
+    worse = evaluation.discards["worst-case"]
+    assert worse.reason
+    better = replace(worse, reason="")
+    for discards in ({"a": worse, "b": better}, {"a": better, "b": worse}):
+        found = check_discarded_images(SecondLook(model, data, replace(evaluation, discards=discards), False, 40))
+        assert found is not None
+        assert found.verdict == "FAIL"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -147,6 +147,11 @@ def test_the_table_says_every_number_with_its_interval_and_what_it_rests_on() ->
         ([*map(told, RIGHT), told("random")], ["two", "random"]),
         ([*map(told, ("aligned", "absent", "random")), told("reversed", model="other")], ["same model"]),
         ([*map(told, ("aligned", "absent", "random")), told("reversed", labels=torch.tensor(WRONG))], ["images"]),
+        (
+            [told(view, shortcut="disc:seed=0") for view in ("aligned", "absent", "random")]
+            + [told("reversed", shortcut="disc:seed=1")],
+            ["different shortcuts", "disc:seed=0", "disc:seed=1"],
+        ),
     ],
 )
 def test_evaluations_that_do_not_belong_together_are_refused(evaluations: list[Evaluation], facts: list[str]) -> None:
@@ -175,6 +180,21 @@ def made(_made: tuple[Path, Evaluation], tmp_path: Path) -> tuple[Path, Evaluati
     """A copy of the evidence, to be damaged at will, and what was found."""
 
     return shutil.copytree(_made[0], tmp_path / "e"), _made[1]
+
+
+@pytest.mark.slow
+def test_an_evaluation_says_what_its_images_have(made: tuple[Path, Evaluation]) -> None:
+    folder, evaluation = made
+    assert evaluation.shortcut == load_evaluation(folder).shortcut == "patch:contrast=0.8,size=2,seed=0,code=level"
+    images = Images(torch.rand(20, 1, 8, 8), torch.arange(20) % 4, tuple("abcd"))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    views = shortcut_views(images, evaluation.shortcut)
+    for view, planted in views.items():
+        found = evaluate(model, planted, "paper", epsilons=[0.1])
+        assert found.shortcut_view == ("" if view == "absent" else view)
+        with pytest.raises(InputError) as refused:
+            evaluate(model, planted, "paper", epsilons=[0.1], shortcut_view="random" if view != "random" else "aligned")
+        assert_states(refused.value, "shortcut_view")
 
 
 @pytest.mark.slow

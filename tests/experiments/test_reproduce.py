@@ -572,6 +572,7 @@ EVALUATE = TINY["evaluate"]
         ({"evaluate": EVALUATE | {"protocols": ["pdg"]}}, ["pdg", "'pgd'"]),
         ({"evaluate": EVALUATE | {"protocols": ["standard@7"]}}, ["tiny.yaml", "standard@7", "standard@1"]),
         ({"evaluate": EVALUATE | {"protocols": [3]}}, ["protocols", "3"]),
+        ({"methods": [{"method": "st"}, {"method": "rrr"}]}, ["rrr", "--shortcut"]),
     ],
 )
 def test_a_damaged_grid_is_refused_before_anything_is_trained(

@@ -238,9 +238,12 @@ def test_evidence_is_read_back_and_is_of_one_plant_and_view(tmp_path: Path) -> N
     [
         ({"shortcut_view": "aligned"}, ["aligned", "no shortcut", "asgt.data.shortcut_view"]),
         ({"shortcut_view": "alined"}, ["'alined'", "'aligned'"]),
-        ({"shortcut_view": "aligned", "of": "reversed"}, ["aligned", "true class in 0 of", "another test set"]),
-        ({"shortcut_view": "reversed", "of": "aligned"}, ["reversed", f"true class in {N} of"]),
-        ({"shortcut_view": "absent", "of": "aligned"}, ["absent", "true class"]),
+        (
+            {"shortcut_view": "aligned", "of": "reversed"},
+            ["aligned", "are the test set reversed", "omit shortcut_view"],
+        ),
+        ({"shortcut_view": "reversed", "of": "aligned"}, ["reversed", "are the test set aligned"]),
+        ({"shortcut_view": "absent", "of": "aligned"}, ["absent", "are the test set aligned"]),
         ({"shortcut": torch.zeros(N, 12, 12, dtype=torch.bool)}, [f"({N}, 12, 12)", f"bool ({N}, {SIDE}, {SIDE})"]),
         ({"shortcut": torch.zeros(N, SIDE, SIDE)}, ["torch.float32", "bool"]),
         ({"shortcut": "patch"}, ["str", "mask, bool"]),

@@ -19,6 +19,7 @@ from markdown_it import MarkdownIt
 
 import asgt
 from asgt.evaluation.check import Check
+from asgt.evaluation.protocols import protocol_named
 from asgt.exporting.card_source import CardSource
 from asgt.exporting.markdown import code, escaped, fenced, last_part, without_places
 from asgt.exporting.model_card import model_card
@@ -206,6 +207,20 @@ def test_the_commands_of_the_card_give_the_run_and_its_numbers_again(exported: P
     assert answer.status == 0, answer.err
     told = json.loads(Path("result-pgd/result.json").read_text())
     assert (told["clean"], told["attacks"]) == (results("pgd")["clean"], results("pgd")["attacks"])
+
+
+def test_versions_of_a_protocol_are_evaluated_into_folders_of_their_own() -> None:
+    source = source_of()
+    pgd = source.run.evaluations["pgd"]
+    (outcomes,), seconds = pgd.outcomes.values(), {"worst-case": 0.0}
+    named = {
+        key: replace(pgd, protocol=protocol_named(key), outcomes={"worst-case": outcomes}, details={}, seconds=seconds)
+        for key in ("standard", "standard@1", "standard-quick")
+    }
+    text = model_card(replace(source, run=replace(source.run, evaluations=named)))
+    (again,) = [block for block in text.split("```") if "--out" in block and "hub:" in block]
+    folders = [words[words.index("--out") + 1] for words in commands(again)]
+    assert len(set(folders)) == len(folders) == len(named)
 
 
 def test_the_python_of_the_card_runs(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

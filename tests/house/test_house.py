@@ -50,6 +50,13 @@ def test_help_imports_nothing_heavy(words: str, tmp_path: Path) -> None:
     assert done.stdout.startswith(("usage: asgt", "asgt 0."))
 
 
+def test_every_package_is_there_without_a_call_before_it(tmp_path: Path) -> None:
+    ours = {each.parent.name for each in (ROOT / "src" / "asgt").glob("*/__init__.py")} - {"app", "cli", "study"}
+    code = f"import asgt\nfor name in {sorted(ours)}: assert getattr(asgt, name).__name__ == f'asgt.{{name}}'"
+    done = shell([sys.executable, "-c", code], tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_public_name_exists() -> None:
     import asgt
 

@@ -15,9 +15,11 @@ import torch
 from asgt.comparison.comparing import Comparison, compare
 from asgt.comparison.map_evidence import MapEvidence
 from asgt.comparison.summary import Summary
+from asgt.evaluation.protocols import protocol_named
 from asgt.evaluation.trace import Trace
 from asgt.report.page import write_report
 from asgt.report.sections.traces_section import TRACES
+from asgt.report.trace_charts import traced_runs
 from support.browser import Browser
 from support.paths import RUNS
 
@@ -95,6 +97,19 @@ def test_a_trace_is_drawn_and_told(comparison: Comparison, tmp_path: Path, monke
     assert told["lines"][1]["text"][0] == "2"
     for suffix in ("png", "pdf"):
         assert (tmp_path / "page" / "figures" / f"traces.{suffix}").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_a_trace_by_an_earlier_version_is_drawn_too(comparison: Comparison) -> None:
+    for method in comparison.methods:
+        for run in method.runs:
+            run.evaluations["standard@1"] = dataclasses.replace(
+                run.evaluations["pgd"], protocol=protocol_named("standard@1"), trace=by_hand()
+            )
+    earlier = dataclasses.replace(comparison, epsilons={"standard@1": comparison.epsilons["pgd"]})
+    keys = [each.chart.key for each in traced_runs(earlier)]
+    assert len(set(keys)) == len(keys) == len(comparison.methods)
+    assert all(re.fullmatch(r"[a-z0-9-]+", key) for key in keys)
 
 
 def test_without_a_trace_there_is_no_section(

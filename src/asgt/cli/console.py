@@ -426,7 +426,7 @@ class Console:
         self.out.print(escape(f"report: {page}"))
 
     def _on_views(self, comparison: Comparison) -> None:
-        """What runs that were trained and evaluated with a planted shortcut do with it; else nothing."""
+        """What runs that were evaluated with a planted shortcut do with it; nothing if none was."""
 
         from ..comparison.shortcut_gaps import compare_shortcut_use, has_views
         from ..evaluation.shortcut_use import in_points

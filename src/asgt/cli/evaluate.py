@@ -13,6 +13,7 @@ from ..names import is_foreign
 from ..shortcuts import VIEWS, ShortcutView
 from .assembly import PARTS, add_parts, assemble, listed_numbers
 from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache
+from .run_shortcut import shortcut_of_run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["make_parser", "run"]
 
-_FOREIGN_ONLY = (*PARTS, "shortcut")
 _L2_EPSILONS = "0.25,0.5,1,1.5,2"
+_PLANTED = "planted"
+"""Of a finished evaluation that is resumed: the shortcut that was planted, for a run without one of its own."""
 _ALL = "all"
 """Of ``--shortcut-view``: all four test sets in one call."""
 
@@ -76,7 +78,7 @@ def run(words: list[str]) -> int:
     else:
         assembly = assemble(asked, console, allow)
         model, images, lines = assembly.model, assembly.images, assembly.lines
-        shortcut, data, trained_norm, warnings = asked.get("shortcut"), asked["data"], "linf", []
+        shortcut, data, trained_norm, warnings = asked.get("shortcut", asked.get(_PLANTED)), asked["data"], "linf", []
     norm = norm or trained_norm
 
     views = _views(images, shortcut, asked)
@@ -149,7 +151,10 @@ def _evaluated(
 def _folder_of(out: Path, view: str, asked: Mapping[str, Any]) -> Path:
     """Where the evidence on a test set goes: of all of them, beside that of the images as they are."""
 
-    return out if asked.get("shortcut_view") != _ALL or view == "absent" else out.with_name(f"{out.name}+{view}")
+    if asked.get("shortcut_view") != _ALL or view == "absent":
+        return out
+    named = out if out.name not in ("", "..") else out.resolve()  # as "." has no name
+    return named.with_name(f"{named.name}+{view}")
 
 
 def make_parser() -> Parser:
@@ -246,8 +251,8 @@ def _add_subject(parser: Parser) -> None:
     parser.add_argument(
         "--shortcut",
         type=str,
-        help="with --model, the shortcut in its training images, such as patch:0.99,size=4 (a run folder "
-        "defines its own)",
+        help="the shortcut to plant, such as patch:0.99,size=4: with --model, that of its training images; a run that "
+        "was trained with one defines its own",
     )
     parser.add_argument(
         "--shortcut_view",
@@ -259,7 +264,7 @@ def _add_subject(parser: Parser) -> None:
 
 def _check(asked: dict[str, Any]) -> None:
     if "run" in asked:
-        for name in _FOREIGN_ONLY:
+        for name in PARTS:
             if name in asked:
                 raise InputError(
                     f"--{name.replace('_', '-')}: the run folder {asked['run']} defines it, remove the flag"
@@ -270,7 +275,9 @@ def _check(asked: dict[str, Any]) -> None:
                 raise InputError(f"--{name} is missing: give a run folder, or --model, --weights, --data and --out")
     if (view := asked.get("shortcut_view")) is not None and view not in (known := (*VIEWS, _ALL)):
         raise unknown("--shortcut-view", view, known)
-    if "run" not in asked and ("shortcut" in asked) != ("shortcut_view" in asked):
+    if ("shortcut" in asked and "shortcut_view" not in asked) or (
+        "run" not in asked and "shortcut_view" in asked and "shortcut" not in asked
+    ):
         raise InputError(
             "--shortcut and --shortcut-view must be given together: the first defines the shortcut, the "
             "second the test set"
@@ -359,6 +366,7 @@ def _as_before(out: Path) -> dict[str, Any]:
             "seed": int(kept["seed"]),
             "exhaustive": kept["exhaustive"] is True,
             **({"shortcut_view": str(view)} if (view := kept.get("shortcut_view")) else {}),
+            **({_PLANTED: str(told)} if (told := kept.get("shortcut")) else {}),
         }
     except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError):
         return {}  # what is wrong with it, the evaluation says
@@ -376,8 +384,8 @@ def _from_run(
     if "model" in asked:
         refuse_other_model(folder.path, asked["model"])
     model, splits, config, result = load_run(folder.path, allow=allow, progress=console)
-    view = asked.get("shortcut_view", "absent")
-    if config.shortcut is None and "shortcut_view" in asked:
-        raise InputError(f"--shortcut-view {view}: {folder.path} was trained without a shortcut, remove the flag")
+    named = asked.get("shortcut", None if config.shortcut else asked.get(_PLANTED))
+    view = asked.get("shortcut_view")
+    shortcut = shortcut_of_run(folder.path, config.shortcut, named, view, result.start)
     warnings = [*result.warnings, *remarks_on(folder)]
-    return model, splits.test, config.shortcut, config.data, config.norm or "linf", warnings
+    return model, splits.test, shortcut, config.data, config.norm or "linf", warnings

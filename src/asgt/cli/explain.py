@@ -11,13 +11,13 @@ from ..files import standing
 from ..numbers import in_float32, number
 from ..shortcuts import VIEWS, shortcut_named
 from .parsing import Parser, add_allow, add_no_cache, allowed, given, heed_no_cache, listed
+from .run_shortcut import shortcut_of_run
 
 if TYPE_CHECKING:
     from ..comparison.comparing import Comparison
     from ..comparison.method_naming import Method
     from ..runs.run import Run
     from ..shortcuts import ShortcutView
-    from ..shortcuts.shortcut import Shortcut
     from .console import Console
 
 __all__ = ["make_parser", "run"]
@@ -237,24 +237,9 @@ def _planted(run: Run, asked: dict[str, Any]) -> tuple[str | None, ShortcutView]
         InputError: the run was trained with another shortcut than is asked for, or a view is asked for without one.
     """
 
-    own, named, view = run.config.shortcut, asked.get("shortcut"), asked.get("shortcut_view")
-    if own is not None and named is not None and _in_tests(own) != _in_tests(named):
-        raise InputError(f"--shortcut {cut(named)}: {run.folder} was trained with the shortcut {own}, remove the flag")
-    shortcut = own or named
-    if shortcut is None and view not in (None, "absent"):
-        raise InputError(
-            f"--shortcut-view {view}: {run.folder} was trained without a shortcut: --shortcut says what to plant, as "
-            "patch:0.99"
-        )
+    view = asked.get("shortcut_view")
+    shortcut = shortcut_of_run(run.folder, run.config.shortcut, asked.get("shortcut"), view, run.result.start)
     return shortcut, "absent" if shortcut is None else view or "aligned"
-
-
-def _in_tests(shortcut: str) -> Shortcut:
-    """A shortcut as test images have it, of which the strength says nothing."""
-
-    from dataclasses import replace
-
-    return replace(shortcut_named(shortcut), strength=1.0)
 
 
 def _again(words: Sequence[str]) -> str:

@@ -108,10 +108,13 @@ def _by(name: str, methods: Sequence[Method]) -> Explained:
     common = max(counts, key=lambda key: (counts[key], samples[key]))
 
     kept: dict[str, list[Run]] = {}
-    others = []
+    most = next(run.explanations[name] for key, (_, run) in zip(keys, runs, strict=True) if key == common)
+    others, planted = [], []
     for key, (method, run) in zip(keys, runs, strict=True):
         if key == common:
             kept.setdefault(method.name, []).append(run)
+        elif _planted(run.explanations[name]) != _planted(most):
+            planted.append(str(run.folder))
         else:
             others.append(str(run.folder))
 
@@ -121,6 +124,8 @@ def _by(name: str, methods: Sequence[Method]) -> Explained:
             f"explained with other settings than most, and omitted: {listed(others)}; remove "
             f"explanation/{name} there and explain them again"
         )
+    if planted:
+        notes.append(f"explained on images with another shortcut than most, and omitted: {listed(planted)}")
     if lacking:
         notes.append(f"not explained by {name}, and omitted: {listed(lacking)}")
     told = Counter(note for several in kept.values() for run in several for note in run.explanations[name].notes)
@@ -135,6 +140,13 @@ def _by(name: str, methods: Sequence[Method]) -> Explained:
         {method: tuple(several) for method, several in kept.items()},
         tuple(notes),
     )
+
+
+def _planted(explanation: Explanation) -> Any:
+    """What was planted in the images of an explanation; it stays when they are explained again."""
+
+    recorded = explanation.settings.get("shortcut")
+    return recorded.get("planted") if isinstance(recorded, dict) else None
 
 
 def _settings(explanation: Explanation) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import DamagedFileError
 from ..names import short_name
 from ..runs.run import Run
+from ..shortcuts import shortcut_named
 from ..training.config import DATA_SETTINGS, MAY_CHANGE, METHOD_SETTINGS, TrainConfig
 from ..training.method_registry import ATTACKS, METHODS, listens_to, title_of
 from ..training.optimizers import OPTIMIZER_SETTINGS, OPTIMIZERS
@@ -78,14 +79,16 @@ def _names(configs: Sequence[TrainConfig], starts: Sequence[Mapping[str, Any]], 
     settings = [method_settings(config) for config in configs]
     kinds = [_kind(config, start) for config, start in zip(configs, starts, strict=True)]
     began = _starts_told(configs, starts, kinds)
+    # The shortcut is of the data: all methods tell it where they are of several data.
+    shortcuts = {config.shortcut for config in settings}
     names = []
     for mine, start in zip(settings, began, strict=True):
         rivals = [place for place, other in enumerate(settings) if _base_name(other) == _base_name(mine)]
-        differing = []
+        differing = [_shortcut_told(mine.shortcut)] if len(shortcuts) > 1 else []
         flat = [settings[place].to_dict() for place in rivals]
         for setting in dict.fromkeys(name for other in flat for name in other):
             values = {other.get(setting) for other in flat}
-            if len(values) > 1 and setting not in _STARTS and _is_heard(mine, setting):
+            if len(values) > 1 and setting not in (*_STARTS, "shortcut") and _is_heard(mine, setting):
                 differing.append(f"{setting} = {_value(mine.to_dict().get(setting), values)}")
         if len({kinds[place] for place in rivals}) > 1 or (mixed and mine.epochs > 0):
             differing.append(f"from {start}")
@@ -217,6 +220,10 @@ def _starts_told(
         told[kind] if kind in told else own[config.has_given_weights]
         for kind, config in zip(kinds, configs, strict=True)
     ]
+
+
+def _shortcut_told(shortcut: str | None) -> str:
+    return "no shortcut" if shortcut is None else f"shortcut = {shortcut_named(shortcut).brief}"
 
 
 def _value(value: Any, among: set[Any]) -> str:

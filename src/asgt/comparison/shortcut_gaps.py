@@ -7,14 +7,14 @@ methods are compared by one difference of gaps a seed, as accuracies are (:mod:`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from ..errors import InputError
 from ..evaluation.shortcut_use import ShortcutUse, in_points, shortcut_use
 from ..numbers import eps_text, norm_sign, signed
 from ..runs.run import Run
-from ..shortcuts import VIEWS, ShortcutView
+from ..shortcuts import VIEWS, ShortcutView, shortcut_named
 from ..statistics import (
     PAIRS_NOTE,
     Estimate,
@@ -27,8 +27,9 @@ from ..statistics import (
     t_test,
 )
 from ..tabular import Table, Tabular
-from .comparing import Comparison
+from .comparing import Column, Comparison
 from .differences import basis, of_seeds
+from .method_naming import Method
 
 __all__ = ["MethodShortcut", "ShortcutComparison", "compare_shortcut_use", "gap_difference", "has_views"]
 
@@ -40,10 +41,18 @@ class MethodShortcut:
     Attributes:
         name: the method's.
         runs: each run on the four test sets, by its seed.
+        shortcut: the shortcut in their test images, with its settings.
     """
 
     name: str
     runs: Mapping[int, ShortcutUse]
+    shortcut: str = ""
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """SHA-256 of the images of each test set, which methods with the same shortcut share."""
+
+        return tuple(next(iter(self.runs.values())).views[view].data for view in VIEWS)
 
     def accuracy(self, view: ShortcutView, eps: float = 0.0) -> Estimate:
         """Accuracy on one of the test sets: mean ± one standard deviation over seeds, or Wilson's of one run.
@@ -105,6 +114,7 @@ class ShortcutComparison(Tabular):
         protocol: the protocol, with its version.
         norm: of ε.
         data: the data's name.
+        without: the names of the methods that were not evaluated on all four test sets by this protocol.
 
     Example:
         >>> import asgt
@@ -124,6 +134,25 @@ class ShortcutComparison(Tabular):
     protocol: str
     norm: str
     data: str
+    without: tuple[str, ...] = ()
+
+    @property
+    def shortcuts(self) -> dict[str, list[str]]:
+        """The names of the methods by the shortcut in their test images."""
+
+        same: dict[tuple[str, ...], list[MethodShortcut]] = {}
+        for method in self.methods:
+            same.setdefault(method.images, []).append(method)
+        return {methods[0].shortcut: [method.name for method in methods] for methods in same.values()}
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences on methods that cannot be compared with the others."""
+
+        lacking = f"without evaluations on the four test sets, and omitted: {', '.join(self.without)}"
+        several = "; ".join(f"{shortcut}: {', '.join(names)}" for shortcut, names in self.shortcuts.items())
+        other = f"the methods have different shortcuts, and only gaps of the same one are compared: {several}"
+        return [*([lacking] if self.without else []), *([other] if len(self.shortcuts) > 1 else [])]
 
     @property
     def samples(self) -> int:
@@ -169,11 +198,17 @@ class ShortcutComparison(Tabular):
             f"in each · {' or '.join(map(str, seeds))} {'seed' if seeds == [1] else 'seeds'}",
             ["method", *VIEWS, "gap", "worst group"],
             rows,
-            ["gap: aligned less reversed, in points", *([f"worst group: {groups[0].text()}"] if groups else [])],
+            [
+                "gap: aligned less reversed, in points",
+                *([f"worst group: {groups[0].text()}"] if groups else []),
+                *self.remarks,
+            ],
         )
 
     def differences(self, eps: float = 0.0) -> tuple[PairedDifference, ...]:
-        """The differences of the gaps of every two methods, in [-2, 2], with Holm's correction over the pairs.
+        """The differences of the gaps of every two methods with the same shortcut, in [-2, 2].
+
+        With Holm's correction over the pairs.
 
         Args:
             eps: an ε of the grid. Default: without an attack.
@@ -186,7 +221,11 @@ class ShortcutComparison(Tabular):
             InputError: the evaluations hold no such ε.
         """
 
-        found = [gap_difference(first, second, eps) for first, second in combinations(self.methods, 2)]
+        found = [
+            gap_difference(first, second, eps)
+            for first, second in combinations(self.methods, 2)
+            if first.images == second.images
+        ]
         return adjusted_by_kind([each for each in found if each is not None])
 
     def differences_table(self, eps: float = 0.0) -> Table:
@@ -203,18 +242,20 @@ class ShortcutComparison(Tabular):
             f"differences between the gaps of methods{attack}, in points · n = {self.samples} images",
             ["pair", "difference [95 %]", "p by Holm's correction", "decision"],
             rows,
-            [*basis(pairs), PAIRS_NOTE] if rows else ["no two methods can be paired"],
+            [*([*basis(pairs), PAIRS_NOTE] if rows else ["no two methods can be paired"]), *self.remarks],
         )
 
 
 def has_views(runs: Sequence[Run]) -> bool:
-    """Whether all of some runs were evaluated with a planted shortcut."""
+    """Whether one of some runs was evaluated with a planted shortcut."""
 
-    return all(run.views for run in runs)
+    return any(run.views for run in runs)
 
 
 def compare_shortcut_use(comparison: Comparison) -> ShortcutComparison:
-    """Compares what methods do with a planted shortcut, by the strictest protocol that all runs share.
+    """Compares what methods do with a planted shortcut.
+
+    It uses the protocol by which most methods were evaluated on the four test sets; of several, the strictest.
 
     Args:
         comparison: the methods and their runs, as :func:`asgt.compare` returns them.
@@ -223,7 +264,7 @@ def compare_shortcut_use(comparison: Comparison) -> ShortcutComparison:
         Each method on the four test sets, and the differences of their gaps.
 
     Raises:
-        InputError: a run lacks the evaluation on one of the test sets, or its evaluations do not belong together.
+        InputError: no method was evaluated on all four test sets, or its evaluations do not belong together.
 
     Example:
         >>> import asgt
@@ -239,23 +280,73 @@ def compare_shortcut_use(comparison: Comparison) -> ShortcutComparison:
         (['ST', 'SGT'], 1)
     """
 
-    column = comparison.judges()[-1]
-    methods = []
-    for method in comparison.methods:
+    column, methods = _measured(comparison)
+    if not methods:
+        raise InputError(_lacking(comparison, column.key))
+    found = []
+    for method in methods:
         uses = {}
         for run in method.runs:
             try:
                 uses[run.seed] = shortcut_use(run.on_views(column.key).values())
             except InputError as error:
                 raise InputError(f"{run.folder}: {error}") from error
-        methods.append(MethodShortcut(method.name, uses))
+        found.append(MethodShortcut(method.name, uses, _shortcut_of(method, uses)))
+    measured = {method.name for method in methods}
     return ShortcutComparison(
-        tuple(methods),
+        tuple(found),
         comparison.judging_eps(),
         f"{column.protocol} v{column.version}",
         comparison.norm,
         comparison.data,
+        tuple(method.name for method in comparison.methods if method.name not in measured),
     )
+
+
+def _measured(comparison: Comparison) -> tuple[Column, list[Method]]:
+    """The protocol by which most methods were evaluated on all four test sets, and these methods.
+
+    Of several such protocols, the strictest.
+    """
+
+    judges = comparison.judges()
+    columns = [*judges[::-1], *(column for column in comparison.columns if column not in judges)]
+    found = [
+        (
+            column,
+            [
+                method
+                for method in comparison.methods
+                if all(len(run.on_views(column.key)) == len(VIEWS) for run in method.runs)
+            ],
+        )
+        for column in columns
+    ]
+    return max(found, key=lambda each: len(each[1]))
+
+
+def _lacking(comparison: Comparison, key: str) -> str:
+    """Which test sets the runs lack, and the command that evaluates the first of them there."""
+
+    runs = [run for method in comparison.methods for run in method.runs]
+    run = next((run for run in runs if run.views), runs[0])
+    lacking = " and ".join(view for view in VIEWS if view not in run.on_views(key))
+    return (
+        f"no run has evaluations on all {len(VIEWS)} test sets, {run.folder} none with the shortcut {lacking}: "
+        f"asgt evaluate {run.folder} --protocol {key} --shortcut-view all --resume makes them"
+    )
+
+
+def _shortcut_of(method: Method, uses: Mapping[int, ShortcutUse]) -> str:
+    """The shortcut in the test images of a method's runs; from the configuration where their evidence omits it."""
+
+    told = {use.shortcut for use in uses.values() if use.shortcut}
+    if len(told) > 1:
+        raise InputError(f"the runs of {method.name} have different shortcuts: {' and '.join(sorted(told))}")
+    if told:
+        return told.pop()
+    named = method.runs[0].config.shortcut
+    return "" if named is None else str(replace(shortcut_named(named), strength=1.0)).replace(":1.0,", ":", 1)
 
 
 def gap_difference(first: MethodShortcut, second: MethodShortcut, eps: float = 0.0) -> PairedDifference | None:

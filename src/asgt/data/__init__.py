@@ -12,7 +12,7 @@ from .batching import (
 from .collect import LabelledImages, as_images
 from .images import Images, Splits, sample, sampled_rows, selection_text, stratified
 from .lazy_pixels import LazyPixels, in_memory, to_unit
-from .planting import PlantedPixels, plant, shortcut_view, shortcut_views
+from .planting import PlantedPixels, check_test_set, plant, refuse_other_classes, shortcut_view, shortcut_views
 from .random_operations import rand_augment
 from .sources import load_data
 from .stored_pixels import StoredPixels
@@ -28,11 +28,13 @@ __all__ = [
     "as_images",
     "batch_that_fits",
     "batches",
+    "check_test_set",
     "crop_flip",
     "in_memory",
     "load_data",
     "plant",
     "rand_augment",
+    "refuse_other_classes",
     "resized_crop",
     "sample",
     "sampled_rows",

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-__all__ = ["LazyPixels", "in_memory", "to_unit", "value_counts"]
+__all__ = ["LazyPixels", "in_memory", "is_row", "to_unit", "value_counts"]
 
 _CHUNK = 2**24
 """The number of bytes that a pass over all pixels holds at a time."""
+
+
+def is_row(index: Any) -> bool:
+    """Whether an index is the number of one image: an ``int``, also numpy's, or a tensor of no dimension."""
+
+    return isinstance(index, Integral) or (
+        isinstance(index, Tensor) and index.ndim == 0 and index.dtype != torch.bool and not index.is_floating_point()
+    )
 
 
 class LazyPixels(ABC):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DamagedFileError
-from .lazy_pixels import LazyPixels
+from .lazy_pixels import LazyPixels, is_row
 
 __all__ = ["PixelFile", "StoredPixels", "checksum"]
 
@@ -118,8 +118,8 @@ class StoredPixels(LazyPixels):
     def __getitem__(self, index: Any) -> Tensor:
         """Some images as a tensor on :attr:`device`: those of a tensor of rows or of truths, a slice, or one row."""
 
-        if isinstance(index, int):
-            return self._ready(self._rows[[index]])[0]
+        if is_row(index):
+            return self._ready(self._rows[[int(index)]])[0]
         return self._ready(self._selected(index))
 
     def view(self, index: Any) -> StoredPixels:

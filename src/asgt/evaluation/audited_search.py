@@ -94,7 +94,8 @@ class AuditedSearch:
         """The full search on all samples that it has not attacked yet; at every ε where failures do not go down."""
 
         name, known = self.search.name, self.known
-        everywhere = assumed_too_much(known)
+        # Also if too many broke in one audit, whose count the rest would thin out.
+        everywhere = assumed_too_much(known) or any(map(assumed_too_much, self.pieces))
         # An audit has attacked its samples at their own ε only.
         rest = known["correct"].any(dim=0) if everywhere else unaudited(known)
         if bool(rest.any()):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import Attack, Norm
-from ..data import Images, LabelledImages, as_images, batch_that_fits
-from ..errors import AsgtError, InputError, unknown
+from ..data import Images, LabelledImages, as_images, batch_that_fits, check_test_set, refuse_other_classes
+from ..errors import AsgtError, InputError
 from ..files import digest_model
 from ..inputs import trusted
 from ..locks import locked
@@ -22,7 +22,6 @@ from ..modes import Classifier
 from ..numbers import Number, whole
 from ..progress import SILENT, Progress
 from ..randomness import seed_of, seeded_globally
-from ..shortcuts import VIEWS
 from .accuracy import class_count, correct, is_deterministic
 from .checks import CheckFunction, run_checks
 from .evaluator import Evaluator
@@ -103,8 +102,8 @@ def evaluate(
         resume: take up what ``folder`` holds, if it was made of the same model, images and settings. Of a finished
             evaluation only the checks are run, the expensive ones too if they had been; and a trace is made again.
         selection: which images of a larger set these are, in words, for the result.
-        shortcut_view: which of :func:`asgt.data.shortcut_views` these are, for the result. Default: none of them, or
-            ``"absent"``, which is the same.
+        shortcut_view: which of :func:`asgt.data.shortcut_views` these are; anything else than what they are is refused.
+            Default: what they are.
         progress: receives the number of finished images.
 
     Raises:
@@ -124,10 +123,9 @@ def evaluate(
         ['worst-case']
     """
 
-    if shortcut_view not in ("", *VIEWS):
-        raise unknown("shortcut view", shortcut_view, VIEWS)
     asked = _protocol(protocol, norm, worst_case)
     images = as_images(images, "images")
+    view = check_test_set(images, shortcut_view)
     grid, seed = checked_grid(epsilons, norm), whole(seed, "seed")
     default = batch_that_fits(images)
     batch_size = default if batch_size is None else whole(batch_size, "batch_size")
@@ -137,7 +135,6 @@ def evaluate(
     with trusted(), alone:
         _check(model, images, asked, batch_size, folder)
         request, clean = _request(model, images, asked, norm, grid, seed=seed, batch_size=batch_size)
-        view = "" if shortcut_view == "absent" else shortcut_view
         request = replace(request, exhaustive=exhaustive, selection=selection, shortcut_view=view)
         stored: dict[str, Any] | None = None
         if folder is not None:
@@ -271,6 +268,7 @@ def _request(
         classes = class_count(model, images)
     if (largest := int(images.labels.max())) >= classes:
         raise InputError(f"label {largest} is out of range: the model has {classes} classes, numbered from 0")
+    refuse_other_classes(images, classes)
     for search in protocol.searches:
         possible = search.among(classes)
         if not possible.attacks or (isinstance(possible, PhasedSearch) and not possible.phases[0].attacks):

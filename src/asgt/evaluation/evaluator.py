@@ -84,6 +84,7 @@ class Evaluator:
             labels=self.images.labels.cpu(),
             class_names=self.images.classes,
             shortcut_codes=pixels.codes.cpu() if request.shortcut_view and isinstance(pixels, PlantedPixels) else None,
+            shortcut=pixels.shortcut.text_in(self.images.shape) if isinstance(pixels, PlantedPixels) else "",
         )
 
     def work(self, search: Search) -> int:

@@ -110,6 +110,8 @@ class Evaluation(Request, Displayed):
         trace: what an attack does step by step on a few images; ``None`` where it was not requested.
         shortcut_codes: the class whose planted shortcut each sample has, int64 (N,); ``None`` where none was planted,
             and of evaluations of earlier versions, which did not save it.
+        shortcut: the planted shortcut with its settings, such as ``"patch:contrast=0.8,size=4,seed=0,code=level"``;
+            empty where none was planted, and of evaluations of earlier versions, which did not save it.
 
     Example:
         >>> import torch
@@ -135,6 +137,7 @@ class Evaluation(Request, Displayed):
     class_names: tuple[str, ...] = ()
     trace: Trace | None = None
     shortcut_codes: Tensor | None = None
+    shortcut: str = ""
 
     @property
     def samples(self) -> int:
@@ -280,6 +283,7 @@ class Evaluation(Request, Displayed):
             "samples": self.samples,
             **({"selection": self.selection} if self.selection else {}),
             **({"shortcut_view": self.shortcut_view} if self.shortcut_view else {}),
+            **({"shortcut": self.shortcut} if self.shortcut else {}),
             **({} if self.shortcut_codes is None else {"shortcut_codes": digest_tensors({CODES: self.shortcut_codes})}),
             "classes": self.classes,
             "seed": self.seed,

@@ -171,6 +171,7 @@ def load_evaluation(folder: Path | str) -> Evaluation:
         class_names=class_names,
         trace=read_trace(folder, result.get("trace"), len(clean)),
         shortcut_codes=codes,
+        shortcut=str(result.get("shortcut", "")),
     )
     # The versions are those of the machine that evaluated.
     if not agree(evaluation.to_dict() | {"versions": result.get("versions")}, result):

@@ -117,6 +117,12 @@ class ShortcutUse(Tabular):
 
     views: Mapping[ShortcutView, Evaluation]
 
+    @property
+    def shortcut(self) -> str:
+        """The planted shortcut with its settings; empty if the evidence is of an earlier version, which omits it."""
+
+        return next((each.shortcut for each in self.views.values() if each.shortcut), "")
+
     def accuracy(self, view: ShortcutView, eps: Number = 0) -> Estimate:
         """Accuracy on one of the test sets, with Wilson's 95 % interval.
 
@@ -211,7 +217,8 @@ class ShortcutUse(Tabular):
             rows.append([eps_text(eps) if eps else "0", *cells, in_points(gap), worst])
         return Table(
             f"accuracy % [Wilson 95 %] on the four test sets · protocol {one.protocol.name} v{one.protocol.version} "
-            f"({one.protocol.claim}) · {norm_sign(one.norm)} · n = {one.samples} images in each · one model",
+            f"({one.protocol.claim}) · {norm_sign(one.norm)} · n = {one.samples} images in each · one model"
+            + (f" · shortcut {self.shortcut}" if self.shortcut else ""),
             ["ε", *VIEWS, "gap, points", "worst group"],
             rows,
             [
@@ -256,7 +263,7 @@ def shortcut_use(evaluations: Iterable[Evaluation]) -> ShortcutUse:
 
     Raises:
         InputError: one of the test sets is missing or there twice; or the evaluations are of several models,
-            protocols, ε or images.
+            protocols, ε, images or shortcuts.
 
     Example:
         >>> import asgt
@@ -285,6 +292,9 @@ def shortcut_use(evaluations: Iterable[Evaluation]) -> ShortcutUse:
         view: (each.model, each.protocol.identity, each.norm, each.epsilons, each.seed, each.samples)
         for view, each in by_view.items()
     }
+    planted = sorted({each.shortcut for each in by_view.values() if each.shortcut})
+    if len(planted) > 1:
+        raise InputError(f"the evaluations have different shortcuts, {' and '.join(planted)}: one in all is needed")
     labels = [each.labels for each in by_view.values() if each.labels is not None]
     alike = all(each.shape == labels[0].shape and bool((each == labels[0]).all()) for each in labels)
     if len(set(told.values())) > 1 or not alike:

@@ -22,6 +22,8 @@ from ..shortcuts import shortcut_named
 from ..training.augmentation_registry import augmentation_named
 from ..training.building import refuse_size
 from ..training.config import MAY_CHANGE, TrainConfig
+from ..training.methods import build_objective
+from ..training.planted import refuse_without_shortcut
 from ..training.run_folder import RunFolder
 from ..training.tracker_registry import check_installed
 from ..training.validating import validation_share
@@ -69,6 +71,8 @@ def plan(
     for method in preset.methods:
         method.refuse_foreign(allow, preset.name)
         refuse_size(method)
+        if not method.has_foreign_method:
+            refuse_without_shortcut(build_objective(method), method, None)
     for attribution in preset.attributions:
         refuse_unless_allowed(attribution, allow, preset.name, what="attribution", flag=None)
     _refuse_other(out, preset)

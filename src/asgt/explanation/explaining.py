@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import Norm, check_eps
-from ..data import Images, LabelledImages, as_images, batch_that_fits, batches
+from ..data import Images, LabelledImages, as_images, batch_that_fits, batches, refuse_other_classes
 from ..errors import DamagedFileError, InputError
 from ..evaluation.accuracy import class_count, predict
 from ..files import digest_model, digest_tensors
@@ -78,7 +78,8 @@ def explain(
         shortcut: where a shortcut lies, bool (N, H, W). Default: images in which :func:`asgt.data.plant` or
             :func:`asgt.data.shortcut_view` planted one tell it; of others it is not known, and nothing is measured on
             it.
-        shortcut_view: which of :func:`asgt.data.shortcut_views` these are, for the record. Default: none of them.
+        shortcut_view: which of :func:`asgt.data.shortcut_views` these are, for the record. Default: what they are; of
+            images with a mask, none of them.
         ids: the rows of the test split that the images are, int64 (N,), which key the noise. Default: 0 … N − 1.
         seed: keys it too.
         batch_size: images, or perturbed copies of them, in a pass. Default: 64, fewer large ones.
@@ -158,6 +159,7 @@ def _explained(
     with trusted(), seeded_globally(seed_of("explanation", seed), device):
         if (largest := int(images.labels.max())) >= (classes := class_count(model, images)):
             raise InputError(f"label {largest} is out of range: the model has {classes} classes, numbered from 0")
+        refuse_other_classes(images, classes)
         random = [reinitialised(model, seed_of("gate", seed, number)) for number in range(RANDOMISED)]
         why = next((why for _, why in random if why), "")
         copies = [copy for copy, _ in random if copy is not None and not why]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import Images, PlantedPixels, shortcut_view
+from ..data import Images, PlantedPixels, check_test_set, shortcut_view
 from ..errors import InputError, unknown
 from ..files import digest_tensors
 from ..shortcuts import SHORTCUTS, VIEWS, shortcut_named
@@ -61,22 +61,17 @@ def known_shortcut(images: Images, mask: Tensor | None, view: str) -> KnownShort
         InputError: the mask does not fit, it is given twice, or the view is not that of the images.
     """
 
-    if view not in ("", *VIEWS):
-        raise unknown("shortcut view", str(view), VIEWS)
     pixels = images.pixels
+    if isinstance(pixels, PlantedPixels) or mask is None:
+        view = check_test_set(images, view)
+    elif view not in ("", *VIEWS):
+        raise unknown("shortcut view", str(view), VIEWS)
     if mask is not None and isinstance(pixels, PlantedPixels):
         raise InputError(f"the images have the shortcut {pixels.shortcut}, which tells its mask: omit shortcut")
     if mask is not None:
         check_mask(mask, (len(images), *images.shape[1:]))
-    view = "" if view == "absent" and not isinstance(pixels, PlantedPixels) else view
     if not isinstance(pixels, PlantedPixels):
-        if mask is None and view:
-            raise InputError(
-                f"shortcut_view = {view}: the images have no shortcut: asgt.data.shortcut_view plants one, or pass "
-                "where it lies as shortcut, bool (N, H, W)"
-            )
-        return None if mask is None else KnownShortcut(mask.cpu(), view, {})
-    _refuse_other_view(pixels, images.labels, view)
+        return None if mask is None else KnownShortcut(mask.cpu(), "" if view == "absent" else view, {})
     masks = [pixels.masks(slice(first, first + _PART)).cpu() for first in range(0, len(images), _PART)]
     return KnownShortcut(torch.cat(masks), view, shortcut_settings(pixels.shortcut, images.shape))
 
@@ -139,15 +134,3 @@ def planted_again(images: Images, recorded: Any) -> Images:
         raise InputError("which shortcut was planted in the images is not recorded")
     settings = {name: value for name, value in planted.items() if name != "name"}
     return shortcut_view(images, shortcut_named(str(planted["name"]), settings), view)
-
-
-def _refuse_other_view(pixels: PlantedPixels, labels: Tensor, view: str) -> None:
-    """Refuses a view whose shortcuts have other classes than the images."""
-
-    own = pixels.codes == labels
-    fits = {"aligned": own.all(), "reversed": ~own.any(), "absent": torch.tensor(False)}
-    if view in fits and not bool(fits[view]):
-        raise InputError(
-            f"shortcut_view = {view}: the images have the shortcut of their true class in {int(own.sum())} of "
-            f"{len(labels)} images, which is another test set"
-        )

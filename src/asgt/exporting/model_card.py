@@ -148,7 +148,7 @@ def _repeat(source: CardSource) -> str:
             "`asgt.train` with them."
         )
     subject = ["--model", f"hub:{source.place}", "--data", source.data, "--out"]
-    again = [evaluate_words(each, [*subject, f"result-{each.protocol.name}"]) for each in source.evaluations]
+    again = [evaluate_words(each, [*subject, f"result-{each.protocol.stored_as}"]) for each in source.evaluations]
     again = again or [["asgt", "evaluate", *subject, "result"]]
     told.append("Evaluate these weights:")
     told.append(fenced("\n".join(f"$ {command(each)}" for each in again), "console"))

@@ -50,7 +50,7 @@ def traced_runs(comparison: Comparison) -> list[Traced]:
             traces = ((run.seed, run.evaluations[name].trace) for run in method.runs)
             seed, trace = next(((seed, trace) for seed, trace in traces if trace is not None), (0, None))
             if trace is not None:
-                key = f"trace-{file_name(name)}-{number}"
+                key = f"trace-{file_name(name.replace('@', '-v'))}-{number}"
                 title = f"{method.name}, seed {seed}, {protocol.name} v{protocol.version}"
                 traced.append(Traced(protocol, method.name, seed, trace, _chart(key, title, trace)))
     return traced

@@ -294,7 +294,8 @@ def _packed_view(evaluation: Evaluation) -> dict[str, Any]:
     if codes is not None:
         codes = codes.byte() if evaluation.classes <= 256 else codes
     told = {} if codes is None else _packed_tensors({CODES: codes})
-    return told | ({"shortcut_view": evaluation.shortcut_view} if evaluation.shortcut_view else {})
+    texts = {"shortcut_view": evaluation.shortcut_view, "shortcut": evaluation.shortcut}
+    return told | {name: text for name, text in texts.items() if text}
 
 
 def _view(values: dict[str, Any], samples: int, file: Path) -> dict[str, Any]:
@@ -308,7 +309,7 @@ def _view(values: dict[str, Any], samples: int, file: Path) -> dict[str, Any]:
         if tuple(codes.shape) != (samples,) or not 0 <= int(codes.min()) <= int(codes.max()) < values["classes"]:
             raise DamagedFileError(f"{file} is damaged: it does not hold the shortcut of each of {samples} samples")
         told = {CODES: codes}
-    return {"shortcut_view": view} | told
+    return {"shortcut_view": view, "shortcut": str(values.get("shortcut", ""))} | told
 
 
 def _labels(values: dict[str, Any], samples: int, file: Path) -> dict[str, Any]:

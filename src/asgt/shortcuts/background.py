@@ -62,7 +62,7 @@ class Background(Shortcut):
         wide = pixels if is_float else pixels.short()
         edge = wide.flatten(2)[:, :, _edge(height, width, pixels.device)]
         away = wide - edge.median(dim=2).values[:, :, None, None]
-        behind = away.abs().amax(dim=1) <= (NEAR if is_float else round(NEAR * 255))
+        behind = away.abs().amax(dim=1) <= (NEAR if is_float else int(NEAR * 255))
         # What the background showed stays to be seen in the new colour, as an object that is much like it.
         shown = (away + values).clamp_(0, 1 if is_float else 255).to(pixels.dtype)
         return behind & _frame(height, width, self.extent(height, width), pixels.device), shown
@@ -70,10 +70,12 @@ class Background(Shortcut):
 
 @lru_cache(maxsize=32)
 def _edge(height: int, width: int, device: torch.device) -> Tensor:
-    """The places of sixteen pixels on the edge, or of all where there are fewer, in rows of pixels, int64."""
+    """The places of sixteen pixels, or of all of fewer, evenly around the edge, in rows of pixels, int64."""
 
-    places = _frame(height, width, 1, torch.device("cpu")).flatten().nonzero().squeeze(1)
-    return places[:: max(1, len(places) // 16)].to(device)
+    numbers = torch.arange(height * width).reshape(height, width)
+    ring = [numbers[0], numbers[1:, -1], numbers[-1, :-1].flip(0), numbers[1:-1, 0].flip(0)]
+    places = torch.cat(ring) if min(height, width) > 1 else numbers.flatten()
+    return places[torch.arange(min(16, len(places))) * len(places) // min(16, len(places))].to(device)
 
 
 @lru_cache(maxsize=32)

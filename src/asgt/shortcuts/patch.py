@@ -97,6 +97,12 @@ def _places(height: int, width: int, size: int, classes: int) -> list[tuple[int,
         *((below, right - left) for left in along),
         *((below - top, 0) for top in down),
     ]
+    # In a narrow image those of opposite sides meet.
+    apart: list[tuple[int, int]] = []
+    for top, left in ring:
+        if all(abs(top - other) >= size or abs(left - beside) >= size for other, beside in apart):
+            apart.append((top, left))
+    ring = apart
     if classes > len(ring):
         raise InputError(
             f"size = {size}: {classes} patches do not fit along the border of images of {height}×{width} pixels, "

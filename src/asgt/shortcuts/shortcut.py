@@ -9,7 +9,7 @@ with the region A, the values v of the classes, and the class s whose shortcut t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -63,6 +63,26 @@ class Shortcut(ABC):
         settings = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "strength"}
         told = [f"{name}={value}" for name, value in settings.items() if value is not None]
         return f"{self.name}:{','.join([repr(float(self.strength)), *told])}"
+
+    @property
+    def brief(self) -> str:
+        """The text with the strength and the settings that are not the default, such as ``patch:0.99,size=4``."""
+
+        told = [
+            f"{each.name}={getattr(self, each.name)}"
+            for each in fields(self)
+            if each.name != "strength" and getattr(self, each.name) != each.default
+        ]
+        return f"{self.name}:{','.join([repr(float(self.strength)), *told])}"
+
+    def text_in(self, shape: tuple[int, int, int]) -> str:
+        """What is planted in test images (C, H, W), as text for :func:`asgt.shortcuts.shortcut_named`.
+
+        It has the size in these images, and no strength: that says how many training images agree, and nothing of a
+        test set. Two shortcuts with the same text give the same test sets.
+        """
+
+        return str(replace(self, size=self.extent(*shape[1:]))).replace(f":{float(self.strength)!r},", ":", 1)
 
     @abstractmethod
     def default_size(self, height: int, width: int) -> int:

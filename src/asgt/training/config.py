@@ -316,7 +316,7 @@ class TrainConfig:
         seed: fixes initialisation, order, augmentation, attack and mask
         limit: largest number of training images, stratified (default: all)
         validation: share of the training images that is used only to select the epoch, at most 2,000 images
-        augment: [AUGMENTATIONS] (default: [AUGMENT])
+        augment: [AUGMENTATIONS] (default: [AUGMENT]; none with a shortcut)
         image_size: resize the short side and crop the centre (default: unchanged)
         crop: share of the resized short side that the centre crop keeps, in (0, 1] (default: 1)
         interpolation: of resizing: bilinear (default), bicubic, nearest, lanczos, box or hamming
@@ -448,7 +448,8 @@ class TrainConfig:
         filled = config._settled() if config._is_known(allow) else {}
         filled |= optimizer_settings(config.optimizer, config.optimizer_settings())
         if self.augment is None:
-            filled["augment"] = data_set(self.data).augment
+            # What shifts and mirrors the image would shift, mirror and cut the shortcut.
+            filled["augment"] = "none" if self.shortcut is not None else data_set(self.data).augment
         config = dataclasses.replace(config, **filled)
         config._check()
         return config

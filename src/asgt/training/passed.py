@@ -25,6 +25,7 @@ from .config import DATA_SETTINGS, METHOD_SETTINGS, TrainConfig
 from .method_registry import ATTACKS, MASK, METHODS, Part, part_settings, role_of, stored_name
 from .methods import build_objective
 from .objectives import Objective
+from .planted import shortcut_in
 
 __all__ = ["Passed", "as_splits", "class_path", "configured"]
 
@@ -63,6 +64,8 @@ def configured(config: TrainConfig, passed: Passed) -> TrainConfig:
     if passed.data is not None:
         _refuse_set(config, ("limit", *DATA_SETTINGS), "data")
         config = replace(config, data=passed.data.name if isinstance(passed.data, Splits) else f"{OBJECT}data")
+        if (shortcut := shortcut_in(passed.data)) is not None and config.shortcut is None:
+            config = replace(config, shortcut=shortcut)
     if passed.objective is not None:
         return _with_objective(config, passed.objective)
     return config.resolved(allow=_foreign(config))

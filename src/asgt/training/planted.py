@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data import Images, PlantedPixels, Splits, plant
+from ..data import Images, PlantedPixels, Splits, plant, refuse_other_classes
 from ..errors import InputError
 from .augmentation_registry import AUGMENTATIONS
 from .config import TrainConfig
 from .objectives import Objective
 
-__all__ = ["masks_for", "refuse_without_shortcut", "with_shortcut"]
+__all__ = ["masks_for", "moved_shortcut", "refuse_without_shortcut", "shortcut_in", "with_shortcut"]
 
 
 def with_shortcut(data: Splits, shortcut: str | None) -> Splits:
@@ -21,13 +21,42 @@ def with_shortcut(data: Splits, shortcut: str | None) -> Splits:
 
     Args:
         data: training and test images.
-        shortcut: as for :func:`asgt.shortcuts.shortcut_named`; ``None`` plants none.
+        shortcut: as for :func:`asgt.shortcuts.shortcut_named`; ``None`` plants none. Images that have it stay as they
+            are.
 
     Raises:
-        InputError: the images are too small for it, or already have one.
+        InputError: the images are too small for it, already have another, or have it for other classes.
     """
 
+    pixels = data.train.pixels
+    if isinstance(pixels, PlantedPixels):
+        if shortcut != str(pixels.shortcut):
+            raise InputError(
+                f"shortcut = {shortcut}: the training images already have the shortcut {pixels.shortcut}: use the "
+                "images without it"
+            )
+        refuse_other_classes(data.train, len(data.train.classes))
+        return data
     return data if shortcut is None else replace(data, train=plant(data.train, shortcut))
+
+
+def shortcut_in(data: Any) -> str | None:
+    """The shortcut in training images that were passed as objects, as the configuration records it."""
+
+    train = data.train if isinstance(data, Splits) else data[0] if isinstance(data, (tuple, list)) and data else None
+    pixels = train.pixels if isinstance(train, Images) else None
+    return str(pixels.shortcut) if isinstance(pixels, PlantedPixels) else None
+
+
+def moved_shortcut(config: TrainConfig) -> str:
+    """What to warn of if the augmentation changes the planted shortcut too; empty if it does not."""
+
+    if config.shortcut is None or config.augment in (None, "none") or config.epochs == 0:
+        return ""
+    return (
+        f"--augment {config.augment} also changes the planted shortcut, so fewer training images show that of their "
+        "class than its strength says: use --augment none"
+    )
 
 
 def refuse_without_shortcut(objective: Objective, config: TrainConfig, data: Any) -> None:
@@ -50,10 +79,7 @@ def refuse_without_shortcut(objective: Objective, config: TrainConfig, data: Any
             f"method {config.method} needs the mask of the shortcut, which is unknown after --augment "
             f"{config.augment}: use {moving}"
         )
-    if config.shortcut is not None:
-        return
-    train = data.train if isinstance(data, Splits) else data[0] if isinstance(data, (tuple, list)) and data else None
-    if not (isinstance(train, Images) and isinstance(train.pixels, PlantedPixels)):
+    if config.shortcut is None and shortcut_in(data) is None:
         raise InputError(
             f"method {config.method} needs the mask of a shortcut, but the training images have none: add "
             "--shortcut, such as --shortcut patch:0.99"

@@ -37,7 +37,7 @@ from .methods import build_objective
 from .objectives import Objective, Output
 from .optimizers import OPTIMIZERS, make_optimizer
 from .passed import Passed, as_splits, configured
-from .planted import masks_for, refuse_without_shortcut, with_shortcut
+from .planted import masks_for, moved_shortcut, refuse_without_shortcut, with_shortcut
 from .run_folder import RunFolder, TrainResult
 from .speed import Stopwatch
 from .starting import (
@@ -159,6 +159,10 @@ def open_run(
         progress.say(f"{folder.path} is finished already")
         for remark in world.from_main(folder.remarks):
             progress.warn(remark)
+        if passed.data is not None:
+            own = with_shortcut(world.together(as_splits, passed.data), config.shortcut).train.digest()
+            if own != finished.train_data:
+                raise InputError(f"{folder.path} was trained on other images than those that were passed: pass them")
         return finished
     is_new = not world.from_main(folder.config.exists)
     accelerator = world.together(_accelerator, config, folder, world, progress)
@@ -169,6 +173,8 @@ def open_run(
     else:
         data = world.together(as_splits, passed.data)
     data = world.together(with_shortcut, data, config.shortcut)
+    if told := moved_shortcut(config):
+        progress.warn(told)
     trained_on = data.train.digest()
     if len(set(world.gathered(trained_on))) > 1:
         raise InputError(f"the processes have different training images in {config.data}: give every host the same")

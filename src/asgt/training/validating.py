@@ -15,6 +15,7 @@ from ..evaluation.health import COLLAPSE, OVERFITTING
 from ..progress import Progress
 from .checkpoint import TrainingState
 from .config import TrainConfig
+from .planted import moved_shortcut
 from .run_folder import AS_GIVEN
 from .world import World
 
@@ -146,7 +147,7 @@ class TrainingWarnings:
 
     def summary(self, chosen: int) -> list[str]:
         collapsed = self.state.collapsed if len(self.state.collapsed) > 1 or chosen in self.state.collapsed else []
-        lines = []
+        lines = [told] if (told := moved_shortcut(self.config)) else []
         for epochs, text in ((collapsed, self._collapse()), (self.state.catastrophic, self._catastrophe())):
             if epochs and self.config.epochs == 0:
                 lines.append(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..check import Check
+from ..discard_audit import Discards
 from ..second_look import SecondLook
 from .grading import POINT
 
@@ -11,6 +12,8 @@ __all__ = ["SURPRISING", "check_discarded_images"]
 SURPRISING = 0.05
 """The share of an audit above which so many breaks say that margins mislead, whatever the bound is in the end."""
 
+_WORST_FIRST = ("FAIL", "WARN", "NOT RUN", "PASS")
+
 
 def check_discarded_images(look: SecondLook) -> Check | None:
     """If margins do not predict the distance to the boundary, discarded samples may be breakable."""
@@ -18,11 +21,18 @@ def check_discarded_images(look: SecondLook) -> Check | None:
     name, samples = "discarded images", look.evaluation.samples
     if not look.evaluation.discards:
         return None
-    (told, *_) = sorted(look.evaluation.discards.values(), key=lambda each: -1.0 if each.bound is None else each.bound)
+    # Of several searches, the one to which most is to be said.
+    checks = [_checked(name, told, samples, look.evaluation.votes) for told in look.evaluation.discards.values()]
+    return min(checks, key=lambda check: _WORST_FIRST.index(check.verdict))
+
+
+def _checked(name: str, told: Discards, samples: int, votes: int) -> Check:
+    """The check of one search."""
+
     evidence = told.told(samples)
     if told.full:
         # Few images, or every ε asked for: the search did not run, and nothing speaks against it.
-        if look.evaluation.votes == 1 and not any(phase.samples for phase in told.phases[:-1]):
+        if votes == 1 and not any(phase.samples for phase in told.phases[:-1]):
             return Check(name, "PASS", evidence)
         return Check(name, "WARN", evidence, "the number is that of the full search; inspect the gradients")
     if told.reason:

@@ -46,7 +46,7 @@ TEMPLATE = r"""<section id="evidence">
 <h3>Cost of the phases of a search by margin</h3>
 <div class="scroll" tabindex="0" role="region" aria-label="cost of the phases of a search by margin">
 <table class="sortable plain">
-<caption>All images get a few short attacks, and those near the boundary get more. Gradients and forward passes are sums over the images of a phase; a gradient costs about three forward passes. The audit attacks a random part of the discarded images with the full search.</caption>
+<caption>All images get a few short attacks, and those near the boundary get more. Gradients and forward passes are sums over the images of a phase; a gradient costs about three forward passes. The audit attacks a random part of the survivors, discarded or near, with the full search.</caption>
 <thead><tr>{% for name in ("method", "seed", "protocol", "phase", "images", "broken", "gradients", "forward passes", "% of the cost") %}<th scope="col"><button type="button">{{ name }}</button></th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in budgets %}

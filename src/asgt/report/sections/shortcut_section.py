@@ -69,7 +69,9 @@ def _context(page: PageRequest) -> dict[str, Any] | None:
         return None
     used, missing = _used(comparison)
     lacking = next((run for run in planted if len(run.views) < len(VIEWS) - 1), planted[0])
-    words = ["asgt", "evaluate", str(lacking.folder), "--shortcut-view", "all", "--resume", *named_again(lacking)]
+    protocol = comparison.judges()[-1].key
+    words = ["asgt", "evaluate", str(lacking.folder), "--protocol", protocol, "--shortcut-view", "all", "--resume"]
+    words += named_again(lacking)
     context = {
         "plants": sorted({str(run.config.shortcut) for run in planted if run.config.shortcut is not None}),
         "used": used,
@@ -91,7 +93,7 @@ def _used(comparison: Comparison) -> tuple[ShortcutComparison | None, str]:
     """The methods on the four test sets; or ``None``, and why not."""
 
     if not has_views([run for method in comparison.methods for run in method.runs]):
-        return None, "not every run was evaluated with the shortcut"
+        return None, "no run was evaluated with the shortcut"
     try:
         return compare_shortcut_use(comparison), ""
     except InputError as error:
