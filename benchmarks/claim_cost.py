@@ -198,12 +198,19 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join(lines + [f"| {' | '.join(map(str, row))} |" for row in rows])
 
 
-def _over_seeds(names: list[str], grid: str, samples: int) -> dict[str, list[Side]] | None:
-    sides = {side: [measured(name, side, grid, samples, train=False) for name in names] for side in ("v2", "v1")}
-    if grid == "single":
-        sides["autoattack"] = [measured(name, "autoattack", grid, samples, train=False) for name in names]
-    complete = {side: [each for each in found if each is not None] for side, found in sides.items()}
-    return complete if all(len(found) == len(names) for found in complete.values()) else None
+def _over_seeds(names: list[str], grid: str, samples: int) -> dict[str, list[Side]]:
+    """What v2, v1 and AutoAttack found on the nets with the first two; without AutoAttack if one of the nets lacks it."""
+
+    sides = {
+        side: {name: found for name in names if (found := measured(name, side, grid, samples, train=False))}
+        for side in ("v2", "v1", "autoattack")
+    }
+    there = [name for name in names if name in sides["v2"] and name in sides["v1"]]
+    return {
+        side: [found[name] for name in there]
+        for side, found in sides.items()
+        if there and all(n in found for n in there)
+    }
 
 
 def _groups() -> dict[str, list[str]]:
@@ -213,43 +220,45 @@ def _groups() -> dict[str, list[str]]:
     return groups
 
 
+def _single_row(group: str, found: Mapping[str, list[Side]]) -> tuple[object, ...]:
+    """A row of the table at a single ε; AutoAttack is not in it where it was not run on all of the nets."""
+
+    costs, seconds, ratios, apart = {}, {}, {}, {}
+    for side in ("v2", "v1", "autoattack"):
+        if side not in found:
+            costs[side] = seconds[side] = ratios[side] = apart[side] = "–"
+            continue
+        cost, points = mean(each.cost for each in found[side]), _apart(found, side, 0)
+        costs[side], seconds[side] = f"{cost:,.0f}", f"{mean(each.seconds for each in found[side]):.0f}"
+        ratios[side] = f"**{cost / mean(each.cost for each in found['v2']):.1f}×**"
+        apart[side] = f"{mean(points):+.1f}" + (f" ± {stdev(points):.1f}" if len(points) > 1 else "")
+    return (
+        *(group, len(found["v2"]), f"{mean(each.accuracy(0) for each in found['v2']):.1f}", *costs.values()),
+        *(ratios["v1"], ratios["autoattack"], apart["v1"], apart["autoattack"], " / ".join(seconds.values())),
+    )
+
+
 def tables(samples: int) -> Mapping[str, str]:
     """The tables of what has been measured, by the section of the page."""
 
     single, grids = [], []
     discarded = broken = 0
     for group, names in _groups().items():
-        there = [name for name in names if measured(name, "v1", "single", samples, train=False)]
-        if there and (found := _over_seeds(there, "single", samples)):
-            costs = {side: mean(each.cost for each in found[side]) for side in found}
-            seconds = {side: mean(each.seconds for each in found[side]) for side in found}
-            apart = {side: _apart(found, side, 0) for side in ("v1", "autoattack")}
-            spread = {side: f" ± {stdev(values):.1f}" if len(values) > 1 else "" for side, values in apart.items()}
-            single.append(
-                (
-                    group,
-                    len(there),
-                    f"{mean(each.accuracy(0) for each in found['v2']):.1f}",
-                    *(f"{costs[side]:,.0f}" for side in ("v2", "v1", "autoattack")),
-                    f"**{costs['v1'] / costs['v2']:.1f}×**",
-                    f"**{costs['autoattack'] / costs['v2']:.1f}×**",
-                    *(f"{mean(apart[side]):+.1f}{spread[side]}" for side in ("v1", "autoattack")),
-                    " / ".join(f"{seconds[side]:.0f}" for side in ("v2", "v1", "autoattack")),
-                )
-            )
-            for ours, first, second in zip(found["v2"], found["v1"], found["autoattack"], strict=True):
+        if found := _over_seeds(names, "single", samples):
+            single.append(_single_row(group, found))
+            others = [found[side] for side in found if side != "v2"]
+            for ours, *theirs in zip(found["v2"], *others, strict=True):
                 left = ours.discarded >= 0
                 discarded += int(left.sum())
-                broken += int((left & ((first.levels == 0) | (second.levels == 0))).sum())
-        there = [name for name in names if measured(name, "v1", "grid", samples, train=False)]
-        if there and (found := _over_seeds(there, "grid", samples)):
+                broken += int((left & torch.stack([each.levels == 0 for each in theirs]).any(dim=0)).sum())
+        if found := _over_seeds(names, "grid", samples):
             costs = {side: mean(each.cost for each in found[side]) for side in found}
             levels = range(len(SUBJECTS[names[0]].grid))
             apart_by = [mean(_apart(found, "v1", level)) for level in levels]
             grids.append(
                 (
                     group,
-                    len(there),
+                    len(found["v2"]),
                     *(f"{costs[side]:,.0f}" for side in ("v2", "v1")),
                     f"**{costs['v1'] / costs['v2']:.1f}×**",
                     " ".join(f"{value:+.1f}" for value in apart_by),
