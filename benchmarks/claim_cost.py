@@ -199,7 +199,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def _over_seeds(names: list[str], grid: str, samples: int) -> dict[str, list[Side]]:
-    """What v2, v1 and AutoAttack found on the nets with the first two; without AutoAttack if one of the nets lacks it."""
+    """What v2, v1 and AutoAttack found, on the nets with the first two; no AutoAttack if a net lacks it."""
 
     sides = {
         side: {name: found for name in names if (found := measured(name, side, grid, samples, train=False))}
