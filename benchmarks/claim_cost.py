@@ -81,6 +81,8 @@ def _subjects() -> dict[str, Subject]:
 
 
 SUBJECTS = _subjects()
+DRAWN = ("mnist-at-0", "cifar-at-0")
+"""The nets of the figure."""
 
 
 @dataclass(frozen=True)
@@ -324,7 +326,7 @@ def figure(file: Path, samples: int) -> None:
 
     from matplotlib.figure import Figure
 
-    found = {name: side for name in SUBJECTS if (side := measured(name, "v2", "single", samples, train=False))}
+    found = {name: side for name in DRAWN if (side := measured(name, "v2", "single", samples, train=False))}
     drawn = {name: side for name, side in found.items() if side.phases}
     canvas = Figure(figsize=(7.2, 0.9 + 1.5 * len(drawn)), layout="constrained")
     for axes, (name, side) in zip(canvas.subplots(len(drawn), 1, squeeze=False)[:, 0], drawn.items(), strict=True):
@@ -338,7 +340,7 @@ def figure(file: Path, samples: int) -> None:
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         eps = SUBJECTS[name].eps[0]
-        title = f"{name}: standard v2 without audit, ε = {eps:.2g}, n = {samples}: {side.cost:.0f} passes an image"
+        title = f"{name}: standard v2 without audit, ε = {eps:.2g}, n = {samples}, {side.cost:.0f} passes an image"
         axes.set_title(title, fontsize=9, loc="left")
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
