@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import InputError, cut
 from ..shortcuts import shortcut_named
-
-if TYPE_CHECKING:
-    from ..shortcuts.shortcut import Shortcut
 
 __all__ = ["shortcut_of_run"]
 
@@ -32,7 +28,7 @@ def shortcut_of_run(
         InputError: the run was trained with another shortcut than is named, or a view is requested without one.
     """
 
-    if own is not None and named is not None and _in_tests(own) != _in_tests(named):
+    if own is not None and named is not None and shortcut_named(own).text_in() != shortcut_named(named).text_in():
         raise InputError(f"--shortcut {cut(named)}: {folder} was trained with the shortcut {own}, remove the flag")
     shortcut = own or named
     if shortcut is None and view not in (None, "absent"):
@@ -43,12 +39,6 @@ def shortcut_of_run(
             f"as {before or 'patch:0.99'}"
         )
     return shortcut
-
-
-def _in_tests(shortcut: str) -> Shortcut:
-    """A shortcut as test images have it, of which the strength says nothing."""
-
-    return replace(shortcut_named(shortcut), strength=1.0)
 
 
 def _before(start: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ methods are compared by one difference of gaps a seed, as accuracies are (:mod:`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 from ..errors import InputError
@@ -137,21 +137,23 @@ class ShortcutComparison(Tabular):
     without: tuple[str, ...] = ()
 
     @property
-    def shortcuts(self) -> dict[str, list[str]]:
-        """The names of the methods by the shortcut in their test images."""
+    def shortcuts(self) -> list[tuple[str, list[str]]]:
+        """The shortcut of each group of methods with the same test images, and their names."""
 
         same: dict[tuple[str, ...], list[MethodShortcut]] = {}
         for method in self.methods:
             same.setdefault(method.images, []).append(method)
-        return {methods[0].shortcut: [method.name for method in methods] for methods in same.values()}
+        return [(methods[0].shortcut, [method.name for method in methods]) for methods in same.values()]
 
     @property
     def remarks(self) -> list[str]:
         """Sentences on methods that cannot be compared with the others."""
 
         lacking = f"without evaluations on the four test sets, and omitted: {', '.join(self.without)}"
-        several = "; ".join(f"{shortcut}: {', '.join(names)}" for shortcut, names in self.shortcuts.items())
-        other = f"the methods have different shortcuts, and only gaps of the same one are compared: {several}"
+        several = "; ".join(f"{shortcut}: {', '.join(names)}" for shortcut, names in self.shortcuts)
+        other = (
+            f"the methods have different shortcuts or test images, and only gaps on the same are compared: {several}"
+        )
         return [*([lacking] if self.without else []), *([other] if len(self.shortcuts) > 1 else [])]
 
     @property
@@ -346,7 +348,7 @@ def _shortcut_of(method: Method, uses: Mapping[int, ShortcutUse]) -> str:
     if told:
         return told.pop()
     named = method.runs[0].config.shortcut
-    return "" if named is None else str(replace(shortcut_named(named), strength=1.0)).replace(":1.0,", ":", 1)
+    return "" if named is None else shortcut_named(named).text_in()
 
 
 def gap_difference(first: MethodShortcut, second: MethodShortcut, eps: float = 0.0) -> PairedDifference | None:

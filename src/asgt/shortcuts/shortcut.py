@@ -60,29 +60,36 @@ class Shortcut(ABC):
     def __str__(self) -> str:
         """The text for which :func:`asgt.shortcuts.shortcut_named` returns an equal shortcut."""
 
-        settings = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "strength"}
-        told = [f"{name}={value}" for name, value in settings.items() if value is not None]
-        return f"{self.name}:{','.join([repr(float(self.strength)), *told])}"
+        return self._text(repr(float(self.strength)), *self._settings())
 
     @property
     def brief(self) -> str:
         """The text with the strength and the settings that are not the default, such as ``patch:0.99,size=4``."""
 
-        told = [
-            f"{each.name}={getattr(self, each.name)}"
-            for each in fields(self)
-            if each.name != "strength" and getattr(self, each.name) != each.default
-        ]
-        return f"{self.name}:{','.join([repr(float(self.strength)), *told])}"
+        usual = {f"{each.name}={each.default}" for each in fields(self)}
+        return self._text(repr(float(self.strength)), *(told for told in self._settings() if told not in usual))
 
-    def text_in(self, shape: tuple[int, int, int]) -> str:
+    def text_in(self, shape: tuple[int, int, int] | None = None) -> str:
         """What is planted in test images (C, H, W), as text for :func:`asgt.shortcuts.shortcut_named`.
 
         It has the size in these images, and no strength: that says how many training images agree, and nothing of a
         test set. Two shortcuts with the same text give the same test sets.
+
+        Args:
+            shape: of the images. Default: unknown, and the size is omitted if it depends on them.
         """
 
-        return str(replace(self, size=self.extent(*shape[1:]))).replace(f":{float(self.strength)!r},", ":", 1)
+        made = self if shape is None else replace(self, size=self.extent(*shape[1:]))
+        return self._text(*made._settings())
+
+    def _settings(self) -> list[str]:
+        """The settings as ``name=value``, without the strength and a size that depends on the images."""
+
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "strength"}
+        return [f"{name}={value}" for name, value in values.items() if value is not None]
+
+    def _text(self, *told: str) -> str:
+        return f"{self.name}:{','.join(told)}"
 
     @abstractmethod
     def default_size(self, height: int, width: int) -> int:
