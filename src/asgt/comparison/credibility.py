@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..evaluation.check import Check, CheckStatus
+from ..evaluation.check import WORST_FIRST, Check, CheckStatus
 from ..evaluation.protocols import Protocol
 from ..numbers import counted, eps_text
 from ..runs.run import Run
@@ -18,7 +18,6 @@ from .method_naming import Method
 
 __all__ = ["Credibility", "Finding", "Share", "Tally", "credibility_of"]
 
-_WORST_FIRST: tuple[CheckStatus, ...] = ("FAIL", "WARN", "NOT RUN", "PASS")
 _MARKS: dict[CheckStatus, str] = {"FAIL": "✗", "WARN": "!", "NOT RUN": "–", "PASS": "✓"}
 _UNASKED = ("the evaluation does not contain this check", "asgt evaluate RUN --resume runs it on the stored outcomes")
 
@@ -39,12 +38,12 @@ class Tally:
     def worst(self) -> CheckStatus:
         """The worst verdict; ``"PASS"`` only if every run was checked and passed."""
 
-        return min(self.verdicts, key=_WORST_FIRST.index)
+        return min(self.verdicts, key=WORST_FIRST.index)
 
     def counts(self) -> dict[CheckStatus, int]:
         """The number of runs with each occurring verdict, the worst first."""
 
-        return {verdict: n for verdict in _WORST_FIRST if (n := self.verdicts.count(verdict))}
+        return {verdict: n for verdict in WORST_FIRST if (n := self.verdicts.count(verdict))}
 
     def text(self) -> str:
         """``PASS``; ``FAIL 2/3``, if one of three runs passed; ``FAIL 1/3, NOT RUN 2/3``."""
@@ -210,7 +209,7 @@ def _of(comparison: Comparison, name: str) -> Credibility:
             for check in asked
             for finding in _findings(verdict, check, [(method, by_method[check, method.name]) for method in methods])
         )
-        for verdict in _WORST_FIRST
+        for verdict in WORST_FIRST
     }
     return Credibility(
         protocol=protocol,
@@ -228,7 +227,7 @@ def _check(run: Run, protocol: str, name: str) -> Check:
 
 
 def _tally(checks: Sequence[tuple[Run, Check]]) -> Tally:
-    run, check = min(checks, key=lambda pair: _WORST_FIRST.index(pair[1].verdict))
+    run, check = min(checks, key=lambda pair: WORST_FIRST.index(pair[1].verdict))
     return Tally(tuple(check.verdict for _, check in checks), f"seed {run.seed}: {check.evidence}")
 
 

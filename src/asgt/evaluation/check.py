@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-__all__ = ["THOROUGH", "Check", "CheckStatus", "checks_text"]
+__all__ = ["THOROUGH", "WORST_FIRST", "Check", "CheckStatus", "checks_text"]
 
 THOROUGH = "asgt evaluate --thorough runs it"
 """The remedy of an expensive check that was not requested."""
 
 CheckStatus: TypeAlias = Literal["PASS", "WARN", "FAIL", "NOT RUN"]
+
+WORST_FIRST: tuple[CheckStatus, ...] = ("FAIL", "WARN", "NOT RUN", "PASS")
+"""The verdicts in the order in which they matter to the reader."""
 
 
 @dataclass(frozen=True)

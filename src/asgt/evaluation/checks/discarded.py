@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..check import Check
+from ..check import WORST_FIRST, Check
 from ..discard_audit import Discards
 from ..second_look import SecondLook
 from .grading import POINT
@@ -11,8 +11,6 @@ __all__ = ["SURPRISING", "check_discarded_images"]
 
 SURPRISING = 0.05
 """The share of an audit above which so many breaks say that margins mislead, whatever the bound is in the end."""
-
-_WORST_FIRST = ("FAIL", "WARN", "NOT RUN", "PASS")
 
 
 def check_discarded_images(look: SecondLook) -> Check | None:
@@ -23,7 +21,7 @@ def check_discarded_images(look: SecondLook) -> Check | None:
         return None
     # Of several searches, the one to which most is to be said.
     checks = [_checked(name, told, samples, look.evaluation.votes) for told in look.evaluation.discards.values()]
-    return min(checks, key=lambda check: _WORST_FIRST.index(check.verdict))
+    return min(checks, key=lambda check: WORST_FIRST.index(check.verdict))
 
 
 def _checked(name: str, told: Discards, samples: int, votes: int) -> Check:
