@@ -39,6 +39,7 @@ SAVED = Path(__file__).parent / "claims"
 MNIST_GRID = tuple(round(0.05 * step, 2) for step in range(1, 9))
 CIFAR_GRID = tuple(step / 255 for step in (1, 2, 3, 4, 6, 8, 10, 12))
 L2_GRID = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+CIFAR_L2_GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.2)
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def _subjects() -> dict[str, Subject]:
     subjects["mnist-small-at-0"] = Subject("mnist", "at", 0, (0.3,), MNIST_GRID, changes=other)
     l2 = (("norm", "l2"), ("eps", 2.0))
     subjects["mnist-l2-at-0"] = Subject("mnist", "at", 0, (2.0,), L2_GRID, norm="l2", changes=l2)
+    l2 = (("norm", "l2"), ("eps", 0.5))
+    subjects["cifar-l2-at-0"] = Subject("cifar10", "at", 0, (0.5,), CIFAR_L2_GRID, norm="l2", changes=l2)
     return subjects
 
 

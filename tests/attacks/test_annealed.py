@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from asgt.attacks import AnnealedPGD, LocalSquare, Square
+from asgt.attacks import AnnealedPGD, LocalSquare, Square, describe
 from asgt.attacks.annealed import AnnealedState
 from asgt.errors import InputError
 from asgt.randomness import SampleKeyed
@@ -120,6 +121,59 @@ def test_what_the_run_keeps_is_that_of_the_smallest_margin() -> None:
     other = state.judged(torch.tensor([[1.0, 0.0, 0.9]]))
     assert other.margin.item() == pytest.approx(0.1)
     assert (other.closest.item(), other.target.item()) == (2, 1)
+
+
+def test_a_target_is_the_wrong_class_of_its_rank_on_the_image_wherever_the_run_starts() -> None:
+    # Logits of one pixel p: (1, p, 0.8 − p, 0.1). On the image, 0.5, the wrong classes are 1, 2, 3 in this order; at
+    # the start, 0.3, class 2 is ahead of 1.
+    model = Rows(torch.tensor([[0.0], [1.0], [-1.0], [0.0]]), torch.tensor([1.0, 0.0, 0.8, 0.1]))
+    x, y = torch.tensor([0.5]).double().view(1, 1, 1, 1), torch.tensor([0])
+    start = x - 0.2
+    for loss in ("margin-targeted", "dlr-targeted"):
+        for rank, moves in ((1, 0.7), (2, 0.3), (3, 0.3)):
+            attack = AnnealedPGD(eps=0.2, steps=3, loss=loss, target=rank)  # type: ignore[arg-type]
+            state = attack.start(model, x, y, 0.2, init=start)
+            assert state.target.tolist() == [rank]
+            state = attack.step(state)
+            assert state.target.tolist() == [rank]
+            assert state.closest.tolist() == [2]
+            if rank < 3:
+                assert state.x_adv.item() == pytest.approx(moves)
+    free = AnnealedPGD(eps=0.2, steps=3, loss="margin-targeted")
+    assert free.step(free.start(model, x, y, 0.2, init=start)).target.tolist() == [2]
+
+
+def test_a_target_shows_only_where_there_is_one() -> None:
+    plain, second = (AnnealedPGD(0.1, steps=20, loss="margin-targeted", target=target) for target in (None, 2))
+    assert repr(plain) == "AnnealedPGD(eps=0.1, norm='linf', steps=20, loss='margin-targeted')"
+    assert repr(second) == "AnnealedPGD(eps=0.1, norm='linf', steps=20, loss='margin-targeted', target=2)"
+    assert second.group == replace(second, target=3).group != plain.group
+    assert describe([plain, second, replace(second, target=3)]) == (
+        "annealed PGD-20 (targeted margin), annealed PGD-20 (targeted margin) on each of 2 targets"
+    )
+    assert second.title == "annealed PGD-20 (targeted margin, class 2)"
+    assert [second.possible(classes) for classes in (2, 3)] == [False, True]
+    assert plain.possible(2)
+    assert (plain.has_a_target, second.has_a_target) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fact"),
+    [
+        ({"loss": "margin-targeted", "target": 0}, "target = 0"),
+        ({"loss": "ce", "target": 1}, "aims at no class"),
+        ({"target": 2}, "'margin-targeted'"),
+    ],
+)
+def test_a_target_that_cannot_be_is_refused(settings: dict[str, Any], fact: str) -> None:
+    with pytest.raises(InputError, match=fact):
+        AnnealedPGD(0.1, **settings)
+
+
+def test_of_too_few_classes_a_target_is_refused() -> None:
+    model = Rows(torch.eye(3)[:, :1])
+    with pytest.raises(InputError, match="only 2 wrong ones"):
+        AnnealedPGD(0.1, loss="margin-targeted", target=3)(model, grey(2, pixels=1), torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -14,7 +14,7 @@ from scipy.stats import binom
 from torch import Tensor, nn
 
 from asgt import APGD, PGD, AnnealedPGD, Foreign, Images, InputError, Protocol, Square
-from asgt.attacks import Attack, LocalSquare, State
+from asgt.attacks import Attack, LocalSquare, Norm, State
 from asgt.evaluation import audited_search, discard_audit, evaluator, pieces
 from asgt.evaluation.checks.discarded import check_discarded_images
 from asgt.evaluation.curve import evaluate
@@ -45,6 +45,11 @@ FULL: tuple[Attack, ...] = (PGD(0.0, steps=10), Square(0.0, steps=150))
 
 def phased(phases: Sequence[Phase] = PHASES, *, audited: bool = True, attacks: tuple[Attack, ...] = FULL) -> Protocol:
     search = PhasedSearch("worst-case", attacks, phases=tuple(phases), audited=audited, title="mine")
+    return Protocol("mine", 1, (search,), worst_case=True, claim="none")
+
+
+def phased_in_l2(*phases: Phase) -> Protocol:
+    search = PhasedSearch("worst-case", FULL, phases=PHASES, phases_in_l2=phases)
     return Protocol("mine", 1, (search,), worst_case=True, claim="none")
 
 
@@ -321,23 +326,31 @@ REASONS = {
 }
 
 
+# In L2 the phases are others.
+IN_L2 = ("adversarially trained, rounding", "large logits", "noise", "backwards")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MISLEADING)
-def test_where_gradients_mislead_the_full_search_runs_or_a_check_fails(few: None, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "norm", "eps"), [*((name, "linf", 0.08) for name in MISLEADING), *((name, "l2", 0.4) for name in IN_L2)]
+)
+def test_where_gradients_mislead_the_full_search_runs_or_a_check_fails(
+    few: None, name: str, norm: Norm, eps: float
+) -> None:
     data = two_blobs(40)
     model = MISLEADING[name](data)
     reason = REASONS.get(name, ("100%", "gradients", "zero"))
-    audited = evaluate(model, data, protocol=real(), epsilons=[0.08])
+    audited = evaluate(model, data, protocol=real().in_norm(norm), epsilons=[eps], norm=norm)
     told = audited.discards["worst-case"]
     assert (told.full, told.bound, told.discarded) == (True, 0.0, 0)
     assert_states(told.reason, *reason)
     assert check(audited).verdict == "WARN"
     assert_states(check(audited).evidence, "40", *reason)
     if name != "noise":
-        full = evaluate(model, data, protocol=alone(), epsilons=[0.08])
+        full = evaluate(model, data, protocol=alone().in_norm(norm), epsilons=[eps], norm=norm)
         assert (right(audited) <= right(full)).all()
 
-    quick = evaluate(model, data, protocol=real(audited=False), epsilons=[0.08])
+    quick = evaluate(model, data, protocol=real(audited=False).in_norm(norm), epsilons=[eps], norm=norm)
     assert (right(quick) >= right(audited)).all() or name == "noise"
     assert not quick.discards["worst-case"].full
     assert quick.discards["worst-case"].bound is None
@@ -805,6 +818,10 @@ class Whole(Foreign):
             ("theirs", "phase whole", "step by step"),
         ),
         (lambda: replace(phased(attacks=FULL[:1]), worst_case=False), ("worst-case", "phases")),
+        (
+            lambda: phased_in_l2(Phase("again", SHORT, within=3)),
+            ("phase again", "in L2", "first"),
+        ),
         *(
             (lambda ending=ending: replace(phased(), searches=(Search(f"a.{ending}", FULL),)), (f"'a.{ending}'",))
             for ending in ("exhaustive", "full", "audit-1", "wider-12")
@@ -815,6 +832,25 @@ def test_a_search_in_phases_that_cannot_run_is_refused(change: Callable[[], Prot
     with pytest.raises(InputError) as refused:
         change()
     assert_states(refused.value, *facts)
+
+
+def test_in_l2_the_phases_are_those_for_it_and_in_linf_they_leave_no_trace() -> None:
+    other = (PHASES[0], Phase("towards", (AnnealedPGD(0.0, steps=5, loss="margin-targeted", target=1),), within=2))
+    (plain,) = phased().searches
+    both = replace(phased(), searches=(replace(plain, phases_in_l2=other),))
+    assert (both, both.identity) == (phased(), phased().identity)
+
+    (search,) = both.in_norm("l2").searches
+    assert [phase.name for phase in search.phases] == ["short", "towards"]
+    assert {attack.norm for attack in search.finders} == {"l2"}
+    assert "target=1" in both.in_norm("l2").identity
+    assert both.in_norm("l2").identity != phased().in_norm("l2").identity
+    assert both.in_norm("l2").in_norm("l2") == both.in_norm("l2")
+    (same,) = phased().in_norm("l2").searches
+    assert [phase.name for phase in same.phases] == [phase.name for phase in PHASES]
+    for key in ("standard", "standard-quick"):
+        assert PROTOCOLS[key].in_norm("l2").is_house
+        assert "runs towards four classes" in str(PROTOCOLS[key].in_norm("l2").searches)
 
 
 def test_of_few_classes_targets_that_there_are_not_are_left_out_of_the_phases_too(few: None) -> None:

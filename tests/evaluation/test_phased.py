@@ -348,6 +348,25 @@ def test_zero_and_nan_gradients_are_counted_blind() -> None:
     assert not searched(model, data, grid=(0.01, 0.02)).blind.any()
 
 
+def test_runs_towards_a_class_count_their_ranking_and_say_nothing_of_the_spread() -> None:
+    model, data = small_mlp(5, 40)
+    towards = tuple(AnnealedPGD(0.0, steps=7, loss="margin-targeted", target=rank) for rank in (1, 3))
+    plain = (Phase("short", SHORT),)
+    one = searched(model, data, phases=plain, grid=(0.02,))
+    both = searched(model, data, phases=(*plain, Phase("towards", towards)), grid=(0.02,))
+    held = (one.levels == 1) & (both.levels == 1)
+    assert held.sum() > 10
+    # Seven gradients and the last iterate's pass on each of two targets, and the pass on the image that ranks them.
+    assert (both.phase_gradients[2, held] == 14).all()
+    assert (both.phase_forwards[2, held] == 4).all()
+    # σ is that of the short runs: the distances can only fall, by what the targeted runs gained.
+    alone = ~held & (one.levels == 1)
+    if not alone.any():
+        assert (both.distance[held] <= one.distance[held]).all()
+        unchanged = both.distance[held] == one.distance[held]
+        assert unchanged.any()
+
+
 def test_an_attack_without_margins_leaves_the_nearest_to_chance_and_breaks_nothing_of_the_accounts() -> None:
     model = Rows(3)
     data = rows_images(model, 30)

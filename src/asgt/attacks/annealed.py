@@ -24,17 +24,18 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import InputError
 from ..modes import Classifier, ask, at_least_float32, differentiable
 from ..randomness import Generator
-from .apgd import momentum_step, targeted_dlr
+from .apgd import check_rank, class_by_rank, momentum_step, targeted_dlr
 from .attack import Attack, State, logit_margin, per_sample
 
 __all__ = ["AnnealedPGD", "AnnealedState", "Loss"]
@@ -50,8 +51,8 @@ class AnnealedState(State):
     """The state of a run of annealed PGD.
 
     Attributes:
-        target: the class that a targeted loss aims at, int64 (B,). −1 before the first step, unless the caller has
-            set one; the step then uses the most likely wrong class at the start.
+        target: the class that a targeted loss aims at, int64 (B,). −1 before the first step, unless the attack ranks
+            its targets or the caller has set one; the step then uses the most likely wrong class at the start.
         previous: the iterate before ``x_adv``, of the shape of ``x``.
         margin: the smallest margin so far, of the label's logit over the largest other, (B,); infinity before the first
             step, and if it was NaN.
@@ -81,7 +82,7 @@ class AnnealedState(State):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AnnealedPGD(Attack):
     """PGD with momentum and a cosine schedule of step lengths, from a uniform start, in L∞ or L2.
 
@@ -92,6 +93,8 @@ class AnnealedPGD(Attack):
         norm: ``"linf"`` or ``"l2"``.
         steps: gradient steps.
         loss: ``"margin"``, ``"ce"``, ``"margin-targeted"`` or ``"dlr-targeted"`` (adapted below four classes).
+        target: which wrong class a targeted loss aims at, by rank of the clean logits; 1 is the most likely. Default:
+            the most likely one at the start; in a search in phases, the one that came closest under attack so far.
         targeted: refused, as there is no targeted form of it here.
 
     Raises:
@@ -116,6 +119,18 @@ class AnnealedPGD(Attack):
 
     steps: int = 20
     loss: Loss = "margin"
+    target: int | None = field(default=None, repr=False)
+
+    stored_as: ClassVar[dict[str, str]] = {"target": "target_class"}
+    later: ClassVar[tuple[str, ...]] = (*Attack.later, "target")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target is None:
+            return
+        check_rank(self.target)
+        if not self.loss.endswith("-targeted"):
+            raise InputError(f"target = {self.target}: loss {self.loss!r} aims at no class; 'margin-targeted' does")
 
     @property
     def starts_at_random(self) -> bool:
@@ -123,7 +138,8 @@ class AnnealedPGD(Attack):
 
     @property
     def title(self) -> str:
-        return f"annealed PGD-{self.steps} ({_LOSSES[self.loss]})"
+        towards = "" if self.target is None else f", class {self.target}"
+        return f"annealed PGD-{self.steps} ({_LOSSES[self.loss]}{towards})"
 
     @property
     def least_classes(self) -> int:
@@ -131,7 +147,20 @@ class AnnealedPGD(Attack):
 
         return 4 if self.loss == "dlr-targeted" else 2
 
+    @property
+    def has_a_target(self) -> bool:
+        return self.target is not None
+
+    def possible(self, classes: int) -> bool:
+        return self.target is None or self.target < classes
+
+    @property
+    def group(self) -> str:
+        return repr(self if self.target is None else replace(self, target=1))
+
     def described(self, count: int = 1) -> str:
+        if self.target is not None:
+            return f"{replace(self, target=None).title} on each of {count} targets"
         return f"{self.title} × {count}" if count > 1 else self.title
 
     def start(
@@ -144,11 +173,17 @@ class AnnealedPGD(Attack):
         init: Tensor | None = None,
         generator: Generator | None = None,
     ) -> AnnealedState:
+        """The state before the first step. A ``target`` takes a forward pass on ``x``, to rank the classes.
+
+        Raises:
+            InputError: the model has fewer wrong classes than ``target``.
+        """
+
         state = super().start(model, x, y, eps, init=init, generator=generator)
         unknown = torch.full_like(state.iteration, -1)
         return AnnealedState(
             **vars(state),
-            target=unknown,
+            target=unknown if self.target is None else self._ranked(state, self.target),
             previous=state.x_adv,
             margin=at_least_float32(torch.full_like(state.eps, torch.inf)),
             best=state.x_adv,
@@ -186,6 +221,10 @@ class AnnealedPGD(Attack):
         assert isinstance(state, AnnealedState)
         state = state.judged(ask(state.model, state.x_adv))
         return torch.where(per_sample(state.fooled, state.x), state.witness, state.best)
+
+    @torch.no_grad()
+    def _ranked(self, state: State, rank: int) -> Tensor:
+        return class_by_rank(ask(state.model, state.x), state.label, rank)
 
     def losses(self, state: State, logits: Tensor) -> Tensor:
         assert isinstance(state, AnnealedState)

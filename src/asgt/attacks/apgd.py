@@ -127,6 +127,29 @@ def targeted_dlr(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
     return torch.where(left, -margin / torch.where(left, scale, 1.0), -margin)
 
 
+def class_by_rank(logits: Tensor, label: Tensor, rank: int) -> Tensor:
+    """The wrong class of a rank, int64 (B,), of logits (B, K) and labels (B,); rank 1 is the most likely one.
+
+    Raises:
+        InputError: the model has fewer wrong classes.
+    """
+
+    wrong = logits.shape[1] - 1
+    if rank > wrong:
+        raise InputError(
+            f"target = {rank}: a model of {wrong + 1} classes has only {wrong} wrong ones: give a smaller target"
+        )
+    others = logits.scatter(1, label[:, None], -torch.inf)
+    return others.argsort(dim=1, descending=True, stable=True)[:, rank - 1]
+
+
+def check_rank(target: int) -> None:
+    """Refuses a rank below 1."""
+
+    if target < 1:
+        raise InputError(f"target = {target}: give a rank from 1, the most likely wrong class")
+
+
 @dataclass(frozen=True, repr=False)
 class APGD(Attack):
     """Auto-PGD on the cross-entropy or the targeted DLR loss, in L∞ or L2.
@@ -170,8 +193,7 @@ class APGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.target < 1:
-            raise InputError(f"target = {self.target}: give a rank from 1, the most likely wrong class")
+        check_rank(self.target)
         if self.loss == "ce" and self.target != 1:
             raise InputError(f"target = {self.target}: the cross-entropy aims at no class; 'dlr-targeted' does")
         if self.targeted and self.target != 1:
@@ -289,14 +311,7 @@ class APGD(Attack):
         logits = ask(state.model, state.x)
         if self.targeted:
             return state.label, logits.argmax(dim=1)
-        wrong = logits.shape[1] - 1
-        if self.target > wrong:
-            raise InputError(
-                f"target = {self.target}: a model of {wrong + 1} classes has only {wrong} wrong ones: give a "
-                "smaller target"
-            )
-        others = logits.scatter(1, state.label[:, None], -torch.inf)
-        return others.argsort(dim=1, descending=True, stable=True)[:, self.target - 1], None
+        return class_by_rank(logits, state.label, self.target), None
 
     def _better(self, state: APGDState, logits: Tensor, gradient: Tensor) -> APGDState:
         """Counts the step that led to the current iterate, and keeps the iterate if its loss is the highest."""

@@ -199,7 +199,6 @@ class Attack(ABC):
 
     norm: Norm = "linf"
     steps: int = 1
-    # Evidence knows attacks by their repr: one without a target has that of before there were any.
     targeted: bool = field(default=False, kw_only=True, repr=False)
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
@@ -208,8 +207,16 @@ class Attack(ABC):
     takes_targets: ClassVar[bool] = False
     """Whether it has a targeted form."""
 
+    later: ClassVar[tuple[str, ...]] = ("targeted",)
+    """Fields that were added later. Evidence knows attacks by their ``repr``, which has these fields only where they
+    differ from their default: what was measured before keeps its key."""
+
     def __repr__(self) -> str:
-        shown = (each.name for each in fields(self) if each.repr or (each.name == "targeted" and self.targeted))
+        shown = (
+            each.name
+            for each in fields(self)
+            if each.repr or (each.name in self.later and getattr(self, each.name) != each.default)
+        )
         return f"{type(self).__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def __post_init__(self) -> None:
@@ -479,6 +486,12 @@ class Attack(ABC):
         """Whether its code is external to asgt."""
 
         return not type(self).__module__.startswith("asgt.")
+
+    @property
+    def has_a_target(self) -> bool:
+        """Whether it aims at one class of each sample, which need not be within reach."""
+
+        return False
 
     @property
     def group(self) -> str:

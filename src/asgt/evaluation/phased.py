@@ -152,8 +152,10 @@ class _Phased(Known):
         self.discarded = torch.full_like(self.stage, -1)
         self.margin = torch.full((count,), torch.inf, device=device)
         self.best, self.closest = self.x.clone(), torch.full_like(self.stage, -1)
-        attacks = sum(len(phase.attacks) for phase in phases)
-        self.reached = torch.full((count, attacks), torch.nan, device=device)
+        attacks = [attack for phase in phases for attack in phase.attacks]
+        # A run towards a class that may be out of reach says nothing of how far runs lie apart.
+        self.aims = [attack.has_a_target for attack in attacks]
+        self.reached = torch.full((count, len(attacks)), torch.nan, device=device)
         # By phase and ε: what searches without gradients tried and broke.
         self.blind_tries = torch.zeros((2, len(phases), len(self.grid) + 1), dtype=torch.int64, device=device)
         self.phase_gradients = torch.zeros((len(phases) + 1, count), dtype=torch.int64, device=device)
@@ -249,9 +251,11 @@ class _Phased(Known):
             eps = self.grid[self.level_tensor()[part] - 1]
             noise = SampleKeyed(self.seed, self.rows[part], draw=(self.draw + place) * STREAMS)
             init = self.best[part] if from_best else None
+            before_start = self.without
             state = attack.start(self.model, self.x[part], self.y[part], eps, init=init, generator=noise)
+            self.forwards[part] += (self.without - before_start) // len(part)
             if isinstance(state, AnnealedState):
-                state = replace(state, target=self.closest[part])
+                state = replace(state, target=torch.where(state.target < 0, self.closest[part], state.target))
             for step in range(attack.steps + 1):
                 if step == attack.steps:
                     if not attack.uses_gradients:
@@ -280,7 +284,8 @@ class _Phased(Known):
 
         if isinstance(state, AnnealedState):
             self.blind[samples] += state.blind
-            self.reached[samples, place] = state.margin.to(self.reached)
+            if not self.aims[place]:
+                self.reached[samples, place] = state.margin.to(self.reached)
             best = state.best
         elif isinstance(state, SquareState):
             best = state.x_adv
