@@ -148,13 +148,21 @@ def by_autoattack(model: nn.Module, images: asgt.Images, grid: tuple[float, ...]
     return Side(right.long(), passes[True], passes[False], seconds, torch.full((len(y),), -1))
 
 
-def without(place: int) -> Protocol:
+def quick_search(norm: Any) -> PhasedSearch:
+    """The search alone of ``standard`` v2 in a norm."""
+
+    (search,) = asgt.PROTOCOLS["standard-quick"].in_norm(norm).searches
+    assert isinstance(search, PhasedSearch)
+    return search
+
+
+def without_phase(model: nn.Module, images: asgt.Images, grid: tuple[float, ...], norm: Any, place: int) -> Side:
     """The search alone without one of its phases."""
 
-    (search,) = asgt.PROTOCOLS["standard-quick"].searches
-    assert isinstance(search, PhasedSearch)
+    search = quick_search(norm)
     phases: tuple[Phase, ...] = (*search.phases[:place], *search.phases[place + 1 :])
-    return Protocol("ablation", 1, (replace(search, phases=phases),), True, "not a claim")
+    protocol = Protocol("ablation", 1, (replace(search, phases=phases),), True, "not a claim")
+    return by_protocol(model, images, grid, norm, protocol)
 
 
 SIDES: dict[str, Callable[..., Side]] = {
@@ -162,7 +170,7 @@ SIDES: dict[str, Callable[..., Side]] = {
     "v1": partial(by_protocol, protocol="standard@1"),
     "autoattack": by_autoattack,
     "v2-audited": partial(by_protocol, protocol="standard"),
-    **{f"without-{place}": partial(by_protocol, protocol=without(place)) for place in range(1, 8)},
+    **{f"without-{place}": partial(without_phase, place=place) for place in range(1, 8)},
 }
 """By name; the search alone is ``v2``."""
 
@@ -290,9 +298,8 @@ def _ablation(samples: int) -> str:
     """What each phase is worth at a single ε."""
 
     rows = []
-    (search,) = asgt.PROTOCOLS["standard-quick"].searches
-    assert isinstance(search, PhasedSearch)
-    for name in SUBJECTS:
+    for name, subject in SUBJECTS.items():
+        search = quick_search(subject.norm)
         whole = measured(name, "v2", "single", samples, train=False)
         for place in range(1, len(search.phases)):
             found = measured(name, f"without-{place}", "single", samples, train=False)

@@ -210,7 +210,9 @@ class PhasedSearch(Search):
             replace(phase, attacks=tuple(attack.in_norm(norm) for attack in phase.attacks))
             for phase in others or self.phases
         )
-        return replace(self, attacks=tuple(attack.in_norm(norm) for attack in self.attacks), phases=phases)
+        # Without the others: the search is in a norm now, and whoever changes its phases there has changed them.
+        attacks = tuple(attack.in_norm(norm) for attack in self.attacks)
+        return replace(self, attacks=attacks, phases=phases, phases_in_l2=())
 
     @property
     def finders(self) -> tuple[Attack, ...]:
