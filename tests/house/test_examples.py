@@ -89,7 +89,7 @@ def test_harden_trains_on_from_somebodys_weights_and_ends_with_one_page(
     """The true network, weights and images, a little of each: what takes the time is a ResNet-18 at its full width."""
 
     script = ROOT / "examples" / "harden.py"
-    little = ("--batches", 5, "--batch-size", 8, "--samples", 4, "--epsilons", "8/255", "--explain", 1)
+    little = ("--batches", 5, "--batch-size", 8, "--samples", 16, "--epsilons", "8/255", "--explain", 1)
 
     def said() -> str:
         answer = warm(script, *little, kind="script", environment={"ASGT_DATA": str(cifar10.parent)})
