@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data import Images, PlantedPixels, check_test_set, shortcut_view
-from ..errors import InputError, unknown
+from ..errors import InputError
 from ..files import digest_tensors
 from ..shortcuts import SHORTCUTS, VIEWS, shortcut_named
 from ..shortcuts.shortcut import Shortcut
@@ -62,16 +62,13 @@ def known_shortcut(images: Images, mask: Tensor | None, view: str) -> KnownShort
     """
 
     pixels = images.pixels
-    if isinstance(pixels, PlantedPixels) or mask is None:
-        view = check_test_set(images, view)
-    elif view not in ("", *VIEWS):
-        raise unknown("shortcut view", str(view), VIEWS)
+    view = check_test_set(images, view, marked=mask is not None)
     if mask is not None and isinstance(pixels, PlantedPixels):
         raise InputError(f"the images have the shortcut {pixels.shortcut}, which tells its mask: omit shortcut")
     if mask is not None:
         check_mask(mask, (len(images), *images.shape[1:]))
     if not isinstance(pixels, PlantedPixels):
-        return None if mask is None else KnownShortcut(mask.cpu(), "" if view == "absent" else view, {})
+        return None if mask is None else KnownShortcut(mask.cpu(), view, {})
     masks = [pixels.masks(slice(first, first + _PART)).cpu() for first in range(0, len(images), _PART)]
     return KnownShortcut(torch.cat(masks), view, shortcut_settings(pixels.shortcut, images.shape))
 
