@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attacks import Attack, State
+from ..attacks import Attack, Norm, State
 from ..attacks.annealed import AnnealedState
 from ..attacks.square import SquareState
 from ..data import Images, batch_that_fits
@@ -62,6 +62,11 @@ class Phase:
         """The phase with the number of σ multiplied by a factor."""
 
         return self if self.within is None or factor == 1.0 else replace(self, within=factor * self.within)
+
+    def in_norm(self, norm: Norm) -> Phase:
+        """The phase with its attacks in a norm."""
+
+        return replace(self, attacks=tuple(attack.in_norm(norm) for attack in self.attacks))
 
 
 @dataclass(frozen=True, kw_only=True)

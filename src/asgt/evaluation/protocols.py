@@ -205,14 +205,14 @@ class PhasedSearch(Search):
         return replace(self, attacks=attacks, phases=phases)
 
     def in_norm(self, norm: Norm) -> PhasedSearch:
-        others = self.phases_in_l2 if norm == "l2" else ()
-        phases = tuple(
-            replace(phase, attacks=tuple(attack.in_norm(norm) for attack in phase.attacks))
-            for phase in others or self.phases
-        )
+        phases = (self.phases_in_l2 if norm == "l2" else ()) or self.phases
         # Without the others: the search is in a norm now, and whoever changes its phases there has changed them.
-        attacks = tuple(attack.in_norm(norm) for attack in self.attacks)
-        return replace(self, attacks=attacks, phases=phases, phases_in_l2=())
+        return replace(
+            self,
+            attacks=super().in_norm(norm).attacks,
+            phases=tuple(phase.in_norm(norm) for phase in phases),
+            phases_in_l2=(),
+        )
 
     @property
     def finders(self) -> tuple[Attack, ...]:
