@@ -33,12 +33,13 @@ def values(file: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, forks: Warm) -> Path:
-    """A folder with a run that was trained, evaluated by two protocols and explained, and its saved result."""
+    """A folder with a run on images with a shortcut, evaluated by two protocols and explained, and its saved result."""
 
     place = tmp_path_factory.mktemp("tiny")
     grid = place / "grid.yaml"
     grid.write_text(
-        "data: digits\nseeds: 1\ntrain: {epochs: 2, limit: 120, width: 0.25, device: cpu}\n"
+        "data: digits\nseeds: 1\n"
+        "train: {epochs: 2, limit: 120, width: 0.25, device: cpu, shortcut: 'patch:0.9,size=2'}\n"
         "methods: [{method: asgt, steps: 1}]\n"
         "evaluate: {protocols: [paper, standard-quick], epsilons: [0.02, 0.1], samples: 4}\n"
         "explain: {samples: 8, attributions: [gradient]}\n"
