@@ -27,7 +27,7 @@ from asgt.progress import SILENT
 from asgt.runs.kept import load_kept
 from asgt.runs.run import Run, read_run
 from asgt.study.results_page import write_results
-from asgt.study.shortcut_page import conclusion
+from asgt.study.shortcut_page import conclusion, correlated
 from asgt.study.shortcut_study import (
     SHORTCUT_CLAIMS,
     closed_share,
@@ -197,6 +197,17 @@ def test_what_follows_is_said_of_the_verdicts(gaps: dict[str, int], facts: list[
     is_shown = gaps.get("ASGT with a random mask", 0) > 400
     assert ("random" in said) == ("ASGT with a random mask" in gaps and not is_shown)
     assert ("increased it" in said) == ("AT-PGD" in gaps)
+
+
+def test_gaps_that_are_all_the_same_have_no_rank_correlation() -> None:
+    masses = {"ST": 0.1, "SGT": 0.2, "SGA": 0.3}
+    assert "Spearman) between the mass on the shortcut and the gap is −1.00" in correlated(
+        masses, {"ST": 30.0, "SGT": 20.0, "SGA": 10.0}
+    )
+    same = correlated(masses, dict.fromkeys(masses, 100.0))
+    assert "no rank correlation" in same
+    assert "nan" not in same
+    assert correlated({"ST": 0.1}, {"ST": 30.0}) == ""
 
 
 def test_masks_are_compared_with_their_controls_one_difference_a_seed() -> None:

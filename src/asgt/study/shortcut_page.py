@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +25,15 @@ from ..tabular import Table
 from .shortcut_study import ShortcutClaims, closed_share, compare_controls, judge_gaps
 from .verdicts import Verdict
 
-__all__ = ["ShortcutGrid", "conclusion", "is_about_shortcut", "map_table", "shortcut_grid", "shortcut_houses"]
+__all__ = [
+    "ShortcutGrid",
+    "conclusion",
+    "correlated",
+    "is_about_shortcut",
+    "map_table",
+    "shortcut_grid",
+    "shortcut_houses",
+]
 
 _SHOWN = 6
 """Images in the picture of the planted data."""
@@ -74,14 +83,7 @@ class ShortcutGrid:
         """How the mass of the maps on the shortcut goes with the gap over the methods; ``""`` without maps."""
 
         masses = shortcut_masses(self.comparison)
-        if len(masses) < 3:
-            return ""
-        correlation, _ = rank_correlation([*masses.values()], [self.used.method(name).gap().value for name in masses])
-        value = f"{correlation:.2f}".replace("-", "−")
-        return (
-            f"Over these {len(masses)} methods, the rank correlation (Spearman) between the mass on the shortcut and "
-            f"the gap is {value}."
-        )
+        return correlated(masses, {name: self.used.method(name).gap().value for name in masses})
 
     def tables(self) -> list[Table]:
         """Accuracy, gap and worst group of each method: clean, and at the ε of the training; then its maps."""
@@ -101,6 +103,21 @@ class ShortcutGrid:
             f"smallest gap, {smallest} points. For a shortcut that you suspect: plant it, and evaluate with "
             "`--shortcut-view all`; a high accuracy on aligned images says nothing about it."
         )
+
+
+def correlated(masses: Mapping[str, float], gaps: Mapping[str, float]) -> str:
+    """How the mass of the maps on the shortcut goes with the gap, both by method; ``""`` for fewer than three."""
+
+    if len(masses) < 3:
+        return ""
+    correlation, _ = rank_correlation([*masses.values()], [gaps[name] for name in masses])
+    if math.isnan(correlation):
+        return f"All {len(masses)} methods have the same gap or the same mass, so the two have no rank correlation."
+    value = f"{correlation:.2f}".replace("-", "−")
+    return (
+        f"Over these {len(masses)} methods, the rank correlation (Spearman) between the mass on the shortcut and "
+        f"the gap is {value}."
+    )
 
 
 def map_table(comparison: Comparison) -> Table | None:
