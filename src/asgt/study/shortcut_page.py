@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 
 from ..comparison.comparing import Comparison, load_results
@@ -111,7 +111,7 @@ def correlated(masses: Mapping[str, float], gaps: Mapping[str, float]) -> str:
     if len(masses) < 3:
         return ""
     correlation, _ = rank_correlation([*masses.values()], [gaps[name] for name in masses])
-    if math.isnan(correlation):
+    if isnan(correlation):
         return f"All {len(masses)} methods have the same gap or the same mass, so the two have no rank correlation."
     value = f"{correlation:.2f}".replace("-", "−")
     return (
