@@ -428,15 +428,13 @@ class Console:
     def _on_views(self, comparison: Comparison) -> None:
         """What runs that were evaluated with a planted shortcut do with it; nothing if none was."""
 
-        from ..comparison.shortcut_gaps import compare_shortcut_use, has_views
+        from ..comparison.shortcut_gaps import use_or_reason
         from ..evaluation.shortcut_use import in_points
 
-        if not has_views([run for method in comparison.methods for run in method.runs]):
-            return
-        try:
-            used = compare_shortcut_use(comparison)
-        except InputError as error:  # as where only some of the test sets are evaluated yet
-            self.warn(str(error))
+        used, reason = use_or_reason(comparison)
+        if reason:
+            self.warn(reason)
+        if used is None:
             return
         for eps in (0.0, used.eps):
             self._printed(used.table(eps))

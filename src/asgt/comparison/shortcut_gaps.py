@@ -6,14 +6,13 @@ methods are compared by one difference of gaps a seed, as accuracies are (:mod:`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
 from ..errors import InputError
 from ..evaluation.shortcut_use import ShortcutUse, in_points, shortcut_use
 from ..numbers import eps_text, norm_sign, signed
-from ..runs.run import Run
 from ..shortcuts import VIEWS, ShortcutView, shortcut_named
 from ..statistics import (
     PAIRS_NOTE,
@@ -31,7 +30,7 @@ from .comparing import Column, Comparison
 from .differences import basis, of_seeds
 from .method_naming import Method
 
-__all__ = ["MethodShortcut", "ShortcutComparison", "compare_shortcut_use", "gap_difference", "has_views"]
+__all__ = ["MethodShortcut", "ShortcutComparison", "compare_shortcut_use", "gap_difference", "use_or_reason"]
 
 
 @dataclass(frozen=True)
@@ -248,10 +247,18 @@ class ShortcutComparison(Tabular):
         )
 
 
-def has_views(runs: Sequence[Run]) -> bool:
-    """Whether one of some runs was evaluated with a planted shortcut."""
+def use_or_reason(comparison: Comparison) -> tuple[ShortcutComparison | None, str]:
+    """What the methods do with a planted shortcut; or ``None`` and the reason, with its remedy.
 
-    return any(run.views for run in runs)
+    The reason is empty if no run was evaluated with a shortcut.
+    """
+
+    if not any(run.views for method in comparison.methods for run in method.runs):
+        return None, ""
+    try:
+        return compare_shortcut_use(comparison), ""
+    except InputError as error:  # as where only some of the test sets are evaluated yet
+        return None, str(error)
 
 
 def compare_shortcut_use(comparison: Comparison) -> ShortcutComparison:

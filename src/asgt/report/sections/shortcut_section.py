@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from ...comparison.comparing import Comparison
-from ...comparison.shortcut_gaps import ShortcutComparison, compare_shortcut_use, has_views
-from ...errors import InputError
+from ...comparison.shortcut_gaps import ShortcutComparison, use_or_reason
 from ...shortcuts import VIEWS
 from ..commands import named_again
 from ..rows import write_rows
@@ -20,8 +18,12 @@ TEMPLATE = r"""<section id="shortcuts">
 <h2>Use of the shortcut</h2>
 <p>{{ plants | length > 1 and "Shortcuts were" or "A shortcut was" }} planted in the training images: {% for plant in plants %}<code>{{ plant }}</code>{{ ", " if not loop.last }}{% endfor %}. A model that does not use it has the same accuracy, whichever class the shortcut is of.</p>
 {% if not used %}
-<p><b>NOT RUN</b>: {{ missing }}. The four test sets of one run:</p>
+{% if reason %}
+<p><b>NOT RUN</b>: {{ reason }}.</p>
+{% else %}
+<p><b>NOT RUN</b>: no run was evaluated with the shortcut. The four test sets of one run:</p>
 <pre><code>{{ command | entire }}</code></pre>
+{% endif %}
 {% else %}
 <p class="note">How to read the tables: the four test sets have the same {{ used.samples }} images. Their shortcut is that of the true class (aligned), of no class (absent), of a random class (random), or of a wrong class (reversed). The gap is aligned less reversed, in points: 0 if the shortcut has no influence. Values are in percent: mean ± standard deviation over seeds, or the 95 % interval of a single seed.</p>
 {{ legend("shortcuts") }}
@@ -67,7 +69,7 @@ def _context(page: PageRequest) -> dict[str, Any] | None:
     planted = [run for run in runs if run.config.shortcut is not None or run.views]
     if not planted:
         return None
-    used, missing = _used(comparison)
+    used, reason = use_or_reason(comparison)
     lacking = next((run for run in planted if len(run.views) < len(VIEWS) - 1), planted[0])
     protocol = comparison.judges()[-1].key
     words = ["asgt", "evaluate", str(lacking.folder), "--protocol", protocol, "--shortcut-view", "all", "--resume"]
@@ -75,7 +77,7 @@ def _context(page: PageRequest) -> dict[str, Any] | None:
     context = {
         "plants": sorted({str(run.config.shortcut) for run in planted if run.config.shortcut is not None}),
         "used": used,
-        "missing": missing,
+        "reason": reason,
         "command": shlex.join(words),
     }
     if used is None:
@@ -89,19 +91,8 @@ def _context(page: PageRequest) -> dict[str, Any] | None:
     }
 
 
-def _used(comparison: Comparison) -> tuple[ShortcutComparison | None, str]:
-    """The methods on the four test sets; or ``None``, and why not."""
-
-    if not has_views([run for method in comparison.methods for run in method.runs]):
-        return None, "no run was evaluated with the shortcut"
-    try:
-        return compare_shortcut_use(comparison), ""
-    except InputError as error:
-        return None, str(error)
-
-
 def _write(page: PageRequest) -> None:
-    used, _ = _used(page.summary.comparison)
+    used, _ = use_or_reason(page.summary.comparison)
     for suffix in ("png", "pdf"):
         path = page.out / "figures" / f"shortcuts.{suffix}"
         if used is None:
