@@ -114,7 +114,7 @@ def test_wrong_shortcuts_that_few_images_have_are_one_group_of_their_class() -> 
     assert found == {(0, 0): (1.0, 5), (0, 1): (0.0, 3), (0, None): (0.5, 2)}
     # Of the twelve pairs with a wrong shortcut, all but (0, 1) have fewer than two images.
     assert (groups.joined, groups.left_out, groups.smallest) == (11, 6, 2)
-    assert_states(groups.text(), "3 groups", "the 11 with", "fewer than 2", "smallest with 2 images", "6 groups")
+    assert_states(groups.text(), "3 groups", "The 11 with", "fewer than 2", "smallest with 2 images", "6 groups")
 
     together = of_four(4)
     assert together is not None

@@ -408,7 +408,8 @@ def test_a_shortcut_of_one_method_alone_is_refused(cli: Callable, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("title", "least"), [("What the runs on MNIST say", 9), ("A shortcut that an attack can erase", 8)]
+    ("title", "least"),
+    [("What the runs on MNIST say", 9), ("A shortcut that an attack can erase", 8), ("Colour images", 8)],
 )
 def test_the_page_on_shortcuts_has_the_numbers_of_the_results(title: str, least: int) -> None:
     section = (ROOT / "docs/shortcuts.md").read_text().partition(f"### {title}\n")[2].partition("\n### ")[0]

@@ -87,11 +87,11 @@ class Groups:
         """What the worst group is chosen from, as text."""
 
         few = f"fewer than {self.least} images"
-        joined = f"; the {self.joined} with a wrong shortcut and {few} are joined by class" if self.joined else ""
+        joined = f". The {self.joined} with a wrong shortcut and {few} are joined by class" if self.joined else ""
         fewer = f", {counted(self.left_out, 'group')} with fewer omitted" if self.left_out else ""
         return (
-            f"the lowest of {counted(len(self.groups), 'group')} (class × shortcut{joined}), the smallest "
-            f"with {counted(self.smallest, 'image')}{fewer}; its interval is not corrected for the choice"
+            f"the lowest of {counted(len(self.groups), 'group')} (class × shortcut), the smallest "
+            f"with {counted(self.smallest, 'image')}{fewer}; its interval is not corrected for the choice{joined}"
         )
 
 
