@@ -378,6 +378,18 @@ def test_the_terminal_shows_the_gaps_of_several_runs_or_which_test_set_is_missin
     assert section.count("--shortcut-view all") == 1  # the reason names the command
 
 
+def test_the_command_for_what_is_missing_names_a_network_of_ones_own(grid: Path) -> None:
+    run = read_run(grid / "out" / "st-0")
+    own = replace(run, config=replace(run.config, model="my_nets:make"))
+    some = {key: view for key, view in own.views.items() if key != "random"}
+    with pytest.raises(InputError) as lacking:
+        compare_shortcut_use(compare_runs([replace(own, views=some)]))
+    assert_states(lacking.value, "random", "--shortcut-view all --resume --model my_nets:make makes them")
+    with pytest.raises(InputError) as refused:
+        compare_runs([replace(own, evaluations={})])
+    assert_states(refused.value, "holds no evaluation", "--model my_nets:make")
+
+
 def test_a_page_of_runs_without_a_test_set_is_refused_and_says_which(grid: Path) -> None:
     run = replace(read_run(grid / "out" / "st-0"))
     file = grid / "results" / "digits-tiny" / "st-0.json"

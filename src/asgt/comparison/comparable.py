@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..evaluation.outcomes import Evaluation
 from ..evaluation.protocols import EARLIER, KNOWN, OWN, PROTOCOLS, stored_name
+from ..runs.commands import evaluate_command
 from ..runs.run import Run, data_name, evaluate_again
 from ..training.run_folder import AS_GIVEN, RunFolder
 from .method_naming import is_same_method
@@ -55,8 +56,8 @@ def shared_protocols(runs: Sequence[Run]) -> list[str]:
     if not shared:
         held = "; ".join(f"{run.folder} holds {listed(list(run.evaluations))}" for run in runs)
         name = max((*PROTOCOLS, *EARLIER), key=lambda name: sum(name in run.evaluations for run in runs))
-        lacking = next(run.folder for run in runs if name not in run.evaluations)
-        raise InputError(f"no protocol is common to all: {held}: asgt evaluate {lacking} --protocol {name}")
+        lacking = next(run for run in runs if name not in run.evaluations)
+        raise InputError(f"no protocol is common to all: {held}: {evaluate_command(lacking, '--protocol', name)}")
     return shared
 
 

@@ -22,6 +22,7 @@ from ..evaluation.health import catastrophic_on_test
 from ..evaluation.outcomes import grid_place
 from ..evaluation.protocols import Protocol, protocol_key
 from ..numbers import Number, counted, eps_text, norm_sign, number
+from ..runs.commands import evaluate_command
 from ..runs.kept import load_kept
 from ..runs.run import Run, data_name, read_run
 from ..statistics import Estimate, share, share_over_runs
@@ -336,7 +337,7 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     refuse_other_runs(runs)
     for run in runs:
         if not run.evaluations:
-            raise InputError(f"{run.folder} holds no evaluation: asgt evaluate {run.folder}")
+            raise InputError(f"{run.folder} holds no evaluation: {evaluate_command(run)}")
     protocols = shared_protocols(runs)
     refuse_other_evaluations(runs, protocols)
 

@@ -13,6 +13,8 @@ from itertools import combinations
 from ..errors import InputError
 from ..evaluation.shortcut_use import ShortcutUse, in_points, shortcut_use
 from ..numbers import eps_text, norm_sign, signed
+from ..runs.commands import evaluate_command
+from ..runs.run import Run
 from ..shortcuts import VIEWS, ShortcutView, shortcut_named
 from ..statistics import (
     PAIRS_NOTE,
@@ -30,7 +32,14 @@ from .comparing import Column, Comparison
 from .differences import basis, of_seeds
 from .method_naming import Method
 
-__all__ = ["MethodShortcut", "ShortcutComparison", "compare_shortcut_use", "gap_difference", "use_or_reason"]
+__all__ = [
+    "MethodShortcut",
+    "ShortcutComparison",
+    "compare_shortcut_use",
+    "gap_difference",
+    "use_or_reason",
+    "views_command",
+]
 
 
 @dataclass(frozen=True)
@@ -342,8 +351,14 @@ def _lacking(comparison: Comparison, key: str) -> str:
     lacking = " and ".join(view for view in VIEWS if view not in run.on_views(key))
     return (
         f"no run has evaluations on all {len(VIEWS)} test sets, {run.folder} none with the shortcut {lacking}: "
-        f"asgt evaluate {run.folder} --protocol {key} --shortcut-view all --resume makes them"
+        f"{views_command(run, key)} makes them"
     )
+
+
+def views_command(run: Run, key: str) -> str:
+    """The command that evaluates a run on all test sets by the protocol of a column."""
+
+    return evaluate_command(run, "--protocol", key, "--shortcut-view", "all", "--resume")
 
 
 def _shortcut_of(method: Method, uses: Mapping[int, ShortcutUse]) -> str:

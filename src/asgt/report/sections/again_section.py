@@ -6,8 +6,8 @@ import shlex
 from typing import Any
 
 from ...comparison.comparing import Comparison
+from ...runs.commands import named_again
 from ...training.run_folder import RunFolder
-from ..commands import named_again
 from ..section import PageRequest, Section
 
 __all__ = ["AGAIN"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 from ...comparison.comparing import Comparison
 from ...evaluation.check import THOROUGH
-from ..commands import named_again
+from ...runs.commands import evaluate_command
 from ..section import PageRequest, Section
 
 __all__ = ["CHECKS"]
@@ -69,8 +68,7 @@ def _thorough(comparison: Comparison) -> list[str]:
     for name in comparison.epsilons:
         for run in (run for method in comparison.methods for run in method.runs):
             if any(check.remedy == THOROUGH for check in run.evaluations[name].checks):
-                words = ["asgt", "evaluate", str(run.folder), "--protocol", name, "--resume", "--thorough"]
-                lines.append(shlex.join(words + named_again(run)))
+                lines.append(evaluate_command(run, "--protocol", name, "--resume", "--thorough"))
                 break
     return lines
 

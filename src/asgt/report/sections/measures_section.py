@@ -10,8 +10,8 @@ from ...comparison.comparing import Comparison
 from ...comparison.explained import Explained
 from ...comparison.map_evidence import panel_basis, panel_rows, panel_unrun, panel_words
 from ...explanation import Measure, measure_sentence
+from ...runs.commands import named_again
 from ...statistics import PairedDifference
-from ..commands import named_again
 from ..gradients import gradient_charts
 from ..map_files import write_gradients, write_map_tables, write_measures
 from ..masked_curves import masked_charts

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
-from ...comparison.shortcut_gaps import ShortcutComparison, use_or_reason
+from ...comparison.shortcut_gaps import ShortcutComparison, use_or_reason, views_command
 from ...shortcuts import VIEWS
-from ..commands import named_again
 from ..rows import write_rows
 from ..section import PageRequest, Section
 from ..shortcut_chart import gap_scatter, write_view_chart
@@ -70,15 +68,11 @@ def _context(page: PageRequest) -> dict[str, Any] | None:
     if not planted:
         return None
     used, reason = use_or_reason(comparison)
-    lacking = next((run for run in planted if len(run.views) < len(VIEWS) - 1), planted[0])
-    protocol = comparison.judges()[-1].key
-    words = ["asgt", "evaluate", str(lacking.folder), "--protocol", protocol, "--shortcut-view", "all", "--resume"]
-    words += named_again(lacking)
     context = {
         "plants": sorted({str(run.config.shortcut) for run in planted if run.config.shortcut is not None}),
         "used": used,
         "reason": reason,
-        "command": shlex.join(words),
+        "command": views_command(planted[0], comparison.judges()[-1].key),
     }
     if used is None:
         return context

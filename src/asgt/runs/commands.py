@@ -1,11 +1,13 @@
-"""Parts of the commands that a page shows."""
+"""Parts of the commands that pages and messages name."""
 
 from __future__ import annotations
 
-from ..names import is_foreign
-from ..runs.run import Run
+import shlex
 
-__all__ = ["named_again"]
+from ..names import is_foreign
+from .run import Run
+
+__all__ = ["evaluate_command", "named_again"]
 
 
 def named_again(run: Run, *, trains: bool = False) -> list[str]:
@@ -15,3 +17,9 @@ def named_again(run: Run, *, trains: bool = False) -> list[str]:
     named = {"--model": config.model, "--method": config.method, "--attack": config.attack or ""}
     flags = [flag for flag, name in named.items() if is_foreign(name) and (trains or flag == "--model")]
     return [word for flag in flags for word in (flag, named[flag])]
+
+
+def evaluate_command(run: Run, *flags: str) -> str:
+    """The command that evaluates a run with some flags."""
+
+    return shlex.join(["asgt", "evaluate", str(run.folder), *flags, *named_again(run)])
