@@ -56,8 +56,9 @@ def train(out: Path, method: str, batches: int, size: int, *more: object) -> Non
     if (out / "training.json").exists():
         return
     epochs, images = length(batches, size)
-    attack = ["--method", method, "--attack", "fgsm-rs", "--eps", EPS, "--lr", 0.02, "--keep", "last"]
-    settings = [*attack, "--epochs", epochs, *images, *more]
+    attack = ["--method", method, "--attack", "fgsm-rs", "--eps", EPS, "--keep", "last"]
+    # Each image is seen twice at most, so shifting and flipping it has no use yet.
+    settings = [*attack, "--augment", "none", "--epochs", epochs, *images, *more]
     asgt("train", *settings, "--out", out, *(["--resume"] if (out / "config.yaml").exists() else []))
 
 

@@ -21,7 +21,7 @@ EPS = 8 / 255
 
 
 def table(runs: list[Run]) -> str:
-    """A row for each run: batches, minutes, clean accuracy and that at 8/255, with Wilson's intervals."""
+    """A row for each run: batches, minutes, clean accuracy, that at 8/255 and the worst class there, with intervals."""
 
     rows, protocols = [], ("pgd", "standard")
     for run in runs:
@@ -35,14 +35,18 @@ def table(runs: list[Run]) -> str:
         # Neither the validation part nor the rest of an epoch that fills no batch is trained on.
         batches = result.epochs * ((config.limit or 0) - result.validation_images) // config.batch_size
         trained = f"{batches:,}" if batches > 0 else "none"
-        rows.append(
-            [run.folder.stem, trained, f"{result.seconds / 60:.0f}", comparison.clean(method).percent(), *cells]
-        )
+        seen = [run.folder.stem, trained, f"{result.seconds / 60:.0f}", comparison.clean(method).percent()]
+        classes = run.evaluations["pgd"].by_class(EPS)
+        # Where all classes are equally bad, none is the worst.
+        worst = f"{classes.worst.name} {classes.worst.accuracy.percent()}" if classes and classes.as_bad == 1 else "all"
+        rows.append([*seen, cells[0], worst, cells[1]])
     counts = {key: run.evaluations[key].samples for run in runs for key in run.evaluations}
-    titles = [
-        f"robust at 8/255, `{key}` v{_version(runs, key)}, n = {counts[key]}" for key in protocols if key in counts
-    ]
-    head = ["run", "batches of 64", "minutes", f"clean, n = {counts['pgd']}", *titles]
+    quick, claim = (
+        f"robust at 8/255, `{key}` v{_version(runs, key)}, n = {counts[key]}" if key in counts else ""
+        for key in protocols
+    )
+    head = ["run", "batches of 64", "minutes", f"clean, n = {counts['pgd']}", quick, "worst class there"]
+    head += [claim] if claim else []
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     return "\n".join([*lines, *(f"| {' | '.join(row[: len(head)])} |" for row in rows)])
 
