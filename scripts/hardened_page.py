@@ -37,8 +37,7 @@ def table(runs: list[Run]) -> str:
         trained = f"{batches:,}" if batches > 0 else "none"
         seen = [run.folder.stem, trained, f"{result.seconds / 60:.0f}", comparison.clean(method).percent()]
         classes = run.evaluations["pgd"].by_class(EPS)
-        # Where all classes are equally bad, none is the worst.
-        worst = f"{classes.worst.name} {classes.worst.accuracy.percent()}" if classes and classes.as_bad == 1 else "all"
+        worst = classes.worst_text() if classes is not None else "not known"
         rows.append([*seen, cells[0], worst, cells[1]])
     counts = {key: run.evaluations[key].samples for run in runs for key in run.evaluations}
     quick, claim = (
