@@ -23,35 +23,39 @@ EPS = 8 / 255
 def table(runs: list[Run]) -> str:
     """A row for each run: batches, minutes, clean accuracy, that at 8/255 and the worst class there, with intervals."""
 
-    rows, protocols = [], ("pgd", "standard")
+    columns = {key: title for key in ("pgd", "standard") if (title := _title(runs, key))}
+    head = [
+        "run",
+        "batches of 64",
+        "minutes",
+        f"clean, n = {runs[0].evaluations['pgd'].samples}",
+        *columns.values(),
+        "worst class under `pgd`",
+    ]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for run in runs:
         comparison = compare_runs([run])
         (method,) = comparison.methods
         judged = {column.key: column for column in comparison.judges()}
-        cells = [
-            f"{comparison.at(method, judged[key], EPS).percent()}" if key in judged else "not run" for key in protocols
+        robust = [
+            comparison.at(method, judged[key], EPS).percent() if key in judged else "not evaluated" for key in columns
         ]
         config, result = run.config, run.result
         # Neither the validation part nor the rest of an epoch that fills no batch is trained on.
-        batches = result.epochs * ((config.limit or 0) - result.validation_images) // config.batch_size
+        batches = result.epochs * (((config.limit or 0) - result.validation_images) // config.batch_size)
         trained = f"{batches:,}" if batches > 0 else "none"
-        seen = [run.folder.stem, trained, f"{result.seconds / 60:.0f}", comparison.clean(method).percent()]
         classes = run.evaluations["pgd"].by_class(EPS)
         worst = classes.worst_text() if classes is not None else "not known"
-        rows.append([*seen, cells[0], worst, cells[1]])
-    counts = {key: run.evaluations[key].samples for run in runs for key in run.evaluations}
-    quick, claim = (
-        f"robust at 8/255, `{key}` v{_version(runs, key)}, n = {counts[key]}" if key in counts else ""
-        for key in protocols
-    )
-    head = ["run", "batches of 64", "minutes", f"clean, n = {counts['pgd']}", quick, "worst class there"]
-    head += [claim] if claim else []
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row[: len(head)])} |" for row in rows)])
+        cells = [run.folder.stem, trained, f"{result.seconds / 60:.0f}", comparison.clean(method).percent()]
+        lines.append(f"| {' | '.join([*cells, *robust, worst])} |")
+    return "\n".join(lines)
 
 
-def _version(runs: list[Run], key: str) -> int:
-    return next(run.evaluations[key].protocol.version for run in runs if key in run.evaluations)
+def _title(runs: list[Run], key: str) -> str:
+    """The title of the column of a protocol; empty where no run has it."""
+
+    found = next((run.evaluations[key] for run in runs if key in run.evaluations), None)
+    return "" if found is None else f"robust at 8/255, `{key}` v{found.protocol.version}, n = {found.samples}"
 
 
 def page(text: str, runs: list[Run]) -> str:
