@@ -1387,6 +1387,11 @@ def test_a_model_of_ones_own_is_named_again_in_the_pages_command(
     assert "asgt compare run --out comparison --model my_models:build" in page
     assert "No maps of" not in page
 
+    # As in every remedy: without it, the command refuses to run the user's code.
+    (Path("run") / "evaluation" / "pgd" / "result.json").unlink()
+    verified = cli("verify", "run")
+    assert "asgt evaluate run --protocol pgd --model my_models:build" in verified.out + verified.err
+
 
 @pytest.mark.parametrize(
     ("words", "said"),

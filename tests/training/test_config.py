@@ -14,6 +14,7 @@ import yaml
 
 from asgt import InputError, TrainConfig
 from asgt.training.config import data_settings
+from asgt.training.run_folder import RunFolder
 from support.messages import assert_states
 
 # Values from Python ---------------------------------------------------------------------------------------------------
@@ -242,3 +243,28 @@ def test_what_here_cannot_be_read_does_not_hide_the_data(cli: Callable, elsewher
     answer = cli("evaluate", run, "--epsilons", 0.1, "--samples", 4)
 
     assert answer.status == 0, answer.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "trains", "looks"),
+    [
+        ({}, "", ""),
+        ({"model": "timm:resnet18"}, "", ""),
+        ({"model": "mine.nets:net"}, " --model mine.nets:net", " --model mine.nets:net"),
+        ({"method": "mine:method"}, " --method mine:method", ""),
+        ({"model": "m:n", "attack": "mine:attack"}, " --model m:n --attack mine:attack", " --model m:n"),
+    ],
+)
+def test_a_command_on_a_run_names_its_own_code_again(
+    tmp_path: Path, settings: dict[str, str], trains: str, looks: str
+) -> None:
+    folder = RunFolder(tmp_path / "my run")
+    folder.path.mkdir()
+    config = {"method": "at", "attack": "pgd", "data": "mnist", "model": "small_cnn"} | settings
+    folder.config.write_text("".join(f"{name}: {value}\n" for name, value in config.items()))
+    assert folder.command("train") == f"asgt train --resume --out '{folder.path}'{trains}"
+    chosen = folder.command("evaluate", "--protocol pgd", "")
+    assert chosen == f"asgt evaluate '{folder.path}' --protocol pgd{looks}"
+    # Where the configuration is lost, the command is told without.
+    folder.config.unlink()
+    assert folder.command("explain") == f"asgt explain '{folder.path}'"

@@ -27,6 +27,7 @@ from ..runs.run import Run, data_name, load_run, read_run
 from ..saliency import SaliencyMask
 from ..training.config import TrainConfig
 from ..training.method_registry import MASK
+from ..training.run_folder import RunFolder
 
 __all__ = ["Bench", "Subject", "bench_of_model", "bench_of_runs"]
 
@@ -114,7 +115,7 @@ class Bench:
         evaluation = subject.strictest(norm)
         if evaluation is None:
             how = (
-                f"asgt evaluate {subject.folder} finds it"
+                f"{RunFolder(subject.folder).command('evaluate')} finds it"
                 if subject.folder
                 else "only a run that is evaluated tells it"
             )

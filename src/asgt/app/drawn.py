@@ -16,6 +16,7 @@ from ..data import to_unit
 from ..explanation.shown_maps import RULE, coloured, pixels_of, png_uri
 from ..numbers import eps_text, norm_sign
 from ..report.figures import Chart, Line, chart_svg, swatch_svg
+from ..training.run_folder import RunFolder
 from ..visible import LONGEST, LONGEST_NAME, visible
 from .bench import Bench
 from .looking import Look, SubjectLook
@@ -123,7 +124,7 @@ def curves_html(bench: Bench, eps: float, norm: Norm) -> str:
     missing = []
     for number, subject in enumerate(bench.subjects):
         if (evaluation := subject.strictest(norm)) is None:
-            mend = f": asgt evaluate {subject.folder} makes it" if subject.folder else ""
+            mend = f": {RunFolder(subject.folder).command('evaluate')} makes it" if subject.folder else ""
             missing.append(f"No robustness curve of {subject.name} in {norm_sign(norm)}{mend}.")
         else:
             groups.setdefault(evaluation.protocol.key, []).append((number, evaluation))

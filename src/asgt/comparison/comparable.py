@@ -11,8 +11,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..evaluation.outcomes import Evaluation
 from ..evaluation.protocols import EARLIER, KNOWN, OWN, PROTOCOLS, stored_name
-from ..runs.commands import evaluate_command
-from ..runs.run import Run, data_name, evaluate_again
+from ..runs.run import Run, data_name, evaluate_again, evaluate_command
 from ..training.run_folder import AS_GIVEN, RunFolder
 from .method_naming import is_same_method
 

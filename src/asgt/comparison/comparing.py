@@ -22,9 +22,8 @@ from ..evaluation.health import catastrophic_on_test
 from ..evaluation.outcomes import grid_place
 from ..evaluation.protocols import Protocol, protocol_key
 from ..numbers import Number, counted, eps_text, norm_sign, number
-from ..runs.commands import evaluate_command
 from ..runs.kept import load_kept
-from ..runs.run import Run, data_name, read_run
+from ..runs.run import Run, data_name, evaluate_command, read_run
 from ..statistics import Estimate, share, share_over_runs
 from ..tabular import Table, Tabular, draw_curves
 from .comparable import left_out, refuse_other_evaluations, refuse_other_runs, shared_epsilons, shared_protocols

@@ -13,8 +13,7 @@ from itertools import combinations
 from ..errors import InputError
 from ..evaluation.shortcut_use import ShortcutUse, in_points, shortcut_use
 from ..numbers import eps_text, norm_sign, signed
-from ..runs.commands import evaluate_command
-from ..runs.run import Run
+from ..runs.run import Run, evaluate_command
 from ..shortcuts import VIEWS, ShortcutView, shortcut_named
 from ..statistics import (
     PAIRS_NOTE,

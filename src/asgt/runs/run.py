@@ -6,6 +6,7 @@ No code of a run folder is executed, unless the user names it.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +33,16 @@ from ..training.config import TrainConfig
 from ..training.passed import as_splits
 from ..training.run_folder import RunFolder, TrainResult
 
-__all__ = ["Run", "data_name", "evaluate_again", "load_run", "read_run", "refuse_other_model", "remarks_on"]
+__all__ = [
+    "Run",
+    "data_name",
+    "evaluate_again",
+    "evaluate_command",
+    "load_run",
+    "read_run",
+    "refuse_other_model",
+    "remarks_on",
+]
 
 
 @dataclass(frozen=True)
@@ -220,14 +230,19 @@ def data_name(run: Run) -> str:
     return short_name(data)
 
 
+def evaluate_command(run: Run, *flags: str) -> str:
+    """The command that evaluates a run with some flags."""
+
+    return shlex.join(["asgt", "evaluate", str(run.folder), *flags, *run.config.own_code()])
+
+
 def evaluate_again(run: Path, protocol: str, flags: str = "", *, view: str = "") -> str:
     """How to replace an evaluation by the protocol of a key, on one of the test sets."""
 
-    folder = RunFolder(run).evaluation(stored_name(protocol), view)
-    flags = f"{flags} --shortcut-view {view}".strip() if view else flags
-    if protocol == OWN:
-        return f"remove {folder}, then run asgt evaluate {run} --attack … {flags}".rstrip()
-    return f"remove {folder}, then run asgt evaluate {run} --protocol {protocol} {flags}".rstrip()
+    folder = RunFolder(run)
+    chosen = "--attack …" if protocol == OWN else f"--protocol {protocol}"
+    again = folder.command("evaluate", chosen, flags, f"--shortcut-view {view}" if view else "")
+    return f"remove {folder.evaluation(stored_name(protocol), view)}, then run {again}"
 
 
 def refuse_other_model(path: Path | str, named: str) -> None:

@@ -154,7 +154,7 @@ def verify_place(place: Path, *, accept: bool = False) -> Verified:
         return _kept(place)
     if accept:
         if _is_unfinished(place):
-            raise InputError(f"{place} is not finished: run asgt train --resume --out {place}")
+            raise InputError(f"{place} is not finished: run {RunFolder(place).command('train')}")
         with locked(place, "asgt verify --accept"), only_writer(place):
             _accept_folder(place)
     return _folder(place)
@@ -435,10 +435,10 @@ def _remedy(folder: Path, name: str, state: State) -> str:
     if place in _PLACES or _is_shard(run, name):
         return _remedy_of_evidence(folder, name, state)
     if name == MANIFEST:
-        resume = f"run asgt train --resume --out {folder} to write it"
+        resume = f"run {run.command('train')} to write it"
         return resume if run.checkpoint.exists() else f"restore it, or {accept} to accept the run as it is"
     if name == run.result.name and state == "missing":
-        resume = f", or run asgt train --resume --out {folder} to write it again"
+        resume = f", or run {run.command('train')} to write it again"
         return f"restore it{resume if run.checkpoint.exists() and run.config.exists() else ''}"
     if _is_unfinished(folder):
         return "restore it, or train again into another folder"
@@ -469,9 +469,8 @@ def _remedy_of_evidence(folder: Path, name: str, state: State) -> str:
     kind = rest.partition("/")[0]
     keys = {protocol.stored_as: key for key, protocol in KNOWN.items()}
     by, _, view = kind.partition("+")
-    evaluate = f"asgt evaluate {folder} " + ("--attack …" if by == OWN else f"--protocol {keys.get(by, by)}")
-    viewed = f" --shortcut-view {view}" if view else ""
-    evaluate += viewed
+    run, viewed = RunFolder(folder), f"--shortcut-view {view}" if view else ""
+    evaluate = run.command("evaluate", "--attack …" if by == OWN else f"--protocol {keys.get(by, by)}", viewed)
     if place == name:
         evaluate = f"asgt evaluate … --out {folder}"
     if name.endswith(".safetensors") and place != "explanation" and name != "values.safetensors":
@@ -480,7 +479,7 @@ def _remedy_of_evidence(folder: Path, name: str, state: State) -> str:
         if name.rpartition("/")[2] in (LABELS, TRACE):
             return f"{again} writes it again"
         return f"remove the file, then: {again}" if state == "changed" else f"{again} evaluates its samples again"
-    verb = evaluate if place == "evaluation" else f"asgt explain {folder}{viewed}"
+    verb = evaluate if place == "evaluation" else run.command("explain", viewed)
     if place == name:
         return f"restore it, or remove {folder}, then: asgt explain … --out {folder}"
     return f"restore it, or remove {folder / place / kind}, then run {verb}"

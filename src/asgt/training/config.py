@@ -505,6 +505,16 @@ class TrainConfig:
             name = getattr(self, what) or ""
             refuse_unless_allowed(name, allow, where, what=what, flag=f"--{what}" if flags else None)
 
+    def own_code(self, *, trains: bool = False) -> list[str]:
+        """The flags that name the user's own code again: without them, a command on the run refuses to run it.
+
+        Args:
+            trains: whether the command trains, which also needs method and attack.
+        """
+
+        named = {"--model": self.model} | ({"--method": self.method, "--attack": self.attack or ""} if trains else {})
+        return [word for flag, name in named.items() if is_foreign(name) for word in (flag, name)]
+
     def _plain(self) -> TrainConfig:
         """Makes the values of this very object Python's own, each of the type of its setting."""
 

@@ -20,7 +20,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -32,6 +34,7 @@ from ..names import file_name, viewed
 from ..numbers import norm_sign
 from ..statistics import share
 from ..tabular import Table, Tabular
+from .config import TrainConfig
 
 __all__ = ["AS_GIVEN", "RunFolder", "TrainResult"]
 
@@ -197,6 +200,21 @@ class RunFolder:
         manifest = Manifest.of(self.path)
         return not sealed or (manifest is not None and self.result.name in manifest.files)
 
+    def command(self, verb: str, *words: str) -> str:
+        """A command on this run, as messages name it, with the user's own code (:meth:`TrainConfig.own_code`).
+
+        Args:
+            verb: ``"train"`` continues the training; others take the run folder, such as ``"evaluate"``.
+            words: its flags, quoted where a shell needs it.
+        """
+
+        named: list[str] = []
+        with suppress(InputError):  # of a folder without a configuration that can be read
+            named = TrainConfig.load(self.config).own_code(trains=verb == "train")
+        place = shlex.quote(str(self.path))
+        first = ("--resume", "--out", place) if verb == "train" else (place,)
+        return " ".join(["asgt", verb, *first, *filter(None, words), *map(shlex.quote, named)])
+
     def load_result(self) -> TrainResult:
         """How the training ended, after a check that the text files of the run are unchanged.
 
@@ -207,7 +225,7 @@ class RunFolder:
         """
 
         if not self.is_finished():
-            raise InputError(f"{self.path} is not finished: run asgt train --resume --out {self.path}")
+            raise InputError(f"{self.path} is not finished: run {self.command('train')}")
         if (manifest := Manifest.of(self.path)) is not None:
             manifest.check(self.config.name, self.metrics.name, self.result.name)
         try:

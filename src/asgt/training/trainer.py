@@ -182,10 +182,8 @@ def fit(fitting: Fitting, should_stop: Callable[[], bool]) -> dict[str, Any]:
             watch.start()
         if asked == _STOP and state.step < total:
             progress.stop()
-            raise InterruptedRunError(
-                f"stopped after step {state.step} of {total}: continue with asgt train --resume --out "
-                f"{opened.folder.path}"
-            )
+            again = opened.folder.command("train")
+            raise InterruptedRunError(f"stopped after step {state.step} of {total}: continue with {again}")
     progress.stop()
     return world.from_main(_chosen, opened.folder, state.best_epoch) if total else _as_given(fitting)
 

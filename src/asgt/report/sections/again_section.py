@@ -6,7 +6,6 @@ import shlex
 from typing import Any
 
 from ...comparison.comparing import Comparison
-from ...runs.commands import named_again
 from ...training.run_folder import RunFolder
 from ..section import PageRequest, Section
 
@@ -35,7 +34,7 @@ def _commands(comparison: Comparison) -> list[str]:
     for method in comparison.methods:
         run = method.runs[0]
         words = ["asgt", "train", "--config", str(RunFolder(run.folder).config), "--out", f"again/{run.folder.name}"]
-        lines.append(shlex.join(words + named_again(run, trains=True)))
+        lines.append(shlex.join(words + run.config.own_code(trains=True)))
     return lines
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...comparison.comparing import Comparison
 from ...evaluation.check import THOROUGH
-from ...runs.commands import evaluate_command
+from ...runs.run import evaluate_command
 from ..section import PageRequest, Section
 
 __all__ = ["CHECKS"]

@@ -10,7 +10,6 @@ from ...comparison.comparing import Comparison
 from ...comparison.explained import Explained
 from ...comparison.map_evidence import panel_basis, panel_rows, panel_unrun, panel_words
 from ...explanation import Measure, measure_sentence
-from ...runs.commands import named_again
 from ...statistics import PairedDifference
 from ..gradients import gradient_charts
 from ..map_files import write_gradients, write_map_tables, write_measures
@@ -202,7 +201,7 @@ def _explain(comparison: Comparison) -> str:
     """The command that explains all runs."""
 
     runs = [run for method in comparison.methods for run in method.runs]
-    again = next((named for run in runs if (named := named_again(run))), [])
+    again = next((named for run in runs if (named := run.config.own_code())), [])
     return shlex.join(["asgt", "explain", *(str(run.folder) for run in runs), *again])
 
 
