@@ -63,7 +63,9 @@ def _load(folder: str, size: str) -> None:
     """One process: loads the folder, and says how many seconds that took."""
 
     from asgt.data import load_data
+    from asgt.memory import prepare
 
+    prepare()  # as every command does
     began = time.perf_counter()
     load_data(folder, image_size=int(size) or None)
     print(time.perf_counter() - began)

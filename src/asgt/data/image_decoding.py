@@ -232,7 +232,8 @@ def _converted(image: Picture, mode: str) -> Picture:
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
         assert converted is not None
         image = converted
-    return image.convert(mode)
+    # Pillow copies an image that has the mode already.
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _resized(image: Picture, options: PixelOptions) -> Picture:

@@ -22,7 +22,9 @@ import contextlib
 import os
 import re
 import shutil
+import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +51,8 @@ _WAIT = 7 * 24 * 3600.0
 """The time in seconds that a process waits for another one that decodes the same images."""
 _ABANDONED = 24 * 3600.0
 """The time in seconds without writes after which an incomplete entry is removed."""
+_writing = threading.Lock()
+"""Held where writing to a place takes two calls."""
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -70,7 +74,7 @@ class Entry:
     """An entry that is being built.
 
     Attributes:
-        pixels: the images, (N, C, H, W), mapped to the file.
+        pixels: the images, (N, C, H, W), mapped to the file, for reading.
         checksums: their CRC-32, uint32 (N,).
         counts: the number of occurrences of each value, int64 (C, 256); ``None`` for floats.
     """
@@ -79,6 +83,25 @@ class Entry:
     pixels: np.ndarray[Any, Any]
     checksums: np.ndarray[Any, np.dtype[np.uint32]]
     counts: np.ndarray[Any, np.dtype[np.int64]] | None
+
+    def __post_init__(self) -> None:
+        # Open until nobody writes: a thread may still hold an entry that was removed, for a wider one of its name.
+        self._file = os.open(self.folder / _PIXELS, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._file)
+
+    def write(self, first: int, images: np.ndarray[Any, Any]) -> None:
+        """Writes images (n, C, H, W) from place ``first`` on; threads may call it for different places.
+
+        Through the mapping, the system would first read or clear each page that is about to be overwritten.
+
+        Raises:
+            OSError: the disk is full.
+        """
+
+        rest, at = images.reshape(-1).view(np.uint8), first * images[0].nbytes
+        while len(rest):
+            written = _write_at(self._file, rest.data, at)
+            rest, at = rest[written:], at + written
 
 
 class PixelCache:
@@ -158,7 +181,7 @@ class PixelCache:
         self._make_room(size)
         with open(folder / _PIXELS, "wb") as file:
             _reserve(file, size)
-        pixels = np.memmap(folder / _PIXELS, dtype=kind, mode="r+", shape=shape)
+        pixels = np.memmap(folder / _PIXELS, dtype=kind, mode="r", shape=shape)
         counts = np.zeros((shape[1], 256), dtype=np.int64) if kind == "uint8" else None
         return Entry(folder, pixels, np.zeros(shape[0], dtype=np.uint32), counts)
 
@@ -284,6 +307,16 @@ class PixelCache:
                 elif (place / _ENTRY).exists():
                     size = sum(each.stat().st_size for each in place.iterdir())
                     yield place, place.stat().st_mtime, size
+
+
+def _write_at(file: int, what: memoryview, at: int) -> int:
+    """Writes to a place of a file; how many bytes it took."""
+
+    if hasattr(os, "pwrite"):  # Windows has none
+        return os.pwrite(file, what, at)
+    with _writing:
+        os.lseek(file, at, os.SEEK_SET)
+        return os.write(file, what)
 
 
 def _reserve(file: BinaryIO, size: int) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -250,12 +250,16 @@ class Decoder:
     def _decoded(self, part: Part, rows: Sequence[int]) -> DecodedSplit:
         if self.cache is None:
             return self._into(part, rows, self._memory(len(rows)))
+        known = self._known(part, rows)
+        if known.key is not None and (found := self._found(known.key)) is not None:
+            self.progress.advance(len(rows))
+            return found
         ((read, where),) = part.cells(rows[:1])
         size = len(rows) * decoded(read, where, self.options, self._refuse_large).pixels.nbytes
         if size < CACHED:
             return self._into(part, rows, self._memory(len(rows)))
 
-        key = self._key(part, rows)
+        key = self._key(part, rows, known)
         if (found := self._found(key)) is not None:
             self.progress.advance(len(rows))
             return found
@@ -356,25 +360,55 @@ class Decoder:
 
         return 0 if self.cache is None else self.cache.room()
 
-    def _key(self, part: Part, rows: Sequence[int]) -> str:
-        """The name of what decoding these images gives."""
+    def _known(self, part: Part, rows: Sequence[int]) -> _Known:
+        """What the cache knows of images without a look into their files."""
+
+        assert self.cache is not None
+        began, standing = time.time(), _standing(part, rows)
+        if standing is None:
+            return _Known(began)
+        seen = hashlib.sha256(f"{self._asked} {standing}".encode()).hexdigest()
+        return _Known(began, standing, seen, self.cache.seen(seen))
+
+    @cached_property
+    def _asked(self) -> str:
+        """What decides on the pixels beside the encoded images."""
 
         import PIL
 
         told = {"format": _FORMAT, "pillow": PIL.__version__, "options": asdict(self.options)}
-        asked = json.dumps(told, sort_keys=True)
+        return json.dumps(told, sort_keys=True)
+
+    def _key(self, part: Part, rows: Sequence[int], known: _Known) -> str:
+        """The name of what decoding these images gives."""
+
+        if known.key is not None:
+            return known.key
         assert self.cache is not None
-        began, standing = time.time(), _standing(part, rows)
-        seen = None if standing is None else hashlib.sha256(f"{asked} {standing}".encode()).hexdigest()
-        if seen is not None and (key := self.cache.seen(seen)) is not None:
-            return key
-        sha = hashlib.sha256(asked.encode())
+        sha = hashlib.sha256(self._asked.encode())
         # Reading and hashing a file takes so little time that threads would only wait for each other.
         for read, _ in part.cells(rows):
             sha.update(hashlib.sha256(read()).digest())
-        if seen is not None and standing == _standing(part, rows, before=began - _SETTLED):
-            self.cache.note_seen(seen, sha.hexdigest())
+        if known.seen is not None and known.standing == _standing(part, rows, before=known.began - _SETTLED):
+            self.cache.note_seen(known.seen, sha.hexdigest())
         return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of images without a look into their files.
+
+    Attributes:
+        began: when they were looked at, in seconds.
+        standing: what the file system says of their files (:func:`_standing`).
+        seen: its digest, with what decides on the pixels.
+        key: the key of the images with it; ``None`` if unknown.
+    """
+
+    began: float
+    standing: str | None = None
+    seen: str | None = None
+    key: str | None = None
 
 
 def _standing(part: Part, rows: Sequence[int], before: float | None = None) -> str | None:
@@ -409,6 +443,22 @@ def _standing(part: Part, rows: Sequence[int], before: float | None = None) -> s
     return "\n".join(told)
 
 
+class _Room(Protocol):
+    """The place of all images (N, C, H, W); threads write to different parts of it."""
+
+    pixels: _Array
+
+    def write(self, first: int, images: _Array) -> None: ...
+
+
+@dataclass
+class _Memory:
+    pixels: _Array
+
+    def write(self, first: int, images: _Array) -> None:
+        self.pixels[first : first + len(images)] = images
+
+
 @dataclass(frozen=True)
 class _Some:
     """A few images in their order, decoded by one thread.
@@ -416,7 +466,7 @@ class _Some:
     Attributes:
         first: the place of the first one.
         images: decoded.
-        planes: the same as (C, H, W).
+        planes: the same as (C, H, W), in one array where they are alike.
         into: where the thread has written them; ``None`` where they did not fit.
         checksums: of each, where they are asked for.
         counts: how often each value occurs in them, by channel; ``None`` where it is not asked for.
@@ -424,8 +474,8 @@ class _Some:
 
     first: int
     images: list[DecodedImage]
-    planes: list[_Array]
-    into: _Array | None = None
+    planes: list[_Array] | _Array
+    into: _Room | None = None
     checksums: tuple[int, ...] = ()
     counts: _Array | None = None
 
@@ -435,50 +485,56 @@ class _Target(ABC):
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.pixels: _Array | None = None
+        self.room: _Room | None = None
+
+    @property
+    def pixels(self) -> _Array | None:
+        """All images; ``None`` before the first."""
+
+        return None if self.room is None else self.room.pixels
 
     def written(self, first: int, images: list[DecodedImage]) -> _Some:
         """Writes images to their places, if they have the size of the earlier ones; any thread may call it."""
 
-        planes, into = [_planes(image.pixels) for image in images], self.pixels
-        if into is None or any(each.shape != into.shape[1:] or each.dtype != into.dtype for each in planes):
+        planes, room = _planes([image.pixels for image in images]), self.room
+        if room is None or isinstance(planes, list) or not _is_like(planes, room.pixels):
             return _Some(first, images, planes)
-        for place, each in enumerate(planes, first):
-            into[place] = each
-        return self.noted(_Some(first, images, planes, into))
+        room.write(first, planes)
+        return self.noted(_Some(first, images, planes, room))
 
     def take(self, some: _Some) -> None:
         """Writes images after all earlier ones."""
 
         # What was written before the target became wider is not in it.
-        if some.into is None or some.into is not self.pixels:
-            into = self._wide_enough(some)
-            planes = [_widened(each[None], into.shape[1], into.dtype == np.float32)[0] for each in some.planes]
-            for place, each in enumerate(planes, some.first):
-                into[place] = each
+        if some.into is None or some.into is not self.room:
+            room = self._wide_enough(some)
+            channels, deep = room.pixels.shape[1], room.pixels.dtype == np.float32
+            planes = np.concatenate([_widened(each[None], channels, deep) for each in some.planes])
+            room.write(some.first, planes)
             some = self.noted(replace(some, planes=planes))
         self.note(some)
 
-    def _wide_enough(self, some: _Some) -> _Array:
+    def _wide_enough(self, some: _Some) -> _Room:
         """The room for all images, in which those before ``some`` are, as wide as these need it."""
 
-        before = self.pixels
-        there = some.planes if before is None else [*some.planes, before[0]]
+        before = self.room
+        there = [*some.planes] if before is None else [*some.planes, before.pixels[0]]
         channels, deep = max(each.shape[0] for each in there), any(each.dtype == np.float32 for each in there)
-        if before is not None and (channels, deep) == (before.shape[1], before.dtype == np.float32):
+        if before is not None and (channels, deep) == (before.pixels.shape[1], before.pixels.dtype == np.float32):
             return before
         _, height, width = some.planes[0].shape
-        self.pixels = self.make((self.count, channels, height, width), "float32" if deep else "uint8")
-        for first in range(0, 0 if before is None else some.first, _PER_TASK):
+        wider = self.make((self.count, channels, height, width), "float32" if deep else "uint8")
+        for first in range(0, some.first, _PER_TASK):
             assert before is not None
-            rows = slice(first, min(first + _PER_TASK, some.first))
-            self.pixels[rows] = _widened(before[rows], channels, deep)
-            self.note(self.noted(_Some(first, [], list(self.pixels[rows]))))
-        return self.pixels
+            planes = _widened(before.pixels[first : min(first + _PER_TASK, some.first)], channels, deep)
+            wider.write(first, planes)
+            self.note(self.noted(_Some(first, [], planes)))
+        self.room = wider
+        return wider
 
     @abstractmethod
-    def make(self, shape: tuple[int, int, int, int], kind: str) -> _Array:
-        """Reserves the memory for all images."""
+    def make(self, shape: tuple[int, int, int, int], kind: str) -> _Room:
+        """Reserves the room for all images."""
 
     def noted(self, some: _Some) -> _Some:
         """Images with their notes."""
@@ -496,9 +552,9 @@ class _InMemory(_Target):
         super().__init__(count)
         self._check = check
 
-    def make(self, shape: tuple[int, int, int, int], kind: str) -> _Array:
+    def make(self, shape: tuple[int, int, int, int], kind: str) -> _Room:
         self._check(int(np.prod(shape)) * np.dtype(kind).itemsize, shape)
-        return np.empty(shape, dtype=kind)
+        return _Memory(np.empty(shape, dtype=kind))
 
 
 class _InCache(_Target):
@@ -507,14 +563,14 @@ class _InCache(_Target):
         self._build = build
         self.entry: Entry | None = None
 
-    def make(self, shape: tuple[int, int, int, int], kind: str) -> _Array:
+    def make(self, shape: tuple[int, int, int, int], kind: str) -> _Room:
         self.entry = self._build(shape, kind)
-        return self.entry.pixels
+        return self.entry
 
     def noted(self, some: _Some) -> _Some:
         counts = None
         if some.planes[0].dtype == np.uint8:
-            counts = value_counts(torch.from_numpy(np.stack(some.planes))).numpy()
+            counts = value_counts(torch.from_numpy(np.asarray(some.planes))).numpy()
         return replace(some, checksums=tuple(map(checksum, some.planes)), counts=counts)
 
     def note(self, some: _Some) -> None:
@@ -554,10 +610,22 @@ def _few(cells: Iterable[Cell]) -> Iterator[tuple[int, list[Cell]]]:
         yield next(places), some
 
 
-def _planes(pixels: _Array) -> _Array:
-    """An image (H, W) or (H, W, 3) as (C, H, W) in one block of memory."""
+def _planes(images: list[_Array]) -> list[_Array] | _Array:
+    """Images (H, W) or (H, W, 3) as (C, H, W), in one array (n, C, H, W) where they are alike."""
 
-    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+    planes = [image[None] if image.ndim == 2 else image.transpose(2, 0, 1) for image in images]
+    if len({(each.shape, each.dtype) for each in planes}) > 1:
+        return [np.ascontiguousarray(each) for each in planes]
+    block = np.empty((len(planes), *planes[0].shape), dtype=planes[0].dtype)
+    for place, each in enumerate(planes):
+        block[place] = each
+    return block
+
+
+def _is_like(planes: _Array, pixels: _Array) -> bool:
+    """Whether images have the shape and the type of others."""
+
+    return bool(planes.shape[1:] == pixels.shape[1:] and planes.dtype == pixels.dtype)
 
 
 def _widened(pixels: _Array, channels: int, deep: bool) -> _Array:
