@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Foreign,
         LocalSquare,
         Repeated,
+        RescaledSquare,
         Square,
     )
     from .comparison import Comparison, compare
@@ -115,6 +116,7 @@ __all__ = [
     "Preset",
     "Protocol",
     "Repeated",
+    "RescaledSquare",
     "SaliencyMaps",
     "SaliencyMask",
     "SampleKeyed",
@@ -167,6 +169,7 @@ _HOMES = {
         "Foreign",
         "LocalSquare",
         "Repeated",
+        "RescaledSquare",
         "Square",
     ),
     "comparison": (

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from asgt.attacks import AnnealedPGD, LocalSquare, Square, describe
+from asgt.attacks import AnnealedPGD, LocalSquare, RescaledSquare, Square, describe
 from asgt.attacks.annealed import AnnealedState
+from asgt.attacks.square import HALVINGS
 from asgt.errors import InputError
 from asgt.randomness import SampleKeyed
 from support.attacked import WEIGHT, Linear, Recorder, batch, conv_net, corner, linear_batch, radius
@@ -341,7 +342,7 @@ def test_an_unknown_loss_is_refused() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Local Square
+# Local and rescaled Square
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -352,24 +353,38 @@ class Indifferent(nn.Module):
         return torch.stack([0 * x.flatten(1).sum(dim=1) + 1, 0 * x.flatten(1).sum(dim=1)], dim=1)
 
 
+def sizes(attack: Square, count: int) -> list[int]:
+    """The side of the square that each query changed, read off the image that was asked about."""
+
+    x = torch.full((1, 1, 20, 20), 0.5, dtype=torch.float64)
+    watched = Recorder(Indifferent())
+    state = attack.start(watched, x, torch.tensor([0]), 0.05, init=x, generator=keyed(1))
+    for _ in range(count):
+        state = attack.step(state)
+    changed = [(asked - x)[0, 0].abs() > 1e-12 for asked in watched.asked]
+    return [int(here.any(dim=1).sum()) for here in changed[1:]]
+
+
 @pytest.mark.parametrize(("norm", "skipped", "queries"), [("linf", 150, 120), ("linf", 40, 30), ("l2", 40, 30)])
 def test_local_square_leaves_out_the_first_sizes(norm: str, skipped: int, queries: int) -> None:
-    x = torch.full((1, 1, 20, 20), 0.5, dtype=torch.float64)
-
-    def sizes(attack: Square, count: int) -> list[int]:
-        """The side of the square that each query changed, read off the image that was asked about."""
-
-        watched = Recorder(Indifferent())
-        state = attack.start(watched, x, torch.tensor([0]), 0.05, init=x, generator=keyed(1))
-        for _ in range(count):
-            state = attack.step(state)
-        changed = [(asked - x)[0, 0].abs() > 1e-12 for asked in watched.asked]
-        return [int(here.any(dim=1).sum()) for here in changed[1:]]
-
     whole = sizes(Square(eps=0.05, norm=norm), skipped + queries)  # type: ignore[arg-type]
     local = sizes(LocalSquare(eps=0.05, norm=norm, skipped=skipped), queries)  # type: ignore[arg-type]
     assert local == whole[skipped:]
     assert whole[0] > local[0] >= local[-1]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_rescaled_square_passes_through_all_sizes_with_its_queries(norm: str) -> None:
+    rescaled = sizes(RescaledSquare(eps=0.05, norm=norm, steps=100), 100)  # type: ignore[arg-type]
+    # The paper halves the area of the squares after 10 to 8,000 of 10,000 queries: after 0, 0, 2, 5, … 80 of 100.
+    smallest = {"linf": 1, "l2": 3}[norm]
+    sides = [max(round(math.sqrt(0.8 / 2**n) * 20), smallest) for n in range(10)]
+    sides = [min(side | (norm == "l2"), 20) for side in sides]
+    passed = [sum(100 * step > halving for halving in HALVINGS) for step in range(99)]
+    assert rescaled == [sides[n] for n in passed]
+    # With the paper's number it is the paper's attack.
+    same = (sizes(kind(eps=0.05, norm=norm, steps=10_000), 60) for kind in (Square, RescaledSquare))  # type: ignore[arg-type]
+    assert next(same) == next(same)
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.4)])

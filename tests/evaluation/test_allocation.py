@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgt.evaluation.allocation import ALWAYS, FLOOR, distances, near, pooled_spread
+from asgt.evaluation.allocation import ALWAYS, FLOOR, distances, near, pooled_spread, smallest
 
 NAN = torch.nan
 
@@ -116,3 +116,19 @@ def test_an_image_with_infinite_margins_has_no_say_in_the_spread() -> None:
     assert not found.isnan().any()
     assert found[:60].isinf().all()
     assert found[60:].tolist() == pytest.approx([1 / FLOOR] * 40)
+
+
+def test_a_round_keeps_a_share_at_each_eps_and_at_least_five() -> None:
+    # Margins 0 to 39, in another order, in turn at two ε of 24 and 16 samples.
+    margins = torch.randperm(40, generator=torch.Generator().manual_seed(0)).double()
+    levels = torch.where(margins % 5 < 3, 1, 2)
+    few, many = sorted(margins[levels == 2].tolist()), sorted(margins[levels == 1].tolist())
+    for share, kept in ((0.5, (12, 8)), (0.3, (8, 5)), (0.01, (5, 5)), (1.0, (24, 16))):
+        chosen = smallest(margins, share, levels)
+        assert sorted(margins[chosen & (levels == 1)].tolist()) == many[: kept[0]]
+        assert sorted(margins[chosen & (levels == 2)].tolist()) == few[: kept[1]]
+    # Unknown margins come last, and fewer than five all stay.
+    unknown = torch.tensor([NAN, 3.0, NAN, 2.0, 1.0, 5.0, 4.0])
+    assert smallest(unknown, 0.1, torch.zeros(7, dtype=torch.int64)).tolist() == [0, 1, 0, 1, 1, 1, 1]
+    assert smallest(unknown[:3], 0.1, torch.zeros(3, dtype=torch.int64)).all()
+    assert smallest(unknown[:0], 0.5, torch.zeros(0, dtype=torch.int64)).shape == (0,)

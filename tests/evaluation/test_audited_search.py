@@ -556,7 +556,8 @@ class Case:
         if kind == "alone":
             self.asked["exhaustive"] = True
         if kind == "quick":
-            self.protocol = phased(WEAK, audited=False, attacks=square_only(60))
+            rounds = replace(PHASES[2], rounds=((10, 0.5), (20, 0.5)))
+            self.protocol = phased((*WEAK, rounds), audited=False, attacks=square_only(60))
 
     def made(self, folder: Path | None, **words: Any) -> Evaluation:
         return evaluate(self.model, self.data, protocol=self.protocol, folder=folder, **self.asked, **words)
@@ -741,8 +742,8 @@ def test_a_search_in_phases_of_ones_own_is_read_back_without_its_attacks(
     assert isinstance(ours, PhasedSearch)
     assert theirs.described() == ours.among(2).described()
     assert [attack.title for attack in theirs.finders] == [attack.title for attack in ours.finders]
-    assert [(p.name, p.within, p.from_best, p.if_breaking) for p in theirs.phases] == [
-        (p.name, p.within, p.from_best, p.if_breaking) for p in ours.phases
+    assert [(p.name, p.within, p.from_best, p.if_breaking, p.rounds) for p in theirs.phases] == [
+        (p.name, p.within, p.from_best, p.if_breaking, p.rounds) for p in ours.phases
     ]
     assert theirs.audited is ours.audited
     assert repr(read.protocol) == repr(case.protocol)
@@ -812,6 +813,15 @@ class Whole(Foreign):
         (lambda: phased((replace(PHASES[0], within=3.0),)), ("phase short", "first", "all")),
         (lambda: phased((replace(PHASES[0], from_best=True),)), ("phase short", "first")),
         (lambda: phased((replace(PHASES[0], if_breaking=0.5),)), ("phase short", "first")),
+        (lambda: phased((replace(PHASES[0], rounds=((5, 0.5),)),)), ("phase short", "first")),
+        *(
+            (lambda rounds=rounds: phased((PHASES[0], replace(PHASES[2], rounds=rounds))), ("phase Square", "below 30"))
+            for rounds in (((30, 0.5),), ((0, 0.5),), ((5, 0.5), (5, 0.5)), ((5, 0.0),), ((5, 1.5),))
+        ),
+        (
+            lambda: phased((PHASES[0], Phase("again", (PGD(0.0, steps=5),), rounds=((2, 0.5),)))),
+            ("phase again", "PGD", "rounds", "AnnealedPGD and Square"),
+        ),
         (lambda: phased((Phase("often", (PGD(0.0, restarts=5),)),)), ("phase often", "5 restarts", "once")),
         (
             lambda: phased((*PHASES, Phase("whole", (Whole(0.0, made=lambda eps: lambda x, y: x, name="theirs"),)))),

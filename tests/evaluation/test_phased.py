@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -317,6 +318,68 @@ def test_the_discarded_come_back_where_square_breaks_what_gradients_did_not() ->
     led = searched(honest, data, phases=misled_phases(0.25), grid=grid)
     assert (led.discarded == 1).any()
     assert not led.phase_forwards[3].any()
+
+
+def in_rounds(*rounds: tuple[int, float]) -> tuple[Phase, ...]:
+    return (Phase("short", SHORT[:1]), Phase("Square", (LocalSquare(0.0, steps=40),), from_best=True, rounds=rounds))
+
+
+def test_after_a_round_only_the_smallest_margins_go_on() -> None:
+    model = Rows(3)
+    data = rows_images(model, 60)
+    whole = searched(model, data, phases=in_rounds(), grid=(0.005, 0.02))
+    found = searched(model, data, phases=in_rounds((10, 0.5), (25, 0.4)), grid=(0.005, 0.02))
+    assert torch.equal(found.levels, whole.levels)
+    queries = found.phase_forwards[2]
+    assert (whole.phase_forwards[2, whole.levels > 0] == 40).all()
+    for level in (1, 2):
+        here = found.levels == level
+        count = int(here.sum())
+        assert count > 12
+        half = max(-(-count // 2), 5)
+        last = max(math.ceil(0.4 * half), 5)
+        taken = sorted(queries[here].tolist())
+        assert taken == [10] * (count - half) + [25] * (half - last) + [40] * last
+        # On a linear model the short run ends at the exact margin, from which Square cannot go down.
+        assert queries[here][found.distance[here].argsort()].tolist() == taken[::-1]
+        # Who did not go on was discarded, and an audit has to know it.
+        assert torch.equal(found.discarded[here] == 1, queries[here] < 40)
+        assert (found.discarded[here] <= 1).all()
+
+
+def test_with_shares_of_one_rounds_change_nothing() -> None:
+    honest = Rows(2)
+    model, data = Misled(honest), rows_images(honest, 60)
+    whole, rounds = (
+        searched(model, data, phases=phases, grid=(0.02, 0.05))
+        for phases in (in_rounds(), in_rounds((1, 1.0), (20, 1.0), (39, 1.0)))
+    )
+    assert whole.phase_broken[2].any()
+    for name in vars(whole):
+        torch.testing.assert_close(getattr(rounds, name), getattr(whole, name), rtol=0, atol=0, equal_nan=True)
+    widened = in_rounds((10, 0.5), (25, 0.8))[1].widened(1.5)
+    assert widened.rounds == ((10, 0.75), (25, 1.0))
+    assert widened.within is None
+
+
+@pytest.mark.parametrize("attack", [LocalSquare(0.0, steps=40), AnnealedPGD(0.0, steps=40, loss="ce")])
+def test_rounds_do_not_depend_on_batches_and_what_is_dropped_comes_back(attack: Attack) -> None:
+    model, data = in_float64(40)
+    rounds = Phase("rounds", (attack,), rounds=((5, 0.4), (15, 0.5)))
+    phases = (Phase("short", SHORT[:2]), rounds, Phase("again", SHORT[2:], within=3))
+    whole = searched(model, data, phases=phases, grid=(0.02,))
+    passes = whole.phase_gradients if attack.uses_gradients else whole.phase_forwards
+    assert len(passes[2].unique()) > 3
+    for size in (7, 23):
+        other = searched(model, data, phases=phases, grid=(0.02,), batch_size=size)
+        for name in ("levels", "discarded", "phase_gradients", "phase_forwards", "phase_broken", "distance"):
+            torch.testing.assert_close(getattr(other, name), getattr(whole, name), equal_nan=True)
+    # A dropped sample that is near enough for the next phase is not discarded any more.
+    far = whole.phase_gradients[3] == 0
+    held = whole.levels > 0
+    assert (whole.discarded[held & ~far] == -1).all()
+    assert (held & far).any()
+    assert (whole.discarded[held & far] >= 1).all()
 
 
 def test_zero_and_nan_gradients_are_counted_blind() -> None:

@@ -9,7 +9,7 @@ from .fgsm import FGSM
 from .mifgsm import MIFGSM
 from .pgd import PGD
 from .repeated import Repeated
-from .square import LocalSquare, Square, SquareState
+from .square import LocalSquare, RescaledSquare, Square, SquareState
 from .whole import Foreign, Whole, as_attack
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "LocalSquare",
     "Norm",
     "Repeated",
+    "RescaledSquare",
     "Square",
     "SquareState",
     "State",

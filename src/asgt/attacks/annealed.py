@@ -137,6 +137,10 @@ class AnnealedPGD(Attack):
         return True
 
     @property
+    def keeps_margin(self) -> bool:
+        return True
+
+    @property
     def title(self) -> str:
         towards = "" if self.target is None else f", class {self.target}"
         return f"annealed PGD-{self.steps} ({_LOSSES[self.loss]}{towards})"

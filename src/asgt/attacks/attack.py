@@ -494,6 +494,12 @@ class Attack(ABC):
         return False
 
     @property
+    def keeps_margin(self) -> bool:
+        """Whether its state has a ``margin``: the smallest so far of the label's logit over the largest other."""
+
+        return False
+
+    @property
     def group(self) -> str:
         """The key for :func:`asgt.attacks.describe`: attacks of the same group are described together."""
 

@@ -18,6 +18,7 @@ L2
     .. math:: h(r, c) \propto \sum_{k = d}^{m} \frac{1}{(k + 1)^2}, \qquad d = \max(|r - r_0|, |c - c_0|)
 
 The shares are the authors' for any number of queries, as in their AutoAttack: a short search ends on larger squares.
+:class:`RescaledSquare` compresses them to its number of queries, which is an option of their package.
 Here each sample draws its own place and signs, from noise that is keyed by the sample and its own counter; their
 package draws once for a whole batch. It also omits the last row and column of places, unlike their paper: on 8 × 8
 pixels this raises robust accuracy by five points.
@@ -37,11 +38,14 @@ from ..modes import Classifier, ask, at_least_float32
 from ..randomness import Generator, keyed_uniform, keys_like
 from .attack import Attack, State, logit_margin, per_sample, project
 
-__all__ = ["LocalSquare", "Square", "SquareState"]
+__all__ = ["LocalSquare", "RescaledSquare", "Square", "SquareState"]
 
 P_INIT = 0.8
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """The number of squares before p halves; from the paper, for 10,000 queries."""
+
+QUERIES = 10_000
+"""The number of queries that the paper's halvings are for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +102,10 @@ class Square(Attack):
     @property
     def uses_gradients(self) -> bool:
         return False
+
+    @property
+    def keeps_margin(self) -> bool:
+        return True
 
     def described(self, count: int = 1) -> str:
         return f"Square ({self.steps:,} queries)"
@@ -224,6 +232,51 @@ class LocalSquare(Square):
 
     def _side(self, state: SquareState, smallest: int) -> Tensor:
         return super()._side(replace(state, iteration=state.iteration + self.skipped), smallest)
+
+
+@dataclass(frozen=True)
+class RescaledSquare(Square):
+    """Square Attack whose schedule of sizes is compressed to its number of queries, so that it ends on small squares.
+
+    After a share of its queries, the squares are as large as after the same share of the paper's 10,000. With fewer
+    queries than that, it breaks more than :class:`Square`.
+
+    Args:
+        eps: the radius in [0, 1].
+        norm: ``"linf"`` or ``"l2"``.
+        steps: queries, the one about the start included.
+        targeted: refused, as there is no targeted form of it here.
+
+    Raises:
+        InputError: a setting is invalid, such as a negative ``eps``; or, in a call, the images, labels or model do
+            not match.
+
+    Example:
+        >>> import torch
+        >>> import asgt
+        >>> model = asgt.build_model("small_cnn", shape=(1, 8, 8), classes=10).eval()
+        >>> x, y = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+        >>> x_adv = asgt.RescaledSquare(eps=0.1, steps=50)(model, x, y)
+        >>> x_adv.shape
+        torch.Size([4, 1, 8, 8])
+
+    References:
+        Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial attack via random search",
+        https://arxiv.org/abs/1912.00049
+    """
+
+    steps: int = 2500
+
+    @property
+    def title(self) -> str:
+        return "rescaled Square"
+
+    def described(self, count: int = 1) -> str:
+        return f"rescaled Square ({self.steps:,} queries)"
+
+    def _side(self, state: SquareState, smallest: int) -> Tensor:
+        passed = QUERIES * (state.iteration - 1) // self.steps
+        return super()._side(replace(state, iteration=passed + 1), smallest)
 
 
 @lru_cache(maxsize=32)

@@ -9,19 +9,23 @@ Several short runs on a sample end at different margins. Their spread estimates 
 one sample are too few to estimate it. Samples at another ε have another spread, so those of the same ε are pooled, as
 soon as there are enough. Two things keep an estimate of zero from discarding everything: σ has a floor, and the
 nearest five samples at each ε are always near.
+
+Within an attack the samples at the same ε compete: after some steps, only a share of them continues (:func:`smallest`).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from ..modes import precise
 
-__all__ = ["ALWAYS", "FLOOR", "distances", "near", "pooled_spread"]
+__all__ = ["ALWAYS", "FLOOR", "distances", "near", "pooled_spread", "smallest"]
 
 ALWAYS = 5
-"""The number of nearest samples at each ε that always count as near, whatever σ is."""
+"""The number of nearest samples at each ε that always count as near, whatever σ is, and that stay in a round."""
 
 FLOOR = 0.02
 """The smallest value of σ, as a share of the median size of the margins."""
@@ -76,4 +80,21 @@ def near(distance: Tensor, within: float, levels: Tensor) -> Tensor:
     for level in levels.unique():
         here = (levels == level).nonzero().squeeze(1)
         chosen[here[distance[here].argsort(stable=True)[:ALWAYS]]] = True
+    return chosen
+
+
+def smallest(margins: Tensor, share: float, levels: Tensor) -> Tensor:
+    """Which samples belong to a share of those at their ε, that with the smallest margins, bool (N,); at least five.
+
+    Args:
+        margins: the margin of each sample, (N,); NaN is the largest.
+        share: in (0, 1]. A fraction of a sample counts as a whole one.
+        levels: the number of the ε at which it is attacked, int64 (N,).
+    """
+
+    chosen = torch.zeros_like(levels, dtype=torch.bool)
+    for level in levels.unique():
+        here = (levels == level).nonzero().squeeze(1)
+        count = max(math.ceil(share * len(here)), ALWAYS)
+        chosen[here[margins[here].argsort(stable=True)[:count]]] = True
     return chosen

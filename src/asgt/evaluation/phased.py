@@ -9,6 +9,7 @@ longer ones. A phase is a list of attacks and a rule that says who enters it; th
    on, and the sample begins again with the first phase, at the next ε below: no ε is passed by with less than another.
 3. A phase begins when all samples are through those before it, at any ε. So the set of near samples does not depend
    on the batches.
+4. A phase may have rounds: after some steps, only the samples with the smallest margins at each ε continue.
 
 A sample that is not near enough for a phase is **discarded**: it counts as robust at its ε. Where searches without
 gradients break many of those that they try, gradients mislead; at such an ε the discarded samples come back, and more
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -32,10 +33,13 @@ from ..data import Images, batch_that_fits
 from ..modes import Classifier, evaluating
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed
-from .allocation import distances, near
+from .allocation import distances, near, smallest
 from .known import STREAMS, Known, Outcome, in_parts
 
 __all__ = ["Phase", "PhasedOutcome", "phased_norms"]
+
+Run: TypeAlias = tuple[Tensor, State]
+"""Samples that an attack has not broken yet, int64 (B,), and its state on them."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ class Phase:
         if_breaking: enter it only at those ε at which a phase without gradients before it broke more than one sample
             and more than this share of those that it tried: there, gradients mislead, and what was discarded
             comes back. Default: at every ε.
+        rounds: pairs of a number of steps and a share in (0, 1). After so many steps of each attack, only this share
+            of the samples at each ε continues, those whose margin is smallest in this run (at least five); the others
+            are discarded, as far as later phases do not take them. Default: all samples take all steps.
     """
 
     name: str
@@ -57,11 +64,14 @@ class Phase:
     within: float | None = None
     from_best: bool = False
     if_breaking: float | None = None
+    rounds: tuple[tuple[int, float], ...] = ()
 
     def widened(self, factor: float) -> Phase:
-        """The phase with the number of σ multiplied by a factor."""
+        """The phase with the number of σ, and the shares of its rounds, multiplied by a factor of at least 1."""
 
-        return self if self.within is None or factor == 1.0 else replace(self, within=factor * self.within)
+        rounds = tuple((steps, min(factor * share, 1.0)) for steps, share in self.rounds)
+        within = None if self.within is None else factor * self.within
+        return self if factor == 1.0 else replace(self, within=within, rounds=rounds)
 
     def in_norm(self, norm: Norm) -> Phase:
         """The phase with its attacks in a norm."""
@@ -74,8 +84,8 @@ class PhasedOutcome(Outcome):
     """The result of a search in P phases on N samples.
 
     Attributes:
-        discarded: the number of the phase that a sample was not near enough for, int64 (N,); −1 if it went through
-            all phases, or is robust at no ε.
+        discarded: the number of the phase that a sample was not near enough for, or in which it did not continue, int64
+            (N,); −1 if it went through all phases, or is robust at no ε.
         distance: its final distance from the boundary in σ, float32 (N,); NaN if it is robust at no ε.
         phase_gradients: the gradients that each sample took, int64 (P + 1, N): probe and press, then phase by phase.
         phase_forwards: additional forward passes, likewise.
@@ -158,6 +168,7 @@ class _Phased(Known):
         self.margin = torch.full((count,), torch.inf, device=device)
         self.best, self.closest = self.x.clone(), torch.full_like(self.stage, -1)
         attacks = [attack for phase in phases for attack in phase.attacks]
+        self.numbers = [number for number, phase in enumerate(phases) for _ in phase.attacks]
         # A run towards a class that may be out of reach says nothing of how far runs lie apart.
         self.aims = [attack.has_a_target for attack in attacks]
         self.reached = torch.full((count, len(attacks)), torch.nan, device=device)
@@ -226,7 +237,7 @@ class _Phased(Known):
         first = sum(len(phase.attacks) for phase in self.phases[:number])
         for place, attack in enumerate(self.phases[number].attacks, first):
             levels = self.level_tensor()[samples]
-            broken = self.attacked(place, attack, samples, self.phases[number].from_best)
+            broken = self.attacked(place, attack, samples, self.phases[number])
             if not attack.uses_gradients:
                 self.blind_tries[0, number] += levels.bincount(minlength=len(self.grid) + 1)
                 self.blind_tries[1, number] += levels[broken].bincount(minlength=len(self.grid) + 1)
@@ -246,43 +257,84 @@ class _Phased(Known):
         self.reached[samples] = torch.nan
         self.best[samples] = self.x[samples]
 
-    def attacked(self, place: int, attack: Attack, samples: Tensor, from_best: bool) -> Tensor:
+    def attacked(self, place: int, attack: Attack, samples: Tensor, phase: Phase) -> Tensor:
         """Runs an attack on samples at the ε below their bound; which of them it broke, bool (B,)."""
 
         self.number, self.external = place, attack.is_external
         before = self.level_tensor()[samples]
-        found: list[tuple[Tensor, State]] = []
-        for part in in_parts(samples, self.batch_size):
-            eps = self.grid[self.level_tensor()[part] - 1]
-            noise = SampleKeyed(self.seed, self.rows[part], draw=(self.draw + place) * STREAMS)
-            init = self.best[part] if from_best else None
-            before_start = self.without
-            state = attack.start(self.model, self.x[part], self.y[part], eps, init=init, generator=noise)
-            self.forwards[part] += (self.without - before_start) // len(part)
-            if isinstance(state, AnnealedState):
-                state = replace(state, target=torch.where(state.target < 0, self.closest[part], state.target))
-            for step in range(attack.steps + 1):
-                if step == attack.steps:
-                    if not attack.uses_gradients:
-                        break
-                    state = state.judged(self.forward(state.x_adv, part))
-                else:
-                    counter = self.gradients if attack.uses_gradients else self.forwards
-                    counter[part] += 1
-                    state = attack.step(state)
-                if bool(state.fooled.any()):
-                    found.append((part[state.fooled], state[state.fooled]))
-                    self.remember(place, part[state.fooled], state[state.fooled])
-                    part, state = part[~state.fooled], state[~state.fooled]
-                    if len(part) == 0:
-                        break
-            self.remember(place, part, state)
+        found: list[Run] = []
+        parts = list(in_parts(samples, self.batch_size))
+        # With rounds all samples at an ε compete, so that all parts take the same steps before one takes more.
+        for together in [parts] if phase.rounds else [[part] for part in parts]:
+            runs = [(part, self.started(place, attack, part, phase.from_best)) for part in together]
+            taken = 0
+            for steps, share in phase.rounds:
+                runs = [self.advanced(place, attack, run, steps - taken, found) for run in runs]
+                runs = self.promising(place, runs, share)
+                taken = steps
+            for run in runs:
+                self.finished(place, attack, self.advanced(place, attack, run, attack.steps - taken, found), found)
         if found:
             ids = torch.cat([part for part, _ in found])
             witnesses = torch.cat([state.witness for _, state in found])
-            taken = torch.cat([state.iteration for _, state in found])
-            self.accept(ids, witnesses, taken, eps=self.grid[self.level_tensor()[ids] - 1])
+            iterations = torch.cat([state.iteration for _, state in found])
+            self.accept(ids, witnesses, iterations, eps=self.grid[self.level_tensor()[ids] - 1])
         return self.level_tensor()[samples] < before
+
+    def started(self, place: int, attack: Attack, part: Tensor, from_best: bool) -> State:
+        """The state of an attack on samples before its first step."""
+
+        eps = self.grid[self.level_tensor()[part] - 1]
+        noise = SampleKeyed(self.seed, self.rows[part], draw=(self.draw + place) * STREAMS)
+        init = self.best[part] if from_best else None
+        before = self.without
+        state = attack.start(self.model, self.x[part], self.y[part], eps, init=init, generator=noise)
+        self.forwards[part] += (self.without - before) // len(part)
+        if isinstance(state, AnnealedState):
+            state = replace(state, target=torch.where(state.target < 0, self.closest[part], state.target))
+        return state
+
+    def advanced(self, place: int, attack: Attack, run: Run, steps: int, found: list[Run]) -> Run:
+        """A run after so many steps more, without the samples that it broke."""
+
+        counter = self.gradients if attack.uses_gradients else self.forwards
+        for _ in range(steps):
+            part, state = run
+            if len(part) == 0:
+                break
+            counter[part] += 1
+            run = self.unbroken(place, part, attack.step(state), found)
+        return run
+
+    def finished(self, place: int, attack: Attack, run: Run, found: list[Run]) -> None:
+        """The last iterate of a run: an attack by gradients has not evaluated the model at it yet."""
+
+        part, state = run
+        if attack.uses_gradients and len(part):
+            part, state = self.unbroken(place, part, state.judged(self.forward(state.x_adv, part)), found)
+        self.remember(place, part, state)
+
+    def unbroken(self, place: int, part: Tensor, state: State, found: list[Run]) -> Run:
+        """The samples of a run that it has not broken; the others join ``found``."""
+
+        if not bool(state.fooled.any()):
+            return part, state
+        found.append((part[state.fooled], state[state.fooled]))
+        self.remember(place, *found[-1])
+        return part[~state.fooled], state[~state.fooled]
+
+    def promising(self, place: int, runs: list[Run], share: float) -> list[Run]:
+        """The runs with only a share of their samples at each ε, those with the smallest margins."""
+
+        parts = torch.cat([part for part, _ in runs])
+        margins = torch.cat([state.margin for _, state in runs if isinstance(state, (AnnealedState, SquareState))])
+        chosen = smallest(margins, share, self.level_tensor()[parts])
+        kept = []
+        for (part, state), stays in zip(runs, chosen.split([len(part) for part, _ in runs]), strict=True):
+            self.remember(place, part[~stays], state[~stays])
+            self.discarded[part[~stays]] = self.numbers[place]
+            kept.append((part[stays], state[stays]))
+        return kept
 
     def remember(self, place: int, samples: Tensor, state: State) -> None:
         """The smallest margins that a run reached, and where."""
@@ -315,7 +367,7 @@ class _Phased(Known):
         samples = torch.tensor(sorted(chosen), dtype=torch.int64, device=self.y.device)
         self.tested[samples] += 1
         for place, attack in enumerate(self.phases[0].attacks):
-            broken = self.attacked(place, attack, samples, False)
+            broken = self.attacked(place, attack, samples, self.phases[0])
             self.missed[samples[broken]] += 1
             samples = samples[~broken]
         for sample in samples.tolist():

@@ -44,6 +44,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
+from itertools import pairwise
 from types import FunctionType
 from typing import Any, Literal
 
@@ -360,7 +361,7 @@ def _check_phase_list(phases: tuple[Phase, ...], where: str) -> None:
             f"{where} has no phase, or a phase without attacks: give at least one, such as Phase('pgd', …)"
         )
     first = phases[0]
-    if first.within is not None or first.if_breaking is not None or first.from_best:
+    if first.within is not None or first.if_breaking is not None or first.from_best or first.rounds:
         raise InputError(
             f"phase {first.name} of {where} is the first one, so it must be for all samples and start by "
             "itself: remove its conditions"
@@ -369,11 +370,24 @@ def _check_phase_list(phases: tuple[Phase, ...], where: str) -> None:
         for attack in phase.attacks:
             if not attack.goes_by_steps or not attack.asks_eps:
                 raise InputError(f"{attack.title} in phase {phase.name} of {where} cannot be driven step by step")
+            if phase.rounds and not _has_rounds(attack, phase.rounds):
+                raise InputError(
+                    f"{attack.title} in phase {phase.name} of {where} cannot have the rounds {phase.rounds}: "
+                    f"AnnealedPGD and Square can, with ascending numbers below {attack.steps}, and shares up to 1"
+                )
             if attack.restarts > 1:
                 raise InputError(
                     f"{attack.title} in phase {phase.name} of {where} has {attack.restarts} restarts, but a "
                     "phase runs each attack once: list it several times, without restarts"
                 )
+
+
+def _has_rounds(attack: Attack, rounds: tuple[tuple[int, float], ...]) -> bool:
+    """Whether an attack keeps its smallest margin, and rounds end in order before it does."""
+
+    ends = [0, *(steps for steps, _ in rounds), attack.steps]
+    ascending = all(first < second for first, second in pairwise(ends))
+    return attack.keeps_margin and ascending and all(0.0 < share <= 1.0 for _, share in rounds)
 
 
 _LIBRARY_STEP = 2 / 255

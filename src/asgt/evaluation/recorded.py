@@ -24,6 +24,7 @@ class _Attack(Attack):
     named: str = field(default="", kw_only=True)
     words: str = field(default="", kw_only=True)
     by_gradients: bool = field(default=True, kw_only=True)
+    by_margin: bool = field(default=False, kw_only=True)
 
     @property
     def title(self) -> str:
@@ -32,6 +33,10 @@ class _Attack(Attack):
     @property
     def uses_gradients(self) -> bool:
         return self.by_gradients
+
+    @property
+    def keeps_margin(self) -> bool:
+        return self.by_margin
 
     def described(self, count: int = 1) -> str:
         return self.words
@@ -127,9 +132,8 @@ def _record_of_search(search: Search, classes: int) -> dict[str, Any]:
                 "within": phase.within,
                 "from_best": phase.from_best,
                 "if_breaking": phase.if_breaking,
-                "attacks": [
-                    _record_of_attack(attack) | {"gradients": attack.uses_gradients} for attack in phase.attacks
-                ],
+                "rounds": [list(pair) for pair in phase.rounds],
+                "attacks": [_record_of_phase_attack(attack) for attack in phase.attacks],
             }
             for phase in search.phases
         ]
@@ -154,6 +158,7 @@ def _recorded_search(record: Mapping[str, Any], text: str) -> Search:
             None if phase["within"] is None else float(phase["within"]),
             phase["from_best"] is True,
             None if phase["if_breaking"] is None else float(phase["if_breaking"]),
+            tuple((int(steps), float(share)) for steps, share in phase.get("rounds", ())),
         )
         for phase in record["phases"]
     )
@@ -164,6 +169,16 @@ def _record_of_attack(attack: Attack) -> dict[str, Any]:
     return {"title": attack.title, "words": attack.described()}
 
 
+def _record_of_phase_attack(attack: Attack) -> dict[str, Any]:
+    asked = {"gradients": attack.uses_gradients, "margin": attack.keeps_margin, "steps": attack.steps}
+    return _record_of_attack(attack) | asked
+
+
 def _recorded_attack(record: Mapping[str, Any]) -> Attack:
-    by_gradients = record.get("gradients", True) is True
-    return _Attack(named=str(record["title"]), words=str(record["words"]), by_gradients=by_gradients)
+    return _Attack(
+        named=str(record["title"]),
+        words=str(record["words"]),
+        steps=int(record.get("steps", 1)),
+        by_gradients=record.get("gradients", True) is True,
+        by_margin=record.get("margin") is True,
+    )
