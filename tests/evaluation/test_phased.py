@@ -293,7 +293,8 @@ def misled_phases(share: float | None) -> tuple[Phase, ...]:
     first = (Phase("short", SHORT[:2]), Phase("Square", (LocalSquare(0.0, steps=150),), within=1, from_best=True))
     if share is None:
         return first
-    return (*first, Phase("more Square", (Square(0.0, steps=1000),), within=1e9, if_breaking=share))
+    rounds = ((500, 1.0),)
+    return (*first, Phase("more Square", (Square(0.0, steps=1000),), within=1e9, if_breaking=share, rounds=rounds))
 
 
 def test_the_discarded_come_back_where_square_breaks_what_gradients_did_not() -> None:

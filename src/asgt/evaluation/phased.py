@@ -265,7 +265,7 @@ class _Phased(Known):
         found: list[Run] = []
         parts = list(in_parts(samples, self.batch_size))
         # With rounds all samples at an ε compete, so that all parts take the same steps before one takes more.
-        for together in [parts] if phase.rounds else [[part] for part in parts]:
+        for together in [parts] if phase.rounds and parts else [[part] for part in parts]:
             runs = [(part, self.started(place, attack, part, phase.from_best)) for part in together]
             taken = 0
             for steps, share in phase.rounds:
