@@ -9,7 +9,9 @@ longer ones. A phase is a list of attacks and a rule that says who enters it; th
    on, and the sample begins again with the first phase, at the next ε below: no ε is passed by with less than another.
 3. A phase begins when all samples are through those before it, at any ε. So the set of near samples does not depend
    on the batches.
-4. A phase may have rounds: after some steps, only the samples with the smallest margins at each ε continue.
+4. Where a phase breaks most of the samples that it attacks at an ε, the nearest five that it discarded there follow, as
+   long as most of them break.
+5. A phase may have rounds: after some steps, only the samples with the smallest margins at each ε continue.
 
 A sample that is not near enough for a phase is **discarded**: it counts as robust at its ε. Where searches without
 gradients break many of those that they try, gradients mislead; at such an ε the discarded samples come back, and more
@@ -33,7 +35,7 @@ from ..data import Images, batch_that_fits
 from ..modes import Classifier, evaluating
 from ..progress import SILENT, Progress
 from ..randomness import SampleKeyed
-from .allocation import distances, near, smallest
+from .allocation import ALWAYS, distances, near, smallest
 from .known import STREAMS, Known, Outcome, in_parts
 
 __all__ = ["Phase", "PhasedOutcome", "phased_norms"]
@@ -51,9 +53,9 @@ class Phase:
         attacks: its attacks, one after the other; what breaks a sample ends the phase for it.
         within: the samples within this many σ of the boundary enter. Default: all.
         from_best: start from the iterate of smallest margin so far, not at random.
-        if_breaking: enter it only at those ε at which a phase without gradients before it broke more than one sample
-            and more than this share of those that it tried: there, gradients mislead, and what was discarded
-            comes back. Default: at every ε.
+        if_breaking: enter it only from the smallest ε on at which a phase without gradients before it broke more than
+            one sample and more than this share of those that it tried: there, gradients mislead, and what was
+            discarded comes back. Default: at every ε.
         rounds: pairs of a number of steps and a share in (0, 1). After so many steps of each attack, only this share
             of the samples at each ε continues, those whose margin is smallest in this run (at least five); the others
             are discarded, as far as later phases do not take them. Default: all samples take all steps.
@@ -178,6 +180,7 @@ class _Phased(Known):
         self.phase_forwards = torch.zeros_like(self.phase_gradients)
         self.phase_broken = torch.zeros_like(self.phase_gradients)
         self.draw = 0
+        self.called = torch.zeros_like(self.stage, dtype=torch.bool)
         self.blind = torch.zeros_like(self.stage)
 
     def counted(self, row: int, part: Callable[[], Any]) -> None:
@@ -207,14 +210,17 @@ class _Phased(Known):
         """Which of the samples that wait for a phase, bool (N,), enter it; the others are discarded, or wait on."""
 
         phase = self.phases[number]
-        entering = asking.clone()
+        entering, called = asking.clone(), asking & self.called
+        self.called[asking] = False
         if phase.if_breaking is not None:
             tried, broke = self.blind_tries
-            entering &= ((broke > 1) & (broke > phase.if_breaking * tried)).any(dim=0)[levels]
+            misled = ((broke > 1) & (broke > phase.if_breaking * tried)).any(dim=0)
+            entering &= (misled.cumsum(dim=0) > 0)[levels]
             self.stage[asking & ~entering] = number + 1
         if phase.within is not None:
             held, close = levels > 0, torch.zeros_like(asking)
             close[held] = near(self.distances(held), phase.within, levels[held])
+            close |= called
             far = entering & ~close
             self.discarded[far & (self.discarded < 0)] = number
             # What is discarded comes back where gradients turn out to mislead.
@@ -235,6 +241,7 @@ class _Phased(Known):
         """A phase, for the samples that enter it."""
 
         first = sum(len(phase.attacks) for phase in self.phases[:number])
+        entered = self.level_tensor()[samples]
         for place, attack in enumerate(self.phases[number].attacks, first):
             levels = self.level_tensor()[samples]
             broken = self.attacked(place, attack, samples, self.phases[number])
@@ -246,6 +253,27 @@ class _Phased(Known):
             self.begin_again(samples[broken])
             samples = samples[~broken]
         self.stage[samples] = number + 1
+        self.call_back(number, entered, self.level_tensor()[samples])
+
+    def call_back(self, number: int, entered: Tensor, left: Tensor) -> None:
+        """Where a phase broke most samples of an ε, the nearest ones that it discarded there enter it too.
+
+        They were far only beside those that are gone now.
+
+        Args:
+            entered: the number of the ε of each sample that the phase attacked, int64.
+            left: likewise, of those that it did not break.
+        """
+
+        if self.phases[number].within is None or self.phases[number].rounds:
+            return
+        count, levels = len(self.grid) + 1, self.level_tensor()
+        tried = entered.bincount(minlength=count)
+        broke = tried - left.bincount(minlength=count)
+        for level in ((broke > 1) & (2 * broke > tried)).nonzero().squeeze(1).tolist():
+            behind = ((levels == level) & (self.discarded == number)).nonzero().squeeze(1)
+            nearest = behind[self.margin[behind].argsort(stable=True)[:ALWAYS]]
+            self.stage[nearest], self.called[nearest] = number, True
 
     def begin_again(self, samples: Tensor) -> None:
         """Samples that were broken start with the first phase, at the next ε below: earlier iterates belong to another

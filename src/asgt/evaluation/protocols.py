@@ -409,14 +409,14 @@ _LONG_RUNS = Phase("long runs", _LONG, within=1.5)
 
 # Square, with few queries on all images and more on those that come close, breaks more there than long runs on a few.
 _SQUARE_THERE = Phase(
-    "Square there", (RescaledSquare(0.0),), within=8, if_breaking=0.5, rounds=((400, 0.3), (1000, 0.5))
+    "Square there", (RescaledSquare(0.0),), within=8, if_breaking=0.5, rounds=((300, 0.3), (800, 0.5))
 )
 
 _WHERE_GRADIENTS_MISLEAD = (
     Phase("more runs where gradients mislead", (*_SHORT[1:], _LONG[0]), within=2, if_breaking=0.25),
     _SQUARE_THERE,
-    replace(_SQUARE_THERE, name="Square there, again", within=5),
-    replace(_SQUARE_THERE, name="Square there, a third time", within=3, if_breaking=0.25),
+    replace(_SQUARE_THERE, name="Square there, again", within=6),
+    replace(_SQUARE_THERE, name="Square there, a third time", within=4),
 )
 
 # The numbers were chosen on nets of another seed than those of docs/performance.md.
