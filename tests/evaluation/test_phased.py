@@ -16,7 +16,8 @@ from asgt import APGD, PGD, AnnealedPGD, Images, Square
 from asgt.attacks import Attack, LocalSquare, Norm, State
 from asgt.attacks.attack import per_sample, project
 from asgt.evaluation.known import CLEAN, NOTHING
-from asgt.evaluation.phased import Phase, PhasedOutcome, phased_norms
+from asgt.evaluation.phased import Phase, PhasedOutcome, _Phased, phased_norms
+from asgt.progress import SILENT
 from support.curves import Misled, Rows, band_images, rows_images, rows_radius, small_mlp
 
 GRID = tuple(0.01 * number for number in range(1, 25))
@@ -290,7 +291,7 @@ def test_who_is_far_is_discarded_and_costs_no_more() -> None:
 
 
 def misled_phases(share: float | None) -> tuple[Phase, ...]:
-    first = (Phase("short", SHORT[:2]), Phase("Square", (LocalSquare(0.0, steps=150),), within=1, from_best=True))
+    first = (Phase("short", SHORT[:2]), Phase("Square", (LocalSquare(0.0, steps=20),), within=1, from_best=True))
     if share is None:
         return first
     rounds = ((500, 1.0),)
@@ -319,6 +320,46 @@ def test_the_discarded_come_back_where_square_breaks_what_gradients_did_not() ->
     led = searched(honest, data, phases=misled_phases(0.25), grid=grid)
     assert (led.discarded == 1).any()
     assert not led.phase_forwards[3].any()
+
+
+def test_gradients_that_mislead_at_an_eps_mislead_at_every_larger_one() -> None:
+    model, data = Rows(2), rows_images(Rows(2), 5)
+    settings = {"seed": 0, "rows": torch.arange(5), "votes": 1, "batch_size": 8, "progress": SILENT}
+    run = _Phased(misled_phases(0.25), model, data, "linf", (0.01, 0.02, 0.03, 0.04), own=False, **settings)
+    levels = torch.tensor([1, 2, 3, 4, 2])
+    asking = torch.tensor([True, True, True, True, False])
+    for tried, broke, enter in (
+        ((0, 9, 8, 9, 9), (0, 2, 3, 0, 1), [0, 1, 1, 1, 0]),
+        ((0, 9, 9, 9, 3), (0, 2, 2, 0, 1), [0, 0, 0, 0, 0]),
+        ((0, 7, 0, 0, 0), (0, 2, 0, 0, 0), [1, 1, 1, 1, 0]),
+    ):
+        run.blind_tries[0, 1], run.blind_tries[1, 1] = torch.tensor(tried), torch.tensor(broke)
+        run.stage[:] = 2
+        assert run.admitted(2, asking, levels).long().tolist() == enter
+        assert (run.stage == 3).tolist() == [
+            bool(asks and not enters) for asks, enters in zip(asking, enter, strict=True)
+        ]
+
+
+def test_while_a_phase_breaks_most_the_next_nearest_follow() -> None:
+    honest = Rows(2)
+    data = rows_images(honest, 60)
+    nearest = Phase("Square", (LocalSquare(0.0, steps=20),), within=1e-9, from_best=True)
+    first, found = (
+        searched(Misled(honest), data, phases=phases, grid=(0.05,)) for phases in (PHASES[:1], (PHASES[0], nearest))
+    )
+    held = (first.levels == 1).nonzero().squeeze(1)
+    order = held[first.distance[held].argsort()]
+    entered = int((found.phase_forwards[2] > 0).sum())
+    assert entered > 10
+    assert (found.phase_forwards[2, order[:entered]] > 0).all(), "the nearest, and none behind them"
+    broke = [int(found.phase_broken[2, five].sum()) for five in order[:entered].split(5)]
+    assert min(broke[:-1]) > 2
+    assert broke[-1] <= 2
+    assert (found.discarded[order[entered:]] == 1).all()
+    # Where gradients lead, Square breaks nothing more, and the nearest five are all.
+    led = searched(honest, data, phases=(PHASES[0], nearest), grid=(0.05,))
+    assert int((led.phase_forwards[2] > 0).sum()) == 5
 
 
 def in_rounds(*rounds: tuple[int, float]) -> tuple[Phase, ...]:
