@@ -329,9 +329,11 @@ def test_gradients_that_mislead_at_an_eps_mislead_at_every_larger_one() -> None:
     levels = torch.tensor([1, 2, 3, 4, 2])
     asking = torch.tensor([True, True, True, True, False])
     for tried, broke, enter in (
-        ((0, 9, 8, 9, 9), (0, 2, 3, 0, 1), [0, 1, 1, 1, 0]),
-        ((0, 9, 9, 9, 3), (0, 2, 2, 0, 1), [0, 0, 0, 0, 0]),
-        ((0, 7, 0, 0, 0), (0, 2, 0, 0, 0), [1, 1, 1, 1, 0]),
+        ((0, 20, 19, 9, 9), (0, 5, 5, 0, 1), [0, 1, 1, 1, 0]),
+        ((0, 20, 19, 9, 9), (0, 5, 4, 0, 1), [0, 0, 0, 0, 0]),
+        ((0, 9, 7, 9, 9), (0, 2, 2, 0, 1), [0, 1, 0, 0, 0]),
+        ((0, 19, 0, 0, 0), (0, 5, 0, 0, 0), [1, 1, 1, 1, 0]),
+        ((0, 0, 0, 0, 1), (0, 0, 0, 0, 1), [0, 0, 0, 0, 0]),
     ):
         run.blind_tries[0, 1], run.blind_tries[1, 1] = torch.tensor(tried), torch.tensor(broke)
         run.stage[:] = 2

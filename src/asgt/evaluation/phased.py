@@ -40,6 +40,8 @@ from .known import STREAMS, Known, Outcome, in_parts
 
 __all__ = ["Phase", "PhasedOutcome", "phased_norms"]
 
+_SOME, _SEVERAL = 2, 5  # samples broken without gradients that show something of their ε, and of larger ones
+
 Run: TypeAlias = tuple[Tensor, State]
 """Samples that an attack has not broken yet, int64 (B,), and its state on them."""
 
@@ -53,9 +55,9 @@ class Phase:
         attacks: its attacks, one after the other; what breaks a sample ends the phase for it.
         within: the samples within this many σ of the boundary enter. Default: all.
         from_best: start from the iterate of smallest margin so far, not at random.
-        if_breaking: enter it only from the smallest ε on at which a phase without gradients before it broke more than
-            one sample and more than this share of those that it tried: there, gradients mislead, and what was
-            discarded comes back. Default: at every ε.
+        if_breaking: enter it only at those ε at which a phase without gradients before it broke two samples or more,
+            and more than this share of those that it tried: there, gradients mislead, and what was discarded
+            comes back. If it broke five or more, the same is assumed at every larger ε. Default: at every ε.
         rounds: pairs of a number of steps and a share in (0, 1). After so many steps of each attack, only this share
             of the samples at each ε continues, those whose margin is smallest in this run (at least five); the others
             are discarded, as far as later phases do not take them. Default: all samples take all steps.
@@ -214,8 +216,9 @@ class _Phased(Known):
         self.called[asking] = False
         if phase.if_breaking is not None:
             tried, broke = self.blind_tries
-            misled = ((broke > 1) & (broke > phase.if_breaking * tried)).any(dim=0)
-            entering &= (misled.cumsum(dim=0) > 0)[levels]
+            most = broke > phase.if_breaking * tried
+            here, from_here_on = (((broke >= least) & most).any(dim=0) for least in (_SOME, _SEVERAL))
+            entering &= (here | (from_here_on.cumsum(dim=0) > 0))[levels]
             self.stage[asking & ~entering] = number + 1
         if phase.within is not None:
             held, close = levels > 0, torch.zeros_like(asking)
