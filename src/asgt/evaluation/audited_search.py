@@ -140,17 +140,22 @@ class AuditedSearch:
         return f"{broke} (threshold {MISSED:.0%})"
 
     def without_gradients(self, known: Piece) -> tuple[int, int]:
-        """The number of samples that the phases without gradients tried, and the number they broke."""
+        """The number of samples that the phases without gradients tried, and the number they broke.
 
-        places = [
-            place
-            for place, phase in enumerate(self.search.phases, 1)
-            if not any(attack.uses_gradients for attack in phase.attacks)
-        ]
-        if not places:
-            return 0, 0
-        tried = (known["phase_forwards"][places] > 0).any(dim=0)
-        return int(tried.sum()), int((known["phase_broken"][places] > 0).any(dim=0).sum())
+        A sample that did not continue in a round was not tried with all queries, and does not count.
+        """
+
+        tried = torch.zeros_like(known["discarded"], dtype=torch.bool)
+        broken, dropped = tried.clone(), tried.clone()
+        for number, phase in enumerate(self.search.phases):
+            if any(attack.uses_gradients for attack in phase.attacks):
+                continue
+            here = known["phase_forwards"][number + 1] > 0
+            tried |= here
+            broken |= known["phase_broken"][number + 1] > 0
+            if phase.rounds:
+                dropped |= here & (known["discarded"] == number)
+        return int((tried & (broken | ~dropped)).sum()), int(broken.sum())
 
     def audited(self) -> str:
         """Audits until the bound is one point or less; returns why that failed, or an empty string."""
