@@ -170,7 +170,7 @@ SIDES: dict[str, Callable[..., Side]] = {
     "v1": partial(by_protocol, protocol="standard@1"),
     "autoattack": by_autoattack,
     "v2-audited": partial(by_protocol, protocol="standard"),
-    **{f"without-{place}": partial(without_phase, place=place) for place in range(1, 9)},
+    **{f"without-{place}": partial(without_phase, place=place) for place in range(1, len(quick_search("linf").phases))},
 }
 """By name; the search alone is ``v2``."""
 

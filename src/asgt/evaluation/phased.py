@@ -40,7 +40,7 @@ from .known import STREAMS, Known, Outcome, in_parts
 
 __all__ = ["Phase", "PhasedOutcome", "phased_norms"]
 
-_SOME, _SEVERAL = 2, 5  # samples broken without gradients that show something of their ε, and of larger ones
+_SOME, _SEVERAL = 2, 5  # broken samples that show something of their ε, and of larger ones
 
 Run: TypeAlias = tuple[Tensor, State]
 """Samples that an attack has not broken yet, int64 (B,), and its state on them."""
@@ -58,7 +58,7 @@ class Phase:
         if_breaking: enter it only at those ε at which a phase without gradients before it broke two samples or more,
             and more than this share of those that it tried: there, gradients mislead, and what was discarded
             comes back. If it broke five or more, the same is assumed at every larger ε. Default: at every ε.
-        rounds: pairs of a number of steps and a share in (0, 1). After so many steps of each attack, only this share
+        rounds: pairs of a number of steps and a share in (0, 1]. After so many steps of each attack, only this share
             of the samples at each ε continues, those whose margin is smallest in this run (at least five); the others
             are discarded, as far as later phases do not take them. Default: all samples take all steps.
     """
@@ -273,7 +273,7 @@ class _Phased(Known):
         count, levels = len(self.grid) + 1, self.level_tensor()
         tried = entered.bincount(minlength=count)
         broke = tried - left.bincount(minlength=count)
-        for level in ((broke > 1) & (2 * broke > tried)).nonzero().squeeze(1).tolist():
+        for level in ((broke >= _SOME) & (2 * broke > tried)).nonzero().squeeze(1).tolist():
             behind = ((levels == level) & (self.discarded == number)).nonzero().squeeze(1)
             nearest = behind[self.margin[behind].argsort(stable=True)[:ALWAYS]]
             self.stage[nearest], self.called[nearest] = number, True

@@ -419,7 +419,7 @@ _WHERE_GRADIENTS_MISLEAD = (
     replace(_SQUARE_THERE, name="Square there, a third time", within=4),
 )
 
-# The numbers were chosen on nets of another seed than those of docs/performance.md.
+# docs/performance.md says on which nets the numbers were chosen.
 _PHASES = (
     Phase("short runs", _SHORT),
     Phase("short runs, again", _SHORT, within=6),
