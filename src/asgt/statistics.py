@@ -8,6 +8,7 @@ several claims, :func:`holm` corrects for their number.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -32,6 +33,7 @@ __all__ = [
     "bootstrap_means",
     "clopper_pearson",
     "decision",
+    "highest_count",
     "holm",
     "holm_by_kind",
     "mcnemar",
@@ -227,6 +229,40 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
     low = 0.0 if successes == 0 else float(betaincinv(successes, trials - successes + 1, tail))
     high = 1.0 if successes == trials else float(betaincinv(successes + 1, trials - successes, 1 - tail))
     return low, high
+
+
+def highest_count(successes: int, drawn: int, population: int, risk: float) -> int:
+    """Clopper and Pearson's upper bound for a finite population: the most successes in all of it that a draw allows.
+
+    A draw without replacement says more of the population than as many independent trials: a draw of all says
+    everything. The number of successes in it is hypergeometric, not binomial.
+
+    Args:
+        successes: how many of the drawn members are successes.
+        drawn: how many members were drawn, at random and without replacement.
+        population: how many there are.
+        risk: the probability, above zero, that the bound is too low.
+
+    Returns:
+        The largest number of successes in the population with which a draw has so few of them, or fewer, with a
+        probability above the risk.
+
+    Raises:
+        ValueError: more successes than drawn members, or more of those than there are.
+
+    References:
+        Wang 2015, "Exact optimal confidence intervals for hypergeometric parameters",
+        https://doi.org/10.1080/01621459.2014.966191
+    """
+
+    from scipy.stats import hypergeom
+
+    if not 0 <= successes <= drawn <= population:
+        raise ValueError(f"{successes} successes of {drawn} drawn from {population}")
+    # So few are the less probable, the more there are.
+    counts = range(successes, population - (drawn - successes) + 1)
+    allowed = bisect_left(counts, True, key=lambda count: hypergeom.cdf(successes, population, count, drawn) <= risk)
+    return counts[allowed - 1]
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from scipy.stats import binom
+from scipy.stats import hypergeom
 from torch import Tensor, nn
 
 from asgt import APGD, PGD, AnnealedPGD, Foreign, Images, InputError, Protocol, Square
@@ -127,11 +127,11 @@ def test_of_few_images_the_full_search_runs_alone() -> None:
     assert torch.equal(right(ours), right(evaluate(model, data, protocol=alone(), epsilons=epsilons)))
     told = ours.discards["worst-case"]
     assert (told.full, told.rounds, told.bound, told.discarded) == (True, 0, 0.0, 0)
-    assert_states(told.reason, "400", "images")
+    assert_states(told.reason, "200", "images")
     assert [phase.samples for phase in told.phases[:-1]] == [0] * (len(PHASES) + 2)
     assert told.phases[-1].samples > 0
     assert check(ours).verdict == "PASS"
-    assert_states(check(ours).evidence, "20", "400")
+    assert_states(check(ours).evidence, "20", "200")
 
 
 def test_where_every_eps_is_asked_for_the_full_search_runs_alone(few: None) -> None:
@@ -169,7 +169,7 @@ def test_a_model_that_is_not_deterministic_is_searched_in_full_or_fails(few: Non
     assert_states(check(quick).evidence, "not deterministic")
 
 
-@pytest.mark.parametrize("smallest", [10, 400])
+@pytest.mark.parametrize("smallest", [10, 200])
 def test_where_attacks_below_a_failure_succeed_every_image_is_attacked_at_every_eps(
     smallest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,7 +380,7 @@ def square_only(steps: int = 300) -> tuple[Attack, ...]:
 
 def test_an_audited_image_that_breaks_counts_as_broken(few: None) -> None:
     honest = Rows(2)
-    model, data = Misled(honest), rows_images(honest, 40)
+    model, data = Misled(honest), rows_images(honest, 32)
     ours = evaluate(model, data, protocol=phased(WEAK, attacks=square_only()), epsilons=[0.05])
     theirs = evaluate(model, data, protocol=alone(square_only()), epsilons=[0.05])
     told, details = ours.discards["worst-case"], ours.details["worst-case"]
@@ -520,24 +520,26 @@ def test_an_audit_in_which_images_break_is_not_settled_by_calling_the_others_nea
 def test_whoever_was_near_from_the_start_is_audited_too(few: None) -> None:
     made, known, told = stubbed(0, lambda number: 0)
     assert made == ["worst-case", "worst-case.audit-1"]
-    assert (told.full, told.rounds, told.survivors, told.discarded, told.audited) == (False, 1, 100, 60, 34)
+    assert (told.full, told.rounds, told.survivors, told.discarded, told.audited) == (False, 1, 100, 60, 26)
     assert (known["audited"][60:] > 0).any()
     assert (known["audited"][:60] > 0).any()
-    assert told.bound == pytest.approx(1 - 0.03 ** (1 / 34))
+    # A tenth may break: with eleven of the hundred, it is improbable that none of 26 does.
+    assert told.bound == 0.1
+    assert hypergeom.cdf(0, 100, 11, 26) <= 0.03 < hypergeom.cdf(0, 100, 11, 25)
 
 
 def test_a_wider_search_and_a_fresh_audit_settle_what_the_first_one_did_not(few: None) -> None:
     # Four of the first audit break; the wider search breaks all others that were discarded; of the second none breaks.
     made, known, told = stubbed(60, lambda number: 4 if number == 1 else 0)
     assert made == ["worst-case", "worst-case.audit-1", "worst-case.wider-2", "worst-case.audit-2"]
-    assert (told.full, told.rounds, told.earlier, told.broke) == (False, 2, ((34, 4),), 0)
+    assert (told.full, told.rounds, told.earlier, told.broke) == (False, 2, ((26, 4),), 0)
     left = int(pieces.unaudited(known).sum())
     assert told.survivors == left + told.audited
-    # So many that at most one of them breaks with a probability of 1.5 %, if a tenth of all images would.
-    share = 10 / told.survivors
+    # So many that at most one of them breaks with a probability of 1.5 %, if more than it and a tenth of all would.
     assert told.audited < told.survivors
-    assert binom.cdf(1, told.audited, share) <= 0.015 < binom.cdf(1, told.audited - 1, share)
-    assert_states(told.told(100), "4 of 34", "earlier audit", f"0 of {told.audited}", f"{told.survivors} survivors")
+    assert hypergeom.cdf(1, told.survivors, 12, told.audited) <= 0.015
+    assert hypergeom.cdf(1, told.survivors, 12, told.audited - 1) > 0.015
+    assert_states(told.told(100), "4 of 26", "earlier audit", f"0 of {told.audited}", f"{told.survivors} survivors")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
-"""The audit of the survivors: its size and its bound against the binomial distribution, and how often it holds."""
+"""The audit of the survivors: size and bound against the hypergeometric distribution, and how often it holds."""
 
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import beta, binom
+from scipy.stats import beta, hypergeom
 
 from asgt.evaluation.discard_audit import (
     PLANNED,
@@ -19,6 +20,7 @@ from asgt.evaluation.discard_audit import (
     discard_bound,
     drawn_audit,
 )
+from asgt.statistics import clopper_pearson, highest_count
 
 CASES = [(300, 1000), (800, 1000), (1000, 1000), (12, 1000), (220, 350), (5000, 10_000), (9_900, 10_000)]
 
@@ -27,17 +29,24 @@ CASES = [(300, 1000), (800, 1000), (1000, 1000), (12, 1000), (220, 350), (5000, 
 @pytest.mark.parametrize(("risk", "breaks"), [*zip(RISKS, PLANNED, strict=True), (0.045, 0)])
 def test_the_audit_is_as_small_as_one_point_allows(survivors: int, samples: int, risk: float, breaks: int) -> None:
     size = audit_size(survivors, samples, risk, breaks)
-    share = POINT * samples / survivors  # of the survivors, which is one point of all
     assert 0 < size <= survivors
-    # The probability that at most so many break where that share does: too small at this size, not yet at one fewer.
-    if size < survivors:
-        assert binom.cdf(breaks, size, share) <= risk * (1 + 1e-9)
-        assert discard_bound(breaks, size, survivors, samples, risk) <= POINT * (1 + 1e-9)
-    else:
-        assert discard_bound(breaks, size, survivors, samples, risk) == 0
+    # One more that breaks than a point and those that the audit finds: improbable at this size, not yet at one fewer.
+    many = int(POINT * samples + 1e-9) + breaks + 1
+    if many <= survivors:
+        assert hypergeom.cdf(breaks, survivors, many, size) <= risk
+    assert discard_bound(breaks, size, survivors, samples, risk) <= POINT
     if size > breaks + 1:
-        assert binom.cdf(breaks, size - 1, share) > risk
+        assert hypergeom.cdf(breaks, survivors, many, size - 1) > risk
         assert discard_bound(breaks, size - 1, survivors, samples, risk) > POINT
+
+
+def test_of_few_images_a_smaller_audit_is_enough_than_of_many() -> None:
+    shares = [audit_size(3 * samples // 4, samples, RISKS[0]) for samples in (200, 500, 1000, 2000, 5000, 10**6)]
+    assert shares == sorted(shares)
+    # Of many the draw is as good as independent: Clopper and Pearson's bound for the binomial.
+    assert discard_bound(0, shares[-1], 750_000, 10**6, RISKS[0]) == pytest.approx(
+        0.75 * clopper_pearson(0, shares[-1], 1 - 2 * RISKS[0])[1], rel=0.01
+    )
 
 
 def test_what_is_no_more_than_a_point_needs_no_audit() -> None:
@@ -50,18 +59,29 @@ def test_what_is_no_more_than_a_point_needs_no_audit() -> None:
 
 
 @pytest.mark.parametrize("risk", RISKS)
-@pytest.mark.parametrize(("broke", "audited"), [(0, 40), (1, 40), (7, 40), (40, 40)])
-def test_the_bound_is_where_so_few_breaks_have_just_that_risk(broke: int, audited: int, risk: float) -> None:
-    bound = discard_bound(broke, audited, 500, 1000, risk)
-    highest = bound * 1000 / 500
-    assert highest == pytest.approx(1.0 if broke == audited else beta.ppf(1 - risk, broke + 1, audited - broke))
-    if broke < audited:
-        assert binom.cdf(broke, audited, highest) == pytest.approx(risk, rel=1e-6)
+@pytest.mark.parametrize(("broke", "audited"), [(0, 40), (1, 40), (7, 40), (40, 40), (0, 0), (3, 499)])
+def test_the_bound_is_the_largest_number_of_breaks_whose_risk_is_not_below(
+    broke: int, audited: int, risk: float
+) -> None:
+    others = round(1000 * discard_bound(broke, audited, 500, 1000, risk))
+    chances = hypergeom.cdf(broke, 500, [broke + others, broke + others + 1], audited)
+    assert chances[0] > risk
+    assert broke + others == 500 - (audited - broke) or chances[1] <= risk
+    # Independent draws say less.
+    highest = 1.0 if broke == audited else beta.ppf(1 - risk, broke + 1, audited - broke)
+    assert broke + others <= 500 * highest
 
 
 def test_an_audit_of_all_leaves_no_error() -> None:
     assert discard_bound(0, 50, 50, 100, 0.045) == 0
     assert discard_bound(50, 50, 50, 100, 0.045) == 0
+    assert discard_bound(3, 50, 50, 100, 0.045) == 0
+
+
+@pytest.mark.parametrize(("found", "drawn", "population"), [(3, 2, 5), (0, 6, 5), (-1, 2, 5)])
+def test_an_impossible_draw_is_refused(found: int, drawn: int, population: int) -> None:
+    with pytest.raises(ValueError, match="drawn"):
+        highest_count(found, drawn, population, 0.05)
 
 
 def test_the_draw_is_a_function_of_seed_and_round_and_keeps_to_the_discarded() -> None:
@@ -83,13 +103,16 @@ def test_the_draw_is_a_function_of_seed_and_round_and_keeps_to_the_discarded() -
     assert (counts[discarded] - 600 * 20 / 67).abs().max() < 5 * 11.3
 
 
+size_of, bound_of = lru_cache(10**5)(audit_size), lru_cache(10**5)(discard_bound)
+
+
 def accepted_error(draws: np.random.Generator, broken: int, survivors: int, samples: int) -> float:
     """By how much a search that ends without the full one is beyond its bound; −1 where the full one runs."""
 
     for risk, breaks in zip(RISKS, PLANNED, strict=True):
-        size = audit_size(survivors, samples, risk, breaks)
+        size = size_of(survivors, samples, risk, breaks)
         broke = int(draws.hypergeometric(broken, survivors - broken, size)) if size else 0
-        bound = discard_bound(broke, size, survivors, samples, risk)
+        bound = bound_of(broke, size, survivors, samples, risk)
         broken, survivors = broken - broke, survivors - size  # what was audited is as the full search has it
         if bound <= POINT:
             return broken / samples - bound
@@ -118,7 +141,7 @@ def test_what_was_left_out_is_read_back_as_it_was_written() -> None:
         Discards(30, 5, 1, 2, 0.0123, "", False, phases),
         Discards(30, 5, 1, 3, 0.0123, "", False, phases, survivors=40, earlier=((9, 4), (8, 1))),
         Discards(0, 0, 0, 0, None, "the model is not deterministic", False, ()),
-        Discards(0, 0, 0, 0, 0.0, "fewer than 400 images", True, phases),
+        Discards(0, 0, 0, 0, 0.0, "fewer than 200 images", True, phases),
     ):
         assert Discards.from_dict(json.loads(json.dumps(told.to_dict()))) == told
     assert Discards(30, 5, 1, 2, 0.0123, "", False, phases).passes == 3 * 400 + 12 + 3 * 900

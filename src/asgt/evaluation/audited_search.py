@@ -114,7 +114,7 @@ class AuditedSearch:
         if self.request.votes > 1 and self.search.audited:
             return "the model is not deterministic"
         if self.samples < SMALLEST and self.search.audited:
-            return f"fewer than {SMALLEST} images, of which an audit would take nearly all"
+            return f"fewer than {SMALLEST} images, of which an audit would take most"
         return ""
 
     def reason_after(self, known: Piece) -> str:

@@ -3,20 +3,27 @@ r"""The audit of the survivors: a bound on the error of a search in phases.
 A survivor counts as robust at its ε, although no sample of the search was attacked in full: the discarded ones only by
 the first phases, and the near ones by shorter attacks. So the full search attacks a random part of the survivors,
 whether they were discarded or near: which of both they are rests on an estimate that may be wrong. If k of m of them
-break, the share of survivors that the full search would break is at most the one-sided Clopper–Pearson bound u(k, m),
-and robust accuracy is too high by at most
+break, the full search would break at most K(k, m) of all survivors
+(:func:`~asgt.statistics.highest_count`: Clopper and Pearson's one-sided bound, for a draw without replacement). The k
+broken ones are counted as broken, so robust accuracy is too high by at most
 
-.. math:: u(k, m) \cdot \frac{\text{survivors}}{N}
+.. math:: \frac{K(k, m) - k}{N}
 
-at any ε of the grid. The first audit is as large as it has to be for that product to be one point if none of them
+at any ε of the grid. The first audit is as large as it has to be for that to be one point if none of them
 breaks. If one does, more σ count as near, the discarded samples that are near by that are searched again, and a fresh
 audit is drawn of all survivors that were not attacked in full yet, large enough for one break, and then one for two
 (:data:`PLANNED`). So that all rounds together are wrong with a probability of 5 % at most, each has its share of it
 (:data:`RISKS`). If no round brings the bound down to one point, the full search runs on all samples.
 
+The binomial bound of Clopper and Pearson times the share of survivors holds too, and is larger: it is for any number of
+images, of which these are a draw. With it, an audit of 375 survivors of 500 images takes 264, and with this one 165.
+
 References:
     Clopper & Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of the binomial",
     https://doi.org/10.1093/biomet/26.4.404
+
+    Wang 2015, "Exact optimal confidence intervals for hypergeometric parameters",
+    https://doi.org/10.1080/01621459.2014.966191
 """
 
 from __future__ import annotations
@@ -30,7 +37,7 @@ import torch
 from torch import Tensor
 
 from ..randomness import seeded
-from ..statistics import clopper_pearson
+from ..statistics import highest_count
 
 __all__ = ["POINT", "RISKS", "SMALLEST", "WIDER", "Discards", "PhaseCost", "audit_size", "discard_bound", "drawn_audit"]
 
@@ -46,11 +53,11 @@ PLANNED = (0, 1, 2)
 WIDER = 1.5
 """The factor on the number of σ that count as near, in each round after the first."""
 
-SMALLEST = 400
-"""Below so many images an audit and a search cost more than the full search, which then runs alone.
+SMALLEST = 200
+"""Below so many images an audit and a search cost about as much as the full search, which then runs alone.
 
-The audit takes ln(1/0.03)/0.01 = 350 times the share of survivors, which is all survivors of 350 images, and the search
-about a tenth of the full one.
+Of 200 images the audit takes seven in ten survivors, and the search about a tenth of the full one. Where one breaks,
+another audit takes most of the rest.
 """
 
 
@@ -62,7 +69,7 @@ def audit_size(survivors: int, samples: int, risk: float, breaks: int = 0) -> in
     sizes = range(min(breaks + 1, survivors), survivors + 1)
 
     def suffices(size: int) -> bool:
-        return discard_bound(breaks, size, survivors, samples, risk) <= POINT
+        return discard_bound(min(breaks, size), size, survivors, samples, risk) <= POINT
 
     return sizes[bisect_left(sizes, True, key=suffices)]
 
@@ -73,10 +80,7 @@ def discard_bound(broke: int, audited: int, survivors: int, samples: int, risk: 
     Audited samples are counted as what the full search made of them, so an audit of all has no error.
     """
 
-    if audited == survivors:
-        return 0.0
-    highest = clopper_pearson(broke, audited, 1.0 - 2.0 * risk)[1] if audited else 1.0
-    return highest * survivors / samples
+    return (highest_count(broke, audited, survivors, risk) - broke) / samples
 
 
 def drawn_audit(survivors: Tensor, count: int, seed: int, round_number: int) -> Tensor:

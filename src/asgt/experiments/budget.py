@@ -15,7 +15,7 @@ from ..data import Images, load_data, to_unit
 from ..devices import one_thread, place, resolve_device
 from ..errors import InputError
 from ..evaluation.curve import evaluate
-from ..evaluation.discard_audit import SMALLEST
+from ..evaluation.discard_audit import RISKS, SMALLEST, audit_size
 from ..evaluation.evaluator import AUDITED
 from ..evaluation.protocols import PhasedSearch, protocol_named
 from ..explanation import explain
@@ -66,7 +66,9 @@ def evaluation_passes(protocol: str, epsilons: Sequence[float], samples: int, no
         if not isinstance(phased, PhasedSearch):
             continue
         full = evaluation_passes("standard@1", epsilons, samples, norm)
-        audited = min(samples, SMALLEST) if phased.audited else 0
+        audited = 0
+        if phased.audited:
+            audited = samples if samples < SMALLEST else audit_size(samples, samples, RISKS[0])
         return full if audited == samples else full * (8 * audited + samples) // (8 * samples)
 
     # The first few are attacked at every ε, the others not.
