@@ -413,6 +413,15 @@ _SQUARE_THERE = Phase(
 )
 
 _WHERE_GRADIENTS_MISLEAD = (
+    # Already where Square breaks every tenth image that gradients did not, another run of it breaks more.
+    Phase(
+        "Square from the best iterate, again",
+        (LocalSquare(0.0),),
+        within=1,
+        from_best=True,
+        if_breaking=0.1,
+        rounds=((300, 0.3),),
+    ),
     Phase("more runs where gradients mislead", (*_SHORT[1:], _LONG[0]), within=2, if_breaking=0.25),
     _SQUARE_THERE,
     replace(_SQUARE_THERE, name="Square there, again", within=6),
