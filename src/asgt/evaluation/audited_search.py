@@ -142,7 +142,8 @@ class AuditedSearch:
     def without_gradients(self, known: Piece) -> tuple[int, int]:
         """The number of samples that the phases without gradients tried, and the number they broke.
 
-        A sample that did not continue in a round was not tried with all queries, and does not count.
+        Where a phase runs only because most samples broke before, one that did not continue in its rounds was not tried
+        with all queries, and does not count: it may break like the others.
         """
 
         tried = torch.zeros_like(known["discarded"], dtype=torch.bool)
@@ -153,7 +154,7 @@ class AuditedSearch:
             here = known["phase_forwards"][number + 1] > 0
             tried |= here
             broken |= known["phase_broken"][number + 1] > 0
-            if phase.rounds:
+            if phase.rounds and (phase.if_breaking or 0.0) >= BLACK_BOX:
                 dropped |= here & (known["discarded"] == number)
         return int((tried & (broken | ~dropped)).sum()), int(broken.sum())
 
