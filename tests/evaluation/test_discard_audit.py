@@ -41,11 +41,11 @@ def test_the_audit_is_as_small_as_one_point_allows(survivors: int, samples: int,
 
 
 def test_of_few_images_a_smaller_audit_is_enough_than_of_many() -> None:
-    shares = [audit_size(3 * samples // 4, samples, RISKS[0]) for samples in (200, 500, 1000, 2000, 5000, 10**6)]
-    assert shares == sorted(shares)
+    sizes = [audit_size(3 * samples // 4, samples, RISKS[0]) for samples in (200, 500, 1000, 2000, 5000, 10**6)]
+    assert sizes == sorted(sizes)
     # Of many the draw is as good as independent: Clopper and Pearson's bound for the binomial.
-    assert discard_bound(0, shares[-1], 750_000, 10**6, RISKS[0]) == pytest.approx(
-        0.75 * clopper_pearson(0, shares[-1], 1 - 2 * RISKS[0])[1], rel=0.01
+    assert discard_bound(0, sizes[-1], 750_000, 10**6, RISKS[0]) == pytest.approx(
+        0.75 * clopper_pearson(0, sizes[-1], 1 - 2 * RISKS[0])[1], rel=0.01
     )
 
 
