@@ -8,10 +8,10 @@ several claims, :func:`holm` corrects for their number.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from math import comb, fsum, inf, nan, sqrt
 from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
@@ -29,11 +29,11 @@ __all__ = [
     "Estimate",
     "Kind",
     "PairedDifference",
+    "acceptance_probability",
     "adjusted_by_kind",
     "bootstrap_means",
     "clopper_pearson",
     "decision",
-    "highest_count",
     "holm",
     "holm_by_kind",
     "mcnemar",
@@ -231,38 +231,45 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
     return low, high
 
 
-def highest_count(successes: int, drawn: int, population: int, risk: float) -> int:
-    """Clopper and Pearson's upper bound for a finite population: the most successes in all of it that a draw allows.
+def acceptance_probability(defects: int, population: int, sizes: Sequence[int]) -> float:
+    """The probability that a multiple sampling plan accepts a population: its operating characteristic.
 
-    A draw without replacement says more of the population than as many independent trials: a draw of all says
-    everything. The number of successes in it is hypergeometric, not binomial.
+    Members are drawn without replacement, in steps. The plan accepts after its first step if that has no defect, after
+    the second if both together have at most one, after the third if all three have at most two, and so on.
 
     Args:
-        successes: how many of the drawn members are successes.
-        drawn: how many members were drawn, at random and without replacement.
-        population: how many there are.
-        risk: the probability, above zero, that the bound is too low.
+        defects: how many members of the population are defects.
+        population: how many members there are.
+        sizes: how many members are drawn up to each step, ascending.
 
     Returns:
-        The largest number of successes in the population with which a draw has so few of them, or fewer, with a
-        probability above the risk.
+        A probability. The more defects, the smaller it is.
 
     Raises:
-        ValueError: more successes than drawn members, or more of those than there are.
+        ValueError: the sizes do not ascend from above 0, or there are fewer members.
 
     References:
-        Wang 2015, "Exact optimal confidence intervals for hypergeometric parameters",
-        https://doi.org/10.1080/01621459.2014.966191
+        Dodge & Romig 1941, "Single sampling and double sampling inspection tables",
+        https://doi.org/10.1002/j.1538-7305.1941.tb00459.x
     """
 
+    import numpy as np
     from scipy.stats import hypergeom
 
-    if not 0 <= successes <= drawn <= population:
-        raise ValueError(f"{successes} successes of {drawn} drawn from {population}")
-    # So few are the less probable, the more there are.
-    counts = range(successes, population - (drawn - successes) + 1)
-    allowed = bisect_left(counts, True, key=lambda count: hypergeom.cdf(successes, population, count, drawn) <= risk)
-    return counts[allowed - 1]
+    totals = (0, *sizes)
+    if not 0 <= defects <= population or totals[-1] > population or any(a >= b for a, b in pairwise(totals)):
+        raise ValueError(f"{defects} defects of {population}, drawn in steps up to {list(sizes)}")
+    found = np.arange(len(sizes))
+    # The probability of so many defects up to here, with no acceptance; with more, the plan never accepts.
+    going_on = (found == 0).astype(float)
+    accepted, drawn = 0.0, 0
+    for step, size in enumerate(sizes):
+        more, others = found - found[:, None], np.clip(defects - found, 0, population - drawn)[:, None]
+        going_on = going_on @ hypergeom.pmf(more, population - drawn, others, size - drawn)
+        accepted += going_on[: step + 1].sum()
+        going_on[: step + 1] = 0
+        drawn = size
+    return float(accepted)
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from asgt.attacks import Attack, LocalSquare, Norm, State
 from asgt.evaluation import audited_search, discard_audit, evaluator, pieces
 from asgt.evaluation.checks.discarded import check_discarded_images
 from asgt.evaluation.curve import evaluate
+from asgt.evaluation.discard_audit import RISKS, SPENT
 from asgt.evaluation.outcomes import Evaluation
 from asgt.evaluation.phased import Phase, phased_norms
 from asgt.evaluation.protocols import PROTOCOLS, PhasedSearch, Search
@@ -421,14 +422,16 @@ def test_a_search_that_is_too_weak_is_widened_and_at_last_replaced(wide: None, m
     ours = evaluate(model, data, protocol=protocol, epsilons=[0.02, 0.05], progress=Heard())
     theirs = evaluate(model, data, protocol=alone(square_only()), epsilons=[0.02, 0.05])
     told, audited = ours.discards["worst-case"], ours.details["worst-case"]["audited"]
-    assert (told.full, told.rounds, told.bound, told.discarded) == (True, 3, 0.0, 0)
-    assert_states(told.reason, "3 audits", "points too high")
-    for number, again in ((1, 1), (2, 2), (3, 2)):
-        (place,) = [place for place, message in enumerate(said) if f"audit {number}:" in message]
-        assert sum("searched again" in message for message in said[: place + 2]) == again
-    assert searches == [(0, 2.0), (1, 3.0), (2, 4.5)]
-    # Each round draws afresh from what is still discarded, and none is attacked in full twice.
-    sizes = [int((audited.abs() == number).sum()) for number in (1, 2, 3)]
+    assert (told.full, told.rounds, told.bound, told.discarded) == (True, 2, 0.0, 0)
+    assert_states(told.reason, "2 audits", "too many for a bound of 1 point")
+    steps = [message.split(": ")[1] for message in said if "step" in message]
+    assert steps == ["audit 1, step 1", "audit 2, step 1"]  # so many break that no second step would do
+    (again,) = [place for place, message in enumerate(said) if "searched again" in message]
+    assert "audit 1" in said[again - 1]
+    assert "audit 2" in said[again + 1]
+    assert searches == [(0, 2.0), (1, 3.0)]
+    # Each audit draws from what no other one attacked in full.
+    sizes = [int((audited.abs() == number).sum()) for number in (1, 2)]
     assert min(sizes) > 0
     assert sum(sizes) < 80
     assert (audited < 0).any()
@@ -457,13 +460,13 @@ def test_an_audit_of_its_real_size_bounds_what_a_sound_search_overlooks() -> Non
 
 
 def stubbed(
-    breaks_more: int, audit_breaks: Callable[[int], int]
+    breaks_more: int, audit_breaks: Callable[[int, int], int]
 ) -> tuple[list[str], dict[str, Tensor], discard_audit.Discards]:
     """A search of 100 images of which 60 are discarded, and 40 were near and did not break.
 
     Args:
         breaks_more: how many of the samples that it attacks again a wider search breaks.
-        audit_breaks: how many of the samples of an audit break, by its number.
+        audit_breaks: how many of the samples of an audit break, by its number and its step.
     """
 
     def piece(rows: Tensor, discarded: Tensor, audited: Tensor, broken: Tensor) -> dict[str, Tensor]:
@@ -491,7 +494,7 @@ def stubbed(
 
     def in_full(stem: str, part: Tensor, known: Any, number: int, everywhere: bool) -> dict[str, Tensor]:
         made.append(stem)
-        broken = torch.arange(len(part)) < (audit_breaks(number) if number else len(part))
+        broken = torch.arange(len(part)) < (audit_breaks(number, int(stem[-1])) if number else len(part))
         discarded = known["discarded"][part] if number else torch.full_like(part, -1)
         return piece(part, discarded, torch.where(broken, -number, number), broken)
 
@@ -509,37 +512,50 @@ def stubbed(
 
 def test_an_audit_in_which_images_break_is_not_settled_by_calling_the_others_near(few: None) -> None:
     # Of the first audit all break. The wider search breaks none of the others, which are near now: still no evidence.
-    made, known, told = stubbed(0, lambda number: 100)
-    assert made[:3] == ["worst-case", "worst-case.audit-1", "worst-case.wider-2"]
+    made, known, told = stubbed(0, lambda number, step: 100)
+    assert made[:3] == ["worst-case", "worst-case.audit-1-1", "worst-case.wider-2"]
     assert made[-1] == "worst-case.full"
     assert told.full
-    assert_states(told.reason, "3 audits", "points too high")
+    assert_states(told.reason, "2 audits", "too many for a bound of 1 point")
     assert not known["correct"].any()
 
 
 def test_whoever_was_near_from_the_start_is_audited_too(few: None) -> None:
-    made, known, told = stubbed(0, lambda number: 0)
-    assert made == ["worst-case", "worst-case.audit-1"]
-    assert (told.full, told.rounds, told.survivors, told.discarded, told.audited) == (False, 1, 100, 60, 26)
+    made, known, told = stubbed(0, lambda number, step: 0)
+    assert made == ["worst-case", "worst-case.audit-1-1"]
+    assert (told.full, told.rounds, told.survivors, told.discarded, told.audited) == (False, 1, 100, 60, 27)
     assert (known["audited"][60:] > 0).any()
     assert (known["audited"][:60] > 0).any()
-    # A tenth may break: with eleven of the hundred, it is improbable that none of 26 does.
+    # A tenth may break: with eleven of the hundred, it is improbable that none of 27 does.
     assert told.bound == 0.1
-    assert hypergeom.cdf(0, 100, 11, 26) <= 0.03 < hypergeom.cdf(0, 100, 11, 25)
+    assert hypergeom.cdf(0, 100, 11, 27) <= SPENT[0] * RISKS[0] < hypergeom.cdf(0, 100, 11, 26)
+
+
+def test_an_audit_in_which_an_image_breaks_goes_on_with_more(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One of the first step breaks, one of the second, and none of the third.
+    made, known, told = stubbed(60, lambda number, step: int(step < 3))
+    assert made == ["worst-case", *(f"worst-case.audit-1-{step}" for step in (1, 2, 3))]
+    assert (told.full, told.rounds, told.earlier, told.broke, told.survivors) == (False, 1, (), 2, 100)
+    monkeypatch.setattr(discard_audit, "POINT", 0.1)
+    assert told.audited == discard_audit.audit_sizes(100, 100, RISKS[0])[2]
+    assert told.bound == 0.1
+    # None is attacked twice, and a break of the first step is not forgotten.
+    assert int((known["audited"] != 0).sum()) == told.audited
+    assert int((~known["correct"]).sum()) == 2
 
 
 def test_a_wider_search_and_a_fresh_audit_settle_what_the_first_one_did_not(few: None) -> None:
-    # Four of the first audit break; the wider search breaks all others that were discarded; of the second none breaks.
-    made, known, told = stubbed(60, lambda number: 4 if number == 1 else 0)
-    assert made == ["worst-case", "worst-case.audit-1", "worst-case.wider-2", "worst-case.audit-2"]
-    assert (told.full, told.rounds, told.earlier, told.broke) == (False, 2, ((26, 4),), 0)
+    # Five of the first audit break; the wider search breaks all others that were discarded; of the second none breaks.
+    made, known, told = stubbed(60, lambda number, step: 5 if number == 1 else 0)
+    assert made == ["worst-case", "worst-case.audit-1-1", "worst-case.wider-2", "worst-case.audit-2-1"]
+    assert (told.full, told.rounds, told.earlier, told.broke) == (False, 2, ((27, 5),), 0)
     left = int(pieces.unaudited(known).sum())
     assert told.survivors == left + told.audited
-    # So many that at most one of them breaks with a probability of 1.5 %, if more than it and a tenth of all would.
+    # So many that none of them breaks with a probability of 0.3 %, if more than a tenth of all would.
     assert told.audited < told.survivors
-    assert hypergeom.cdf(1, told.survivors, 12, told.audited) <= 0.015
-    assert hypergeom.cdf(1, told.survivors, 12, told.audited - 1) > 0.015
-    assert_states(told.told(100), "4 of 26", "earlier audit", f"0 of {told.audited}", f"{told.survivors} survivors")
+    assert hypergeom.cdf(0, told.survivors, 11, told.audited) <= SPENT[0] * RISKS[1]
+    assert hypergeom.cdf(0, told.survivors, 11, told.audited - 1) > SPENT[0] * RISKS[1]
+    assert_states(told.told(100), "5 of 27", "earlier audit", f"0 of {told.audited}", f"{told.survivors} survivors")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -585,7 +601,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 KINDS = {
-    "audits": {"", ".audit-1", ".audit-2", ".audit-3", ".wider-2", ".wider-3", ".full"},
+    "audits": {"", ".audit-1-1", ".audit-1-2", ".wider-2", ".audit-2-1", ".audit-2-2", ".full"},
     "alone": {".full"},
     "quick": {""},
 }
@@ -669,7 +685,7 @@ def test_stopped_after_any_image_it_goes_on_to_the_same_end(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", ["", ".audit-1", ".wider-2", ".full"])
+@pytest.mark.parametrize("ending", ["", ".audit-1-1", ".audit-2-2", ".wider-2", ".full"])
 def test_a_damaged_piece_is_made_anew_with_a_warning(ending: str, tmp_path: Path, wide: None) -> None:
     case = Case("audits")
     found = case.made(tmp_path / "e")
@@ -689,7 +705,7 @@ def test_a_damaged_piece_is_made_anew_with_a_warning(ending: str, tmp_path: Path
     same(load_evaluation(tmp_path / "e"), found)
 
 
-@pytest.mark.parametrize("ending", ["", ".audit-1", ".wider-2", ".full"])
+@pytest.mark.parametrize("ending", ["", ".audit-1-1", ".audit-2-2", ".wider-2", ".full"])
 def test_evidence_of_other_images_is_refused(ending: str, tmp_path: Path, wide: None) -> None:
     case = Case("audits")
     case.made(tmp_path / "e")
@@ -836,7 +852,7 @@ class Whole(Foreign):
         ),
         *(
             (lambda ending=ending: replace(phased(), searches=(Search(f"a.{ending}", FULL),)), (f"'a.{ending}'",))
-            for ending in ("exhaustive", "full", "audit-1", "wider-12")
+            for ending in ("exhaustive", "full", "audit-1-1", "wider-12")
         ),
     ],
 )

@@ -1,124 +1,155 @@
-"""The audit of the survivors: size and bound against the hypergeometric distribution, and how often it holds."""
+"""The audit of the survivors: sizes and bound against an enumeration of all draws, and how often the bound holds."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import combinations
+from math import comb
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import beta, hypergeom
+from scipy.stats import hypergeom
 
 from asgt.evaluation.discard_audit import (
-    PLANNED,
     POINT,
     RISKS,
+    SPENT,
     Discards,
     PhaseCost,
-    audit_size,
+    audit_sizes,
     discard_bound,
     drawn_audit,
 )
-from asgt.statistics import clopper_pearson, highest_count
+from asgt.statistics import acceptance_probability, clopper_pearson
 
 CASES = [(300, 1000), (800, 1000), (1000, 1000), (12, 1000), (220, 350), (5000, 10_000), (9_900, 10_000)]
 
 
+@pytest.mark.parametrize("sizes", [(3,), (1, 2), (2, 5), (3, 4, 5), (2, 7), (1, 4, 6)])
+@pytest.mark.parametrize("defects", [0, 1, 2, 4, 7])
+def test_the_chance_of_a_plan_is_the_share_of_all_orders_that_it_accepts(defects: int, sizes: Sequence[int]) -> None:
+    # An order of seven members is given by the places of its defects.
+    accepted = [
+        any(sum(place < size for place in places) <= step for step, size in enumerate(sizes))
+        for places in combinations(range(7), defects)
+    ]
+    share = sum(accepted) / comb(7, defects)
+    assert acceptance_probability(defects, 7, sizes) == pytest.approx(share, abs=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 40, 399, 400])
+def test_a_plan_of_one_step_is_a_draw_without_a_defect(size: int) -> None:
+    assert acceptance_probability(6, 400, [size]) == pytest.approx(hypergeom.cdf(0, 400, 6, size), abs=1e-12)
+    assert acceptance_probability(0, 400, [size]) == 1
+
+
+@pytest.mark.parametrize(
+    ("defects", "population", "sizes"),
+    [(6, 5, [2]), (-1, 5, [2]), (1, 5, [6]), (1, 5, [0, 2]), (1, 5, [2, 2]), (1, 5, [3, 2]), (1, 5, [-1])],
+)
+def test_an_impossible_plan_is_refused(defects: int, population: int, sizes: list[int]) -> None:
+    with pytest.raises(ValueError, match="drawn in steps"):
+        acceptance_probability(defects, population, sizes)
+
+
 @pytest.mark.parametrize(("survivors", "samples"), CASES)
-@pytest.mark.parametrize(("risk", "breaks"), [*zip(RISKS, PLANNED, strict=True), (0.045, 0)])
-def test_the_audit_is_as_small_as_one_point_allows(survivors: int, samples: int, risk: float, breaks: int) -> None:
-    size = audit_size(survivors, samples, risk, breaks)
-    assert 0 < size <= survivors
-    # One more that breaks than a point and those that the audit finds: improbable at this size, not yet at one fewer.
-    many = int(POINT * samples + 1e-9) + breaks + 1
-    if many <= survivors:
-        assert hypergeom.cdf(breaks, survivors, many, size) <= risk
-    assert discard_bound(breaks, size, survivors, samples, risk) <= POINT
-    if size > breaks + 1:
-        assert hypergeom.cdf(breaks, survivors, many, size - 1) > risk
-        assert discard_bound(breaks, size - 1, survivors, samples, risk) > POINT
+@pytest.mark.parametrize("risk", RISKS)
+def test_each_step_is_as_small_as_one_point_and_its_risk_allow(survivors: int, samples: int, risk: float) -> None:
+    sizes = audit_sizes(survivors, samples, risk)
+    assert 0 < len(sizes) <= len(SPENT)
+    assert sizes[0] > 0
+    assert sizes[-1] <= survivors
+    for broke, (size, share) in enumerate(zip(sizes, SPENT, strict=False)):
+        # One more that breaks than a point and those that the audit finds.
+        many = int(POINT * samples + 1e-9) + broke + 1
+        before = sizes[:broke]
+        assert acceptance_probability(many, survivors, (*before, size)) <= share * risk
+        if size > (before[-1] if before else 0) + 1:
+            assert acceptance_probability(many, survivors, (*before, size - 1)) > share * risk
+        assert discard_bound(broke, survivors, samples, risk) <= POINT
 
 
 def test_of_few_images_a_smaller_audit_is_enough_than_of_many() -> None:
-    sizes = [audit_size(3 * samples // 4, samples, RISKS[0]) for samples in (200, 500, 1000, 2000, 5000, 10**6)]
-    assert sizes == sorted(sizes)
+    sizes = [audit_sizes(3 * samples // 4, samples, RISKS[0]) for samples in (200, 500, 1000, 2000, 5000, 10**6)]
+    for step in range(len(SPENT)):
+        assert [size[step] for size in sizes] == sorted(size[step] for size in sizes)
     # Of many the draw is as good as independent: Clopper and Pearson's bound for the binomial.
-    assert discard_bound(0, sizes[-1], 750_000, 10**6, RISKS[0]) == pytest.approx(
-        0.75 * clopper_pearson(0, sizes[-1], 1 - 2 * RISKS[0])[1], rel=0.01
+    spent = SPENT[0] * RISKS[0]
+    assert discard_bound(0, 750_000, 10**6, RISKS[0]) == pytest.approx(
+        0.75 * clopper_pearson(0, sizes[-1][0], 1 - 2 * spent)[1], rel=0.01
     )
 
 
 def test_what_is_no_more_than_a_point_needs_no_audit() -> None:
-    assert audit_size(0, 1000, 0.045) == 0
-    assert audit_size(10, 1000, 0.045) == 0
-    assert audit_size(11, 1000, 0.045) > 0
-    assert audit_size(11, 1000, 0.045, breaks=40) == 11
-    assert discard_bound(0, 0, 10, 1000, 0.045) == pytest.approx(0.01)
-    assert discard_bound(0, 0, 0, 1000, 0.045) == 0
+    assert audit_sizes(0, 1000, 0.045) == ()
+    assert audit_sizes(10, 1000, 0.045) == ()
+    assert audit_sizes(11, 1000, 0.045) == (1,)
+    assert audit_sizes(40, 1000, 0.045)[0] < 40
 
 
 @pytest.mark.parametrize("risk", RISKS)
-@pytest.mark.parametrize(("broke", "audited"), [(0, 40), (1, 40), (7, 40), (40, 40), (0, 0), (3, 499)])
-def test_the_bound_is_the_largest_number_of_breaks_whose_risk_is_not_below(
-    broke: int, audited: int, risk: float
+@pytest.mark.parametrize(("survivors", "samples"), CASES)
+def test_the_bound_is_the_largest_number_of_breaks_whose_chance_is_not_spent(
+    survivors: int, samples: int, risk: float
 ) -> None:
-    others = round(1000 * discard_bound(broke, audited, 500, 1000, risk))
-    chances = hypergeom.cdf(broke, 500, [broke + others, broke + others + 1], audited)
-    assert chances[0] > risk
-    assert broke + others == 500 - (audited - broke) or chances[1] <= risk
-    # Independent draws say less.
-    highest = 1.0 if broke == audited else beta.ppf(1 - risk, broke + 1, audited - broke)
-    assert broke + others <= 500 * highest
+    sizes = audit_sizes(survivors, samples, risk)
+    for broke, size in enumerate(sizes):
+        others = round(samples * discard_bound(broke, survivors, samples, risk))
+        if size == survivors:
+            assert others == 0
+            continue
+        plan, spent = sizes[: broke + 1], SPENT[broke] * risk
+        assert acceptance_probability(broke + others, survivors, plan) > spent
+        assert acceptance_probability(broke + others + 1, survivors, plan) <= spent
+    with pytest.raises(ValueError, match="breaks in an audit"):
+        discard_bound(len(sizes), survivors, samples, risk)
 
 
 def test_an_audit_of_all_leaves_no_error() -> None:
-    assert discard_bound(0, 50, 50, 100, 0.045) == 0
-    assert discard_bound(50, 50, 50, 100, 0.045) == 0
-    assert discard_bound(3, 50, 50, 100, 0.045) == 0
+    # Of fifty images, no single one may be overlooked.
+    assert audit_sizes(4, 50, 1e-9) == (4,)
+    assert discard_bound(0, 4, 50, 1e-9) == 0
 
 
-@pytest.mark.parametrize(("found", "drawn", "population"), [(3, 2, 5), (0, 6, 5), (-1, 2, 5)])
-def test_an_impossible_draw_is_refused(found: int, drawn: int, population: int) -> None:
-    with pytest.raises(ValueError, match="drawn"):
-        highest_count(found, drawn, population, 0.05)
-
-
-def test_the_draw_is_a_function_of_seed_and_round_and_keeps_to_the_discarded() -> None:
-    discarded = torch.arange(200) % 3 == 0
-    rows = drawn_audit(discarded, 20, 0, 1)
-    assert rows.tolist() == sorted(set(rows.tolist()))
-    assert len(rows) == 20
-    assert discarded[rows].all()
-    assert torch.equal(rows, drawn_audit(discarded, 20, 0, 1))
-    others = [drawn_audit(discarded, 20, seed, number) for seed, number in ((1, 1), (0, 2), (0, 3))]
-    assert all(not torch.equal(rows, other) for other in others)
-    assert torch.equal(drawn_audit(discarded, 500, 0, 1), discarded.nonzero().squeeze(1))
-    assert len(drawn_audit(discarded, 0, 0, 1)) == 0
-    # Each is drawn equally often: 20 of 67, in 600 draws 179 times, with a standard deviation of 11.
+def test_the_draw_is_a_function_of_seed_and_number_and_keeps_to_the_survivors() -> None:
+    survivors = torch.arange(200) % 3 == 0
+    order = drawn_audit(survivors, 0, 1)
+    assert torch.equal(order.sort().values, survivors.nonzero().squeeze(1))
+    assert torch.equal(order, drawn_audit(survivors, 0, 1))
+    others = [drawn_audit(survivors, seed, number) for seed, number in ((1, 1), (0, 2), (0, 3))]
+    assert all(not torch.equal(order, other) for other in others)
+    assert len(drawn_audit(torch.zeros(5, dtype=torch.bool), 0, 1)) == 0
+    # Each is among the first 20 of 67 equally often: in 600 draws 179 times, with a standard deviation of 11.
     counts = torch.zeros(200)
     for seed in range(600):
-        counts[drawn_audit(discarded, 20, seed, 1)] += 1
-    assert not counts[~discarded].any()
-    assert (counts[discarded] - 600 * 20 / 67).abs().max() < 5 * 11.3
+        counts[drawn_audit(survivors, seed, 1)[:20]] += 1
+    assert not counts[~survivors].any()
+    assert (counts[survivors] - 600 * 20 / 67).abs().max() < 5 * 11.3
 
 
-size_of, bound_of = lru_cache(10**5)(audit_size), lru_cache(10**5)(discard_bound)
+sizes_of, bound_of = lru_cache(10**5)(audit_sizes), lru_cache(10**5)(discard_bound)
 
 
 def accepted_error(draws: np.random.Generator, broken: int, survivors: int, samples: int) -> float:
     """By how much a search that ends without the full one is beyond its bound; −1 where the full one runs."""
 
-    for risk, breaks in zip(RISKS, PLANNED, strict=True):
-        size = size_of(survivors, samples, risk, breaks)
-        broke = int(draws.hypergeometric(broken, survivors - broken, size)) if size else 0
-        bound = bound_of(broke, size, survivors, samples, risk)
-        broken, survivors = broken - broke, survivors - size  # what was audited is as the full search has it
-        if bound <= POINT:
-            return broken / samples - bound
+    for risk in RISKS:
+        sizes = sizes_of(survivors, samples, risk)
+        audited = broke = 0
+        while broke < len(sizes) and audited < sizes[broke]:
+            left, bad = survivors - audited, broken - broke
+            more = sizes[broke] - audited
+            audited, broke = sizes[broke], broke + int(draws.hypergeometric(bad, left - bad, more))
+        if broke < len(sizes):
+            return (broken - broke) / samples - bound_of(broke, survivors, samples, risk)
+        broken, survivors = broken - broke, survivors - audited  # what was audited is as the full search has it
+        if survivors <= POINT * samples:
+            return 0.0
         # The wider search breaks half of those that the full one would break.
-        found = int(draws.binomial(broken, 0.5))
-        broken, survivors = broken - found, survivors - found
+        broken, survivors = broken - broken // 2, survivors - broken // 2
     return -1.0
 
 

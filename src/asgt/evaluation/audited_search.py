@@ -6,7 +6,7 @@ The full search (the attacks of ``standard@1``) runs on all images, with its rea
    if the model is not deterministic: its random margin does not predict the result of another run;
 2. after it, where more than a small share of its gradients were zero or not finite; if the searches without
    gradients broke most samples that they tried; if attacks below a failure succeeded, of the first phase or of the full
-   search in an audit; or if no audit reduced the bound of the overlooked samples to one point.
+   search in an audit; or if too many samples broke in each audit for a bound of one point.
 
 As in every worst case, where attacks below a failure succeeded, every image is attacked at every ε below its own too.
 """
@@ -20,7 +20,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .discard_audit import PLANNED, POINT, RISKS, SMALLEST, WIDER, Discards, audit_size, discard_bound, drawn_audit
+from .discard_audit import POINT, RISKS, SMALLEST, WIDER, Discards, audit_sizes, drawn_audit
 from .outcomes import Request
 from .pieces import AUDIT, BELOW, FULL, WIDER_SEARCH, merged, summary, unaudited
 from .protocols import PhasedSearch
@@ -161,32 +161,41 @@ class AuditedSearch:
     def audited(self) -> str:
         """Audits until the bound is one point or less; returns why that failed, or an empty string."""
 
-        name, bound = self.search.name, 1.0
-        for number, (risk, breaks) in enumerate(zip(RISKS, PLANNED, strict=True), 1):
-            known = self.known
-            survivors = unaudited(known)
-            count = int(survivors.sum())
-            size = audit_size(count, self.samples, risk, breaks)
-            rows = drawn_audit(survivors, size, self.request.seed, number)
-            broke = 0
-            if size:
-                self.say(f"{name}: audit {number}: the full search attacks {size} of {count} survivors")
-                audit = self.in_full(f"{name}{AUDIT}-{number}", rows, known, number, False)
-                self.pieces.append(audit)
-                broke = int((audit["audited"] < 0).sum())
-                if assumed_too_much(audit):
-                    return self.missed_below(audit)
-            bound = discard_bound(broke, size, count, self.samples, risk)
-            if bound <= POINT:
+        said = []
+        for number, risk in enumerate(RISKS, 1):
+            audited, broke, passed = self.audit(number, risk)
+            if assumed_too_much(self.pieces[-1]):
+                return self.missed_below(self.pieces[-1])
+            if passed:
                 return ""
+            said.append(f"{broke} of {audited}")
             wider = self.wider(number)
             if number < len(RISKS) and len(wider):
-                self.say(f"{name}: {broke} of {size} broke: {len(wider)} images are searched again")
-                stem = f"{name}{WIDER_SEARCH}-{number + 1}"
+                self.say(f"{self.search.name}: {said[-1]} broke: {len(wider)} images are searched again")
+                stem = f"{self.search.name}{WIDER_SEARCH}-{number + 1}"
                 self.pieces.append(self.by_phases(stem, wider, self.known, number))
                 if reason := self.reason_after(self.known):
                     return reason
-        return f"after {len(RISKS)} audits robust accuracy may be {100 * bound:.1f} points too high (threshold 1 point)"
+        return f"in {len(RISKS)} audits {' and '.join(said)} images broke, too many for a bound of 1 point"
+
+    def audit(self, number: int, risk: float) -> tuple[int, int, bool]:
+        """An audit, step by step: how many samples it attacked, how many broke, and whether it bounds the error."""
+
+        name, survivors = self.search.name, unaudited(self.known)
+        count = int(survivors.sum())
+        sizes, order = audit_sizes(count, self.samples, risk), drawn_audit(survivors, self.request.seed, number)
+        audited = broke = steps = 0
+        while broke < len(sizes) and audited < sizes[broke]:
+            rows = order[audited : sizes[broke]].sort().values
+            steps += 1
+            attacked = f"the full search attacks {len(rows)} of {count - audited} survivors"
+            self.say(f"{name}: audit {number}, step {steps}: {attacked}")
+            stem = f"{name}{AUDIT}-{number}-{steps}"
+            self.pieces.append(self.in_full(stem, rows, self.known, number, False))
+            audited, broke = sizes[broke], broke + int((self.pieces[-1]["audited"] < 0).sum())
+            if assumed_too_much(self.pieces[-1]):
+                break
+        return audited, broke, broke < len(sizes) or count - audited <= POINT * self.samples
 
     def wider(self, number: int) -> Tensor:
         """The discarded samples that are near if more σ count as near, int64 (B,)."""

@@ -2,28 +2,35 @@ r"""The audit of the survivors: a bound on the error of a search in phases.
 
 A survivor counts as robust at its ε, although no sample of the search was attacked in full: the discarded ones only by
 the first phases, and the near ones by shorter attacks. So the full search attacks a random part of the survivors,
-whether they were discarded or near: which of both they are rests on an estimate that may be wrong. If k of m of them
-break, the full search would break at most K(k, m) of all survivors
-(:func:`~asgt.statistics.highest_count`: Clopper and Pearson's one-sided bound, for a draw without replacement). The k
-broken ones are counted as broken, so robust accuracy is too high by at most
+whether they were discarded or near: which of both they are rests on an estimate that may be wrong. Those that break
+are counted as broken. A bound says how many others the full search would break.
 
-.. math:: \frac{K(k, m) - k}{N}
+An audit is a multiple sampling plan (:func:`~asgt.statistics.acceptance_probability`). Its first step is as large as
+it has to be for a bound of one point of accuracy if none of its samples breaks. If one does, the second step adds as
+many as one break takes, and so on, up to four breaks. With S survivors of N samples, the sizes up to each step are the
+smallest with which, for each number of breaks b,
 
-at any ε of the grid. The first audit is as large as it has to be for that to be one point if none of them
-breaks. If one does, more σ count as near, the discarded samples that are near by that are searched again, and a fresh
-audit is drawn of all survivors that were not attacked in full yet, large enough for one break, and then one for two
-(:data:`PLANNED`). So that all rounds together are wrong with a probability of 5 % at most, each has its share of it
-(:data:`RISKS`). If no round brings the bound down to one point, the full search runs on all samples.
+.. math:: P(\text{the audit ends with at most } b \text{ breaks} \mid K) \le r_b
+          \qquad\text{for all } K > b + N / 100
 
-The binomial bound of Clopper and Pearson times the share of survivors holds too, and is larger: it is for any number of
-images, of which these are a draw. With it, an audit of 375 survivors of 500 images takes 264, and with this one 165.
+where K is how many of the S survivors the full search breaks, and :math:`r_b` grows with b up to the risk of the audit
+(:data:`SPENT`). After it, robust accuracy is too high by at most :math:`(K_b - b) / N` at any ε of the grid, where
+:math:`K_b` is the largest K whose probability is above :math:`r_b`. Later steps continue the draw, so an image that
+breaks costs about a hundred more, not an audit of its own.
+
+If more break, more σ count as near, the discarded samples that are near by that are searched again, and a fresh audit
+is drawn of all survivors that were not attacked in full yet. So that both audits together are wrong with a probability
+of 5 % at most, each has its share of it (:data:`RISKS`). If neither ends with a bound of one point, the full search
+runs on all samples.
 
 References:
     Clopper & Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of the binomial",
     https://doi.org/10.1093/biomet/26.4.404
 
-    Wang 2015, "Exact optimal confidence intervals for hypergeometric parameters",
-    https://doi.org/10.1080/01621459.2014.966191
+    Dodge & Romig 1941, "Single sampling and double sampling inspection tables",
+    https://doi.org/10.1002/j.1538-7305.1941.tb00459.x
+
+    Lan & DeMets 1983, "Discrete sequential boundaries for clinical trials", https://doi.org/10.1093/biomet/70.3.659
 """
 
 from __future__ import annotations
@@ -31,64 +38,110 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..randomness import seeded
-from ..statistics import highest_count
+from ..statistics import acceptance_probability
 
-__all__ = ["POINT", "RISKS", "SMALLEST", "WIDER", "Discards", "PhaseCost", "audit_size", "discard_bound", "drawn_audit"]
+__all__ = [
+    "POINT",
+    "RISKS",
+    "SMALLEST",
+    "SPENT",
+    "WIDER",
+    "Discards",
+    "PhaseCost",
+    "audit_sizes",
+    "discard_bound",
+    "drawn_audit",
+]
 
 POINT = 0.01
 """The largest accepted error of robust accuracy because the search is not the full one, at any ε."""
 
-RISKS = (0.03, 0.015, 0.005)
-"""The probability that the bound of each round of audits is wrong."""
+RISKS = (0.045, 0.005)
+"""The probability that the bound of each audit is wrong."""
 
-PLANNED = (0, 1, 2)
-"""The number of breaks at which the bound of each round is still one point."""
+SPENT = (0.6, 0.8, 0.9, 0.95, 1.0)
+"""The share of an audit's risk that is spent up to each step; the audit fails with as many breaks as it has steps.
+
+Most is for the first step, which is the whole audit of a sound search: it makes it small.
+"""
 
 WIDER = 1.5
-"""The factor on the number of σ that count as near, in each round after the first."""
+"""The factor on the number of σ that count as near, in each search after the first."""
 
 SMALLEST = 200
 """Below so many images an audit and a search cost about as much as the full search, which then runs alone.
 
 Of 200 images the audit takes seven in ten survivors, and the search about a tenth of the full one. Where one breaks,
-another audit takes most of the rest.
+more steps take most of the rest.
 """
 
 
-def audit_size(survivors: int, samples: int, risk: float, breaks: int = 0) -> int:
-    """The smallest number of survivors to audit, so that the bound is one point if so many of them break."""
+def audit_sizes(survivors: int, samples: int, risk: float) -> tuple[int, ...]:
+    """How many survivors an audit attacks up to each step, ascending.
 
-    if survivors / samples <= POINT:
-        return 0
-    sizes = range(min(breaks + 1, survivors), survivors + 1)
+    It ends after the first step if none of them breaks, and has the size of step b if b of them break.
 
-    def suffices(size: int) -> bool:
-        return discard_bound(min(breaks, size), size, survivors, samples, risk) <= POINT
-
-    return sizes[bisect_left(sizes, True, key=suffices)]
-
-
-def discard_bound(broke: int, audited: int, survivors: int, samples: int, risk: float) -> float:
-    """The upper bound of the error of robust accuracy if ``broke`` of ``audited`` broke; with probability 1 − risk.
-
-    Audited samples are counted as what the full search made of them, so an audit of all has no error.
+    Returns:
+        A size for each number of breaks from 0; nothing if the survivors are no more than a point themselves. The last
+        is all of them at most.
     """
 
-    return (highest_count(broke, audited, survivors, risk) - broke) / samples
+    return _sizes(survivors, _accepted(samples), risk)
 
 
-def drawn_audit(survivors: Tensor, count: int, seed: int, round_number: int) -> Tensor:
-    """The rows of ``count`` random samples of those marked, bool (N,); ascending, int64 (B,)."""
+def discard_bound(broke: int, survivors: int, samples: int, risk: float) -> float:
+    """The upper bound of the error of robust accuracy after an audit in which so many broke; with probability 1 − risk.
+
+    Raises:
+        ValueError: so many are too many for a bound of one point.
+    """
+
+    sizes = audit_sizes(survivors, samples, risk)
+    if broke >= len(sizes):
+        raise ValueError(f"{broke} breaks in an audit of at most {len(sizes) - 1}")
+    if sizes[broke] == survivors:
+        return 0.0  # What was audited is counted as what the full search made of it.
+    counts = range(broke, survivors + 1)
+    plan, spent = sizes[: broke + 1], risk * SPENT[broke]
+    first = bisect_left(counts, True, key=lambda count: acceptance_probability(count, survivors, plan) <= spent)
+    return (first - 1) / samples
+
+
+def _accepted(samples: int) -> int:
+    """The largest number of samples that is at most one point."""
+
+    return int(POINT * samples + 1e-9)
+
+
+@lru_cache
+def _sizes(survivors: int, accepted: int, risk: float) -> tuple[int, ...]:
+    sizes: tuple[int, ...] = ()
+    for broke, share in enumerate(SPENT):
+        # One more than may break: with more of them, the audit ends even less often.
+        most = accepted + broke + 1
+        if most > survivors or (sizes and sizes[-1] == survivors):
+            break
+
+        def suffices(size: int, most: int = most, before: tuple[int, ...] = sizes, spent: float = share * risk) -> bool:
+            return acceptance_probability(most, survivors, (*before, size)) <= spent
+
+        possible = range(sizes[-1] + 1 if sizes else 1, survivors + 1)
+        sizes = (*sizes, possible[bisect_left(possible, True, key=suffices)])
+    return sizes
+
+
+def drawn_audit(survivors: Tensor, seed: int, number: int) -> Tensor:
+    """The rows of the samples marked, bool (N,), in the random order in which an audit takes them, int64 (B,)."""
 
     rows = survivors.nonzero().squeeze(1)
-    order = torch.randperm(len(rows), generator=seeded("discards", seed, round_number))
-    return rows[order[:count]].sort().values
+    return rows[torch.randperm(len(rows), generator=seeded("discards", seed, number))]
 
 
 @dataclass(frozen=True)

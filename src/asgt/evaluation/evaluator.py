@@ -129,9 +129,11 @@ class Evaluator:
         def in_full(stem: str, rows: Tensor, known: Piece | None, number: int, everywhere: bool) -> Piece:
             label = f"audit {number}" if number else "full search"
             self.progress.start(f"{search.name}, {label}", len(attacks) * len(rows))
-            # Of an audit, which has only some samples, as many are attacked below their failure as of all.
+            # Of an audit, which has only some samples, as many are attacked below their failure as of all. Its first
+            # step has them.
             shares = torch.full((len(self.images),), torch.nan)
-            shares[rows] = _audited(len(rows), self.request.seed)
+            if not number or known is None or not bool((known["audited"].abs() == number).any()):
+                shares[rows] = _audited(len(rows), self.request.seed)
             make = partial(self.full_shard, search, known, number, shares, everywhere)
             return self.by_shards(stem, rows, SHARD // 8, make, len(attacks))
 

@@ -31,7 +31,9 @@ __all__ = [
 ]
 
 AUDIT, WIDER_SEARCH, FULL, BELOW = ".audit", ".wider", ".full", ".below"
-"""Suffixes of the names of later pieces, the first two with the number of their round; no search may have them.
+"""Suffixes of the names of later pieces, the first two with a number; no search may have them.
+
+Of an audit, its number and that of the step; of a wider search, that of the audit after it.
 
 The last is the full search at every ε, of the samples of a search in phases.
 """
@@ -152,7 +154,7 @@ def summary(known: Mapping[str, Tensor], search: PhasedSearch, reason: str, full
     elif search.audited and left <= POINT * samples:
         bound = left / samples  # Whatever they are. A last round that is so left needs no audit, and leaves no piece.
     elif search.audited:
-        bound = discard_bound(broke, audited, survivors, samples, RISKS[max(last, 1) - 1])
+        bound = discard_bound(broke, survivors, samples, RISKS[max(last, 1) - 1])
     passes = torch.stack([known[name] for name in PHASED_ROWS])
     names = ("probe and press", *(phase.name for phase in search.phases), "audit", "full search")
     phases = []

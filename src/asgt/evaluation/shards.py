@@ -25,7 +25,7 @@ from ..locks import holds_nothing
 from ..manifest import Manifest, check_evidence, home_of, record, withdraw
 from ..shortcuts import VIEWS
 from .check import THOROUGH, Check
-from .discard_audit import RISKS
+from .discard_audit import RISKS, SPENT
 from .known import MARGIN
 from .outcomes import CODES, SCHEMA, Evaluation, Request, checked_grid, definition
 from .pieces import AUDIT, BELOW, FULL, PHASED, PHASED_ROWS, WIDER_SEARCH, merged, summary
@@ -339,7 +339,8 @@ def _read_shards(folder: Path, name: str, request: Request) -> dict[str, Tensor]
     if isinstance(search, PhasedSearch):
         stems = [name]
         for number in range(1, len(RISKS) + 1):
-            stems += [f"{name}{WIDER_SEARCH}-{number}", f"{name}{AUDIT}-{number}"]
+            stems.append(f"{name}{WIDER_SEARCH}-{number}")
+            stems += [f"{name}{AUDIT}-{number}-{step}" for step in range(1, len(SPENT) + 1)]
         stems += [f"{name}{FULL}", f"{name}{BELOW}"]
         pieces = [piece for stem in stems if (piece := _read_piece(folder, stem, request))]
         if everywhere := _read_piece(folder, f"{name}{EXHAUSTIVE}", request):

@@ -15,7 +15,7 @@ from ..data import Images, load_data, to_unit
 from ..devices import one_thread, place, resolve_device
 from ..errors import InputError
 from ..evaluation.curve import evaluate
-from ..evaluation.discard_audit import RISKS, SMALLEST, audit_size
+from ..evaluation.discard_audit import RISKS, SMALLEST, audit_sizes
 from ..evaluation.evaluator import AUDITED
 from ..evaluation.protocols import PhasedSearch, protocol_named
 from ..explanation import explain
@@ -51,7 +51,7 @@ def evaluation_passes(protocol: str, epsilons: Sequence[float], samples: int, no
     """The passes of an evaluation of a model that cannot be fooled: about those of other models.
 
     A search in phases cannot be simulated with such a model. Its cost is an estimate: an eighth of the full search, and
-    the full search on as many images as an audit takes.
+    the full search on as many images as an audit takes in which none breaks.
 
     Raises:
         InputError: the protocol is unknown in this norm, or an ε is invalid.
@@ -68,7 +68,7 @@ def evaluation_passes(protocol: str, epsilons: Sequence[float], samples: int, no
         full = evaluation_passes("standard@1", epsilons, samples, norm)
         audited = 0
         if phased.audited:
-            audited = samples if samples < SMALLEST else audit_size(samples, samples, RISKS[0])
+            audited = samples if samples < SMALLEST else audit_sizes(samples, samples, RISKS[0])[0]
         return full if audited == samples else full * (8 * audited + samples) // (8 * samples)
 
     # The first few are attacked at every ε, the others not.
