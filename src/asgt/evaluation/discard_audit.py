@@ -15,8 +15,8 @@ smallest with which, for each number of breaks b,
 
 where K is how many of the S survivors the full search breaks, and :math:`r_b` grows with b up to the risk of the audit
 (:data:`SPENT`). After it, robust accuracy is too high by at most :math:`(K_b - b) / N` at any ε of the grid, where
-:math:`K_b` is the largest K whose probability is above :math:`r_b`. Later steps continue the draw, so an image that
-breaks costs about a hundred more, not an audit of its own.
+:math:`K_b` is the largest K whose probability is above :math:`r_b`. Later steps continue the draw, so a break costs
+some fifty to a hundred and fifty more samples, not another audit.
 
 If more break, more σ count as near, the discarded samples that are near by that are searched again, and a fresh audit
 is drawn of all survivors that were not attacked in full yet. So that both audits together are wrong with a probability
