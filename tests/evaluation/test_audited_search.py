@@ -244,7 +244,7 @@ def test_what_too_many_images_of_an_audit_show_is_not_thinned_out_by_the_others(
 
     def in_full(stem: str, rows: Tensor, known: Any, number: int, everywhere: bool) -> dict[str, Tensor]:
         calls.append((stem, len(rows), everywhere))
-        return piece(rows, 1 if number else 0, number)
+        return piece(rows, 1 if number == 1 else 0, number)
 
     asked = audited_search.Request(
         protocol=PROTOCOLS["standard"], norm="linf", epsilons=(0.1, 0.2), seed=0, model="", data="", classes=10
@@ -253,8 +253,10 @@ def test_what_too_many_images_of_an_audit_show_is_not_thinned_out_by_the_others(
     _, told = audited_search.AuditedSearch(search, asked, count, *making).spent()
     assert told.full
     assert_states(told.reason, "1 of 64", "smaller ε")
-    audit, rest = calls
+    nearest, audit, rest = calls
+    assert not nearest[2]
     assert not audit[2]
+    assert audit[1] > nearest[1] == 12  # of 800
     assert rest[1:] == (count, True)
 
 
@@ -392,7 +394,7 @@ def test_an_audited_image_that_breaks_counts_as_broken(few: None) -> None:
     assert told.broke == broken.sum() > 5
     assert not right(ours)[0][broken].any()
     assert (details["found_by"][broken] == 2).all()  # after the two attacks of the phases
-    assert ours.first_to_break("worst-case")["Square"] == told.broke
+    assert ours.first_to_break("worst-case")["Square"] == told.broke + told.nearest[1]
     drawn = details["audited"] != 0
     assert torch.equal(right(ours)[0][drawn], right(theirs)[0][drawn])
     # The number is right, but so many say that margins mislead.
@@ -424,11 +426,11 @@ def test_a_search_that_is_too_weak_is_widened_and_at_last_replaced(wide: None, m
     told, audited = ours.discards["worst-case"], ours.details["worst-case"]["audited"]
     assert (told.full, told.rounds, told.bound, told.discarded) == (True, 2, 0.0, 0)
     assert_states(told.reason, "2 audits", "too many for a bound of 1 point")
-    steps = [message.split(": ")[1] for message in said if "step" in message]
-    assert steps == ["audit 1, step 1", "audit 2, step 1"]  # so many break that no second step would do
-    (again,) = [place for place, message in enumerate(said) if "searched again" in message]
-    assert "audit 1" in said[again - 1]
-    assert "audit 2" in said[again + 1]
+    steps = [message.split(": ")[1] for message in said if "step" in message or "searched again" in message]
+    (again,) = [place for place, step in enumerate(steps) if "broke" in step]
+    assert steps[:again] == [f"audit 1, step {step}" for step in range(1, again + 1)]
+    assert steps[again + 1 :] == [f"audit 2, step {step}" for step in range(1, len(steps) - again)]
+    assert 0 < again < len(steps) - 1
     assert searches == [(0, 2.0), (1, 3.0)]
     # Each audit draws from what no other one attacked in full.
     sizes = [int((audited.abs() == number).sum()) for number in (1, 2)]
@@ -466,7 +468,7 @@ def stubbed(
 
     Args:
         breaks_more: how many of the samples that it attacks again a wider search breaks.
-        audit_breaks: how many of the samples of an audit break, by its number and its step.
+        audit_breaks: how many of the samples of an audit break, by its number and its step; of the nearest, step 0.
     """
 
     def piece(rows: Tensor, discarded: Tensor, audited: Tensor, broken: Tensor) -> dict[str, Tensor]:
@@ -494,7 +496,9 @@ def stubbed(
 
     def in_full(stem: str, part: Tensor, known: Any, number: int, everywhere: bool) -> dict[str, Tensor]:
         made.append(stem)
-        broken = torch.arange(len(part)) < (audit_breaks(number, int(stem[-1])) if number else len(part))
+        broken = torch.arange(len(part)) < (
+            audit_breaks(number, int("0" if "nearest" in stem else stem[-1])) if number else len(part)
+        )
         discarded = known["discarded"][part] if number else torch.full_like(part, -1)
         return piece(part, discarded, torch.where(broken, -number, number), broken)
 
@@ -513,7 +517,7 @@ def stubbed(
 def test_an_audit_in_which_images_break_is_not_settled_by_calling_the_others_near(few: None) -> None:
     # Of the first audit all break. The wider search breaks none of the others, which are near now: still no evidence.
     made, known, told = stubbed(0, lambda number, step: 100)
-    assert made[:3] == ["worst-case", "worst-case.audit-1-1", "worst-case.wider-2"]
+    assert made[:4] == ["worst-case", "worst-case.nearest", "worst-case.audit-1-1", "worst-case.wider-2"]
     assert made[-1] == "worst-case.full"
     assert told.full
     assert_states(told.reason, "2 audits", "too many for a bound of 1 point")
@@ -522,40 +526,49 @@ def test_an_audit_in_which_images_break_is_not_settled_by_calling_the_others_nea
 
 def test_whoever_was_near_from_the_start_is_audited_too(few: None) -> None:
     made, known, told = stubbed(0, lambda number, step: 0)
-    assert made == ["worst-case", "worst-case.audit-1-1"]
-    assert (told.full, told.rounds, told.survivors, told.discarded, told.audited) == (False, 1, 100, 60, 27)
+    assert made == ["worst-case", "worst-case.nearest", "worst-case.audit-1-1"]
+    assert (told.full, told.rounds, told.survivors, told.discarded, told.audited) == (False, 1, 98, 60, 27)
+    assert told.nearest == (2, 0)
     assert (known["audited"][60:] > 0).any()
     assert (known["audited"][:60] > 0).any()
-    # A tenth may break: with eleven of the hundred, it is improbable that none of 27 does.
+    # A tenth may break: with eleven of the 98, it is improbable that none of 27 does.
     assert told.bound == 0.1
-    assert hypergeom.cdf(0, 100, 11, 27) <= SPENT[0] * RISKS[0] < hypergeom.cdf(0, 100, 11, 26)
+    assert hypergeom.cdf(0, 98, 11, 27) <= SPENT[0] * RISKS[0] < hypergeom.cdf(0, 98, 11, 26)
 
 
 def test_an_audit_in_which_an_image_breaks_goes_on_with_more(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    # One of the first step breaks, one of the second, and none of the third.
+    # One of the two nearest breaks, one of the first step, one of the second, and none of the third.
     made, known, told = stubbed(60, lambda number, step: int(step < 3))
-    assert made == ["worst-case", *(f"worst-case.audit-1-{step}" for step in (1, 2, 3))]
-    assert (told.full, told.rounds, told.earlier, told.broke, told.survivors) == (False, 1, (), 2, 100)
+    assert made == ["worst-case", "worst-case.nearest", *(f"worst-case.audit-1-{step}" for step in (1, 2, 3))]
+    assert (told.full, told.rounds, told.earlier, told.broke, told.survivors) == (False, 1, (), 2, 98)
+    assert told.nearest == (2, 1)
     monkeypatch.setattr(discard_audit, "POINT", 0.1)
-    assert told.audited == discard_audit.audit_sizes(100, 100, RISKS[0])[2]
+    assert told.audited == discard_audit.audit_sizes(98, 100, RISKS[0])[2]
     assert told.bound == 0.1
     # None is attacked twice, and a break of the first step is not forgotten.
-    assert int((known["audited"] != 0).sum()) == told.audited
-    assert int((~known["correct"]).sum()) == 2
+    assert int((known["audited"] != 0).sum()) == told.audited + 2
+    assert int((~known["correct"]).sum()) == 3
+    assert_states(told.told(100), "1 of the 2 nearest", f"2 of {told.audited} random ones of 98 others")
 
 
 def test_a_wider_search_and_a_fresh_audit_settle_what_the_first_one_did_not(few: None) -> None:
-    # Five of the first audit break; the wider search breaks all others that were discarded; of the second none breaks.
-    made, known, told = stubbed(60, lambda number, step: 5 if number == 1 else 0)
-    assert made == ["worst-case", "worst-case.audit-1-1", "worst-case.wider-2", "worst-case.audit-2-1"]
-    assert (told.full, told.rounds, told.earlier, told.broke) == (False, 2, ((27, 5),), 0)
+    # Eight of the first audit break; the wider search breaks all others that were discarded; of the second none breaks.
+    made, known, told = stubbed(60, lambda number, step: 8 if number == 1 else 0)
+    assert made == [
+        "worst-case",
+        "worst-case.nearest",
+        "worst-case.audit-1-1",
+        "worst-case.wider-2",
+        "worst-case.audit-2-1",
+    ]
+    assert (told.full, told.rounds, told.earlier, told.broke) == (False, 2, ((27, 8),), 0)
     left = int(pieces.unaudited(known).sum())
     assert told.survivors == left + told.audited
     # So many that none of them breaks with a probability of 0.3 %, if more than a tenth of all would.
     assert told.audited < told.survivors
     assert hypergeom.cdf(0, told.survivors, 11, told.audited) <= SPENT[0] * RISKS[1]
     assert hypergeom.cdf(0, told.survivors, 11, told.audited - 1) > SPENT[0] * RISKS[1]
-    assert_states(told.told(100), "5 of 27", "earlier audit", f"0 of {told.audited}", f"{told.survivors} survivors")
+    assert_states(told.told(100), "8 of 27", "earlier audit", f"0 of {told.audited}", f"{told.survivors} others")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -601,7 +614,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 KINDS = {
-    "audits": {"", ".audit-1-1", ".audit-1-2", ".wider-2", ".audit-2-1", ".audit-2-2", ".full"},
+    "audits": {
+        "",
+        ".nearest",
+        ".audit-1-1",
+        ".audit-1-2",
+        ".wider-2",
+        *(f".audit-2-{step}" for step in range(1, 6)),
+        ".full",
+    },
     "alone": {".full"},
     "quick": {""},
 }
@@ -685,7 +706,7 @@ def test_stopped_after_any_image_it_goes_on_to_the_same_end(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", ["", ".audit-1-1", ".audit-2-2", ".wider-2", ".full"])
+@pytest.mark.parametrize("ending", ["", ".nearest", ".audit-1-1", ".audit-2-2", ".wider-2", ".full"])
 def test_a_damaged_piece_is_made_anew_with_a_warning(ending: str, tmp_path: Path, wide: None) -> None:
     case = Case("audits")
     found = case.made(tmp_path / "e")
@@ -705,7 +726,7 @@ def test_a_damaged_piece_is_made_anew_with_a_warning(ending: str, tmp_path: Path
     same(load_evaluation(tmp_path / "e"), found)
 
 
-@pytest.mark.parametrize("ending", ["", ".audit-1-1", ".audit-2-2", ".wider-2", ".full"])
+@pytest.mark.parametrize("ending", ["", ".nearest", ".audit-1-1", ".audit-2-2", ".wider-2", ".full"])
 def test_evidence_of_other_images_is_refused(ending: str, tmp_path: Path, wide: None) -> None:
     case = Case("audits")
     case.made(tmp_path / "e")
@@ -808,6 +829,20 @@ def test_a_damaged_record_of_phases_is_refused(
     assert_states(refused.value, tmp_path / "e", "damaged")
 
 
+def test_a_record_that_denies_the_full_search_is_refused(tmp_path: Path, wide: None) -> None:
+    """Its audits broke too many for a bound, so there is none to compute."""
+
+    Case("audits").made(tmp_path / "e")
+    path = tmp_path / "e" / "result.json"
+    result = read_sealed(path)[0]
+    assert result["discards"]["worst-case"]["full"]
+    result["discards"]["worst-case"]["full"] = False
+    rewritten(path, result)
+    with pytest.raises(InputError) as refused:
+        load_evaluation(tmp_path / "e")
+    assert_states(refused.value, tmp_path / "e", "damaged")
+
+
 def test_a_run_folder_holds_a_search_in_phases_of_ones_own(finished_run: Path, few: None) -> None:
     model, splits, _, _ = load_run(finished_run)
     data = splits.test[torch.arange(20)]
@@ -852,7 +887,7 @@ class Whole(Foreign):
         ),
         *(
             (lambda ending=ending: replace(phased(), searches=(Search(f"a.{ending}", FULL),)), (f"'a.{ending}'",))
-            for ending in ("exhaustive", "full", "audit-1-1", "wider-12")
+            for ending in ("exhaustive", "full", "nearest", "audit-1-1", "wider-12")
         ),
     ],
 )

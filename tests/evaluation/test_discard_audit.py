@@ -22,6 +22,7 @@ from asgt.evaluation.discard_audit import (
     audit_sizes,
     discard_bound,
     drawn_audit,
+    size_after,
 )
 from asgt.statistics import acceptance_probability, clopper_pearson
 
@@ -104,14 +105,21 @@ def test_the_bound_is_the_largest_number_of_breaks_whose_chance_is_not_spent(
         plan, spent = sizes[: broke + 1], SPENT[broke] * risk
         assert acceptance_probability(broke + others, survivors, plan) > spent
         assert acceptance_probability(broke + others + 1, survivors, plan) <= spent
-    with pytest.raises(ValueError, match="breaks in an audit"):
-        discard_bound(len(sizes), survivors, samples, risk)
+    if sizes[-1] < survivors:
+        assert size_after(len(sizes), sizes, survivors) == 0
+        with pytest.raises(ValueError, match="too many"):
+            discard_bound(len(sizes), survivors, samples, risk)
 
 
 def test_an_audit_of_all_leaves_no_error() -> None:
     # Of fifty images, no single one may be overlooked.
     assert audit_sizes(4, 50, 1e-9) == (4,)
     assert discard_bound(0, 4, 50, 1e-9) == 0
+    # Of few survivors, all may break: the rest of them is attacked, however many did.
+    sizes = audit_sizes(8, 200, RISKS[0])
+    assert sizes[-1] == 8
+    assert [size_after(broke, sizes, 8) for broke in range(len(sizes), 9)] == [8] * (9 - len(sizes))
+    assert discard_bound(8, 8, 200, RISKS[0]) == 0
 
 
 def test_the_draw_is_a_function_of_seed_and_number_and_keeps_to_the_survivors() -> None:
@@ -139,11 +147,11 @@ def accepted_error(draws: np.random.Generator, broken: int, survivors: int, samp
     for risk in RISKS:
         sizes = sizes_of(survivors, samples, risk)
         audited = broke = 0
-        while broke < len(sizes) and audited < sizes[broke]:
+        while audited < (size := size_after(broke, sizes, survivors)):
             left, bad = survivors - audited, broken - broke
-            more = sizes[broke] - audited
-            audited, broke = sizes[broke], broke + int(draws.hypergeometric(bad, left - bad, more))
-        if broke < len(sizes):
+            more = int(draws.hypergeometric(bad, left - bad, size - audited))
+            audited, broke = size, broke + more
+        if audited == size:
             return (broken - broke) / samples - bound_of(broke, survivors, samples, risk)
         broken, survivors = broken - broke, survivors - audited  # what was audited is as the full search has it
         if survivors <= POINT * samples:
@@ -173,6 +181,7 @@ def test_what_was_left_out_is_read_back_as_it_was_written() -> None:
         Discards(30, 5, 1, 3, 0.0123, "", False, phases, survivors=40, earlier=((9, 4), (8, 1))),
         Discards(0, 0, 0, 0, None, "the model is not deterministic", False, ()),
         Discards(0, 0, 0, 0, 0.0, "fewer than 200 images", True, phases),
+        Discards(30, 5, 1, 1, 0.0123, "", False, phases, survivors=40, nearest=(3, 1)),
     ):
         assert Discards.from_dict(json.loads(json.dumps(told.to_dict()))) == told
     assert Discards(30, 5, 1, 2, 0.0123, "", False, phases).passes == 3 * 400 + 12 + 3 * 900

@@ -13,6 +13,7 @@ As in every worst case, where attacks below a failure succeeded, every image is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -20,9 +21,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .discard_audit import POINT, RISKS, SMALLEST, WIDER, Discards, audit_sizes, drawn_audit
+from .discard_audit import NEAREST, POINT, RISKS, SMALLEST, WIDER, Discards, audit_sizes, drawn_audit, size_after
 from .outcomes import Request
-from .pieces import AUDIT, BELOW, FULL, WIDER_SEARCH, merged, summary, unaudited
+from .pieces import AUDIT, BEFORE_AUDITS, BELOW, FULL, NEAREST_ONES, WIDER_SEARCH, merged, summary, unaudited
 from .protocols import PhasedSearch
 from .shards import EXHAUSTIVE
 
@@ -51,7 +52,8 @@ class AuditedSearch:
         request: what is evaluated.
         samples: how many images.
         by_phases: makes a piece with the phases, from a stem, rows, the known results (None at first) and a round.
-        in_full: makes a piece with the full search, likewise; the round of an audit, or 0; and whether at every ε.
+        in_full: makes a piece with the full search, likewise; the number of an audit, 0 or ``BEFORE_AUDITS``; and
+            whether at every ε.
         say: receives a message for each decision.
     """
 
@@ -161,16 +163,16 @@ class AuditedSearch:
     def audited(self) -> str:
         """Audits until the bound is one point or less; returns why that failed, or an empty string."""
 
+        self.attack_nearest()
         said = []
         for number, risk in enumerate(RISKS, 1):
-            audited, broke, passed = self.audit(number, risk)
+            attacked, broke, passed = self.audit(number, risk)
             if assumed_too_much(self.pieces[-1]):
                 return self.missed_below(self.pieces[-1])
             if passed:
                 return ""
-            said.append(f"{broke} of {audited}")
-            wider = self.wider(number)
-            if number < len(RISKS) and len(wider):
+            said.append(f"{broke} of {attacked}")
+            if number < len(RISKS) and len(wider := self.wider(number)):
                 self.say(f"{self.search.name}: {said[-1]} broke: {len(wider)} images are searched again")
                 stem = f"{self.search.name}{WIDER_SEARCH}-{number + 1}"
                 self.pieces.append(self.by_phases(stem, wider, self.known, number))
@@ -178,24 +180,36 @@ class AuditedSearch:
                     return reason
         return f"in {len(RISKS)} audits {' and '.join(said)} images broke, too many for a bound of 1 point"
 
+    def attack_nearest(self) -> None:
+        """The full search on the nearest survivors, unless they are too few for an audit."""
+
+        name, known = self.search.name, self.known
+        survivors = unaudited(known).nonzero().squeeze(1)
+        if len(survivors) <= POINT * self.samples:
+            return
+        nearest = survivors[known["distance"][survivors].argsort(stable=True)]
+        rows = nearest[: math.ceil(NEAREST * len(survivors))].sort().values
+        self.say(f"{name}: the full search attacks the {len(rows)} nearest of {len(survivors)} survivors")
+        self.pieces.append(self.in_full(f"{name}{NEAREST_ONES}", rows, known, BEFORE_AUDITS, False))
+
     def audit(self, number: int, risk: float) -> tuple[int, int, bool]:
         """An audit, step by step: how many samples it attacked, how many broke, and whether it bounds the error."""
 
         name, survivors = self.search.name, unaudited(self.known)
         count = int(survivors.sum())
         sizes, order = audit_sizes(count, self.samples, risk), drawn_audit(survivors, self.request.seed, number)
-        audited = broke = steps = 0
-        while broke < len(sizes) and audited < sizes[broke]:
-            rows = order[audited : sizes[broke]].sort().values
+        attacked = broke = steps = 0
+        while attacked < (size := size_after(broke, sizes, count)):
+            rows = order[attacked:size].sort().values
             steps += 1
-            attacked = f"the full search attacks {len(rows)} of {count - audited} survivors"
-            self.say(f"{name}: audit {number}, step {steps}: {attacked}")
-            stem = f"{name}{AUDIT}-{number}-{steps}"
-            self.pieces.append(self.in_full(stem, rows, self.known, number, False))
-            audited, broke = sizes[broke], broke + int((self.pieces[-1]["audited"] < 0).sum())
+            told = f"the full search attacks {len(rows)} of {count - attacked} others"
+            self.say(f"{name}: audit {number}, step {steps}: {told}")
+            self.pieces.append(self.in_full(f"{name}{AUDIT}-{number}-{steps}", rows, self.known, number, False))
+            attacked, broke = size, broke + int((self.pieces[-1]["audited"] < 0).sum())
             if assumed_too_much(self.pieces[-1]):
                 break
-        return audited, broke, broke < len(sizes) or count - audited <= POINT * self.samples
+        passed = attacked == size_after(broke, sizes, count) or count - attacked <= POINT * self.samples
+        return attacked, broke, passed
 
     def wider(self, number: int) -> Tensor:
         """The discarded samples that are near if more σ count as near, int64 (B,)."""

@@ -5,9 +5,12 @@ the first phases, and the near ones by shorter attacks. So the full search attac
 whether they were discarded or near: which of both they are rests on an estimate that may be wrong. Those that break
 are counted as broken. A bound says how many others the full search would break.
 
+First the full search attacks the very nearest survivors, all of them (:data:`NEAREST`): about half of what a search
+overlooks is there, and what is found needs no bound. The audit is of the others.
+
 An audit is a multiple sampling plan (:func:`~asgt.statistics.acceptance_probability`). Its first step is as large as
 it has to be for a bound of one point of accuracy if none of its samples breaks. If one does, the second step adds as
-many as one break takes, and so on, up to four breaks. With S survivors of N samples, the sizes up to each step are the
+many as one break takes, and so on, up to seven breaks. With S survivors of N samples, the sizes up to each step are the
 smallest with which, for each number of breaks b,
 
 .. math:: P(\text{the audit ends with at most } b \text{ breaks} \mid K) \le r_b
@@ -16,7 +19,7 @@ smallest with which, for each number of breaks b,
 where K is how many of the S survivors the full search breaks, and :math:`r_b` grows with b up to the risk of the audit
 (:data:`SPENT`). After it, robust accuracy is too high by at most :math:`(K_b - b) / N` at any ε of the grid, where
 :math:`K_b` is the largest K whose probability is above :math:`r_b`. Later steps continue the draw, so a break costs
-some fifty to a hundred and fifty more samples, not another audit.
+some more samples, not another audit.
 
 If more break, more σ count as near, the discarded samples that are near by that are searched again, and a fresh audit
 is drawn of all survivors that were not attacked in full yet. So that both audits together are wrong with a probability
@@ -38,7 +41,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -48,6 +51,7 @@ from ..randomness import seeded
 from ..statistics import acceptance_probability
 
 __all__ = [
+    "NEAREST",
     "POINT",
     "RISKS",
     "SMALLEST",
@@ -58,15 +62,19 @@ __all__ = [
     "audit_sizes",
     "discard_bound",
     "drawn_audit",
+    "size_after",
 ]
 
 POINT = 0.01
 """The largest accepted error of robust accuracy because the search is not the full one, at any ε."""
 
+NEAREST = 0.015
+"""The share of the survivors, those with the smallest margins in σ, that are attacked in full before the audits."""
+
 RISKS = (0.045, 0.005)
 """The probability that the bound of each audit is wrong."""
 
-SPENT = (0.6, 0.8, 0.9, 0.95, 1.0)
+SPENT = (0.55, 0.75, 0.85, 0.91, 0.95, 0.975, 0.99, 1.0)
 """The share of an audit's risk that is spent up to each step; the audit fails with as many breaks as it has steps.
 
 Most is for the first step, which is the whole audit of a sound search: it makes it small.
@@ -78,8 +86,7 @@ WIDER = 1.5
 SMALLEST = 200
 """Below so many images an audit and a search cost about as much as the full search, which then runs alone.
 
-Of 200 images the audit takes seven in ten survivors, and the search about a tenth of the full one. Where one breaks,
-more steps take most of the rest.
+Of 200 images the audit takes seven in ten survivors, and the search about a tenth of the full one.
 """
 
 
@@ -96,17 +103,31 @@ def audit_sizes(survivors: int, samples: int, risk: float) -> tuple[int, ...]:
     return _sizes(survivors, _accepted(samples), risk)
 
 
+def size_after(broke: int, sizes: tuple[int, ...], survivors: int) -> int:
+    """The size with which an audit ends after so many breaks; 0 if they are too many for it.
+
+    If its last step takes all survivors, any number may break.
+    """
+
+    if broke < len(sizes):
+        return sizes[broke]
+    return survivors if sizes[-1:] == (survivors,) else 0
+
+
 def discard_bound(broke: int, survivors: int, samples: int, risk: float) -> float:
-    """The upper bound of the error of robust accuracy after an audit in which so many broke; with probability 1 − risk.
+    """The upper bound of the error of robust accuracy after an audit in which so many broke.
+
+    The bounds of all breaks together are wrong with a probability of at most ``risk``.
 
     Raises:
         ValueError: so many are too many for a bound of one point.
     """
 
     sizes = audit_sizes(survivors, samples, risk)
-    if broke >= len(sizes):
-        raise ValueError(f"{broke} breaks in an audit of at most {len(sizes) - 1}")
-    if sizes[broke] == survivors:
+    size = size_after(broke, sizes, survivors)
+    if not size:
+        raise ValueError(f"{broke} breaks are too many for an audit in steps up to {list(sizes)}")
+    if size == survivors:
         return 0.0  # What was audited is counted as what the full search made of it.
     counts = range(broke, survivors + 1)
     plan, spent = sizes[: broke + 1], risk * SPENT[broke]
@@ -129,12 +150,14 @@ def _sizes(survivors: int, accepted: int, risk: float) -> tuple[int, ...]:
         if most > survivors or (sizes and sizes[-1] == survivors):
             break
 
-        def suffices(size: int, most: int = most, before: tuple[int, ...] = sizes, spent: float = share * risk) -> bool:
-            return acceptance_probability(most, survivors, (*before, size)) <= spent
-
         possible = range(sizes[-1] + 1 if sizes else 1, survivors + 1)
-        sizes = (*sizes, possible[bisect_left(possible, True, key=suffices)])
+        chance = partial(_chance, most, survivors, sizes)
+        sizes = (*sizes, possible[bisect_left(possible, -share * risk, key=lambda size: -chance(size))])
     return sizes
+
+
+def _chance(broken: int, survivors: int, before: tuple[int, ...], size: int) -> float:
+    return acceptance_probability(broken, survivors, (*before, size))
 
 
 def drawn_audit(survivors: Tensor, seed: int, number: int) -> Tensor:
@@ -178,6 +201,8 @@ class Discards:
         survivors: the number that the last audit was drawn from: robust at some ε, and not yet attacked in full.
         audited: the number of them that the full search attacked.
         broke: the number of those that broke.
+        nearest: how many of the nearest survivors the full search attacked before the audits, and how many of those
+            broke.
         rounds: the number of audits; 0 if the protocol has none.
         earlier: of each audit before the last, how many it attacked, and how many of those broke.
         bound: the largest error of robust accuracy, as a share of all samples, with 95 % confidence; ``None``
@@ -197,10 +222,12 @@ class Discards:
     phases: tuple[PhaseCost, ...]
     survivors: int = 0
     earlier: tuple[tuple[int, int], ...] = ()
+    nearest: tuple[int, int] = (0, 0)
 
     def to_dict(self) -> dict[str, Any]:
         earlier = [list(audit) for audit in self.earlier]
-        return asdict(self) | {"phases": [asdict(phase) for phase in self.phases], "earlier": earlier}
+        lists = {"earlier": earlier, "nearest": list(self.nearest)}
+        return asdict(self) | {"phases": [asdict(phase) for phase in self.phases]} | lists
 
     @property
     def passes(self) -> int:
@@ -217,9 +244,12 @@ class Discards:
             doubt = f"; {self.reason}" if self.reason else ""
             return f"{self.discarded} of {samples} images were discarded, and none was audited{doubt}"
         before = "".join(f", after {broke} of {audited} in an earlier audit" for audited, broke in self.earlier)
+        attacked, broke = self.nearest
+        near = f"{broke} of the {attacked} nearest survivors, and " if attacked else ""
+        others = "others" if attacked else "survivors"
         return (
-            f"{self.discarded} of {samples} images were discarded; the full search breaks {self.broke} of "
-            f"{self.audited} random ones of {self.survivors} survivors{before}, so robust accuracy is at most "
+            f"{self.discarded} of {samples} images were discarded; the full search breaks {near}{self.broke} of "
+            f"{self.audited} random ones of {self.survivors} {others}{before}, so robust accuracy is at most "
             f"{100 * self.bound:.2f} points too high (one-sided 95 %)"
         )
 
@@ -227,4 +257,5 @@ class Discards:
     def from_dict(cls, values: Mapping[str, Any]) -> Discards:
         phases = tuple(PhaseCost(**phase) for phase in values["phases"])
         earlier = tuple((int(audited), int(broke)) for audited, broke in values.get("earlier", ()))
-        return cls(**(dict(values) | {"phases": phases, "earlier": earlier}))
+        attacked, broke = values.get("nearest", (0, 0))
+        return cls(**(dict(values) | {"phases": phases, "earlier": earlier, "nearest": (int(attacked), int(broke))}))

@@ -27,7 +27,7 @@ from .engine import smallest_norms
 from .known import Outcome
 from .outcomes import Evaluation, Request
 from .phased import phased_norms
-from .pieces import from_full, from_phases
+from .pieces import BEFORE_AUDITS, from_full, from_phases
 from .protocols import PhasedSearch, Search
 from .shards import EXHAUSTIVE, WORST_CASE, read_shard, refuse_other_evidence, shard_file, write_shard
 
@@ -127,12 +127,13 @@ class Evaluator:
             return self.by_shards(stem, rows, SHARD // 2, make)
 
         def in_full(stem: str, rows: Tensor, known: Piece | None, number: int, everywhere: bool) -> Piece:
-            label = f"audit {number}" if number else "full search"
+            label = {0: "full search", BEFORE_AUDITS: "nearest images"}.get(number, f"audit {number}")
             self.progress.start(f"{search.name}, {label}", len(attacks) * len(rows))
-            # Of an audit, which has only some samples, as many are attacked below their failure as of all. Its first
-            # step has them.
+            # Of an audit, which has only some samples, as many are attacked below their failure as of all, in its first
+            # step. The nearest samples are no random ones.
             shares = torch.full((len(self.images),), torch.nan)
-            if not number or known is None or not bool((known["audited"].abs() == number).any()):
+            first = known is None or not bool((known["audited"].abs() == number).any())
+            if number == 0 or (first and number != BEFORE_AUDITS):
                 shares[rows] = _audited(len(rows), self.request.seed)
             make = partial(self.full_shard, search, known, number, shares, everywhere)
             return self.by_shards(stem, rows, SHARD // 8, make, len(attacks))

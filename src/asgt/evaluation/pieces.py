@@ -11,15 +11,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .discard_audit import POINT, RISKS, Discards, PhaseCost, discard_bound
+from .discard_audit import POINT, RISKS, Discards, PhaseCost, audit_sizes, discard_bound, size_after
 from .known import NOTHING, Outcome
 from .phased import PhasedOutcome
 from .protocols import PhasedSearch
 
 __all__ = [
     "AUDIT",
+    "BEFORE_AUDITS",
     "BELOW",
     "FULL",
+    "NEAREST_ONES",
     "PHASED",
     "PHASED_ROWS",
     "WIDER_SEARCH",
@@ -30,13 +32,16 @@ __all__ = [
     "unaudited",
 ]
 
-AUDIT, WIDER_SEARCH, FULL, BELOW = ".audit", ".wider", ".full", ".below"
+AUDIT, WIDER_SEARCH, NEAREST_ONES, FULL, BELOW = ".audit", ".wider", ".nearest", ".full", ".below"
 """Suffixes of the names of later pieces, the first two with a number; no search may have them.
 
 Of an audit, its number and that of the step; of a wider search, that of the audit after it.
 
 The last is the full search at every ε, of the samples of a search in phases.
 """
+
+BEFORE_AUDITS = len(RISKS) + 1
+"""The number of the full search on the nearest survivors, among those of the audits."""
 
 PHASED_ROWS = ("phase_gradients", "phase_forwards", "phase_broken")
 """By phase and sample, int64 (P + 3, N): probe and press, the P phases, audits, the full search."""
@@ -46,7 +51,7 @@ PHASED = dict.fromkeys(("rows", "discarded", "audited", "blind", *PHASED_ROWS), 
 }
 """The values that a piece stores for each sample in addition to the outcome of a worst case.
 
-``rows`` are its samples, ``audited`` the round of the audit that attacked it in full, below zero if that broke it. The
+``rows`` are its samples, ``audited`` the number of the audit that attacked it in full, below zero if that broke it. The
 others are as :class:`asgt.evaluation.phased.PhasedOutcome` has them.
 """
 
@@ -85,7 +90,7 @@ def from_full(
         search: the search in phases that it audits.
         before: the known upper bound of each sample, as a number of ε, int64 (B,).
         discarded: in an audit, which of them the phases discarded, as they have it. Default: none.
-        round_number: the number of the audit; 0 where it is none.
+        round_number: the number of the audit, or ``BEFORE_AUDITS``; 0 where it is none.
     """
 
     broke = (outcome.levels < before.to(outcome.levels)).long()
@@ -140,21 +145,23 @@ def summary(known: Mapping[str, Tensor], search: PhasedSearch, reason: str, full
     """
 
     samples = len(known["discarded"])
-    last = int(known["audited"].abs().max()) if samples else 0
-    rounds = [
+    *audits, nearest = (
         (int((known["audited"].abs() == number).sum()), int((known["audited"] == -number).sum()))
-        for number in range(1, last + 1)
-    ]
-    *earlier, (audited, broke) = rounds or [(0, 0)]
+        for number in range(1, BEFORE_AUDITS + 1)
+    )
+    # The second may have needed none.
+    audits = [(audited, broke) for audited, broke in audits if audited]
+    *earlier, (audited, broke) = audits or [(0, 0)]
     left = int(unaudited(known).sum())
     survivors = 0 if full else left + audited
     bound: float | None = None
     if full:
         bound = 0.0
-    elif search.audited and left <= POINT * samples:
-        bound = left / samples  # Whatever they are. A last round that is so left needs no audit, and leaves no piece.
     elif search.audited:
-        bound = discard_bound(broke, survivors, samples, RISKS[max(last, 1) - 1])
+        bound = left / samples  # whatever they are
+        risk = RISKS[max(len(audits), 1) - 1]
+        if left > POINT * samples and size_after(broke, audit_sizes(survivors, samples, risk), survivors) == audited:
+            bound = discard_bound(broke, survivors, samples, risk)
     passes = torch.stack([known[name] for name in PHASED_ROWS])
     names = ("probe and press", *(phase.name for phase in search.phases), "audit", "full search")
     phases = []
@@ -165,13 +172,14 @@ def summary(known: Mapping[str, Tensor], search: PhasedSearch, reason: str, full
         discarded=0 if full else int((known["discarded"] >= 0).sum()),
         audited=audited,
         broke=broke,
-        rounds=last,
+        rounds=len(audits),
         bound=bound,
         reason=reason,
         full=full,
         phases=tuple(phases),
         survivors=survivors,
         earlier=tuple(earlier),
+        nearest=nearest,
     )
 
 

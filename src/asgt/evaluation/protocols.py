@@ -94,7 +94,7 @@ OWN = "own"
 OWN_CLAIM = "attacks of one's own: not yet a robustness claim"
 """The claim of a number from the user's attacks."""
 
-LATER = r"\.(exhaustive|full|below|audit-\d+-\d+|wider-\d+)$"
+LATER = r"\.(exhaustive|full|below|nearest|audit-\d+-\d+|wider-\d+)$"
 """Suffixes of the names of a search's later evidence; no name of a search may end in them."""
 
 

@@ -28,7 +28,7 @@ from .check import THOROUGH, Check
 from .discard_audit import RISKS, SPENT
 from .known import MARGIN
 from .outcomes import CODES, SCHEMA, Evaluation, Request, checked_grid, definition
-from .pieces import AUDIT, BELOW, FULL, PHASED, PHASED_ROWS, WIDER_SEARCH, merged, summary
+from .pieces import AUDIT, BELOW, FULL, NEAREST_ONES, PHASED, PHASED_ROWS, WIDER_SEARCH, merged, summary
 from .protocols import LATER, OWN, PhasedSearch, Protocol, Search, known_version, known_versions
 from .recorded import record_of, recorded_protocol
 from .trace import read_trace, write_trace
@@ -337,7 +337,7 @@ def _read_shards(folder: Path, name: str, request: Request) -> dict[str, Tensor]
 
     search = _search_of(name, request)
     if isinstance(search, PhasedSearch):
-        stems = [name]
+        stems = [name, f"{name}{NEAREST_ONES}"]
         for number in range(1, len(RISKS) + 1):
             stems.append(f"{name}{WIDER_SEARCH}-{number}")
             stems += [f"{name}{AUDIT}-{number}-{step}" for step in range(1, len(SPENT) + 1)]

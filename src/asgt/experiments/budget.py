@@ -5,6 +5,7 @@ The time of a pass on this machine is measured, for an estimate of the run time.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from ..data import Images, load_data, to_unit
 from ..devices import one_thread, place, resolve_device
 from ..errors import InputError
 from ..evaluation.curve import evaluate
-from ..evaluation.discard_audit import RISKS, SMALLEST, audit_sizes
+from ..evaluation.discard_audit import NEAREST, RISKS, SMALLEST, audit_sizes
 from ..evaluation.evaluator import AUDITED
 from ..evaluation.protocols import PhasedSearch, protocol_named
 from ..explanation import explain
@@ -68,7 +69,10 @@ def evaluation_passes(protocol: str, epsilons: Sequence[float], samples: int, no
         full = evaluation_passes("standard@1", epsilons, samples, norm)
         audited = 0
         if phased.audited:
-            audited = samples if samples < SMALLEST else audit_sizes(samples, samples, RISKS[0])[0]
+            nearest = math.ceil(NEAREST * samples)
+            audited = samples
+            if samples >= SMALLEST:
+                audited = nearest + audit_sizes(samples - nearest, samples, RISKS[0])[0]
         return full if audited == samples else full * (8 * audited + samples) // (8 * samples)
 
     # The first few are attacked at every ε, the others not.
