@@ -248,8 +248,8 @@ class Discards:
         near = f"{broke} of the {attacked} nearest survivors, and " if attacked else ""
         others = "others" if attacked else "survivors"
         return (
-            f"{self.discarded} of {samples} images were discarded; the full search breaks {near}{self.broke} of "
-            f"{self.audited} random ones of {self.survivors} {others}{before}, so robust accuracy is at most "
+            f"{self.discarded} of {samples} images were discarded. The full search breaks {near}{self.broke} of "
+            f"{self.audited} random ones of {self.survivors} {others}{before}. So robust accuracy is at most "
             f"{100 * self.bound:.2f} points too high (one-sided 95 %)"
         )
 
