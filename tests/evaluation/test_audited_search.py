@@ -88,8 +88,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def wide(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Audits of few images that do not take all of them: a bound of thirty points will do."""
 
-    for module in (audited_search, discard_audit, pieces):
-        monkeypatch.setattr(module, "POINT", 0.3)
+    monkeypatch.setattr(discard_audit, "POINT", 0.3)
 
 
 class Noisy(nn.Module):
@@ -506,8 +505,7 @@ def stubbed(
         exhaustive, votes, seed = False, 1, 0
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (audited_search, discard_audit, pieces):
-            patch.setattr(module, "POINT", 0.1)
+        patch.setattr(discard_audit, "POINT", 0.1)
         patch.setattr(audited_search, "WIDER", 1e3)
         backed = audited_search.AuditedSearch(search, Asked(), 100, by_phases, in_full, lambda _: None)  # type: ignore[arg-type]
         known, told = backed.spent()

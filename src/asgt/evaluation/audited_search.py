@@ -13,7 +13,6 @@ As in every worst case, where attacks below a failure succeeded, every image is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -21,7 +20,17 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .discard_audit import NEAREST, POINT, RISKS, SMALLEST, WIDER, Discards, audit_sizes, drawn_audit, size_after
+from .discard_audit import (
+    RISKS,
+    SMALLEST,
+    WIDER,
+    Discards,
+    audit_sizes,
+    drawn_audit,
+    is_a_point,
+    nearest_count,
+    size_after,
+)
 from .outcomes import Request
 from .pieces import AUDIT, BEFORE_AUDITS, BELOW, FULL, NEAREST_ONES, WIDER_SEARCH, merged, summary, unaudited
 from .protocols import PhasedSearch
@@ -51,9 +60,10 @@ class AuditedSearch:
         search: the search, against a model of so many classes.
         request: what is evaluated.
         samples: how many images.
-        by_phases: makes a piece with the phases, from a stem, rows, the known results (None at first) and a round.
-        in_full: makes a piece with the full search, likewise; the number of an audit, 0 or ``BEFORE_AUDITS``; and
-            whether at every ε.
+        by_phases: makes a piece with the phases, from a stem, rows, the known results (None at first), and how many
+            audits were before it.
+        in_full: makes a piece with the full search, from a stem, rows and the known results; the number of the audit, 0
+            without one, or ``BEFORE_AUDITS``; and whether at every ε.
         say: receives a message for each decision.
     """
 
@@ -156,7 +166,7 @@ class AuditedSearch:
             here = known["phase_forwards"][number + 1] > 0
             tried |= here
             broken |= known["phase_broken"][number + 1] > 0
-            if phase.rounds and (phase.if_breaking or 0.0) >= BLACK_BOX:
+            if phase.rounds and phase.where_most_break:
                 dropped |= here & (known["discarded"] == number)
         return int((tried & (broken | ~dropped)).sum()), int(broken.sum())
 
@@ -185,10 +195,10 @@ class AuditedSearch:
 
         name, known = self.search.name, self.known
         survivors = unaudited(known).nonzero().squeeze(1)
-        if len(survivors) <= POINT * self.samples:
+        if is_a_point(len(survivors), self.samples):
             return
         nearest = survivors[known["distance"][survivors].argsort(stable=True)]
-        rows = nearest[: math.ceil(NEAREST * len(survivors))].sort().values
+        rows = nearest[: nearest_count(len(survivors))].sort().values
         self.say(f"{name}: the full search attacks the {len(rows)} nearest of {len(survivors)} survivors")
         self.pieces.append(self.in_full(f"{name}{NEAREST_ONES}", rows, known, BEFORE_AUDITS, False))
 
@@ -208,7 +218,7 @@ class AuditedSearch:
             attacked, broke = size, broke + int((self.pieces[-1]["audited"] < 0).sum())
             if assumed_too_much(self.pieces[-1]):
                 break
-        passed = attacked == size_after(broke, sizes, count) or count - attacked <= POINT * self.samples
+        passed = attacked == size_after(broke, sizes, count) or is_a_point(count - attacked, self.samples)
         return attacked, broke, passed
 
     def wider(self, number: int) -> Tensor:

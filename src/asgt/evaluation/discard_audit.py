@@ -38,10 +38,11 @@ References:
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -62,6 +63,8 @@ __all__ = [
     "audit_sizes",
     "discard_bound",
     "drawn_audit",
+    "is_a_point",
+    "nearest_count",
     "size_after",
 ]
 
@@ -88,6 +91,18 @@ SMALLEST = 200
 
 Of 200 images the audit takes seven in ten survivors, and the search about a tenth of the full one.
 """
+
+
+def is_a_point(count: int, samples: int) -> bool:
+    """Whether so many of all samples are at most one point of accuracy, so that no audit of them is needed."""
+
+    return count <= _accepted(samples)
+
+
+def nearest_count(survivors: int) -> int:
+    """How many of so many survivors are attacked in full before the audits (:data:`NEAREST`)."""
+
+    return math.ceil(NEAREST * survivors)
 
 
 def audit_sizes(survivors: int, samples: int, risk: float) -> tuple[int, ...]:
@@ -149,15 +164,18 @@ def _sizes(survivors: int, accepted: int, risk: float) -> tuple[int, ...]:
         most = accepted + broke + 1
         if most > survivors or (sizes and sizes[-1] == survivors):
             break
-
-        possible = range(sizes[-1] + 1 if sizes else 1, survivors + 1)
-        chance = partial(_chance, most, survivors, sizes)
-        sizes = (*sizes, possible[bisect_left(possible, -share * risk, key=lambda size: -chance(size))])
+        sizes = (*sizes, _next_size(sizes, most, survivors, share * risk))
     return sizes
 
 
-def _chance(broken: int, survivors: int, before: tuple[int, ...], size: int) -> float:
-    return acceptance_probability(broken, survivors, (*before, size))
+def _next_size(before: tuple[int, ...], broken: int, survivors: int, risk: float) -> int:
+    """The smallest size of a step with which an audit ends, if so many survivors can be broken, with at most a risk."""
+
+    sizes = range(before[-1] + 1 if before else 1, survivors + 1)
+    first = bisect_left(
+        sizes, True, key=lambda size: acceptance_probability(broken, survivors, (*before, size)) <= risk
+    )
+    return sizes[first]
 
 
 def drawn_audit(survivors: Tensor, seed: int, number: int) -> Tensor:

@@ -132,8 +132,8 @@ class Evaluator:
             # Of an audit, which has only some samples, as many are attacked below their failure as of all, in its first
             # step. The nearest samples are no random ones.
             shares = torch.full((len(self.images),), torch.nan)
-            first = known is None or not bool((known["audited"].abs() == number).any())
-            if number == 0 or (first and number != BEFORE_AUDITS):
+            begun = known is not None and bool((known["audited"].abs() == number).any())
+            if number == 0 or not (begun or number == BEFORE_AUDITS):
                 shares[rows] = _audited(len(rows), self.request.seed)
             make = partial(self.full_shard, search, known, number, shares, everywhere)
             return self.by_shards(stem, rows, SHARD // 8, make, len(attacks))
@@ -262,7 +262,7 @@ class Evaluator:
         outcome = self.descended(search.attacks, rows, levels=levels, shares=shares, exhaustive=everywhere)
         before = self.clean[rows].long() * len(self.request.epsilons) if levels is None else levels
         discarded = known["discarded"][rows] if known is not None and number else None
-        more = from_full(outcome, rows, search, before=before, discarded=discarded, round_number=number)
+        more = from_full(outcome, rows, search, before=before, discarded=discarded, audit_number=number)
         return self.kept(search, outcome) | more
 
     def kept(self, search: Search, outcome: Outcome) -> dict[str, Tensor]:

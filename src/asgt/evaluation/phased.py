@@ -70,6 +70,12 @@ class Phase:
     if_breaking: float | None = None
     rounds: tuple[tuple[int, float], ...] = ()
 
+    @property
+    def where_most_break(self) -> bool:
+        """Whether it is entered only at those ε at which searches without gradients broke most that they tried."""
+
+        return self.if_breaking is not None and self.if_breaking >= 0.5
+
     def widened(self, factor: float) -> Phase:
         """The phase with the number of σ, and the shares of its rounds, multiplied by a factor of at least 1."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .discard_audit import POINT, RISKS, Discards, PhaseCost, audit_sizes, discard_bound, size_after
+from .discard_audit import RISKS, Discards, PhaseCost, audit_sizes, discard_bound, is_a_point, size_after
 from .known import NOTHING, Outcome
 from .phased import PhasedOutcome
 from .protocols import PhasedSearch
@@ -44,7 +44,7 @@ BEFORE_AUDITS = len(RISKS) + 1
 """The number of the full search on the nearest survivors, among those of the audits."""
 
 PHASED_ROWS = ("phase_gradients", "phase_forwards", "phase_broken")
-"""By phase and sample, int64 (P + 3, N): probe and press, the P phases, audits, the full search."""
+"""By phase and sample, int64 (P + 3, N): probe and press, the P phases, audits and nearest survivors, the full search."""
 
 PHASED = dict.fromkeys(("rows", "discarded", "audited", "blind", *PHASED_ROWS), torch.int64) | {
     "distance": torch.float32
@@ -80,7 +80,7 @@ def from_full(
     *,
     before: Tensor,
     discarded: Tensor | None = None,
-    round_number: int = 0,
+    audit_number: int = 0,
 ) -> dict[str, Tensor]:
     """The values that a piece of the full search stores, in addition to the outcome of a worst case.
 
@@ -90,19 +90,19 @@ def from_full(
         search: the search in phases that it audits.
         before: the known upper bound of each sample, as a number of ε, int64 (B,).
         discarded: in an audit, which of them the phases discarded, as they have it. Default: none.
-        round_number: the number of the audit, or ``BEFORE_AUDITS``; 0 where it is none.
+        audit_number: the number of the audit, or ``BEFORE_AUDITS``; 0 where it is none.
     """
 
     broke = (outcome.levels < before.to(outcome.levels)).long()
     shape = (len(search.phases) + 3, len(rows))
-    place = len(search.phases) + (1 if round_number else 2)
+    place = len(search.phases) + (1 if audit_number else 2)
     by_row = {name: torch.zeros(shape, dtype=torch.int64) for name in PHASED_ROWS}
     for name, passes in zip(PHASED_ROWS, (outcome.gradients, outcome.forwards, broke), strict=True):
         by_row[name][place] = passes.cpu()
     return {
         "rows": rows,
         "discarded": torch.full_like(rows, -1) if discarded is None else discarded,
-        "audited": round_number * (1 - 2 * broke.cpu()),
+        "audited": audit_number * (1 - 2 * broke.cpu()),
         "blind": torch.zeros_like(rows),
         "distance": torch.full(rows.shape, torch.nan),
         # The attacks of the phases have the first numbers.
@@ -160,7 +160,8 @@ def summary(known: Mapping[str, Tensor], search: PhasedSearch, reason: str, full
     elif search.audited:
         bound = left / samples  # whatever they are
         risk = RISKS[max(len(audits), 1) - 1]
-        if left > POINT * samples and size_after(broke, audit_sizes(survivors, samples, risk), survivors) == audited:
+        ended = size_after(broke, audit_sizes(survivors, samples, risk), survivors) == audited
+        if ended and not is_a_point(left, samples):
             bound = discard_bound(broke, survivors, samples, risk)
     passes = torch.stack([known[name] for name in PHASED_ROWS])
     names = ("probe and press", *(phase.name for phase in search.phases), "audit", "full search")

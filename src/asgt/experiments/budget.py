@@ -5,7 +5,6 @@ The time of a pass on this machine is measured, for an estimate of the run time.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 
@@ -16,7 +15,7 @@ from ..data import Images, load_data, to_unit
 from ..devices import one_thread, place, resolve_device
 from ..errors import InputError
 from ..evaluation.curve import evaluate
-from ..evaluation.discard_audit import NEAREST, RISKS, SMALLEST, audit_sizes
+from ..evaluation.discard_audit import RISKS, SMALLEST, audit_sizes, nearest_count
 from ..evaluation.evaluator import AUDITED
 from ..evaluation.protocols import PhasedSearch, protocol_named
 from ..explanation import explain
@@ -69,7 +68,7 @@ def evaluation_passes(protocol: str, epsilons: Sequence[float], samples: int, no
         full = evaluation_passes("standard@1", epsilons, samples, norm)
         audited = 0
         if phased.audited:
-            nearest = math.ceil(NEAREST * samples)
+            nearest = nearest_count(samples)
             audited = samples
             if samples >= SMALLEST:
                 audited = nearest + audit_sizes(samples - nearest, samples, RISKS[0])[0]
