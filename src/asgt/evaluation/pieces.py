@@ -44,7 +44,7 @@ BEFORE_AUDITS = len(RISKS) + 1
 """The number of the full search on the nearest survivors, among those of the audits."""
 
 PHASED_ROWS = ("phase_gradients", "phase_forwards", "phase_broken")
-"""By phase and sample, int64 (P + 3, N): probe and press, the P phases, audits and nearest survivors, the full search."""
+"""By phase and sample, int64 (P + 3, N): probe and press, P phases, audits and nearest survivors, the full search."""
 
 PHASED = dict.fromkeys(("rows", "discarded", "audited", "blind", *PHASED_ROWS), torch.int64) | {
     "distance": torch.float32
