@@ -160,9 +160,10 @@ def summary(known: Mapping[str, Tensor], search: PhasedSearch, reason: str, full
     elif search.audited:
         bound = left / samples  # whatever they are
         risk = RISKS[max(len(audits), 1) - 1]
-        ended = size_after(broke, audit_sizes(survivors, samples, risk), survivors) == audited
-        if ended and not is_a_point(left, samples):
-            bound = discard_bound(broke, survivors, samples, risk)
+        if not is_a_point(left, samples):
+            sizes = audit_sizes(survivors, samples, risk)
+            if size_after(broke, sizes, survivors) == audited:
+                bound = discard_bound(broke, survivors, samples, risk)
     passes = torch.stack([known[name] for name in PHASED_ROWS])
     names = ("probe and press", *(phase.name for phase in search.phases), "audit", "full search")
     phases = []
